@@ -1,0 +1,97 @@
+# pgwaltz. `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+GO      ?= go
+BIN     := bin/pgwaltz
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+# The version comes from git describe; Go itself refuses to look into a checkout that
+# belongs to another user, as those of CI often do.
+export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
+
+# Whole runs of the long targets, and the shares of them inside `make test`.
+CASES        ?= test/cases
+RUN          ?=
+SEEDS        ?= 100000
+SHORT_SEEDS  ?= 2000
+CHAOS_TIME   ?= 10m
+PG_VERSIONS  ?= 14 15 16 17 18
+FUZZ_TIME    ?= 30s
+DEMO_FLAGS   ?=
+BENCH_FLAGS  ?=
+TEST_FLAGS   ?=
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: go postgres
+go:
+	@scripts/check-go.sh
+postgres:
+	@scripts/install-postgres.sh
+
+.PHONY: build
+build: go ## Build the static binary bin/pgwaltz
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/pgwaltz
+
+.PHONY: demo
+demo: postgres build ## Two regions, a cut link, and the proof that they agree (DEMO_FLAGS=)
+	@$(BIN) demo $(DEMO_FLAGS)
+
+.PHONY: test
+test: lint-short go postgres ## Everything, with short shares of the long runs; under 20 minutes
+	@scripts/test.sh
+
+.PHONY: cases
+cases: go postgres ## Run acceptance cases (CASES=file or folder, RUN=regexp)
+	@$(GO) run ./test/cases/runcases $(if $(RUN),-run '$(RUN)') $(CASES)
+
+.PHONY: sim
+sim: go ## The deterministic simulation over many seeds (SEEDS=)
+	PGWALTZ_SIM_SEEDS=$(SEEDS) $(GO) test -timeout 6h -run 'TestSim' ./test/sim/...
+
+.PHONY: chaos
+chaos: go postgres build ## Faults against real processes (CHAOS_TIME=)
+	PGWALTZ_CHAOS_TIME=$(CHAOS_TIME) PGWALTZ_BIN=$(CURDIR)/$(BIN) $(GO) test -timeout 6h -v -count=1 ./test/chaos/...
+
+.PHONY: bench
+bench: go postgres build ## Measure against native and pglogical; prints ratios, writes JSON (BENCH_FLAGS=)
+	@mkdir -p bench-results
+	$(GO) run ./test/bench -pgwaltz $(BIN) -out bench-results $(BENCH_FLAGS)
+
+.PHONY: test-matrix
+test-matrix: go ## The tests against each installed PostgreSQL of PG_VERSIONS
+	@for v in $(PG_VERSIONS); do \
+	  dir=/usr/lib/postgresql/$$v/bin; \
+	  if [[ ! -x $$dir/initdb ]]; then echo "PostgreSQL $$v: not installed, left out"; continue; fi; \
+	  echo "PostgreSQL $$v"; PGWALTZ_PG_BIN=$$dir $(GO) test -count=1 -timeout 40m ./... ; \
+	done
+
+.PHONY: lint-short
+lint-short: go
+	@unformatted=$$(gofmt -l .); \
+	  if [[ -n $$unformatted ]]; then echo "gofmt -w is due:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+
+.PHONY: lint
+lint: lint-short ## gofmt, vet, go.mod tidiness
+	$(GO) mod tidy -diff
+	$(GO) mod verify
+
+.PHONY: fuzz
+fuzz: go ## Every fuzz target for FUZZ_TIME each
+	@$(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}} {{.ImportPath}}{{end}}' ./... | while read -r dir pkg; do \
+	  for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]*' "$$dir"/*_test.go 2>/dev/null | sed 's/^func //' || true); do \
+	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ_TIME) "$$pkg"; \
+	  done; done
+
+.PHONY: clean
+clean: ## Remove what the other targets made
+	rm -rf bin dist bench-results
+	$(GO) clean -testcache

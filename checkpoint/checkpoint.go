@@ -1,0 +1,120 @@
+package checkpoint
+
+import "github.com/pgwaltz/pgwaltz/wal"
+
+// Checkpoint is how far one origin's stream is applied in the local database. The zero
+// Incarnation means that no frame has come yet; its EndLSN may already be set, to where an
+// initial copy is complete, if the Epoch is set with it.
+type Checkpoint struct {
+	Origin      string
+	Epoch       wal.Epoch
+	Incarnation uint32
+	FrameNo     uint64
+	// EndLSN: every transaction of Epoch's log at or below it is applied.
+	EndLSN wal.LSN
+	Chain  [32]byte
+	// StreamSeq is the stream sequence of the frame; reading resumes behind it.
+	StreamSeq    uint64
+	Transactions uint64 // applied since the checkpoint was created
+	CommitTime   wal.Micros
+	AppliedAt    wal.Micros
+}
+
+// FrameRef is what Check needs of a frame's header.
+type FrameRef struct {
+	Origin             string
+	Epoch              wal.Epoch
+	Incarnation        uint32
+	Number             uint64
+	PrevEndLSN, EndLSN wal.LSN
+	PrevChain, Chain   [32]byte
+	Resync             bool
+}
+
+// Verdict is what a frame is to a checkpoint; doc.go says what follows from each.
+type Verdict uint8
+
+const (
+	Fit Verdict = iota + 1
+	Duplicate
+	Gap
+	Foreign
+	NextIncarnation
+)
+
+// String returns the word used in logs and metrics.
+func (v Verdict) String() string {
+	switch v {
+	case Fit:
+		return "fit"
+	case Duplicate:
+		return "duplicate"
+	case Gap:
+		return "gap"
+	case Foreign:
+		return "foreign"
+	case NextIncarnation:
+		return "next_incarnation"
+	}
+	return "unknown"
+}
+
+// Check holds the next frame against the checkpoint.
+func (c Checkpoint) Check(f FrameRef) Verdict {
+	known := c.Epoch.SystemID != 0
+	switch {
+	case f.Origin != c.Origin || f.Incarnation == 0 || f.Number == 0 || f.EndLSN < f.PrevEndLSN:
+		return Foreign
+	case known && !f.Epoch.SameLog(c.Epoch):
+		if f.Resync && f.Number == 1 && f.Incarnation > c.Incarnation && f.PrevChain == [32]byte{} {
+			return NextIncarnation
+		}
+		return Foreign
+	case f.Incarnation < c.Incarnation:
+		return Duplicate
+	case f.Incarnation > c.Incarnation:
+		if f.Number == 1 && f.PrevChain == [32]byte{} && (!known || f.Resync || f.PrevEndLSN <= c.EndLSN) {
+			return NextIncarnation
+		}
+		return Gap
+	case f.Number <= c.FrameNo:
+		return Duplicate
+	// Positions may lag behind ours while the origin repeats itself; the chain is what
+	// proves that nothing lies between.
+	case f.Number == c.FrameNo+1 && f.Epoch == c.Epoch && f.PrevChain == c.Chain && f.PrevEndLSN <= c.EndLSN:
+		return Fit
+	}
+	return Gap
+}
+
+// Next is the checkpoint after f, which Check has found Fit or NextIncarnation. The caller
+// sets StreamSeq, Transactions, CommitTime and AppliedAt.
+func (c Checkpoint) Next(f FrameRef) Checkpoint {
+	n := c
+	n.Epoch, n.Incarnation, n.FrameNo, n.Chain = f.Epoch, f.Incarnation, f.Number, f.Chain
+	n.EndLSN = f.EndLSN
+	if c.comparable(f) {
+		n.EndLSN = max(c.EndLSN, f.EndLSN)
+	}
+	return n
+}
+
+// Covers reports whether a transaction of frame f is applied already, so that it must be
+// skipped; only for data frames, because copied and repaired rows have no place in the log.
+// c is the checkpoint before f, saved or not yet. end is the transaction's EndLSN, or 0 for
+// a part of a giant one but the last; then commit, its CommitLSN, decides: a commit record
+// that starts below a complete position ends there too.
+func (c Checkpoint) Covers(f FrameRef, commit, end wal.LSN) bool {
+	if !c.comparable(f) {
+		return false
+	}
+	if end != 0 {
+		return end <= c.EndLSN
+	}
+	return commit != 0 && commit < c.EndLSN
+}
+
+// comparable reports whether f's positions and ours are of one history.
+func (c Checkpoint) comparable(f FrameRef) bool {
+	return !f.Resync && c.Epoch.SystemID != 0 && f.Epoch.SameLog(c.Epoch)
+}

@@ -1,0 +1,171 @@
+package pgstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// Schema creates the table; the schema pgwaltz must exist. It is re-runnable. The fill factor
+// keeps the row's many updates on one page.
+const Schema = `CREATE TABLE IF NOT EXISTS pgwaltz.checkpoint (
+  origin       text PRIMARY KEY,
+  system_id    text NOT NULL,
+  timeline     int NOT NULL,
+  slot         text NOT NULL,
+  incarnation  bigint NOT NULL,
+  frame_no     bigint NOT NULL,
+  end_lsn      pg_lsn NOT NULL,
+  chain        bytea NOT NULL,
+  stream_seq   bigint NOT NULL,
+  transactions bigint NOT NULL DEFAULT 0,
+  commit_time  timestamptz,
+  applied_at   timestamptz
+) WITH (fillfactor = 10)`
+
+// LoadSQL reads the row of origin $1.
+const LoadSQL = `SELECT system_id, timeline, slot, incarnation, frame_no, end_lsn::text, chain, stream_seq, transactions,
+  commit_time, applied_at
+FROM pgwaltz.checkpoint WHERE origin = $1`
+
+// SaveSQL saves a checkpoint over the one before; its arguments come from SaveArgs. It must
+// change exactly one row: see Fenced.
+const SaveSQL = `UPDATE pgwaltz.checkpoint SET system_id = $4, timeline = $5, slot = $6, incarnation = $7, frame_no = $8,
+  end_lsn = $9::text::pg_lsn, chain = $10, stream_seq = $11, transactions = $12, commit_time = $13, applied_at = $14
+WHERE origin = $1 AND incarnation = $2 AND frame_no = $3`
+
+const initSQL = `INSERT INTO pgwaltz.checkpoint (origin, system_id, timeline, slot, incarnation, frame_no, end_lsn, chain,
+  stream_seq, transactions, commit_time, applied_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7::text::pg_lsn, $8, $9, $10, $11, $12)
+ON CONFLICT (origin) DO NOTHING`
+
+// ErrFenced: the checkpoint row is not where the caller left it.
+var ErrFenced = errors.New("checkpoint was moved by someone else")
+
+// FencedError is ErrFenced with what was expected. The transaction must be rolled back.
+type FencedError struct {
+	Origin      string
+	Incarnation uint32
+	FrameNo     uint64
+}
+
+func (e *FencedError) Error() string {
+	return fmt.Sprintf("save checkpoint of %s: it is not at frame %d/%d any more: %v", e.Origin, e.Incarnation, e.FrameNo, ErrFenced)
+}
+
+// Is makes errors.Is(err, ErrFenced) true.
+func (e *FencedError) Is(target error) bool { return target == ErrFenced }
+
+// Hint tells an operator what to do.
+func (e *FencedError) Hint() string {
+	return "another sidecar applies for this region, or the row was edited or restored; stop the other one, or let this one load the checkpoint anew"
+}
+
+// Querier reads one row; *pgx.Conn, pgx.Tx and *pgxpool.Pool are Queriers.
+type Querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// Execer runs one statement; *pgx.Conn, pgx.Tx and *pgxpool.Pool are Execers.
+type Execer interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+// Load reads the checkpoint of origin; found is false when there is none.
+func Load(ctx context.Context, q Querier, origin string) (c checkpoint.Checkpoint, found bool, err error) {
+	var (
+		system, end         string
+		timeline            int32
+		incarnation, number int64
+		seq, txs            int64
+		chain               []byte
+		committed, applied  *time.Time
+	)
+	c.Origin = origin
+	err = q.QueryRow(ctx, LoadSQL, origin).Scan(&system, &timeline, &c.Epoch.Slot, &incarnation, &number, &end, &chain,
+		&seq, &txs, &committed, &applied)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return checkpoint.Checkpoint{}, false, nil
+	}
+	if err != nil {
+		return checkpoint.Checkpoint{}, false, fmt.Errorf("load checkpoint of %s: %w", origin, err)
+	}
+	if c.Epoch.SystemID, err = strconv.ParseUint(system, 10, 64); err != nil {
+		return checkpoint.Checkpoint{}, false, fmt.Errorf("load checkpoint of %s: system identifier: %w", origin, err)
+	}
+	if c.EndLSN, err = wal.ParseLSN(end); err != nil {
+		return checkpoint.Checkpoint{}, false, fmt.Errorf("load checkpoint of %s: %w", origin, err)
+	}
+	if len(chain) != len(c.Chain) || incarnation < 0 || incarnation > 1<<32-1 || number < 0 || seq < 0 || txs < 0 || timeline < 0 {
+		return checkpoint.Checkpoint{}, false, fmt.Errorf("load checkpoint of %s: the row holds values out of range", origin)
+	}
+	copy(c.Chain[:], chain)
+	c.Epoch.Timeline, c.Incarnation, c.FrameNo = uint32(timeline), uint32(incarnation), uint64(number)
+	c.StreamSeq, c.Transactions = uint64(seq), uint64(txs)
+	c.CommitTime, c.AppliedAt = fromTime(committed), fromTime(applied)
+	return c, true, nil
+}
+
+// Init creates the row of c.Origin and reports whether it did; an existing row stays.
+func Init(ctx context.Context, x Execer, c checkpoint.Checkpoint) (created bool, err error) {
+	tag, err := x.Exec(ctx, initSQL, append([]any{c.Origin}, columns(c)...)...)
+	if err != nil {
+		return false, fmt.Errorf("create checkpoint of %s: %w", c.Origin, err)
+	}
+	return tag.RowsAffected() == 1, nil
+}
+
+// Save moves the row from prev to next, in the transaction of the rows that next covers. On
+// ErrFenced the caller must roll back: someone else has applied them, or other ones.
+func Save(ctx context.Context, tx Execer, prev, next checkpoint.Checkpoint) error {
+	tag, err := tx.Exec(ctx, SaveSQL, SaveArgs(prev, next)...)
+	if err != nil {
+		return fmt.Errorf("save checkpoint of %s: %w", next.Origin, err)
+	}
+	return Fenced(prev, tag.RowsAffected())
+}
+
+// SaveArgs are the arguments of SaveSQL, for an applier that sends it in its own batch.
+func SaveArgs(prev, next checkpoint.Checkpoint) []any {
+	return append([]any{prev.Origin, int64(prev.Incarnation), int64(prev.FrameNo)}, columns(next)...)
+}
+
+// Fenced turns the row count of SaveSQL into nil or a *FencedError.
+func Fenced(prev checkpoint.Checkpoint, rows int64) error {
+	if rows == 1 {
+		return nil
+	}
+	return &FencedError{Origin: prev.Origin, Incarnation: prev.Incarnation, FrameNo: prev.FrameNo}
+}
+
+func columns(c checkpoint.Checkpoint) []any {
+	return []any{
+		strconv.FormatUint(c.Epoch.SystemID, 10), int32(c.Epoch.Timeline), c.Epoch.Slot, int64(c.Incarnation),
+		int64(c.FrameNo), c.EndLSN.String(), c.Chain[:], int64(c.StreamSeq), int64(c.Transactions),
+		toTime(c.CommitTime), toTime(c.AppliedAt),
+	}
+}
+
+// toTime maps a time that is not known (0 or the ends of the range) to NULL.
+func toTime(m wal.Micros) *time.Time {
+	if m == 0 || m == wal.MinMicros || m == wal.MaxMicros {
+		return nil
+	}
+	t := m.Time()
+	return &t
+}
+
+func fromTime(t *time.Time) wal.Micros {
+	if t == nil {
+		return 0
+	}
+	return wal.MicrosOf(*t)
+}

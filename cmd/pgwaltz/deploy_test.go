@@ -1,0 +1,88 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/pgwaltz/pgwaltz/internal/config"
+)
+
+const deployDir = "../../deploy"
+
+// TestDeployConfigs holds the shipped configurations against the loader.
+func TestDeployConfigs(t *testing.T) {
+	t.Parallel()
+	secret := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(secret, []byte("x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, region := range []string{"eu", "us"} {
+		c, err := config.Load(filepath.Join(deployDir, region+".yaml"), []string{"PGWALTZ_POSTGRES_PASSWORD_FILE=" + secret})
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if c.Region != region || len(c.Peers) != 1 || c.HTTP.Listen != "127.0.0.1:8422" {
+			t.Errorf("region %s: %+v", region, c.Peers)
+		}
+	}
+}
+
+// TestComposeRefersToWhatIsThere checks what `docker compose config` would: every name that
+// a service uses is defined, and every file is there.
+func TestComposeRefersToWhatIsThere(t *testing.T) {
+	t.Parallel()
+	type service struct {
+		Image   string
+		Secrets []string
+		Volumes []string
+		Configs []struct{ Source, Target string }
+		Depends map[string]struct{ Condition string } `yaml:"depends_on"`
+	}
+	var compose struct {
+		Services map[string]service
+		Configs  map[string]struct{ File string }
+		Secrets  map[string]struct{ File string }
+		Volumes  map[string]any
+	}
+	b, err := os.ReadFile(filepath.Join(deployDir, "compose.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(b, &compose); err != nil {
+		t.Fatal(err)
+	}
+	if len(compose.Services) != 6 {
+		t.Errorf("%d services", len(compose.Services))
+	}
+	for name, s := range compose.Services {
+		if s.Image == "" {
+			t.Errorf("service %s has no image", name)
+		}
+		for _, secret := range s.Secrets {
+			if compose.Secrets[secret].File == "" {
+				t.Errorf("service %s: no secret %s", name, secret)
+			}
+		}
+		for _, v := range s.Volumes {
+			volume, _, _ := strings.Cut(v, ":")
+			if _, ok := compose.Volumes[volume]; !ok {
+				t.Errorf("service %s: no volume %s", name, volume)
+			}
+		}
+		for _, c := range s.Configs {
+			if _, err := os.Stat(filepath.Join(deployDir, compose.Configs[c.Source].File)); err != nil || compose.Configs[c.Source].File == "" {
+				t.Errorf("service %s: config %s: %v", name, c.Source, err)
+			}
+		}
+		for other, d := range s.Depends {
+			if _, ok := compose.Services[other]; !ok || d.Condition == "" {
+				t.Errorf("service %s depends on %s", name, other)
+			}
+		}
+	}
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/internal/app"
+	"github.com/pgwaltz/pgwaltz/internal/config"
+)
+
+const runAbout = `Replicates: publishes the changes of the local database and applies those of the peers.
+It refuses to start when something is missing and says what to do. A second sidecar of the
+same region waits and takes over. SIGTERM stops it in order, a second signal at once.`
+
+// memoryLimit is what the garbage collector works towards unless GOMEMLIMIT says otherwise.
+// It keeps a sidecar within 256 MiB in ordinary use; one giant row may need more for a while.
+const memoryLimit = 200 << 20
+
+func runRun(ctx context.Context, args, env []string, stdout, stderr io.Writer) int {
+	f := newFlags("run", "run -config FILE", runAbout, exitOK, exitOther, exitUsage, exitConfig, exitCheck, exitPostgres, exitPeer, exitInterrupted)
+	file := f.String("config", "", "configuration `file`")
+	if err := parseFlags(f, args, stdout, false); err != nil {
+		return report(stderr, err)
+	}
+	cfg, err := config.Load(*file, env)
+	if err != nil {
+		return report(stderr, err)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+	sidecar, err := app.New(cfg, newLogger(cfg, stderr), versionText())
+	if err != nil {
+		return report(stderr, err)
+	}
+	done := make(chan error, 1) // room for the result, so that the goroutine ends in any case
+	go func() { done <- sidecar.Run(ctx) }()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		select {
+		case err = <-done:
+		case <-time.After(cfg.ShutdownTimeout):
+			// What is not finished is repeated at the next start.
+			fmt.Fprintf(stderr, "not stopped within %s; leaving\n", cfg.ShutdownTimeout)
+			return exitOther
+		}
+	}
+	return report(stderr, err)
+}
+
+// newLogger writes to stderr in the configured form.
+func newLogger(cfg *config.Config, w io.Writer) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.Log.Level)); err != nil {
+		level = slog.LevelInfo
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if cfg.Log.Format == config.LogJSON {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/pg"
+	"github.com/pgwaltz/pgwaltz/internal/preflight"
+)
+
+const setupAbout = `Prepares the local database: schema pgwaltz, publication, replica identities, grants,
+replication origins and, last, the slot. It never drops anything and may be run again at
+any time, for example after tables were added. It connects as postgres.admin_dsn where that
+is given, and as postgres.dsn otherwise. Statements are printed as they run.`
+
+func runSetup(ctx context.Context, args, env []string, stdout, stderr io.Writer) int {
+	f := newFlags("setup", "setup -config FILE [-dry-run]", setupAbout, exitOK, exitOther, exitUsage, exitConfig, exitCheck, exitPostgres, exitInterrupted)
+	file := f.String("config", "", "configuration `file`")
+	dry := f.Bool("dry-run", false, "print every statement and run none")
+	if err := parseFlags(f, args, stdout, false); err != nil {
+		return report(stderr, err)
+	}
+	cfg, err := config.Load(*file, env)
+	if err != nil {
+		return report(stderr, err)
+	}
+	return report(stderr, setupRegion(ctx, cfg, *dry, stdout, stderr))
+}
+
+func setupRegion(ctx context.Context, cfg *config.Config, dry bool, stdout, stderr io.Writer) error {
+	open := func(ctx context.Context) (*pgx.Conn, error) {
+		dsn := cfg.Postgres.AdminDSN
+		if dsn.IsZero() {
+			dsn = cfg.Postgres.DSN
+		}
+		return pg.Connect(ctx, dsn.Reveal(), pg.Options{Region: cfg.Region, Role: "setup", LockTimeout: cfg.Postgres.LockTimeout})
+	}
+	conn, err := open(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if dry {
+		plan, err := preflight.Plan(ctx, conn, cfg)
+		if err != nil {
+			return &coded{exitPostgres, err}
+		}
+		plan.Print(stdout)
+		plan.Findings.Print(stderr)
+		fmt.Fprintf(stderr, "%d statements to run, %d done already; nothing was run.\n", plan.Pending(), len(plan.Statements)-plan.Pending())
+		return plan.Findings.Err("set up")
+	}
+	ran := 0
+	plan, err := preflight.Apply(ctx, conn, cfg, preflight.Talk{
+		Ran: func(st preflight.Statement) {
+			ran++
+			fmt.Fprintf(stdout, "-- %s\n%s;\n\n", st.Why, st.SQL)
+		},
+		Waiting: func(st preflight.Statement, who string) {
+			fmt.Fprintf(stderr, "waiting for old transaction %s: %s\n", who, st.Why)
+		},
+		Observe: open,
+	})
+	if plan != nil {
+		// Errors are in the returned error.
+		var warnings preflight.Findings
+		for _, w := range plan.Findings {
+			if w.Severity == preflight.Warning {
+				warnings = append(warnings, w)
+			}
+		}
+		warnings.Print(stderr)
+	}
+	if err != nil {
+		return setupError(err)
+	}
+	fmt.Fprintf(stderr, "Region %s is set up: %d statements run, %d were done already.\nNext: pgwaltz check, then pgwaltz run.\n",
+		cfg.Region, ran, len(plan.Statements)-ran)
+	return nil
+}
+
+// setupError gives an error of the database its exit code; a refusal has its own.
+func setupError(err error) error {
+	if exitCode(err) != exitOther {
+		return err
+	}
+	return &coded{exitPostgres, err}
+}

@@ -1,0 +1,241 @@
+package audit
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// Oids of the built-in types that JSON has a form for, or that to_jsonb prints in another
+// way than the output function does.
+const (
+	oidBool        = 16
+	oidBytea       = 17
+	oidInt8        = 20
+	oidInt2        = 21
+	oidInt4        = 23
+	oidOID         = 26
+	oidJSON        = 114
+	oidFloat4      = 700
+	oidFloat8      = 701
+	oidTimestamp   = 1114
+	oidTimestamptz = 1184
+	oidNumeric     = 1700
+	oidJSONB       = 3802
+)
+
+// Imager prints row images as JSON objects, the way to_jsonb prints a row for the built-in
+// scalar types: numbers, booleans and json as themselves, the rest as strings. Values of
+// types that it does not know are strings of what the log held (hex for binary). The
+// result is always accepted by a cast to jsonb. It masks redacted columns. It is pure; one
+// Imager must not be used by two goroutines at once.
+type Imager struct {
+	redact *Redactor
+	types  *pgtype.Map
+}
+
+// NewImager returns an Imager that masks what redact (may be nil) hides.
+func NewImager(redact *Redactor) *Imager {
+	return &Imager{redact: redact, types: pgtype.NewMap()}
+}
+
+// Row appends the image of t, a tuple of rel, to dst. A nil tuple appends nothing: no row.
+// Unchanged values are left out.
+func (m *Imager) Row(dst []byte, rel *wal.Relation, t wal.Tuple) []byte {
+	if t == nil {
+		return dst
+	}
+	return m.columns(dst, rel, t, nil)
+}
+
+// Key appends the object of the key columns only; positions as in wal.Relation.KeyColumns.
+func (m *Imager) Key(dst []byte, rel *wal.Relation, t wal.Tuple, positions []int) []byte {
+	if positions == nil {
+		positions = []int{}
+	}
+	return m.columns(dst, rel, t, positions)
+}
+
+func (m *Imager) columns(dst []byte, rel *wal.Relation, t wal.Tuple, positions []int) []byte {
+	first := true
+	dst = append(dst, '{')
+	one := func(i int) {
+		if i >= len(t) || i >= len(rel.Columns) || t[i].Kind == wal.Unchanged {
+			return
+		}
+		if !first {
+			dst = append(dst, ',')
+		}
+		first = false
+		c := &rel.Columns[i]
+		dst = append(appendString(dst, c.Name), ':')
+		if m.redact.Hides(rel.Ref(), c.Name) {
+			dst = append(dst, Redacted...)
+			return
+		}
+		dst = m.value(dst, c.OID, t[i])
+	}
+	if positions == nil {
+		for i := range t {
+			one(i)
+		}
+	} else {
+		for _, i := range positions {
+			one(i)
+		}
+	}
+	return append(dst, '}')
+}
+
+func (m *Imager) value(dst []byte, oid uint32, v wal.Value) []byte {
+	switch v.Kind {
+	case wal.Text:
+		return appendText(dst, oid, string(v.Bytes))
+	case wal.Binary:
+		if text, ok := m.binaryText(oid, v.Bytes); ok {
+			return appendText(dst, oid, text)
+		}
+		return appendString(dst, `\x`+hex.EncodeToString(v.Bytes))
+	}
+	return append(dst, "null"...)
+}
+
+// binaryText turns a binary value into the text that appendText reads.
+func (m *Imager) binaryText(oid uint32, b []byte) (string, bool) {
+	if text, ok := wal.AppendText(nil, oid, wal.Value{Kind: wal.Binary, Bytes: b}); ok {
+		return string(text), true
+	}
+	switch oid {
+	case oidJSONB:
+		if len(b) > 0 && b[0] == 1 {
+			return string(b[1:]), true
+		}
+		return "", false
+	case oidJSON:
+		return string(b), true
+	case oidBytea:
+		return `\x` + hex.EncodeToString(b), true
+	}
+	typ, ok := m.types.TypeForOID(oid)
+	if !ok {
+		return "", false
+	}
+	// Through the Go value into the text format: pgtype knows both formats of the type.
+	value, err := typ.Codec.DecodeValue(m.types, oid, pgtype.BinaryFormatCode, b)
+	if err != nil || value == nil {
+		return "", false
+	}
+	text, err := m.types.Encode(oid, pgtype.TextFormatCode, value, nil)
+	if err != nil || text == nil {
+		return "", false
+	}
+	return string(text), true
+}
+
+func appendText(dst []byte, oid uint32, s string) []byte {
+	switch oid {
+	case oidBool:
+		switch s {
+		case "t", "true":
+			return append(dst, "true"...)
+		case "f", "false":
+			return append(dst, "false"...)
+		}
+	case oidInt2, oidInt4, oidInt8, oidOID, oidNumeric, oidFloat4, oidFloat8:
+		if isNumber(s) {
+			return append(dst, s...)
+		}
+	case oidTimestamp, oidTimestamptz:
+		s = isoTime(s)
+	case oidJSON, oidJSONB:
+		if storable(s) {
+			return append(dst, s...)
+		}
+	}
+	return appendString(dst, s)
+}
+
+// isNumber accepts what both JSON and numeric accept, and what stays of a sane length.
+func isNumber(s string) bool {
+	if s == "" || !json.Valid([]byte(s)) {
+		return false
+	}
+	if c := s[0]; c != '-' && (c < '0' || c > '9') {
+		return false
+	}
+	if i := strings.IndexAny(s, "eE"); i >= 0 {
+		exponent, err := strconv.Atoi(s[i+1:])
+		return err == nil && exponent > -1000 && exponent < 1000
+	}
+	return true
+}
+
+// isoTime turns "2024-01-02 03:04:05+00" into "2024-01-02T03:04:05+00:00" as to_jsonb does;
+// infinities and other date styles stay as they are.
+func isoTime(s string) string {
+	i := strings.IndexByte(s, ' ')
+	if i < 8 || s[i-3] != '-' || i+9 > len(s) || s[i+3] != ':' {
+		return s
+	}
+	clock, era, _ := strings.Cut(s[i+1:], " ")
+	switch j := strings.LastIndexAny(clock, "+-"); {
+	case j >= 0 && len(clock)-j == 3:
+		clock += ":00"
+	case strings.HasSuffix(clock, "Z"):
+		clock = strings.TrimSuffix(clock, "Z") + "+00:00"
+	}
+	if era != "" {
+		era = " " + era
+	}
+	return s[:i] + "T" + clock + era
+}
+
+// storable reports whether a json text can be cast to jsonb, which is stricter: no \u0000, no lone
+// surrogates, no numbers beyond numeric. When in doubt it says no, and the text
+// becomes a JSON string.
+func storable(s string) bool {
+	if !json.Valid([]byte(s)) || !utf8.ValidString(s) {
+		return false
+	}
+	if strings.Contains(s, `\u`) {
+		low := strings.ToLower(s)
+		for _, bad := range []string{`\u0000`, `\ud8`, `\ud9`, `\uda`, `\udb`, `\udc`, `\udd`, `\ude`, `\udf`} {
+			if strings.Contains(low, bad) {
+				return false
+			}
+		}
+	}
+	if !strings.ContainsAny(s, "eE") {
+		return true
+	}
+	d := json.NewDecoder(strings.NewReader(s))
+	d.UseNumber()
+	for {
+		token, err := d.Token()
+		if err != nil {
+			return true // the end: it was valid
+		}
+		if n, ok := token.(json.Number); ok && !isNumber(n.String()) {
+			return false
+		}
+	}
+}
+
+// appendString appends s as a JSON string that jsonb accepts: invalid UTF-8 is replaced.
+func appendString(dst []byte, s string) []byte {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(strings.ReplaceAll(s, "\x00", "\uFFFD")); err != nil {
+		return append(dst, `""`...) // a string always encodes
+	}
+	return append(dst, bytes.TrimRight(b.Bytes(), "\n")...)
+}

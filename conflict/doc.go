@@ -1,0 +1,2 @@
+// Package conflict decides which of two writes of one row stays.
+package conflict

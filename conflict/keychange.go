@@ -1,0 +1,55 @@
+package conflict
+
+import (
+	"bytes"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// SplitKeyChange turns an update that changes the key of its row into the delete of the old
+// key and the insert of the new one, which is what it means for the merge. It reports false
+// for every other change. The insert's unchanged values are filled from a full old image;
+// with a key-only one they stay wal.Unchanged, and the publisher has to read them.
+//
+// Several rows that swap keys in one statement come as several such changes: the deletes
+// then meet rows of the same transaction. The later change of a key decides, as ever.
+func SplitKeyChange(ch wal.Change) (del, ins wal.Change, ok bool) {
+	if ch.Op != wal.Update || ch.Old == nil || !keyChanged(&ch) {
+		return wal.Change{}, wal.Change{}, false
+	}
+	del = wal.Change{Op: wal.Delete, Relation: ch.Relation, Old: ch.Old, OldFull: ch.OldFull}
+	ins = wal.Change{Op: wal.Insert, Relation: ch.Relation, New: ch.New}
+	if ch.OldFull {
+		ins.New = filled(ch.New, ch.Old)
+	}
+	return del, ins, true
+}
+
+func keyChanged(ch *wal.Change) bool {
+	for _, i := range ch.Relation.KeyColumns() {
+		if i >= len(ch.Old) || i >= len(ch.New) {
+			return false
+		}
+		o, n := ch.Old[i], ch.New[i]
+		if n.Kind != wal.Unchanged && (o.Kind != n.Kind || !bytes.Equal(o.Bytes, n.Bytes)) {
+			return true
+		}
+	}
+	return false
+}
+
+// filled returns t with its unchanged values taken from the full image before it; t itself
+// when there are none. The result shares the values' bytes.
+func filled(t, before wal.Tuple) wal.Tuple {
+	if t.Complete() || len(t) != len(before) {
+		return t
+	}
+	out := make(wal.Tuple, len(t))
+	copy(out, t)
+	for i := range out {
+		if out[i].Kind == wal.Unchanged {
+			out[i] = before[i]
+		}
+	}
+	return out
+}

@@ -1,0 +1,259 @@
+package conflict
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// Oids of the types that stamps are read from in binary form.
+const (
+	oidInt8        = 20
+	oidInt2        = 21
+	oidInt4        = 23
+	oidDate        = 1082
+	oidTimestamp   = 1114
+	oidTimestamptz = 1184
+)
+
+// epoch2000 is 2000-01-01 UTC, where PostgreSQL's binary times begin.
+const epoch2000 = 946684800 * 1000000
+
+const microsPerDay = 86400 * 1000000
+
+func versionOf(oid uint32, v wal.Value) (int64, bool) {
+	b := v.Bytes
+	switch v.Kind {
+	case wal.Null, wal.Unchanged:
+		return wal.NullVersion, true
+	case wal.Text:
+		return parseInt(b)
+	case wal.Binary:
+		switch {
+		case oid == oidInt8 && len(b) == 8:
+			return int64(binary.BigEndian.Uint64(b)), true
+		case oid == oidInt4 && len(b) == 4:
+			return int64(int32(binary.BigEndian.Uint32(b))), true
+		case oid == oidInt2 && len(b) == 2:
+			return int64(int16(binary.BigEndian.Uint16(b))), true
+		}
+	}
+	return 0, false
+}
+
+func timeOf(oid uint32, v wal.Value) (wal.Micros, bool) {
+	b := v.Bytes
+	switch v.Kind {
+	case wal.Null, wal.Unchanged:
+		return wal.MinMicros, true
+	case wal.Text:
+		return parseTime(b)
+	case wal.Binary:
+		switch {
+		case (oid == oidTimestamptz || oid == oidTimestamp) && len(b) == 8:
+			n := int64(binary.BigEndian.Uint64(b))
+			switch n {
+			case math.MinInt64:
+				return wal.MinMicros, true
+			case math.MaxInt64:
+				return wal.MaxMicros, true
+			}
+			return wal.Micros(n + epoch2000), true
+		case oid == oidDate && len(b) == 4:
+			n := int32(binary.BigEndian.Uint32(b))
+			switch n {
+			case math.MinInt32:
+				return wal.MinMicros, true
+			case math.MaxInt32:
+				return wal.MaxMicros, true
+			}
+			return dayMicros(int64(n) + 10957), true
+		}
+	}
+	return 0, false
+}
+
+// dayMicros is midnight of a day counted from 1970; dates reach further than times do and
+// saturate just inside of the infinities.
+func dayMicros(days int64) wal.Micros {
+	const limit = math.MaxInt64/microsPerDay - 1
+	return wal.Micros(min(max(days, -limit), limit) * microsPerDay)
+}
+
+// parseInt reads the integer part of a decimal number and saturates.
+func parseInt(b []byte) (int64, bool) {
+	neg := false
+	if len(b) > 0 && (b[0] == '-' || b[0] == '+') {
+		neg = b[0] == '-'
+		b = b[1:]
+	}
+	if len(b) == 0 || b[0] < '0' || b[0] > '9' {
+		return 0, false
+	}
+	var n int64 // counted downwards, so that -2^63 fits
+	for i, c := range b {
+		if c == '.' {
+			for _, c := range b[i+1:] {
+				if c < '0' || c > '9' {
+					return 0, false
+				}
+			}
+			break
+		}
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		d := int64(c - '0')
+		if n < (math.MinInt64+d)/10 {
+			n = math.MinInt64
+			continue
+		}
+		n = n*10 - d
+	}
+	if neg {
+		return n, true
+	}
+	if n == math.MinInt64 {
+		return math.MaxInt64, true
+	}
+	return -n, true
+}
+
+// parseTime reads what PostgreSQL prints for timestamptz, timestamp and date under DateStyle
+// ISO: 2024-01-02 03:04:05.123456+00, with offsets +hh, +hh:mm and +hh:mm:ss, " BC" at the
+// end, years of more than four digits, infinity and -infinity.
+func parseTime(b []byte) (wal.Micros, bool) {
+	switch string(b) {
+	case "infinity":
+		return wal.MaxMicros, true
+	case "-infinity":
+		return wal.MinMicros, true
+	}
+	p := scanner{b: b, ok: true}
+	year := p.number(4, 7)
+	p.expect('-')
+	month := p.number(2, 2)
+	p.expect('-')
+	day := p.number(2, 2)
+	var clock, offset int64
+	if p.at(' ') && p.next(1) >= '0' && p.next(1) <= '9' {
+		p.i++
+		clock = p.clock()
+		offset = p.offset()
+	}
+	if n := len(b); p.ok && n-p.i == 3 && string(b[p.i:]) == " BC" {
+		year = 1 - year
+		p.i = n
+	}
+	if !p.ok || p.i != len(b) || month < 1 || month > 12 || day < 1 || day > 31 {
+		return 0, false
+	}
+	days := daysFromCivil(year, month, day)
+	if days > 106000000 || days < -106000000 {
+		return dayMicros(days), true // dates only; no time reaches this far
+	}
+	return wal.Micros(days*microsPerDay + clock - offset), true
+}
+
+// scanner reads fixed forms; after the first mismatch ok is false and everything is 0.
+type scanner struct {
+	b  []byte
+	i  int
+	ok bool
+}
+
+func (p *scanner) at(c byte) bool { return p.ok && p.i < len(p.b) && p.b[p.i] == c }
+
+func (p *scanner) next(n int) byte {
+	if p.i+n < len(p.b) {
+		return p.b[p.i+n]
+	}
+	return 0
+}
+
+func (p *scanner) expect(c byte) {
+	if !p.at(c) {
+		p.ok = false
+		return
+	}
+	p.i++
+}
+
+// number reads between lo and hi digits.
+func (p *scanner) number(lo, hi int) int64 {
+	var n int64
+	k := 0
+	for p.ok && k < hi && p.i < len(p.b) && p.b[p.i] >= '0' && p.b[p.i] <= '9' {
+		n = n*10 + int64(p.b[p.i]-'0')
+		p.i++
+		k++
+	}
+	if k < lo {
+		p.ok = false
+	}
+	return n
+}
+
+// clock reads hh:mm:ss with up to six digits of fraction, in microseconds.
+func (p *scanner) clock() int64 {
+	h := p.number(2, 2)
+	p.expect(':')
+	m := p.number(2, 2)
+	p.expect(':')
+	s := p.number(2, 2)
+	if h > 24 || m > 59 || s > 60 {
+		p.ok = false
+	}
+	t := (h*3600 + m*60 + s) * 1000000
+	if p.at('.') {
+		p.i++
+		start := p.i
+		f := p.number(1, 6)
+		for k := p.i - start; k < 6; k++ {
+			f *= 10
+		}
+		t += f
+	}
+	return t
+}
+
+// offset reads +hh, +hh:mm or +hh:mm:ss where there is one, in microseconds east of UTC.
+func (p *scanner) offset() int64 {
+	sign := int64(1)
+	switch {
+	case p.at('-'):
+		sign = -1
+	case p.at('+'):
+	default:
+		return 0
+	}
+	p.i++
+	t := p.number(2, 2) * 3600
+	if p.at(':') {
+		p.i++
+		t += p.number(2, 2) * 60
+		if p.at(':') {
+			p.i++
+			t += p.number(2, 2)
+		}
+	}
+	return sign * t * 1000000
+}
+
+// daysFromCivil counts days from 1970-01-01 in the proleptic Gregorian calendar, which is
+// PostgreSQL's for all of time; year 0 is 1 BC.
+func daysFromCivil(y, m, d int64) int64 {
+	if m <= 2 {
+		y--
+		m += 12
+	}
+	era := y / 400
+	if y < 0 {
+		era = (y - 399) / 400
+	}
+	yoe := y - era*400
+	doy := (153*(m-3)+2)/5 + d - 1
+	doe := yoe*365 + yoe/4 - yoe/100 + doy
+	return era*146097 + doe - 719468
+}

@@ -1,0 +1,221 @@
+package conflict
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// Grave is what is known beside the table of a key: a tombstone, or the marker under a row
+// of a later generation. A row over a grave has the generation after the grave's.
+type Grave struct {
+	Present    bool
+	Generation uint32
+}
+
+// row is the generation of a live row over the grave.
+func (g Grave) row() uint32 {
+	if !g.Present {
+		return 0
+	}
+	return nextGeneration(g.Generation)
+}
+
+// GraveUnder is the grave that an entry leaves when it is written: a tombstone's own, the
+// marker below a row of a later generation, and none for a row of generation 0 (an existing
+// tombstone is removed then, or the row would count as one generation higher than it is).
+func GraveUnder(s wal.Stamp, alive bool) Grave {
+	switch {
+	case !alive:
+		return Grave{Present: true, Generation: s.Generation}
+	case s.Generation > 0:
+		return Grave{Present: true, Generation: s.Generation - 1}
+	}
+	return Grave{}
+}
+
+// Stamping is what StampChange found out beside the stamp itself.
+type Stamping struct {
+	// Lifted: the write did not raise the stamp of the row it overwrote, and was given the
+	// next generation, so that it wins over what it replaced.
+	Lifted bool
+	// SelfMerge: this region must run the event (as kind Self) against its own database,
+	// because the stamp is not a function of its own row alone, or because a tombstone has
+	// to be written.
+	SelfMerge bool
+	// Grave is what the next change of the same key has to be stamped with; the publisher
+	// remembers it until the self-merge has stored it. Not Present: nothing changes.
+	Grave Grave
+}
+
+// StampChange sets ch.Stamp and ch.Base of one local change, for an Insert, Update or
+// Delete whose key did not change (SplitKeyChange comes first). A Truncate is left as it is.
+//
+// at is the hybrid logical time of the change: its transaction's commit time, or just above
+// the highest time this region has seen (own or applied), whichever is later. For stampless
+// tables it is the stamp: then it must be strictly higher than for any earlier change of
+// the key, also within one transaction.
+//
+// grave is the grave of the key as it was just before the change in this region's log; the
+// publisher's own earlier changes included (Stamping.Grave).
+//
+// The base is known when the old image, or a replica identity over the stamp columns, says
+// what was overwritten. Stampless tables have no stamp in the old image: there Base carries
+// the digest of it and a zero Stamp.
+func StampChange(p Policy, c Columns, ch *wal.Change, at wal.Micros, grave Grave) (Stamping, error) {
+	ch.Base = wal.Base{}
+	switch ch.Op {
+	case wal.Insert:
+		s, err := StampOf(c, ch.Relation, ch.New, at)
+		if err != nil {
+			return Stamping{}, err
+		}
+		s.Generation = grave.row()
+		ch.Stamp = s
+		return stamping(c, ch, false), nil
+	case wal.Update:
+		return stampUpdate(p, c, ch, at, grave)
+	case wal.Delete:
+		return stampDelete(p, c, ch, at, grave)
+	case wal.Truncate:
+		return Stamping{}, nil
+	}
+	return Stamping{}, fmt.Errorf("stamp change of %s: unknown operation %q", ch.Relation, byte(ch.Op))
+}
+
+func stampUpdate(p Policy, c Columns, ch *wal.Change, at wal.Micros, grave Grave) (Stamping, error) {
+	s, err := StampOf(c, ch.Relation, ch.New, at)
+	if err != nil {
+		return Stamping{}, err
+	}
+	s.Generation = grave.row()
+	if err := setBase(c, ch, s.Generation); err != nil {
+		return Stamping{}, err
+	}
+	lifted := false
+	if ch.Base.Known && !c.Stampless() && !rises(p, ch, s) {
+		s.Generation = nextGeneration(s.Generation)
+		lifted = true
+	}
+	ch.Stamp = s
+	return stamping(c, ch, lifted), nil
+}
+
+// rises reports whether the new row with stamp s is above the one it overwrote. An update
+// that changed nothing at all counts as risen: it is the same entry. Where the stamps are
+// equal the base gets its digest, because its stamp does not identify it any more.
+func rises(p Policy, ch *wal.Change, s wal.Stamp) bool {
+	if n := p.Compare(s, ch.Base.Stamp); n != 0 {
+		return n > 0
+	}
+	if !ch.OldFull {
+		return false
+	}
+	before, ok := Content(ch.Relation, ch.Old)
+	if !ok {
+		return false
+	}
+	if !ch.Base.HasDigest {
+		ch.Base.Digest, ch.Base.HasDigest = Digest(before), true
+	}
+	after, ok := Content(ch.Relation, filled(ch.New, ch.Old))
+	return ok && bytes.Compare(after, before) >= 0
+}
+
+func stampDelete(p Policy, c Columns, ch *wal.Change, at wal.Micros, grave Grave) (Stamping, error) {
+	gen := grave.row()
+	if err := setBase(c, ch, gen); err != nil {
+		return Stamping{}, err
+	}
+	s := wal.Stamp{Generation: gen, Version: wal.NullVersion, UpdatedAt: at}
+	switch {
+	case c.Stampless():
+	case !ch.Base.Known:
+		s.Version = wal.MaxVersion
+	default:
+		b := ch.Base.Stamp
+		if b.Version != wal.NullVersion {
+			s.Version = b.Version
+			if s.Version != math.MaxInt64 {
+				s.Version++
+			}
+		}
+		if b.UpdatedAt == wal.MaxMicros {
+			s.UpdatedAt = wal.MaxMicros
+		} else if above := addMicros(b.UpdatedAt, 1); above > at {
+			s.UpdatedAt = above
+		}
+		if p.Compare(s, b) <= 0 {
+			// The row has the highest stamp there is; only a new generation is above it.
+			s.Generation = nextGeneration(gen)
+		}
+	}
+	ch.Stamp = s
+	return stamping(c, ch, s.Generation > gen), nil
+}
+
+// setBase fills ch.Base for an update or delete of a row of generation gen.
+func setBase(c Columns, ch *wal.Change, gen uint32) error {
+	old := ch.Old
+	switch {
+	case c.Stampless():
+		if ch.OldFull && old != nil {
+			if content, ok := Content(ch.Relation, old); ok {
+				ch.Base = wal.Base{Known: true, Digest: Digest(content), HasDigest: true}
+			}
+		}
+		return nil
+	case ch.OldFull && old != nil:
+	case !inIdentity(ch.Relation, c):
+		return nil
+	case old == nil && ch.Op == wal.Update:
+		// The log names the old identity only when it changed.
+		old = ch.New
+	case old == nil:
+		return nil
+	}
+	s, err := StampOf(c, ch.Relation, old, wal.MinMicros)
+	if err != nil {
+		return err
+	}
+	s.Generation = gen
+	ch.Base = wal.Base{Known: true, Stamp: s}
+	if s.UpdatedAt == wal.MinMicros && ch.OldFull {
+		// Without a time, rows of different regions easily have equal stamps.
+		if content, ok := Content(ch.Relation, old); ok {
+			ch.Base.Digest, ch.Base.HasDigest = Digest(content), true
+		}
+	}
+	return nil
+}
+
+// inIdentity reports whether a key-only old tuple carries the stamp.
+func inIdentity(rel *wal.Relation, c Columns) bool {
+	if rel.Identity != wal.IdentityDefault && rel.Identity != wal.IdentityIndex {
+		return false
+	}
+	for _, i := range [...]int{c.Version, c.UpdatedAt} {
+		if i >= 0 && (i >= len(rel.Columns) || !rel.Columns[i].Key) {
+			return false
+		}
+	}
+	return true
+}
+
+func stamping(c Columns, ch *wal.Change, lifted bool) Stamping {
+	return Stamping{
+		Lifted:    lifted,
+		SelfMerge: ch.Op == wal.Delete || ch.Stamp.Generation > 0 || c.Stampless(),
+		Grave:     GraveUnder(ch.Stamp, ch.Op != wal.Delete),
+	}
+}
+
+// nextGeneration saturates; a key does not get there within the life of a disk.
+func nextGeneration(g uint32) uint32 {
+	if g == math.MaxUint32 {
+		return g
+	}
+	return g + 1
+}

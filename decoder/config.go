@@ -1,0 +1,42 @@
+package decoder
+
+import "github.com/pgwaltz/pgwaltz/wal"
+
+const (
+	// DefaultMaxPart is the MaxPart of a Config that names none.
+	DefaultMaxPart = 1 << 20
+	// DefaultMarkerPrefix is the MarkerPrefix of a Config that names none.
+	DefaultMarkerPrefix = "pgwaltz.apply"
+	// MarkerOrigin stands as Origin of a transaction that was suppressed for its apply
+	// marker and carries no replication origin.
+	MarkerOrigin = "pgwaltz"
+
+	// ownPrefix begins the prefixes of all logical messages that are ours.
+	ownPrefix = "pgwaltz"
+)
+
+// Config tells a Decoder what to keep. The zero value is usable.
+type Config struct {
+	// MaxPart is the size in bytes of buffered changes, estimated as wal.Transaction.Size
+	// does, at which a part of the open transaction is given out. 0 means DefaultMaxPart.
+	MaxPart int
+	// MarkerPrefix is the prefix of the transactional logical message that marks what our
+	// own applier wrote. "" means DefaultMarkerPrefix.
+	MarkerPrefix string
+	// Marker is the content that the marker must have; empty accepts any. A message with
+	// the prefix and another content is an ordinary message.
+	Marker []byte
+	// ForwardOrigins names the replication origins whose transactions are published as if
+	// they were local ones. Transactions of all other origins are suppressed.
+	ForwardOrigins []string
+	// PrimaryKey returns the positions in cols of the table's primary key, in key order;
+	// nil when it has none or is not known. It is asked once for each Relation message
+	// with identity FULL or DEFAULT, on the goroutine that calls Feed, and must not keep
+	// cols. Under DEFAULT an answer that contradicts the log's own key columns is not
+	// used: the catalog may be ahead of the log. May be nil.
+	PrimaryKey func(schema, name string, cols []wal.Column) []int
+	// OnMessage gets the non-transactional logical messages with a prefix of ours, on the
+	// goroutine that calls Feed; it owns them. They belong to no transaction and come
+	// again after a reconnect as the server likes. May be nil.
+	OnMessage func(wal.Message)
+}

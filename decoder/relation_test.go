@@ -1,0 +1,105 @@
+package decoder
+
+import (
+	"reflect"
+	"testing"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+func TestRelationDescription(t *testing.T) {
+	t.Parallel()
+	tx := feedOne(t, New(Config{}), begin(7, 100),
+		typ(20001, "zz", "mood"), typ(20002, "", "int4"),
+		relation(16400, "", "odd", wal.IdentityIndex, col{"id", 20, true}, col{"m", 20001, false}, col{"n", 20002, false}),
+		insert(16400, "1", "x", "2"), commit(100, 120))
+	want := &wal.Relation{Schema: "pg_catalog", Name: "odd", Identity: wal.IdentityIndex, Columns: []wal.Column{
+		{Name: "id", OID: 20, TypeMod: -1, Key: true},
+		{Name: "m", OID: 20001, Type: "zz.mood", TypeMod: -1},
+		{Name: "n", OID: 20002, Type: "pg_catalog.int4", TypeMod: -1},
+	}}
+	if got := tx.Changes[0].Relation; !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+// A description that differs makes a new Relation and leaves the old one alone; one that only
+// repeats what is known does not.
+func TestRelationChanges(t *testing.T) {
+	t.Parallel()
+	ins := insert(16400, "1", "x", nil)
+	tests := []struct {
+		name  string
+		again []byte
+		row   []byte
+		same  bool
+	}{
+		{"repeated", users('d'), ins, true},
+		{"identity", users('f'), ins, false},
+		{"column added", relation(16400, "public", "users", 'd', col{"id", 20, true}, col{"name", 25, false}, col{"bio", 25, false}, col{"n", 23, false}),
+			insert(16400, "1", "x", nil, "2"), false},
+		{"column renamed", relation(16400, "public", "users", 'd', col{"id", 20, true}, col{"title", 25, false}, col{"bio", 25, false}), ins, false},
+		{"type changed", relation(16400, "public", "users", 'd', col{"id", 23, true}, col{"name", 25, false}, col{"bio", 25, false}), ins, false},
+		{"table renamed", relation(16400, "public", "people", 'd', col{"id", 20, true}, col{"name", 25, false}, col{"bio", 25, false}), ins, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			tx := feedOne(t, New(Config{}), begin(7, 100), users('d'), ins, tt.again, tt.row, commit(100, 120))
+			first, second := tx.Changes[0].Relation, tx.Changes[1].Relation
+			if (first == second) != tt.same {
+				t.Errorf("same relation: %t", first == second)
+			}
+			if first.Name != "users" || len(first.Columns) != 3 || first.Columns[1].Name != "name" || first.Identity != 'd' {
+				t.Errorf("the first relation became %+v", first)
+			}
+		})
+	}
+}
+
+func TestPrimaryKey(t *testing.T) {
+	t.Parallel()
+	pair := func(id wal.Identity, aKey, bKey, nKey bool) []byte {
+		return relation(16400, "s", "pair", id, col{"a", 23, aKey}, col{"b", 23, bKey}, col{"n", 23, nKey})
+	}
+	tests := []struct {
+		name   string
+		rel    []byte
+		answer []int
+		want   []int
+		asked  int
+	}{
+		{"full", pair('f', true, true, true), []int{1, 0}, []int{1, 0}, 1},
+		{"full without a key", pair('f', true, true, true), nil, nil, 1},
+		{"default in key order", pair('d', true, true, false), []int{1, 0}, []int{1, 0}, 1},
+		{"default, the catalog says more", pair('d', true, true, false), []int{0, 1, 2}, nil, 1},
+		{"default, the catalog says less", pair('d', true, true, false), []int{0}, nil, 1},
+		{"default, the catalog says another", pair('d', true, true, false), []int{0, 2}, nil, 1},
+		{"default, twice the same", pair('d', true, true, false), []int{0, 0}, nil, 1},
+		{"out of range", pair('f', true, true, true), []int{3}, nil, 1},
+		{"negative", pair('f', true, true, true), []int{-1}, nil, 1},
+		{"empty answer", pair('f', true, true, true), []int{}, nil, 1},
+		{"index", pair('i', false, true, false), []int{0}, nil, 0},
+		{"nothing", pair('n', false, false, false), []int{0}, nil, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			asked := 0
+			d := New(Config{PrimaryKey: func(schema, name string, cols []wal.Column) []int {
+				asked++
+				if schema != "s" || name != "pair" || len(cols) != 3 {
+					t.Errorf("asked for %s.%s with %d columns", schema, name, len(cols))
+				}
+				return tt.answer
+			}})
+			tx := feedOne(t, d, begin(7, 100), tt.rel, insert(16400, "1", "2", "3"), insert(16400, "4", "5", "6"), commit(100, 120))
+			if got := tx.Changes[0].Relation.PrimaryKey; !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("primary key %v, want %v", got, tt.want)
+			}
+			if asked != tt.asked {
+				t.Errorf("asked %d times, want %d", asked, tt.asked)
+			}
+		})
+	}
+}

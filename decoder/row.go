@@ -1,0 +1,117 @@
+package decoder
+
+import (
+	"github.com/jackc/pglogrepl"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+const (
+	// What wal.Change.Size and wal.Transaction.Size count beside the payload.
+	changeOverhead  = 96
+	valueOverhead   = 32
+	messageOverhead = 64
+
+	// Marks before the tuples of a row message.
+	newTuple = 'N'
+	keyTuple = 'K'
+	oldTuple = 'O'
+)
+
+// onRow adds an insert, update or delete. It is the hot path and parses in place: the tuples of
+// the message are copied once, and the values are cut out of the copy.
+func (d *Decoder) onRow(op wal.Op, body []byte) error {
+	if !d.tx.open {
+		return outOfOrder("no transaction is open")
+	}
+	rel, body, err := d.relation(body)
+	if err != nil {
+		return err
+	}
+	if d.tx.suppressed {
+		return nil
+	}
+	body = d.slab.keep(body)
+	c := wal.Change{Op: op, Relation: rel}
+	mark, body, err := tupleMark(body)
+	if err != nil {
+		return err
+	}
+	if op != wal.Insert && (mark == keyTuple || mark == oldTuple) {
+		c.OldFull = mark == oldTuple
+		if c.Old, body, err = d.tuple(rel, body); err != nil {
+			return err
+		}
+		if op == wal.Update {
+			if mark, body, err = tupleMark(body); err != nil {
+				return err
+			}
+		}
+	}
+	switch {
+	case op == wal.Delete:
+		if c.Old == nil {
+			return malformed("a delete has tuple mark %q, want K or O", mark)
+		}
+	case mark != newTuple:
+		return malformed("tuple mark %q, want N", mark)
+	default:
+		if c.New, body, err = d.tuple(rel, body); err != nil {
+			return err
+		}
+	}
+	if len(body) > 0 {
+		return malformed("%d bytes behind the last tuple", len(body))
+	}
+	if c.Old != nil && c.New != nil {
+		fill(&c)
+	}
+	d.tx.size += c.Size()
+	d.slab.add(c)
+	return nil
+}
+
+func tupleMark(b []byte) (byte, []byte, error) {
+	if len(b) == 0 {
+		return 0, nil, malformed("it ends before a tuple")
+	}
+	return b[0], b[1:], nil
+}
+
+// fill gives the unchanged values of the new image their value, where the old image has it.
+// Outside of the key, a key-only image holds NULLs that stand for nothing: they are not taken.
+func fill(c *wal.Change) {
+	for i := range c.New {
+		if c.New[i].Kind == wal.Unchanged && (c.OldFull || c.Relation.Columns[i].Key) {
+			c.New[i] = c.Old[i]
+		}
+	}
+}
+
+// onTruncate adds one change for each relation. The options (cascade, restart identity) are
+// dropped: cascading has already named every relation it reached, and sequences are not replicated.
+func (d *Decoder) onTruncate(body []byte) error {
+	if !d.tx.open {
+		return outOfOrder("no transaction is open")
+	}
+	if err := checkTruncate(body); err != nil {
+		return err
+	}
+	var m pglogrepl.TruncateMessage
+	if err := m.Decode(body); err != nil {
+		return malformed("%v", err)
+	}
+	for _, oid := range m.RelationIDs {
+		rel, err := d.relationByID(oid)
+		if err != nil {
+			return err
+		}
+		if d.tx.suppressed {
+			continue
+		}
+		c := wal.Change{Op: wal.Truncate, Relation: rel}
+		d.tx.size += c.Size()
+		d.slab.add(c)
+	}
+	return nil
+}

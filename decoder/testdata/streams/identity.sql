@@ -1,0 +1,41 @@
+-- Every replica identity: insert, update, key change, delete, NULL.
+CREATE TABLE by_default (id bigint PRIMARY KEY, name text, n int);
+CREATE TABLE by_full (id bigint PRIMARY KEY, name text, n int);
+ALTER TABLE by_full REPLICA IDENTITY FULL;
+CREATE TABLE by_index (n int, code text NOT NULL, id bigint PRIMARY KEY);
+CREATE UNIQUE INDEX by_index_code ON by_index (code);
+ALTER TABLE by_index REPLICA IDENTITY USING INDEX by_index_code;
+CREATE TABLE by_nothing (id bigint, name text);
+ALTER TABLE by_nothing REPLICA IDENTITY NOTHING;
+CREATE TABLE pair (a int, b text, n int, PRIMARY KEY (b, a));
+CREATE TABLE no_columns ();
+CREATE TABLE "Odd.Name" ("I""d" int PRIMARY KEY, "ü 'x" int);
+-- setup ends
+INSERT INTO by_default VALUES (1, 'one', 1), (2, NULL, NULL), (3, '', 3);
+UPDATE by_default SET name = 'uno' WHERE id = 1;
+UPDATE by_default SET name = NULL WHERE id = 1;
+UPDATE by_default SET id = 11, n = 11 WHERE id = 1;
+DELETE FROM by_default WHERE id = 2;
+INSERT INTO by_full VALUES (1, 'one', 1), (2, NULL, NULL);
+UPDATE by_full SET name = 'uno' WHERE id = 1;
+UPDATE by_full SET id = 11 WHERE id = 1;
+DELETE FROM by_full WHERE id = 2;
+INSERT INTO by_index VALUES (1, 'A', 1), (2, 'B', 2);
+UPDATE by_index SET n = 10 WHERE id = 1;
+UPDATE by_index SET code = 'AA' WHERE id = 1;
+UPDATE by_index SET id = 22 WHERE id = 2;
+DELETE FROM by_index WHERE id = 22;
+INSERT INTO by_nothing VALUES (1, 'one'), (NULL, NULL);
+INSERT INTO pair VALUES (1, 'x', 1);
+UPDATE pair SET a = 2 WHERE a = 1;
+DELETE FROM pair;
+INSERT INTO no_columns DEFAULT VALUES;
+INSERT INTO "Odd.Name" VALUES (1, 2);
+-- A swap of keys and a key that dies and lives again, in one transaction.
+BEGIN;
+UPDATE by_default SET id = -3 WHERE id = 3;
+UPDATE by_default SET id = 3 WHERE id = 11;
+UPDATE by_default SET id = 11 WHERE id = -3;
+DELETE FROM by_default WHERE id = 3;
+INSERT INTO by_default VALUES (3, 'again', 33);
+COMMIT;

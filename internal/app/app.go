@@ -1,0 +1,213 @@
+// Package app wires the rooms into a running sidecar. It is the only place that knows all
+// concrete types.
+package app
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/audit"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/internal/admin"
+	"github.com/pgwaltz/pgwaltz/internal/broker"
+	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/pg"
+	"github.com/pgwaltz/pgwaltz/internal/status"
+	"github.com/pgwaltz/pgwaltz/replicator"
+	"github.com/pgwaltz/pgwaltz/sink"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// Sidecar is one region's replicator. Run is called once.
+type Sidecar struct {
+	cfg     *config.Config
+	log     *slog.Logger
+	version string
+	started time.Time
+
+	db     *db // shared small session
+	broker *broker.Broker
+	epoch  wal.Epoch
+	server int // server_version_num
+	caps   capabilities
+
+	index    *tombstone.Index
+	clock    *replicator.Clock
+	own      *ownLog
+	redactor *audit.Redactor
+
+	out        outboundState
+	in         map[string]*inboundState
+	mu         sync.Mutex
+	role       status.State // Standby until it leads
+	lastErr    *status.LastError
+	conf       status.Conflicts
+	copy       []status.Copy
+	registry   *prometheus.Registry
+	pubMetrics *sink.PublisherMetrics
+	key        ed25519.PrivateKey
+}
+
+// capabilities is what the runtime role may do on this server.
+type capabilities struct {
+	replica bool // may set session_replication_role
+	origin  bool // may use replication origins
+	token   []byte
+}
+
+// New prepares a sidecar.
+func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error) {
+	s := &Sidecar{
+		cfg: cfg, log: log, version: version, started: time.Now(),
+		index: tombstone.NewIndex(0), clock: &replicator.Clock{}, own: newOwnLog(),
+		in: map[string]*inboundState{}, role: status.Standby, registry: prometheus.NewRegistry(),
+	}
+	s.db = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "status") }}
+	s.redactor = audit.NewRedactor(cfg.Audit.Redact)
+	s.pubMetrics = sink.NewPublisherMetrics(s.registry)
+	s.conf.ByType = map[string]uint64{}
+	for _, p := range cfg.PeerNames() {
+		s.in[p] = &inboundState{origin: p}
+	}
+	s.out.acks = map[string]peerAck{}
+	if path := cfg.Signing.KeyFile; path != "" {
+		key, err := loadKey(path)
+		if err != nil {
+			return nil, &hintError{err, "make one with: openssl genpkey -algorithm ed25519"}
+		}
+		s.key = key
+	}
+	return s, nil
+}
+
+// Run replicates until the context ends. Before it leads it waits; it returns nil after an
+// orderly stop, and an error for what no waiting can mend.
+func (s *Sidecar) Run(ctx context.Context) error {
+	defer s.db.close()
+	s.registry.MustRegister(newCollector(s))
+	g, ctx := errgroup.WithContext(ctx)
+	if s.cfg.HTTP.Listen != "" {
+		srv := admin.New(admin.Config{Listen: s.cfg.HTTP.Listen, AddressFile: AddressFile(s.cfg), Registry: s.registry, Status: s.Status, Alive: s.alive, Log: s.log})
+		g.Go(func() error { return ignoreStop(ctx, srv.Run(ctx)) })
+	}
+	g.Go(func() error { return ignoreStop(ctx, s.lead(ctx)) })
+	return g.Wait()
+}
+
+// ignoreStop makes nil of the error of an orderly stop.
+func ignoreStop(ctx context.Context, err error) error {
+	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))) {
+		return nil
+	}
+	return err
+}
+
+func (s *Sidecar) connect(ctx context.Context, role string) (*pgx.Conn, error) {
+	return pg.Connect(ctx, s.cfg.Postgres.DSN.Reveal(), pg.Options{Region: s.cfg.Region, Role: role})
+}
+
+func (s *Sidecar) connectSlot(ctx context.Context) (*pgconn.PgConn, error) {
+	return pg.ConnectReplication(ctx, s.cfg.Postgres.DSN.Reveal(), pg.Options{Region: s.cfg.Region, Role: "slot"})
+}
+
+// connectApply opens an apply session for the changes of origin.
+func (s *Sidecar) connectApply(origin string) func(ctx context.Context) (*pgx.Conn, error) {
+	return func(ctx context.Context) (*pgx.Conn, error) {
+		conn, err := pg.Connect(ctx, s.cfg.Postgres.DSN.Reveal(), pg.Options{
+			Region: s.cfg.Region, Role: "apply_" + origin, Apply: true, LockTimeout: s.cfg.Postgres.LockTimeout,
+		})
+		if err != nil {
+			return nil, err
+		}
+		sql := `select pg_catalog.set_config('pgwaltz.apply', 'on', false), pg_catalog.set_config('synchronous_commit', 'off', false),
+  pg_catalog.set_config('enable_seqscan', 'off', false), pg_catalog.set_config('enable_hashjoin', 'off', false),
+  pg_catalog.set_config('enable_mergejoin', 'off', false), pg_catalog.set_config('plan_cache_mode', 'force_generic_plan', false)`
+		if s.caps.replica {
+			sql += `, pg_catalog.set_config('session_replication_role', 'replica', false)`
+		}
+		if s.caps.origin {
+			sql += `, pg_catalog.pg_replication_origin_session_setup('` + config.OriginName(origin) + `')`
+		}
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			conn.Close(ctx)
+			return nil, fmt.Errorf("prepare apply session: %w", err)
+		}
+		return conn, nil
+	}
+}
+
+// marker is what marks an apply transaction; nil when a replication origin does.
+func (s *Sidecar) marker() []byte {
+	if s.caps.origin {
+		return nil
+	}
+	return s.caps.token
+}
+
+// policy is the merge policy of one table.
+func (s *Sidecar) policy(n wal.RelationName) sink.TablePolicy {
+	t := s.cfg.Table(n.Schema, n.Name)
+	order := conflict.VersionFirst
+	if t.Order == config.OrderTime {
+		order = conflict.TimeFirst
+	}
+	return sink.TablePolicy{
+		Version: t.Version, UpdatedAt: t.UpdatedAt, Order: order,
+		Resolve: conflict.Policy{
+			Order:       order,
+			ForgetAfter: wal.Micros(s.cfg.Tombstones.MinAge.Microseconds() / 2),
+			MaxSkew:     wal.Micros(s.cfg.MaxClockSkew.Microseconds()),
+		},
+	}
+}
+
+func (s *Sidecar) stampPolicy(n wal.RelationName) replicator.TablePolicy {
+	p := s.policy(n)
+	return replicator.TablePolicy{Version: p.Version, UpdatedAt: p.UpdatedAt, Resolve: p.Resolve}
+}
+
+// noteError keeps the newest error for the status.
+func (s *Sidecar) noteError(err error) *status.LastError {
+	e := &status.LastError{At: time.Now(), Message: publicMessage(err), SQLState: pg.Code(err)}
+	s.mu.Lock()
+	s.lastErr = e
+	s.mu.Unlock()
+	return e
+}
+
+// publicMessage is an error's text without what PostgreSQL may quote of a row.
+func publicMessage(err error) string {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		text := fmt.Sprintf("%s (SQLSTATE %s)", pe.Message, pe.Code)
+		switch pe.Code[:2] {
+		case "22", "23":
+			text = "SQLSTATE " + pe.Code
+			if pe.TableName != "" {
+				text += " in " + pe.SchemaName + "." + pe.TableName
+			}
+		}
+		return text
+	}
+	return err.Error()
+}
+
+// AddressFile is where a sidecar writes the address of its HTTP side.
+func AddressFile(cfg *config.Config) string {
+	if cfg.NATS.StoreDir == "" {
+		return ""
+	}
+	return filepath.Join(cfg.NATS.StoreDir, "http.addr")
+}

@@ -1,0 +1,189 @@
+package app
+
+import (
+	"context"
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// ownLog is what this process knows of its own region's log: how far it is decoded, how far
+// published and merged, and which keys have own changes on the way to the self-merge. The
+// appliers wait on it when a decision depends on whether a local change is known yet.
+type ownLog struct {
+	seed    maphash.Seed
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced at every move
+	decoded wal.LSN       // every own change at or below is stamped
+	merged  wal.LSN       // every own change at or below is merged
+	handed  wal.LSN       // end of the last packet that went to the applier
+	pending map[uint64]wal.LSN
+	queue   []pendingKey // in log order
+	ping    func()
+}
+
+type pendingKey struct {
+	hash uint64
+	at   wal.LSN
+}
+
+func newOwnLog() *ownLog {
+	return &ownLog{seed: maphash.MakeSeed(), changed: make(chan struct{}), pending: map[uint64]wal.LSN{}}
+}
+
+func (o *ownLog) hash(rel wal.RelationName, key []byte) uint64 {
+	var h maphash.Hash
+	h.SetSeed(o.seed)
+	h.WriteString(rel.Schema)
+	h.WriteByte(0)
+	h.WriteString(rel.Name)
+	h.WriteByte(0)
+	h.Write(key)
+	return h.Sum64()
+}
+
+// reset forgets everything when the log is read anew.
+func (o *ownLog) reset(ping func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.decoded, o.ping = 0, ping
+	o.wake()
+}
+
+func (o *ownLog) wake() {
+	close(o.changed)
+	o.changed = make(chan struct{})
+}
+
+// note records changes that wait for the self-merge.
+func (o *ownLog) note(tx *wal.Transaction) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var key []byte
+	for i := range tx.Changes {
+		ch := &tx.Changes[i]
+		image := ch.New
+		if ch.Op == wal.Delete {
+			image = ch.Old
+		}
+		key = appendKeyText(key[:0], ch.Relation, image)
+		h := o.hash(ch.Relation.Ref(), key)
+		if o.pending[h] < tx.CommitLSN {
+			o.pending[h] = tx.CommitLSN
+			o.queue = append(o.queue, pendingKey{h, tx.CommitLSN})
+		}
+	}
+}
+
+func appendKeyText(dst []byte, rel *wal.Relation, row wal.Tuple) []byte {
+	cols := rel.KeyColumns()
+	oids := make([]uint32, len(cols))
+	vals := make([]wal.Value, len(cols))
+	for i, c := range cols {
+		oids[i], vals[i] = rel.Columns[c].OID, row[c]
+	}
+	return wal.AppendKey(dst, oids, vals)
+}
+
+// decodedTo moves the decoded position.
+func (o *ownLog) decodedTo(l wal.LSN) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if l > o.decoded {
+		o.decoded = l
+		o.wake()
+	}
+}
+
+// mergedTo moves the merged position and forgets the keys that it covers.
+func (o *ownLog) mergedTo(l wal.LSN) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if l <= o.merged {
+		return
+	}
+	o.merged = l
+	n := 0
+	for ; n < len(o.queue) && o.queue[n].at < l; n++ {
+		if o.pending[o.queue[n].hash] == o.queue[n].at {
+			delete(o.pending, o.queue[n].hash)
+		}
+	}
+	o.queue = o.queue[n:]
+	if len(o.queue) == 0 {
+		o.queue = nil
+	}
+	o.wake()
+}
+
+// delivered notes that a packet with something to merge went to the applier.
+func (o *ownLog) delivered(end wal.LSN) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.handed = max(o.handed, end)
+}
+
+// skippedTo moves the merged position over a packet without anything to merge, if all before
+// it are merged.
+func (o *ownLog) skippedTo(end wal.LSN) {
+	o.mu.Lock()
+	all := o.merged >= o.handed
+	o.mu.Unlock()
+	if all {
+		o.mergedTo(end)
+	}
+}
+
+func (o *ownLog) mergedLSN() wal.LSN {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.merged
+}
+
+// later reports whether a change of the key after the given commit waits for the self-merge.
+func (o *ownLog) later(rel wal.RelationName, key string, after wal.LSN) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.pending[o.hash(rel, []byte(key))] > after
+}
+
+// wait blocks until ok holds; it asks the server for its position while it waits.
+func (o *ownLog) wait(ctx context.Context, ok func() bool) error {
+	for {
+		o.mu.Lock()
+		done, changed, ping := ok(), o.changed, o.ping
+		o.mu.Unlock()
+		if done {
+			return nil
+		}
+		if ping != nil {
+			ping()
+		}
+		// The server's answer may come before the log is flushed that far: ask again.
+		again := time.NewTimer(20 * time.Millisecond)
+		select {
+		case <-changed:
+		case <-again.C:
+		case <-ctx.Done():
+		}
+		again.Stop()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// waitDecoded blocks until every own change at or below at is stamped.
+func (o *ownLog) waitDecoded(ctx context.Context, at wal.LSN) error {
+	return o.wait(ctx, func() bool { return o.decoded >= at })
+}
+
+// waitMerged blocks until every own change at or below at is merged: either the merge is past
+// it, or the log is decoded past it and nothing waits.
+func (o *ownLog) waitMerged(ctx context.Context, at wal.LSN) error {
+	return o.wait(ctx, func() bool {
+		return o.merged >= at || (o.decoded >= at && (len(o.queue) == 0 || o.queue[0].at >= at))
+	})
+}

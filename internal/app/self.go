@@ -1,0 +1,123 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/audit"
+	"github.com/pgwaltz/pgwaltz/replicator"
+	"github.com/pgwaltz/pgwaltz/sink"
+	"github.com/pgwaltz/pgwaltz/source"
+	"github.com/pgwaltz/pgwaltz/wal"
+	"github.com/pgwaltz/pgwaltz/wire"
+)
+
+// The self-merge reads this region's own stream, as a peer does, and runs the changes that
+// need it (deletes, later generations, tables without stamp columns) through the applier. So
+// tombstones have the very stamps that were published, and a checkpoint row of its own makes
+// a restart resume where it was.
+
+// merge is one run of the self-merge.
+func (s *Sidecar) merge(ctx context.Context) error {
+	policy := sink.PolicyFunc(s.policy)
+	peer := ""
+	if names := s.cfg.PeerNames(); len(names) > 0 {
+		peer = names[0]
+	}
+	in := &inboundState{origin: s.cfg.Region, fresh: make(chan struct{}, 1)}
+	a := sink.NewApplier(sink.ApplierConfig{
+		Region: s.cfg.Region, Origin: s.cfg.Region, Self: true, Peer: peer,
+		Connect: s.connectApply(s.cfg.Region), Marker: s.marker(),
+		Policy: policy, Index: s.index, Redact: s.redactor, Log: s.log,
+		Superseded: s.superseded,
+	})
+	a.OnAudit(func(rs []audit.Record) { s.noteConflicts(in, rs) })
+	sub, err := s.newSubscription(in)
+	if err != nil {
+		return err
+	}
+	m := &merger{s: s, policy: policy, applier: a}
+	pipe := replicator.NewInbound(replicator.InboundConfig{
+		Applier: a, Kind: conflict.Self, BatchRows: s.cfg.Apply.BatchRows,
+		Subscribe: func(ctx context.Context, from checkpoint.Checkpoint, deliver func(context.Context, source.Delivery) error) error {
+			return sub.Run(ctx, from, func(ctx context.Context, d source.Delivery) error { return m.filter(ctx, d, deliver) })
+		},
+		Committed: func(cp checkpoint.Checkpoint) {
+			m.saved = time.Now()
+			s.own.mergedTo(cp.EndLSN)
+		},
+		Log: s.log,
+	})
+	return pipe.Run(ctx)
+}
+
+// merger lets only those packets through that have something to merge. The checkpoint of the
+// others is saved now and then; they are harmless to read again.
+type merger struct {
+	s       *Sidecar
+	policy  sink.Policy
+	applier *sink.Applier
+	saved   time.Time
+	skipped bool // packets were left out since the last one let through
+	pending int  // packets let through and perhaps not applied yet
+}
+
+// saveEvery is how often the checkpoint moves when there is nothing to merge.
+const saveEvery = 5 * time.Second
+
+func (m *merger) filter(ctx context.Context, d source.Delivery, deliver func(context.Context, source.Delivery) error) error {
+	some := false
+	out := *d.Packet
+	if d.Header.Kind == wire.Data {
+		out.Transactions = make([]*wal.Transaction, 0, len(d.Packet.Transactions))
+		for _, tx := range d.Packet.Transactions {
+			c := *tx
+			c.Changes = nil
+			for i := range tx.Changes {
+				if sink.NeedsSelfMerge(m.policy, &tx.Changes[i]) {
+					c.Changes = append(c.Changes, tx.Changes[i])
+				}
+			}
+			if len(c.Changes) > 0 {
+				some = true
+			}
+			// Parts of a giant transaction stay, so that its end is seen.
+			if len(c.Changes) > 0 || c.More || c.Part > 0 {
+				some = true
+				out.Transactions = append(out.Transactions, &c)
+			}
+		}
+	} else {
+		out.Transactions = nil
+	}
+	if !some && time.Since(m.saved) < saveEvery {
+		m.s.own.skippedTo(d.Checkpoint.EndLSN)
+		return nil
+	}
+	if !some {
+		m.saved = time.Now()
+	}
+	d.Packet = &out
+	m.s.own.delivered(d.Checkpoint.EndLSN)
+	return deliver(ctx, d)
+}
+
+// superseded reports whether a later own change of the key is on its way to the self-merge.
+// To be sure, everything that is committed now must have been decoded.
+func (s *Sidecar) superseded(ctx context.Context, rel wal.RelationName, key string, after wal.LSN) (bool, error) {
+	if s.own.later(rel, key, after) {
+		return true, nil
+	}
+	at, err := s.insertLSN(ctx)
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errBarrierTimeout)
+	defer cancel()
+	if err := s.own.waitDecoded(ctx, at); err != nil {
+		return false, err
+	}
+	return s.own.later(rel, key, after), nil
+}

@@ -1,0 +1,261 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Broker is one region's access to NATS. After Start its methods may be called from any
+// goroutine; Close ends everything, the embedded server last.
+type Broker struct {
+	cfg Config
+	log *slog.Logger
+	emb *embedded // nil with an external server
+	nc  *nats.Conn
+
+	ctx    context.Context // from Start to Close, for the goroutines and handlers
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	closed  bool // no goroutine may be started any more
+	js      map[string]jetstream.JetStream
+	peers   map[string]*Peer
+	lastErr error
+
+	restartMu sync.Mutex
+	restarted time.Time
+}
+
+// New checks the configuration. Errors: ConfigErrors, joined.
+func New(cfg Config) (*Broker, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	b := &Broker{cfg: cfg, log: cfg.Log, js: map[string]jetstream.JetStream{}, peers: map[string]*Peer{}}
+	for _, p := range cfg.Peers {
+		b.peers[p] = &Peer{Region: p}
+	}
+	return b, nil
+}
+
+// Start starts the embedded server, if that is configured, and connects. With an external
+// server it returns without waiting for the connection: that is retried for ever.
+// Errors: ErrStoreInUse while another process holds the store; files that cannot be read;
+// addresses that cannot be taken. ctx bounds the start only.
+func (b *Broker) Start(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if err := b.start(); err != nil {
+		b.Close()
+		return fmt.Errorf("start broker: %w", err)
+	}
+	for _, p := range b.cfg.Peers {
+		b.run(func() { b.watchPeer(p) })
+	}
+	if b.emb != nil {
+		b.run(b.watchStore)
+	}
+	return nil
+}
+
+func (b *Broker) start() error {
+	if b.cfg.embedded() {
+		emb, err := newEmbedded(&b.cfg, &serverLog{log: b.log})
+		if err != nil {
+			return err
+		}
+		if err := emb.start(); err != nil {
+			return err
+		}
+		b.emb = emb
+	}
+	opts, err := b.connOptions()
+	if err != nil {
+		return err
+	}
+	if b.nc, err = nats.Connect(b.cfg.URL, opts...); err != nil {
+		return fmt.Errorf("connect to NATS: %w", err)
+	}
+	_, err = b.Serve(verbPing, b.pong)
+	return err
+}
+
+// Close ends the connection, waits for handlers and goroutines, and stops the embedded
+// server; it returns when the store is on disk.
+func (b *Broker) Close() {
+	if b.cancel == nil {
+		return
+	}
+	b.cancel()
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	if b.nc != nil {
+		_ = b.nc.FlushTimeout(time.Second) // last acknowledgements; they are sent again anyway
+		b.nc.Close()
+	}
+	b.wg.Wait()
+	if b.emb != nil {
+		b.emb.stop()
+	}
+}
+
+// run starts fn in a goroutine that Close waits for, unless the broker is closing.
+func (b *Broker) run(fn func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed {
+		b.wg.Go(fn)
+	}
+}
+
+// connOptions: reconnect for ever, and buffer nothing meanwhile. What a disconnect leaves
+// undecided is decided by reading the stream, never by replaying a buffer.
+func (b *Broker) connOptions() ([]nats.Option, error) {
+	opts := []nats.Option{
+		nats.Name(fmt.Sprintf("pgwaltz-%s-%s", b.cfg.Cluster, b.cfg.Region)),
+		nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.RetryOnFailedConnect(true), nats.IgnoreAuthErrorAbort(),
+		nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(maxPings), nats.Timeout(5 * time.Second),
+		nats.ConnectHandler(func(*nats.Conn) { b.connState(nil) }),
+		nats.ReconnectHandler(func(*nats.Conn) { b.connState(nil) }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { b.connState(err) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { b.connState(err) }),
+		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
+			subject := ""
+			if s != nil {
+				subject = s.Subject
+			}
+			b.log.Warn("NATS reports an error", "error", err, "subject", subject)
+			b.noteError(err)
+		}),
+	}
+	if b.emb != nil {
+		return append(opts, nats.InProcessServer(b.emb), nats.UserInfo(localUser, b.emb.password),
+			nats.ReconnectWait(50*time.Millisecond), nats.ReconnectJitter(0, 0)), nil
+	}
+	opts = append(opts, nats.ReconnectWait(500*time.Millisecond))
+	if b.cfg.TLS.set() {
+		cfg, err := b.cfg.TLS.config(false)
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, nats.Secure(cfg))
+	}
+	if b.cfg.User != "" {
+		pass, err := secret(b.cfg.PasswordFile)
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, nats.UserInfo(b.cfg.User, pass))
+	}
+	if b.cfg.CredentialsFile != "" {
+		isCreds, err := credentials(b.cfg.CredentialsFile)
+		if err != nil {
+			return nil, err
+		}
+		if isCreds {
+			return append(opts, nats.UserCredentials(b.cfg.CredentialsFile)), nil
+		}
+		nkey, err := nats.NkeyOptionFromSeed(b.cfg.CredentialsFile)
+		if err != nil {
+			return nil, fmt.Errorf("read NKey seed: %w", err)
+		}
+		opts = append(opts, nkey)
+	}
+	return opts, nil
+}
+
+// Conn is the one connection. Its buffer for disconnected times is off: publishing while it
+// is down is an error.
+func (b *Broker) Conn() *nats.Conn { return b.nc }
+
+// JS is JetStream of the region's domain; with an external server, which has one for all,
+// the same for every region.
+func (b *Broker) JS(region string) (jetstream.JetStream, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if js := b.js[region]; js != nil {
+		return js, nil
+	}
+	var js jetstream.JetStream
+	var err error
+	if b.emb != nil {
+		js, err = jetstream.NewWithDomain(b.nc, Domain(region))
+	} else {
+		js, err = jetstream.New(b.nc)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open JetStream of %s: %w", region, err)
+	}
+	b.js[region] = js
+	return js, nil
+}
+
+// Embedded reports whether the server is inside this process.
+func (b *Broker) Embedded() bool { return b.cfg.embedded() }
+
+// LinkAddr is the address of the link listener with its actual port; "" without one.
+func (b *Broker) LinkAddr() string {
+	if b.emb == nil {
+		return ""
+	}
+	return b.emb.listen
+}
+
+// ClientAddr is the address of the client port for operators; "" without one.
+func (b *Broker) ClientAddr() string {
+	if b.emb == nil {
+		return ""
+	}
+	return b.emb.client
+}
+
+// State is the present state.
+func (b *Broker) State() State {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := State{Connected: b.nc != nil && b.nc.IsConnected(), Peers: map[string]bool{}}
+	if !s.Connected {
+		s.Err = b.lastErr
+	}
+	for r, p := range maps.All(b.peers) {
+		s.Peers[r] = p.Reachable
+	}
+	return s
+}
+
+func (b *Broker) connState(err error) {
+	if err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+		b.log.Info("NATS connection lost", "error", err)
+	}
+	b.noteError(err)
+	b.changed()
+}
+
+func (b *Broker) noteError(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err != nil {
+		b.lastErr = err
+	}
+}
+
+func (b *Broker) changed() {
+	if b.cfg.OnState != nil && b.ctx.Err() == nil {
+		b.cfg.OnState(b.State())
+	}
+}

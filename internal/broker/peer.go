@@ -1,0 +1,107 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+const (
+	verbPing = "ping"
+
+	pingEvery   = time.Second
+	pingTimeout = 3 * time.Second
+	// pingMisses in a row make a peer unreachable. One lost answer behind a full link does not.
+	pingMisses = 2
+)
+
+// Peer is what the pings say of another region.
+type Peer struct {
+	Region    string
+	Reachable bool
+	// SeenAt is when the last answer came.
+	SeenAt time.Time
+	RTT    time.Duration
+	// Offset is the peer's clock minus ours, exact to half of RTT.
+	Offset time.Duration
+
+	misses int
+	known  bool
+}
+
+type pong struct {
+	Region string     `json:"region"`
+	At     wal.Micros `json:"at"`
+}
+
+func (b *Broker) pong(context.Context, []byte) ([]byte, error) {
+	return json.Marshal(pong{Region: b.cfg.Region, At: wal.MicrosOf(time.Now())})
+}
+
+// Peer returns the state of a configured peer; the zero Peer for another name.
+func (b *Broker) Peer(region string) Peer {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p := b.peers[region]; p != nil {
+		return *p
+	}
+	return Peer{}
+}
+
+// PeerReachable reports whether the peer answered lately.
+func (b *Broker) PeerReachable(region string) bool { return b.Peer(region).Reachable }
+
+func (b *Broker) watchPeer(region string) {
+	tick := time.NewTicker(pingEvery)
+	defer tick.Stop()
+	for {
+		b.ping(region)
+		select {
+		case <-tick.C:
+		case <-b.ctx.Done():
+			return
+		}
+	}
+}
+
+func (b *Broker) ping(region string) {
+	ctx, cancel := context.WithTimeout(b.ctx, pingTimeout)
+	defer cancel()
+	sent := time.Now()
+	data, err := b.Request(ctx, region, verbPing, nil)
+	rtt := time.Since(sent)
+	var answer pong
+	if err == nil {
+		if err = json.Unmarshal(data, &answer); err == nil && answer.Region != region {
+			err = fmt.Errorf("region %s answers for %s", answer.Region, region)
+		}
+	}
+	if b.ctx.Err() != nil {
+		return
+	}
+	b.mu.Lock()
+	p := b.peers[region]
+	was, known := p.Reachable, p.known
+	p.known = true
+	if err != nil {
+		p.misses++
+		p.Reachable = p.Reachable && p.misses < pingMisses
+	} else {
+		p.misses, p.Reachable, p.SeenAt, p.RTT = 0, true, time.Now(), rtt
+		p.Offset = answer.At.Time().Sub(sent.Add(rtt / 2))
+	}
+	now := p.Reachable
+	b.mu.Unlock()
+	if now == was && known {
+		return
+	}
+	if now {
+		b.log.Info("peer is in reach", "peer", region, "rtt", rtt)
+	} else {
+		b.log.Warn("peer is out of reach", "peer", region, "error", err)
+	}
+	b.changed()
+}

@@ -1,0 +1,156 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+)
+
+// Load reads the file at path (none when path is "") and the variables of env, which has
+// the form of os.Environ, over the defaults, and checks the result. A configuration that is
+// wrong gives an *Error with every problem.
+func Load(path string, env []string) (*Config, error) {
+	var text []byte
+	if path != "" {
+		var err error
+		if text, err = os.ReadFile(path); err != nil {
+			return nil, &Error{File: path, Problems: []Problem{{What: "cannot be read: " + reason(err),
+				Remedy: "give the file with -config"}}}
+		}
+	}
+	return parse(path, text, env)
+}
+
+func parse(path string, text []byte, env []string) (*Config, error) {
+	c := Default()
+	p := &problems{lines: map[string]int{}, env: map[string]string{}}
+	decodeFile(text, c, p)
+	decodeEnv(env, c, p)
+	c.file, c.lines, c.env = path, p.lines, p.env
+	c.derive(env)
+	c.readSecrets(p)
+	c.validate(p)
+	if err := p.err(path); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Validate checks the configuration again, for one that was made by a program. It returns
+// an *Error with every problem, or nil.
+func (c *Config) Validate() error {
+	p := &problems{lines: c.lines, env: c.env}
+	c.validate(p)
+	return p.err(c.file)
+}
+
+// derive fills in what follows from other keys. systemd names a state folder.
+func (c *Config) derive(env []string) {
+	if c.Postgres.Slot == "" {
+		c.Postgres.Slot = DefaultSlot(c.Region)
+	}
+	// Defaults give way to explicit values that they must fit into.
+	if b := &c.Publish; c.Source("publish.hold_margin") == "default" {
+		b.HoldMargin = min(b.HoldMargin, b.WALHoldMax/8)
+	}
+	if b := &c.Publish; c.Source("publish.frame_bytes") == "default" {
+		b.FrameBytes = min(b.FrameBytes, b.MaxFrame)
+	}
+	if c.NATS.StoreDir == "" && c.NATS.Embedded() {
+		base := "/var/lib/pgwaltz"
+		for _, kv := range env {
+			if dir, ok := strings.CutPrefix(kv, "STATE_DIRECTORY="); ok && dir != "" {
+				base, _, _ = strings.Cut(dir, ":")
+			}
+		}
+		c.NATS.StoreDir = filepath.Join(base, c.Region, "nats")
+	}
+}
+
+// DefaultSlot is the slot's name where none is given: slots may not hold hyphens.
+func DefaultSlot(region string) string { return "pgwaltz_" + strings.ReplaceAll(region, "-", "_") }
+
+// OriginName is the replication origin that marks what was applied from a peer.
+func OriginName(peer string) string { return "pgwaltz_" + peer }
+
+// readSecrets reads the *_file keys and completes the connection strings.
+func (c *Config) readSecrets(p *problems) {
+	pg := &c.Postgres
+	pg.DSN = DSN{c.either(p, "postgres.dsn", pg.DSN.value, pg.DSNFile)}
+	pg.AdminDSN = DSN{c.either(p, "postgres.admin_dsn", pg.AdminDSN.value, pg.AdminDSNFile)}
+	pg.Password = Secret{readFile(p, "postgres.password_file", pg.PasswordFile, pg.Password.value)}
+	if !pg.DSN.IsZero() && pg.DSN.valid() && !pg.Password.IsZero() {
+		pg.DSN = pg.DSN.withPassword(pg.Password)
+	}
+	c.NATS.Password = Secret{readFile(p, "nats.password_file", c.NATS.PasswordFile, c.NATS.Password.value)}
+}
+
+// either takes the value of key or the file that key_file names. Both is a mistake, unless
+// one of them came from the environment, which wins.
+func (c *Config) either(p *problems, key, value, path string) string {
+	switch {
+	case path == "" || value == "":
+	case p.env[key] != "" && p.env[key+"_file"] == "":
+		return value
+	case p.env[key] == "" && p.env[key+"_file"] != "":
+	default:
+		p.add(key+"_file", "keep one of them", "is given together with %s", key)
+		return value
+	}
+	return readFile(p, key+"_file", path, value)
+}
+
+// readFile returns the first line of the file, or other when no file is named.
+func readFile(p *problems, key, path, other string) string {
+	if path == "" {
+		return other
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		p.add(key, "make the file readable for this user", "%s cannot be read: %s", path, reason(err))
+		return other
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	if line = strings.TrimRight(line, "\r"); line == "" {
+		p.add(key, "write the value into its first line", "%s is empty", path)
+	}
+	return line
+}
+
+// reason is the system's word for the failure, without the path, which stands elsewhere.
+func reason(err error) string {
+	if pe, ok := err.(*os.PathError); ok {
+		return pe.Err.Error()
+	}
+	return err.Error()
+}
+
+// Keys lists the paths of all keys that a file may hold, list items as [], in order.
+func Keys() []string {
+	var out []string
+	var walk func(t reflect.Type, path string)
+	walk = func(t reflect.Type, path string) {
+		for _, f := range fields(t) {
+			if f.key == "" {
+				continue
+			}
+			one, full := t.Field(f.index).Type, join(path, f.key)
+			out = append(out, full)
+			if one.Kind() == reflect.Slice && isSection(one.Elem()) {
+				walk(one.Elem(), full+"[]")
+			} else if isSection(one) {
+				walk(one, full)
+			}
+		}
+	}
+	walk(reflect.TypeFor[Config](), "")
+	return out
+}
+
+// Variables lists the environment variables that are settings.
+func Variables() []string { return names(variables(Default())) }
+
+// String is a short name for logs.
+func (c *Config) String() string { return fmt.Sprintf("%s/%s", c.Cluster, c.Region) }

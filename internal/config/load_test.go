@@ -1,0 +1,177 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "write the expected messages anew")
+
+func TestGoodFiles(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*.good.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		c, err := Load(file, nil)
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+			continue
+		}
+		if err := c.Validate(); err != nil {
+			t.Errorf("%s: Validate: %v", file, err)
+		}
+	}
+}
+
+func TestBadFiles(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*.bad.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			t.Parallel()
+			_, err := Load(file, nil)
+			var e *Error
+			if !errors.As(err, &e) {
+				t.Fatalf("no *Error: %v", err)
+			}
+			var got strings.Builder
+			for _, p := range e.Problems {
+				got.WriteString(p.String() + "\n")
+			}
+			golden := strings.TrimSuffix(file, "yaml") + "want"
+			if *update {
+				if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.String() != string(want) {
+				t.Errorf("got\n%s\nwant\n%s", got.String(), want)
+			}
+			if strings.Contains(e.Error(), "hunter2") {
+				t.Error("a password is in the message")
+			}
+			if e.ExitCode() != 3 {
+				t.Errorf("exit code %d", e.ExitCode())
+			}
+		})
+	}
+}
+
+func TestFullFile(t *testing.T) {
+	t.Parallel()
+	c, err := Load("testdata/full.good.yaml", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Publish.Compress || c.Publish.Binary != BinaryOff || c.Copy.Mode != CopyOff || c.Audit.Retention != 720*time.Hour || c.NATS.MaxBytes != 10<<30 {
+		t.Errorf("%+v %+v %+v %+v", c.Publish, c.Copy, c.Audit, c.NATS)
+	}
+	if c.Publish.HoldMargin != 8<<20 {
+		t.Errorf("the default margin does not give way: %s", c.Publish.HoldMargin)
+	}
+	if key, err := c.Peers[0].Key(); err != nil || len(key) != 32 {
+		t.Errorf("key %x, %v", key, err)
+	}
+	if got := c.Table("public", "users"); got != (TableSettings{"rev", "", OrderTime, IdentityKeep}) {
+		t.Errorf("users: %+v", got)
+	}
+	if got := c.Table("app", "x"); got != (TableSettings{"version", "changed_at", OrderVersion, IdentityKeep}) {
+		t.Errorf("app.x: %+v", got)
+	}
+	for name, want := range map[[2]string]bool{
+		{"public", "users"}: true, {"public", "tmp_x"}: false, {"app", "Odd.Name"}: true, {"app", "odd.name"}: false,
+		{"pgwaltz", "node"}: false, {"pg_catalog", "pg_class"}: false,
+	} {
+		if got := c.Selected(name[0], name[1]); got != want {
+			t.Errorf("Selected(%v) = %v", name, got)
+		}
+	}
+	if !c.Redacted("any", "users", "password") || c.Redacted("any", "users", "email") {
+		t.Error("redaction")
+	}
+	if c.Source("postgres.slot") != "line 7" || c.Source("signing.key_file") != "default" {
+		t.Errorf("sources %q %q", c.Source("postgres.slot"), c.Source("signing.key_file"))
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	t.Parallel()
+	c, err := Load("testdata/minimal.good.yaml", []string{
+		"PGWALTZ_REGION=ap-1", "PGWALTZ_POSTGRES_DSN=host=db user=me", "PGWALTZ_POSTGRES_PASSWORD=it's \\ here", "PGWALTZ_PEERS=us, eu=",
+		"PGWALTZ_TABLES_EXCLUDE=a.b,c.*", "PGWALTZ_NATS_MAX_BYTES=2GiB", "PGWALTZ_NATS_USER=u", "PGWALTZ_NATS_PASSWORD=p", "PGWALTZ_PUBLISH_COMPRESS=no",
+		"PGWALTZ_FAILPOINT=x:kill@1", "PGWALTZ_NATS_PORT=tcp://10.0.0.1:4222", "PGWALTZ_NATS_SERVICE_HOST=10.0.0.1", "OTHER=1", "STATE_DIRECTORY=/state",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Region != "ap-1" || c.Postgres.Slot != "pgwaltz_ap_1" || !slices.Equal(c.PeerNames(), []string{"us", "eu"}) || len(c.Tables.Exclude) != 2 ||
+		c.NATS.MaxBytes != 2<<30 || c.Publish.Compress || c.NATS.Password.Reveal() != "p" || c.NATS.StoreDir != "/state/ap-1/nats" {
+		t.Errorf("%+v", *c)
+	}
+	if got := c.Postgres.DSN.Reveal(); got != `host=db user=me password='it\'s \\ here'` {
+		t.Errorf("dsn %s", got)
+	}
+	if c.Source("region") != "PGWALTZ_REGION" {
+		t.Errorf("source %q", c.Source("region"))
+	}
+	_, err = Load("testdata/minimal.good.yaml", []string{"PGWALTZ_POSTGRES_DNS=x", "PGWALTZ_NATS_REPLICAS=many"})
+	for _, want := range []string{"PGWALTZ_POSTGRES_DNS: unknown setting; did you mean PGWALTZ_POSTGRES_DSN?", `PGWALTZ_NATS_REPLICAS: nats.replicas: "many" is no whole number`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q in %v", want, err)
+		}
+	}
+}
+
+func TestSecretFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	dsn, password, empty := write("dsn", "postgres://u:old@h/db?sslmode=disable\nsecond line\n"), write("pw", "p&w#1\r\n"), write("empty", "")
+	base := []string{"PGWALTZ_POSTGRES_DSN="}
+	c, err := Load("testdata/minimal.good.yaml", append(base, "PGWALTZ_POSTGRES_DSN_FILE="+dsn, "PGWALTZ_POSTGRES_PASSWORD_FILE="+password))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Postgres.DSN.Reveal(); got != "postgres://u@h/db?password=p%26w%231&sslmode=disable" {
+		t.Errorf("dsn %s", got)
+	}
+	// A file named in the environment wins over the file's dsn.
+	if c, err = Load("testdata/minimal.good.yaml", []string{"PGWALTZ_POSTGRES_DSN_FILE=" + dsn}); err != nil || c.Postgres.DSN.User() != "u" {
+		t.Errorf("%v, %v", c, err)
+	}
+	if _, err = Load("testdata/minimal.good.yaml", []string{"PGWALTZ_POSTGRES_PASSWORD_FILE=" + empty}); err == nil || !strings.Contains(err.Error(), "is empty") {
+		t.Errorf("empty file: %v", err)
+	}
+}
+
+func TestLoadWithoutFile(t *testing.T) {
+	t.Parallel()
+	if _, err := Load("testdata/absent.yaml", nil); err == nil || !strings.Contains(err.Error(), "cannot be read: no such file") {
+		t.Error(err)
+	}
+	c, err := Load("", []string{"PGWALTZ_CLUSTER=c", "PGWALTZ_REGION=eu", "PGWALTZ_DIRECTION=publish", "PGWALTZ_POSTGRES_DSN=postgres:///x"})
+	if err != nil || c.String() != "c/eu" {
+		t.Error(c, err)
+	}
+}

@@ -1,0 +1,91 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+
+	"gopkg.in/yaml.v3"
+)
+
+const hidden = "hunter2-é#"
+
+// Whatever prints a configuration prints no secret.
+func TestSecretsAreNeverPrinted(t *testing.T) {
+	t.Parallel()
+	for name, dsn := range map[string]string{
+		"url":       "postgres://me:hunter2-%C3%A9%23@db.example:5433/account?sslmode=disable",
+		"query":     "postgres://me@db.example:5433/account?password=hunter2-%C3%A9%23",
+		"keywords":  "host=db.example port=5433 user=me dbname=account password='" + hidden + "'",
+		"malformed": "postgres://me:" + hidden + "@[db/x",
+		"socket":    "host=/tmp user=me password=" + hidden,
+	} {
+		c := Default()
+		c.Postgres.DSN, c.Postgres.AdminDSN = NewDSN(dsn), NewDSN(dsn)
+		c.Postgres.Password, c.NATS.Password = NewSecret(hidden), NewSecret(hidden)
+		c.NATS.URL, c.NATS.Dial = "nats://me:"+hidden[:7]+"@host,nats://"+hidden[:7]+"@host", []string{"nats-leaf://me:" + hidden[:7] + "@host:1"}
+		var out bytes.Buffer
+		logger := slog.New(slog.NewJSONHandler(&out, nil))
+		logger.Info("x", "dsn", c.Postgres.DSN, "password", c.Postgres.Password, "postgres", c.Postgres)
+		slog.New(slog.NewTextHandler(&out, nil)).Info("x", "dsn", c.Postgres.DSN, "password", c.Postgres.Password, "postgres", c.Postgres)
+		fmt.Fprintf(&out, "%v %+v %#v %s %q %x %d\n", c.Postgres, c.Postgres, c.Postgres, c.Postgres.DSN, c.Postgres.DSN, c.Postgres.DSN, c.Postgres.Password)
+		j, err := json.Marshal(c.Postgres)
+		if err != nil {
+			t.Fatal(err)
+		}
+		y, err := yaml.Marshal(c.Postgres)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := c.Render()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.Write(j)
+		out.Write(y)
+		out.Write(r)
+		if i := strings.Index(out.String(), "hunter"); i >= 0 {
+			t.Errorf("%s: ...%s", name, out.String()[max(0, i-80):i+10])
+		}
+		if name != "malformed" && !strings.Contains(string(r), "me:xxxxx@") {
+			t.Errorf("%s: the rest of the connection string is not shown:\n%s", name, r)
+		}
+	}
+}
+
+func TestPasswordInFileIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	base := "cluster: c\nregion: eu\ndirection: publish\npostgres: {dsn: \"%s\"}\n"
+	for dsn, want := range map[string]int{"postgres://u:p@h/d": 1, "host=h user=u password=p": 1, "postgres://u@h/d": 0, "host=h user=u": 0} {
+		c, err := parse("x.yaml", fmt.Appendf(nil, base, dsn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Warnings(); len(got) != want {
+			t.Errorf("%s: %v", dsn, got)
+		}
+	}
+}
+
+// The document names every key and every variable that only the environment has.
+func TestDocumentIsComplete(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range Keys() {
+		if !strings.Contains(string(text), "`"+key+"`") {
+			t.Errorf("docs/configuration.md does not explain `%s`", key)
+		}
+	}
+	for _, v := range []string{"PGWALTZ_POSTGRES_PASSWORD", "PGWALTZ_NATS_PASSWORD", "PGWALTZ_FAILPOINT"} {
+		if !strings.Contains(string(text), v) {
+			t.Errorf("docs/configuration.md does not explain %s", v)
+		}
+	}
+}

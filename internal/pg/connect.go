@@ -1,0 +1,214 @@
+package pg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Options are what differs between connections.
+type Options struct {
+	Region string // for application_name
+	Role   string // what the connection is for: apply, slot, status
+	// LockTimeout is how long a statement waits for a lock before 55P03; 0 waits for ever.
+	LockTimeout time.Duration
+	// Apply switches off what costs more than it gains for many small statements.
+	Apply bool
+	// Settings are added to the start-up packet; a pinned setting wins over them.
+	Settings map[string]string
+	// ConnectTimeout is used where the connection string has none; 0 means 10 s.
+	ConnectTimeout time.Duration
+	// Dial replaces the dialer, for tests that cut connections.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// pins are the settings that decide how values read and how statements behave. lc_monetary
+// is among them because money has no other neutral form.
+func pins() map[string]string {
+	return map[string]string{
+		"DateStyle": "ISO, YMD", "IntervalStyle": "postgres", "TimeZone": "UTC", "client_encoding": "UTF8",
+		"extra_float_digits": "3", "bytea_output": "hex", "xmlbinary": "base64", "xmloption": "content",
+		"lc_monetary": "C", "array_nulls": "on", "quote_all_identifiers": "off", "standard_conforming_strings": "on",
+		"search_path": "", "row_security": "off", "statement_timeout": "0", "idle_in_transaction_session_timeout": "0",
+		"idle_session_timeout": "0", "default_transaction_isolation": "read committed",
+		// The server notices a client that is gone by these; the dialer does it the other way.
+		"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3",
+	}
+}
+
+// ConfigError is a connection string that cannot be used. It does not repeat the string,
+// which may hold a password.
+type ConfigError struct{}
+
+func (*ConfigError) Error() string { return "parse connection string: it cannot be understood" }
+
+// Hint shows the two forms.
+func (*ConfigError) Hint() string {
+	return "write postgres://user@host:5432/database or host=... user=... dbname=..."
+}
+
+// Config parses dsn and pins the settings. replication opens the logical replication mode.
+func config(dsn string, o Options, replication bool) (*pgconn.Config, error) {
+	c, err := pgconn.ParseConfig(dsn)
+	if err != nil {
+		return nil, &ConfigError{}
+	}
+	tune(c, o, replication)
+	return c, nil
+}
+
+func tune(c *pgconn.Config, o Options, replication bool) {
+	if c.RuntimeParams == nil {
+		c.RuntimeParams = map[string]string{}
+	}
+	maps.Copy(c.RuntimeParams, o.Settings)
+	maps.Copy(c.RuntimeParams, pins())
+	c.RuntimeParams["application_name"] = "pgwaltz_" + o.Region + "_" + o.Role
+	c.RuntimeParams["lock_timeout"] = strconv.FormatInt(o.LockTimeout.Milliseconds(), 10)
+	if o.Apply {
+		c.RuntimeParams["jit"] = "off"
+	}
+	delete(c.RuntimeParams, "replication")
+	if replication {
+		c.RuntimeParams["replication"] = "database"
+	}
+	if c.ConnectTimeout == 0 {
+		c.ConnectTimeout = o.ConnectTimeout
+		if c.ConnectTimeout == 0 {
+			c.ConnectTimeout = 10 * time.Second
+		}
+	}
+	dialer := &net.Dialer{
+		Timeout:         c.ConnectTimeout,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3},
+	}
+	c.DialFunc = dialer.DialContext
+	if o.Dial != nil {
+		c.DialFunc = o.Dial
+	}
+}
+
+// Connect opens an ordinary session. The caller owns it and closes it.
+func Connect(ctx context.Context, dsn string, o Options) (*pgx.Conn, error) {
+	c, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return nil, &ConfigError{}
+	}
+	tune(&c.Config, o, false)
+	conn, err := pgx.ConnectConfig(ctx, c)
+	if err != nil {
+		return nil, connectError(&c.Config, err)
+	}
+	if err := afterConnect(ctx, conn); err != nil {
+		conn.Close(ctx)
+		return nil, connectError(&c.Config, err)
+	}
+	return conn, nil
+}
+
+// afterConnect sets what older servers would refuse in the start-up packet.
+func afterConnect(ctx context.Context, conn *pgx.Conn) error {
+	if ServerVersion(conn.PgConn()) < 170000 {
+		return nil
+	}
+	_, err := conn.Exec(ctx, "set transaction_timeout = 0")
+	return err
+}
+
+// ConnectReplication opens a session in logical replication mode, with the same settings
+// pinned: they shape what pgoutput sends. One goroutine may use it.
+func ConnectReplication(ctx context.Context, dsn string, o Options) (*pgconn.PgConn, error) {
+	c, err := config(dsn, o, true)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := pgconn.ConnectConfig(ctx, c)
+	if err != nil {
+		return nil, connectError(c, err)
+	}
+	return conn, nil
+}
+
+// ConnectError says which server could not be reached, and as whom, without secrets.
+type ConnectError struct {
+	Host     string
+	Port     uint16
+	User     string
+	Database string
+	Err      error
+}
+
+func (e *ConnectError) Error() string {
+	return fmt.Sprintf("connect to database %q at %s as %q: %v", e.Database, net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))), e.User, e.Err)
+}
+
+func (e *ConnectError) Unwrap() error { return e.Err }
+
+// Hint is the next thing to look at.
+func (e *ConnectError) Hint() string {
+	switch Code(e.Err) {
+	case "28P01", "28000":
+		return "check user, password and pg_hba.conf; the server's log has the reason"
+	case "3D000":
+		return "create the database, or correct the name in postgres.dsn"
+	case "42501":
+		return "as an admin: alter role " + Quote(e.User) + " replication"
+	case "53300":
+		return "close connections, or raise max_connections or max_wal_senders and restart PostgreSQL"
+	case "57P03":
+		return "the server is starting or stopping; wait"
+	case "42704", "22023":
+		return "connect to PostgreSQL itself, not through a pooler, which may refuse settings at start-up"
+	}
+	return "check that PostgreSQL runs there and that host, port and sslmode in postgres.dsn are right"
+}
+
+// ExitCode is the exit code for the local server.
+func (e *ConnectError) ExitCode() int { return 5 }
+
+// connectError keeps the server's answer or the network's error and drops the driver's
+// wrapping, which repeats the connection parameters.
+func connectError(c *pgconn.Config, err error) error {
+	out := &ConnectError{Host: c.Host, Port: c.Port, User: c.User, Database: c.Database, Err: err}
+	var server *pgconn.PgError
+	var network *net.OpError
+	switch {
+	case errors.As(err, &server):
+		out.Err = server
+	case errors.As(err, &network):
+		out.Err = network
+	default:
+		var ce *pgconn.ConnectError
+		if errors.As(err, &ce) && ce.Unwrap() != nil {
+			out.Err = ce.Unwrap()
+		}
+	}
+	return out
+}
+
+// ServerVersion is the number of the server's version, for example 150018; 0 when the
+// server did not tell.
+func ServerVersion(conn *pgconn.PgConn) int {
+	s := conn.ParameterStatus("server_version")
+	major, minor, dot := 0, 0, false
+	for _, r := range s {
+		switch {
+		case r >= '0' && r <= '9' && !dot:
+			major = major*10 + int(r-'0')
+		case r >= '0' && r <= '9':
+			minor = minor*10 + int(r-'0')
+		case r == '.' && !dot:
+			dot = true
+		default:
+			return major*10000 + minor
+		}
+	}
+	return major*10000 + minor
+}

@@ -1,0 +1,74 @@
+package pg
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// System is what a server says of itself.
+type System struct {
+	SystemID   uint64
+	Timeline   uint32
+	Version    int // 150018
+	Database   string
+	User       string // current_user
+	InRecovery bool
+	WALLevel   string
+}
+
+// LoadSystem reads it over an ordinary session. The timeline is that of the log being
+// written; a server in recovery tells that of its last checkpoint.
+func LoadSystem(ctx context.Context, q Querier) (System, error) {
+	var s System
+	var id, timeline int64
+	err := q.QueryRow(ctx, `select (select system_identifier from pg_catalog.pg_control_system()),
+  case when r then (select timeline_id from pg_catalog.pg_control_checkpoint())::int8
+    else ('x' || substr(pg_catalog.pg_walfile_name(case when r then null else pg_catalog.pg_current_wal_lsn() end), 1, 8))::bit(32)::int8 end,
+  pg_catalog.current_setting('server_version_num')::int, pg_catalog.current_database()::text, current_user::text, r,
+  pg_catalog.current_setting('wal_level')
+from pg_catalog.pg_is_in_recovery() as r`).Scan(&id, &timeline, &s.Version, &s.Database, &s.User, &s.InRecovery, &s.WALLevel)
+	if err != nil {
+		return System{}, fmt.Errorf("identify server: %w", err)
+	}
+	s.SystemID, s.Timeline = uint64(id), uint32(timeline)
+	return s, nil
+}
+
+// IdentifySystem asks over a replication connection.
+func IdentifySystem(ctx context.Context, conn *pgconn.PgConn) (wal.Epoch, wal.LSN, error) {
+	res, err := conn.Exec(ctx, "IDENTIFY_SYSTEM").ReadAll()
+	if err != nil {
+		return wal.Epoch{}, 0, fmt.Errorf("identify server: %w", err)
+	}
+	if len(res) != 1 || len(res[0].Rows) != 1 || len(res[0].Rows[0]) < 3 {
+		return wal.Epoch{}, 0, fmt.Errorf("identify server: the answer has an unknown form")
+	}
+	row := res[0].Rows[0]
+	id, err := strconv.ParseUint(string(row[0]), 10, 64)
+	if err != nil {
+		return wal.Epoch{}, 0, fmt.Errorf("identify server: system identifier: %w", err)
+	}
+	timeline, err := strconv.ParseUint(string(row[1]), 10, 32)
+	if err != nil {
+		return wal.Epoch{}, 0, fmt.Errorf("identify server: timeline: %w", err)
+	}
+	lsn, err := wal.ParseLSN(string(row[2]))
+	if err != nil {
+		return wal.Epoch{}, 0, fmt.Errorf("identify server: %w", err)
+	}
+	return wal.Epoch{SystemID: id, Timeline: uint32(timeline)}, lsn, nil
+}
+
+// Setting reads one setting of the session; "" when the server does not know it.
+func Setting(ctx context.Context, q Querier, name string) (string, error) {
+	var v string
+	if err := q.QueryRow(ctx, `select coalesce(pg_catalog.current_setting($1, true), '')`, name).Scan(&v); err != nil {
+		return "", fmt.Errorf("read setting %s: %w", name, err)
+	}
+	return v, nil
+}

@@ -1,0 +1,124 @@
+package preflight
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/pg"
+)
+
+// setupCommand is the remedy for whatever setup makes.
+const setupCommand = "pgwaltz setup -config FILE"
+
+// Check reads the local database as the role of postgres.dsn and says what is missing or
+// doubtful. It changes nothing. The error says that it could not read, which is no finding.
+func Check(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (Findings, error) {
+	f, err := loadFacts(ctx, conn, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("check: %w", err)
+	}
+	var fs Findings
+	for _, w := range cfg.Warnings() {
+		fs.add(Warning, "configuration", w.Remedy, "%s: %s", w.Key, w.What)
+	}
+	checkServer(f, &fs)
+	checkPatterns(f, &fs)
+	checkTables(f, &fs)
+	for _, step := range []func(context.Context, *facts, *Findings) error{
+		checkSchema, checkPublishing, checkApplying, checkNeighbours, checkSequences,
+	} {
+		if err := step(ctx, f, &fs); err != nil {
+			return nil, fmt.Errorf("check: %w", err)
+		}
+	}
+	return fs, nil
+}
+
+// checkServer is what the server is, whatever we have in it.
+func checkServer(f *facts, fs *Findings) {
+	switch major := f.sys.Version / 10000; {
+	case major < 14:
+		fs.add(Error, "server_version", "upgrade PostgreSQL to 14 or later", "PostgreSQL %d is too old", major)
+	case major > 18:
+		fs.add(Warning, "server_version", "look for a newer pgwaltz", "PostgreSQL %d is newer than what this program was tested with (14 to 18)", major)
+	}
+	if f.sys.InRecovery {
+		fs.add(Error, "in_recovery", "point postgres.dsn to the primary, or promote this server", "the server is in recovery: it takes no writes")
+	}
+	if f.cfg.Publishes() && f.sys.WALLevel != "logical" {
+		fs.add(Error, "wal_level", "alter system set wal_level = logical, then restart PostgreSQL", "wal_level is %s, and must be logical", f.sys.WALLevel)
+	}
+}
+
+func checkSchema(ctx context.Context, f *facts, fs *Findings) error {
+	switch {
+	case !f.schema.exists:
+		fs.add(Error, "schema_missing", setupCommand, "schema pgwaltz does not exist in database %q", f.sys.Database)
+		return nil
+	case !f.schema.usable:
+		fs.add(Error, "schema_privilege", "grant usage on schema pgwaltz to "+pg.Quote(f.runtimeName()), "role %q may not use schema pgwaltz", f.runtimeName())
+		return nil
+	case f.schema.version != SchemaVersion:
+		fs.add(Error, "schema_version", setupCommand, "schema pgwaltz has version %d, this program works with %d", f.schema.version, SchemaVersion)
+	}
+	var denied []string
+	for _, o := range objects() {
+		if !f.schema.objects[o.name] {
+			fs.add(Error, "schema_missing", setupCommand, "table pgwaltz.%s does not exist", o.name)
+		}
+	}
+	if err := f.conn.QueryRow(ctx, `select coalesce(pg_catalog.array_agg(c.relname::text order by c.relname), '{}') from pg_catalog.pg_class c
+where c.relnamespace = 'pgwaltz'::pg_catalog.regnamespace and c.relkind = 'r'
+  and not (pg_catalog.has_table_privilege(c.oid, 'select') and pg_catalog.has_table_privilege(c.oid, 'insert')
+    and pg_catalog.has_table_privilege(c.oid, 'update') and pg_catalog.has_table_privilege(c.oid, 'delete'))`).Scan(&denied); err != nil {
+		return fmt.Errorf("read privileges on schema pgwaltz: %w", err)
+	}
+	if len(denied) > 0 {
+		fs.add(Error, "schema_privilege", "grant select, insert, update, delete on all tables in schema pgwaltz to "+pg.Quote(f.runtimeName()),
+			"role %q lacks privileges on pgwaltz.%s", f.runtimeName(), denied[0])
+		return nil
+	}
+	return checkIdentityOfServer(ctx, f, fs)
+}
+
+// checkIdentityOfServer finds a database that is not the one that setup ran in: another
+// region's, or another server behind the same address.
+func checkIdentityOfServer(ctx context.Context, f *facts, fs *Findings) error {
+	if f.schema.objects["node"] {
+		n, err := loadNode(ctx, f.conn)
+		if err != nil {
+			return err
+		}
+		if wrong := n.differs(f.cfg); wrong != "" {
+			fs.add(Error, "wrong_node", "point postgres.dsn to the right database, or correct cluster and region", "%s", wrong)
+		} else if n.region == "" {
+			fs.add(Error, "node_missing", setupCommand, "pgwaltz.node is empty")
+		}
+	}
+	if !f.schema.objects["stream"] {
+		return nil
+	}
+	rows, err := f.conn.Query(ctx, `select region, coalesce(system_id, '') from pgwaltz.stream where region = $1`, f.cfg.Region)
+	if err != nil {
+		return fmt.Errorf("read pgwaltz.stream: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var region, id string
+		if err := rows.Scan(&region, &id); err != nil {
+			return fmt.Errorf("read pgwaltz.stream: %w", err)
+		}
+		if actual := fmt.Sprint(f.sys.SystemID); id != "" && id != "0" && id != actual {
+			fs.add(Error, "wrong_server",
+				"point postgres.dsn to the server with identifier "+id+"; where this one replaces it for good, run: pgwaltz resync",
+				"region %s was published from the server with system identifier %s, and this server has %s", region, id, actual)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("read pgwaltz.stream: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,201 @@
+package preflight
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/pg"
+)
+
+func checkApplying(ctx context.Context, f *facts, fs *Findings) error {
+	if f.runtime == nil {
+		return nil
+	}
+	for _, t := range f.sel.Tables {
+		if err := checkTablePrivileges(ctx, f, t, fs); err != nil {
+			return err
+		}
+	}
+	if !f.cfg.Applies() {
+		return nil
+	}
+	checkTriggers(f, fs)
+	return checkOrigins(ctx, f, fs)
+}
+
+func checkTablePrivileges(ctx context.Context, f *facts, t *pg.Table, fs *Findings) error {
+	role := pg.Quote(f.runtime.Name)
+	var usage bool
+	if err := f.conn.QueryRow(ctx, `select pg_catalog.has_schema_privilege($1::text, $2::text, 'usage')`, f.runtime.Name, t.Schema).Scan(&usage); err != nil {
+		return fmt.Errorf("read privileges on schema %q: %w", t.Schema, err)
+	}
+	if !usage {
+		remedy := "grant usage on schema " + pg.Quote(t.Schema) + " to " + role
+		if !slices.ContainsFunc(*fs, func(x Finding) bool { return x.Remedy == remedy }) {
+			fs.add(Error, "table_privilege", remedy, "role %q may not use schema %s", f.runtime.Name, t.Schema)
+		}
+	}
+	missing, err := pg.TablePrivileges(ctx, f.conn, f.runtime.Name, t.OID, tablePrivileges(f.cfg))
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		fs.add(Error, "table_privilege", fmt.Sprintf("grant %s on table %s to %s", strings.Join(missing, ", "), t.SQL(), role),
+			"role %q lacks %s on %s", f.runtime.Name, strings.Join(missing, ", "), t.Ref())
+	}
+	if !t.RowSecurity || f.separate() {
+		return nil
+	}
+	var active bool
+	if err := f.conn.QueryRow(ctx, `select pg_catalog.row_security_active($1::int8::oid)`, int64(t.OID)).Scan(&active); err != nil {
+		return fmt.Errorf("read row security of %s: %w", t.Ref(), err)
+	}
+	if active {
+		fs.add(Error, "row_security", "as a superuser: alter role "+role+" bypassrls", "row security hides rows of %s from role %q", t.Ref(), f.runtime.Name)
+	}
+	return nil
+}
+
+// checkTriggers makes sure that the application's triggers cannot change an applied stamp.
+func checkTriggers(f *facts, fs *Findings) {
+	grant := "as a superuser: grant set on parameter session_replication_role to " + pg.Quote(f.runtime.Name)
+	if f.sys.Version < 150000 {
+		grant = "as a superuser: alter role " + pg.Quote(f.runtime.Name) + " superuser"
+	}
+	if f.runtime.SetReplicationRole && f.cfg.Apply.Privileges != config.PrivilegesRestorer {
+		return
+	}
+	if f.cfg.Apply.Privileges == config.PrivilegesReplica {
+		fs.add(Error, "no_replica_role", grant+"; or set apply.privileges: restorer", "role %q may not set session_replication_role", f.runtime.Name)
+		return
+	}
+	for _, t := range f.sel.Tables {
+		columns := stampColumns(f.cfg, t)
+		if len(columns) == 0 {
+			continue
+		}
+		if !slices.Equal(t.Restorer(), append([]string{f.runtime.Name}, columns...)) {
+			severity := Warning
+			if t.HasStampTriggers() {
+				severity = Error
+			}
+			fs.add(severity, "no_restorer", setupCommand+"; or "+grant,
+				"role %q may not set session_replication_role, and table %s has no triggers of ours that keep applied stamps", f.runtime.Name, t.Ref())
+		}
+		if names := t.AfterRestorer(); len(names) > 0 {
+			fs.add(Warning, "late_trigger", fmt.Sprintf("alter trigger %s on %s rename to a name before %q", pg.Quote(names[0]), t.SQL(), pg.RestoreTrigger),
+				"trigger %s of %s runs after ours and may change applied stamps", strings.Join(names, ", "), t.Ref())
+		}
+	}
+}
+
+// checkOrigins looks for the mark that keeps applied rows from being sent back. Without it a
+// message in the transaction does the same, at a price.
+func checkOrigins(ctx context.Context, f *facts, fs *Findings) error {
+	if !f.runtime.Origins {
+		signatures, err := originSignatures(ctx, f.conn)
+		if err != nil {
+			return err
+		}
+		fs.add(Warning, "no_origins", "as a superuser: grant execute on function "+strings.Join(signatures, ", ")+" to "+pg.Quote(f.runtime.Name),
+			"role %q may not use replication origins: transactions are marked with a message instead", f.runtime.Name)
+		return nil
+	}
+	for _, peer := range f.cfg.PeerNames() {
+		name := config.OriginName(peer)
+		var exists bool
+		if err := f.conn.QueryRow(ctx, `select exists (select from pg_catalog.pg_replication_origin where roname = $1::text)`, name).Scan(&exists); err != nil {
+			return fmt.Errorf("read replication origins: %w", err)
+		}
+		if !exists {
+			fs.add(Warning, "no_origin", setupCommand, "replication origin %q does not exist: transactions are marked with a message instead", name)
+		}
+	}
+	return nil
+}
+
+// checkNeighbours looks for another replication that feeds the same tables.
+func checkNeighbours(ctx context.Context, f *facts, fs *Findings) error {
+	if !f.cfg.Applies() {
+		return nil
+	}
+	rows, err := f.conn.Query(ctx, `select s.subname::text, n.nspname::text, c.relname::text
+from pg_catalog.pg_subscription s join pg_catalog.pg_subscription_rel r on r.srsubid = s.oid
+join pg_catalog.pg_class c on c.oid = r.srrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where s.subenabled and s.subdbid = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()) order by 1, 2, 3`)
+	if err != nil {
+		return fmt.Errorf("read subscriptions: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var sub, schema, table string
+		if err := rows.Scan(&sub, &schema, &table); err != nil {
+			return fmt.Errorf("read subscriptions: %w", err)
+		}
+		if f.cfg.Selected(schema, table) {
+			fs.add(Warning, "double_feed", "alter subscription "+pg.Quote(sub)+" disable",
+				"subscription %q also writes table %s.%s: every change arrives twice", sub, schema, table)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("read subscriptions: %w", err)
+	}
+	return checkPglogical(ctx, f, fs)
+}
+
+func checkPglogical(ctx context.Context, f *facts, fs *Findings) error {
+	var readable bool
+	if err := f.conn.QueryRow(ctx, `select coalesce(pg_catalog.has_table_privilege(pg_catalog.to_regclass('pglogical.subscription'), 'select')
+  and pg_catalog.has_schema_privilege('pglogical', 'usage'), false) from pg_catalog.pg_namespace where nspname = 'pglogical'
+union all select false limit 1`).Scan(&readable); err != nil {
+		return fmt.Errorf("read subscriptions of pglogical: %w", err)
+	}
+	if !readable {
+		return nil
+	}
+	var names []string
+	if err := f.conn.QueryRow(ctx, `select coalesce(pg_catalog.array_agg(sub_name::text order by 1), '{}') from pglogical.subscription where sub_enabled`).Scan(&names); err != nil {
+		return fmt.Errorf("read subscriptions of pglogical: %w", err)
+	}
+	for _, n := range names {
+		fs.add(Warning, "double_feed", fmt.Sprintf("select pglogical.alter_subscription_disable(%s)", pg.Literal(n)),
+			"pglogical subscription %q may write the same tables: every change arrives twice", n)
+	}
+	return nil
+}
+
+// checkSequences looks for keys that both regions would draw from sequences of their own.
+func checkSequences(ctx context.Context, f *facts, fs *Findings) error {
+	regions := len(f.cfg.Peers) + 1
+	if f.cfg.Direction != config.DirectionBoth || regions < 2 {
+		return nil
+	}
+	for _, t := range f.sel.Tables {
+		for _, name := range t.PrimaryKey {
+			c := t.Column(name)
+			if c == nil || !c.Serial && c.Identity == 0 {
+				continue
+			}
+			var sequence string
+			var step int64
+			err := f.conn.QueryRow(ctx, `select coalesce(s.seqrelid::pg_catalog.regclass::text, ''), coalesce(s.seqincrement, 0)
+from (select pg_catalog.to_regclass(pg_catalog.pg_get_serial_sequence($1, $2)) as oid) q
+left join pg_catalog.pg_sequence s on s.seqrelid = q.oid`, t.SQL(), name).Scan(&sequence, &step)
+			if err != nil {
+				return fmt.Errorf("read sequence of %s: %w", t.Ref(), err)
+			}
+			if step >= int64(regions) || step <= -int64(regions) {
+				continue
+			}
+			remedy := "use keys that are unique everywhere (uuid), or number in steps"
+			if sequence != "" {
+				remedy = fmt.Sprintf("use keys that are unique everywhere (uuid), or alter sequence %s increment by %d, each region from a start of its own", sequence, regions)
+			}
+			fs.add(Warning, "shared_sequence", remedy, "key %s of %s is numbered in each region by itself: both will give the same numbers to different rows", name, t.Ref())
+		}
+	}
+	return nil
+}

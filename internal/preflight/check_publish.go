@@ -1,0 +1,269 @@
+package preflight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/pg"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+func checkPublishing(ctx context.Context, f *facts, fs *Findings) error {
+	if !f.cfg.Publishes() {
+		return nil
+	}
+	if f.runtime != nil && !f.runtime.Replication && !f.runtime.Superuser {
+		fs.add(Error, "no_replication", "as a superuser: alter role "+pg.Quote(f.runtime.Name)+" replication",
+			"role %q may not replicate (must be superuser or replication role)", f.runtime.Name)
+	}
+	checkPublication(f, fs)
+	if f.slot == nil {
+		fs.add(Error, "slot_missing", setupCommand, "slot %q does not exist", f.cfg.Postgres.Slot)
+	} else {
+		checkSlot(f, fs)
+	}
+	before := len(fs.Errors())
+	if err := checkRoom(ctx, f, fs); err != nil {
+		return err
+	}
+	if before == len(fs.Errors()) && !f.separate() && (f.slot == nil || !f.slot.Active) {
+		checkConnection(ctx, f, fs)
+	}
+	return checkRetention(ctx, f, fs)
+}
+
+// checkSlot is for a slot that exists.
+func checkSlot(f *facts, fs *Findings) {
+	s, name := f.slot, f.cfg.Postgres.Slot
+	other := fmt.Sprintf("choose another name with postgres.slot, or drop it: select pg_drop_replication_slot(%s)", pg.Literal(name))
+	switch {
+	case s.Type != "logical":
+		fs.add(Error, "slot_type", other, "slot %q is a %s slot", name, s.Type)
+	case s.Plugin != "pgoutput":
+		fs.add(Error, "slot_plugin", other, "slot %q has plugin %s, and must have pgoutput", name, s.Plugin)
+	case s.Database != f.sys.Database:
+		fs.add(Error, "slot_database", other, "slot %q was not created in database %q but in %q", name, f.sys.Database, s.Database)
+	case s.Lost():
+		why := s.InvalidationReason
+		if why == "" {
+			why = "exceeded the maximum reserved size, max_slot_wal_keep_size"
+		}
+		fs.add(Error, "slot_lost", fmt.Sprintf("select pg_drop_replication_slot(%s); then %s; then pgwaltz resync", pg.Literal(name), setupCommand),
+			"slot %q is lost (%s): changes since are not in the log any more", name, why)
+	case s.WALStatus == "unreserved":
+		fs.add(Warning, "slot_unreserved", "let the sidecar catch up now, or raise max_slot_wal_keep_size", "slot %q may be lost at the next checkpoint", name)
+	}
+}
+
+// checkRoom looks for a free slot, where ours does not exist yet, and for free walsenders.
+func checkRoom(ctx context.Context, f *facts, fs *Findings) error {
+	var slots, maxSlots, senders, maxSenders int
+	err := f.conn.QueryRow(ctx, `select (select count(*) from pg_catalog.pg_replication_slots), pg_catalog.current_setting('max_replication_slots')::int,
+  (select count(*) from pg_catalog.pg_stat_replication), pg_catalog.current_setting('max_wal_senders')::int`).
+		Scan(&slots, &maxSlots, &senders, &maxSenders)
+	if err != nil {
+		return fmt.Errorf("read use of slots: %w", err)
+	}
+	if f.slot == nil && slots >= maxSlots {
+		fs.add(Error, "no_free_slot", fmt.Sprintf("drop a slot that nobody needs, or alter system set max_replication_slots = %d and restart PostgreSQL", maxSlots+4),
+			"all %d replication slots are in use (max_replication_slots)", maxSlots)
+	}
+	if (f.slot == nil || !f.slot.Active) && senders >= maxSenders {
+		fs.add(Error, "no_free_walsender", fmt.Sprintf("alter system set max_wal_senders = %d and restart PostgreSQL", maxSenders+4),
+			"all %d walsenders are in use (max_wal_senders)", maxSenders)
+	}
+	return nil
+}
+
+// checkConnection opens a replication connection, which is the only proof that it can be had.
+func checkConnection(ctx context.Context, f *facts, fs *Findings) {
+	conn, err := pg.ConnectReplication(ctx, f.cfg.Postgres.DSN.Reveal(), pg.Options{Region: f.cfg.Region, Role: "check"})
+	if err == nil {
+		_ = conn.Close(ctx) // it has proved what it could
+		return
+	}
+	if f.runtime != nil && pg.Code(err) == "42501" && !f.runtime.Replication && !f.runtime.Superuser {
+		return // said already
+	}
+	remedy := "check pg_hba.conf"
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		remedy = h.Hint()
+	}
+	fs.add(Error, "replication_connection", remedy, "no replication connection can be had: %v", err)
+}
+
+// checkRetention looks at the settings that may take the log away from a slot, or never do.
+func checkRetention(ctx context.Context, f *facts, fs *Findings) error {
+	keep, err := pg.Setting(ctx, f.conn, "max_slot_wal_keep_size")
+	if err != nil {
+		return err
+	}
+	var mb int64
+	if err := f.conn.QueryRow(ctx, `select setting::int8 from pg_catalog.pg_settings where name = 'max_slot_wal_keep_size'`).Scan(&mb); err != nil {
+		return fmt.Errorf("read max_slot_wal_keep_size: %w", err)
+	}
+	hold := int64(f.cfg.Publish.WALHoldMax)
+	switch {
+	case mb < 0:
+		fs.add(Warning, "wal_unbounded", fmt.Sprintf("alter system set max_slot_wal_keep_size = '%dMB', then select pg_reload_conf()", max(2*hold>>20, 1024)),
+			"max_slot_wal_keep_size is not set: while the sidecar is down the log grows until the disk is full")
+	case mb<<20 < hold:
+		fs.add(Warning, "wal_hold", "lower publish.wal_hold_max below it, or raise max_slot_wal_keep_size",
+			"max_slot_wal_keep_size (%s) is below publish.wal_hold_max (%s): the server may drop the log while peers are away", keep, f.cfg.Publish.WALHoldMax)
+	}
+	idle, err := pg.Setting(ctx, f.conn, "idle_replication_slot_timeout")
+	if err != nil {
+		return err
+	}
+	if idle != "" && idle != "0" {
+		fs.add(Warning, "slot_idle_timeout", "alter system set idle_replication_slot_timeout = 0, then select pg_reload_conf()",
+			"idle_replication_slot_timeout is %s: a sidecar that is down for longer loses its slot", idle)
+	}
+	return nil
+}
+
+func checkPublication(f *facts, fs *Findings) {
+	name := f.cfg.Postgres.Publication
+	p := f.pub
+	if p == nil {
+		fs.add(Error, "publication_missing", setupCommand, "publication %q does not exist", name)
+		return
+	}
+	var off []string
+	for _, k := range []struct {
+		name string
+		on   bool
+	}{{"insert", p.Insert}, {"update", p.Update}, {"delete", p.Delete}} {
+		if !k.on {
+			off = append(off, k.name)
+		}
+	}
+	if len(off) > 0 {
+		fs.add(Error, "publication_kinds", "alter publication "+pg.Quote(name)+" set (publish = 'insert, update, delete, truncate')",
+			"publication %q does not publish %s", name, strings.Join(off, " and "))
+	}
+	var missing []*pg.Table
+	for _, t := range f.sel.Tables {
+		if !p.Has(t.Ref()) && !(t.Kind == 'p' && !p.ViaRoot) {
+			missing = append(missing, t)
+		}
+		if t.Kind == 'p' && !p.ViaRoot {
+			fs.add(Warning, "publication_partitions", "alter publication "+pg.Quote(name)+" set (publish_via_partition_root = true)",
+				"publication %q names the partitions of %s: both regions must have the same ones", name, t.Ref())
+		}
+	}
+	// A table that the application made since is no reason to stop the others.
+	severity := Warning
+	if slices.ContainsFunc(missing, func(t *pg.Table) bool { return named(f.cfg, t) }) {
+		severity = Error
+	}
+	if len(missing) > 0 {
+		names := make([]string, len(missing))
+		for i, t := range missing {
+			names[i] = t.Ref().String()
+		}
+		fs.add(severity, "publication_tables", setupCommand+"  (it runs: alter publication "+pg.Quote(name)+" add table "+tableList(missing)+")",
+			"publication %q lacks tables that the configuration selects: %s", name, strings.Join(names, ", "))
+	}
+	for _, pt := range p.Tables {
+		checkPublished(f, pt, fs)
+	}
+}
+
+// named reports whether the configuration selects the table by its very name.
+func named(cfg *config.Config, t *pg.Table) bool {
+	return slices.ContainsFunc(cfg.Tables.Include, func(p config.Pattern) bool { return p.Exact() && p.Match(t.Schema, t.Name) })
+}
+
+// checkPublished looks at one table as the publication has it.
+func checkPublished(f *facts, pt pg.PublishedTable, fs *Findings) {
+	name := f.cfg.Postgres.Publication
+	out := "alter publication " + pg.Quote(name) + " drop table " + pg.QuoteTable(pt.Name.Schema, pt.Name.Name)
+	i := slices.IndexFunc(f.tables, func(t *pg.Table) bool { return t.Ref() == pt.Name })
+	if i < 0 {
+		return // a table of a system schema, or gone meanwhile
+	}
+	t := f.tables[i]
+	if !t.HasIdentity() && (f.pub.Update || f.pub.Delete) {
+		fs.add(Warning, "published_without_identity", out, "table %s is in publication %q and %s: the application's updates and deletes of it fail (55000)",
+			pt.Name, name, noIdentity(t).Why)
+	}
+	if !f.cfg.Selected(pt.Name.Schema, pt.Name.Name) && !t.Partition {
+		fs.add(Warning, "published_not_selected", out+"; or select it with tables.include", "publication %q sends table %s, which the configuration does not select", name, pt.Name)
+	}
+	if pt.RowFilter != "" {
+		fs.add(Warning, "row_filter", "remove the filter", "publication %q filters rows of %s: a row that leaves the filter arrives as a delete", name, pt.Name)
+	}
+	if pt.ColumnList {
+		for _, c := range append(stampColumns(f.cfg, t), t.PrimaryKey...) {
+			if !slices.Contains(pt.Columns, c) {
+				fs.add(Error, "column_list", "add the column to the list", "the column list of %s in publication %q leaves out %q, which decides conflicts", pt.Name, name, c)
+			}
+		}
+	}
+}
+
+// checkTables looks at the selected tables themselves.
+func checkTables(f *facts, fs *Findings) {
+	for _, t := range f.sel.Tables {
+		checkStamps(f, t, fs)
+		if !f.cfg.Publishes() {
+			continue
+		}
+		if wantsFull(f.cfg, t) {
+			fs.add(Warning, "identity", "alter table "+t.SQL()+" replica identity full; or replica_identity: keep",
+				"table %s has the default replica identity: a delete of it wins over every concurrent update", t.Ref())
+		}
+		for _, leaf := range f.sel.Partitions[t.Ref()] {
+			if leaf.Kind == 'r' && leaf.Identity != t.Identity && t.Identity != wal.IdentityIndex {
+				fs.add(Error, "partition_identity", setupCommand, "partition %s has another replica identity than %s", leaf.Ref(), t.Ref())
+			}
+		}
+	}
+}
+
+func checkStamps(f *facts, t *pg.Table, fs *Findings) {
+	s := f.cfg.Table(t.Schema, t.Name)
+	version, updated := t.Column(s.Version), t.Column(s.UpdatedAt)
+	if version == nil && updated == nil {
+		fs.add(Warning, "no_stamps", "add the columns, or name others in tables.rules",
+			"table %s has neither %s nor %s: its rows are compared by commit time", t.Ref(), strconv.Quote(s.Version), strconv.Quote(s.UpdatedAt))
+		return
+	}
+	if version != nil {
+		if !integerType(version.TypeOID) {
+			fs.add(Error, "stamp_type", "name another column, or set version: \"\" in a rule for the table", "column %s of %s is of type %s, and a version is an integer",
+				version.Name, t.Ref(), version.TypeName)
+		}
+		if !t.HasUpdateTrigger() && f.cfg.Publishes() {
+			fs.add(Warning, "no_bump_trigger", "add a BEFORE UPDATE trigger that raises it, or make sure that the application does",
+				"nothing raises %s of %s on update: such a write is told apart by a counter of its own", version.Name, t.Ref())
+		}
+	}
+	if updated != nil && !timeType(updated.TypeOID) {
+		fs.add(Error, "stamp_type", "name another column, or set updated_at: \"\" in a rule for the table", "column %s of %s is of type %s, and must be a time",
+			updated.Name, t.Ref(), updated.TypeName)
+	}
+	for _, c := range []*pg.Column{version, updated} {
+		if c != nil && !c.NotNull {
+			fs.add(Warning, "stamp_nullable", fmt.Sprintf("alter table %s alter column %s set not null", t.SQL(), pg.Quote(c.Name)),
+				"column %s of %s may be NULL, which loses against every value", c.Name, t.Ref())
+		}
+	}
+	if f.cfg.Applies() && f.privileges() == config.PrivilegesReplica {
+		if names := t.AlwaysTriggers(); len(names) > 0 {
+			fs.add(Warning, "always_trigger", fmt.Sprintf("alter table %s enable trigger %s", t.SQL(), pg.Quote(names[0])),
+				"trigger %s of %s fires for applied rows too; where it changes a stamp the table is parked", strings.Join(names, ", "), t.Ref())
+		}
+	}
+}
+
+func integerType(oid uint32) bool { return oid == 20 || oid == 21 || oid == 23 || oid == 1700 }
+
+func timeType(oid uint32) bool { return oid == 1184 || oid == 1114 || oid == 1082 }

@@ -1,0 +1,156 @@
+package preflight
+
+import "github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
+
+// SchemaVersion is the version of the tables in schema pgwaltz that this program works with.
+const SchemaVersion = 1
+
+// object is one object of schema pgwaltz.
+type object struct {
+	name string // of the table
+	sql  string
+	why  string
+}
+
+// objects lists the tables of schema pgwaltz, re-runnable one by one.
+func objects() []object {
+	return []object{
+		{"node", `create table if not exists pgwaltz.node (
+  region     text primary key,
+  cluster    text not null,
+  token      uuid not null,
+  created_at timestamptz not null default now()
+)`, "who this database is"},
+		{"checkpoint", pgstore.Schema, "how far each peer's changes are applied"},
+		{"tombstone", `create table if not exists pgwaltz.tombstone (
+  relation   text not null,
+  key        text not null,
+  generation bigint not null,
+  version    bigint not null,
+  updated_at bigint not null,
+  live       boolean not null default false,
+  origin     text,
+  lsn        pg_lsn,
+  deleted_at timestamptz not null default now(),
+  primary key (relation, key)
+)`, "which rows were deleted, and when"},
+		{"row_stamp", `create table if not exists pgwaltz.row_stamp (
+  relation   text not null,
+  key        text not null,
+  generation bigint not null,
+  version    bigint not null,
+  updated_at bigint not null,
+  origin     text,
+  lsn        pg_lsn,
+  touched_at timestamptz not null default now(),
+  primary key (relation, key)
+) with (fillfactor = 70)`, "stamps of rows without stamp columns"},
+		{"conflict", `create table if not exists pgwaltz.conflict (
+  id           bigint generated always as identity primary key,
+  event_id     uuid not null unique,
+  detected_at  timestamptz not null default now(),
+  region       text,
+  schema_name  text,
+  table_name   text,
+  key          jsonb,
+  type         text,
+  verdict      text,
+  reason       text,
+  winner       text,
+  loser        text,
+  local_stamp  text,
+  remote_stamp text,
+  base_stamp   text,
+  local_row    jsonb,
+  remote_row   jsonb,
+  origin       text,
+  origin_xid   bigint,
+  commit_lsn   pg_lsn,
+  commit_time  timestamptz,
+  local_xid    bigint,
+  local_lsn    pg_lsn
+)`, "the audit log of conflicts"},
+		{"parked", `create table if not exists pgwaltz.parked (
+  id          bigint generated always as identity primary key,
+  origin      text not null,
+  schema_name text not null,
+  table_name  text not null,
+  key         text not null,
+  generation  bigint,
+  version     bigint,
+  updated_at  bigint,
+  op          text,
+  event       bytea,
+  row         jsonb,
+  sqlstate    text,
+  message     text,
+  parked_at   timestamptz not null default now(),
+  retried_at  timestamptz,
+  attempts    int not null default 0,
+  unique (schema_name, table_name, key)
+)`, "changes that could not be applied yet"},
+		{"quarantine", `create table if not exists pgwaltz.quarantine (
+  id         bigint generated always as identity primary key,
+  origin     text,
+  stream_seq bigint,
+  reason     text,
+  message    bytea,
+  seen_at    timestamptz not null default now()
+)`, "messages that were refused"},
+		{"copy", `create table if not exists pgwaltz.copy (
+  schema_name  text not null,
+  table_name   text not null,
+  state        text not null check (state in ('pending', 'running', 'done', 'off')),
+  last_key     text,
+  rows_done    bigint not null default 0,
+  started_at   timestamptz,
+  finished_at  timestamptz,
+  requested_at timestamptz,
+  primary key (schema_name, table_name)
+)`, "progress of the initial copy and of resyncs"},
+		{"stream", `create table if not exists pgwaltz.stream (
+  region              text primary key,
+  incarnation         bigint not null,
+  system_id           text,
+  timeline            int,
+  slot                text,
+  gap_from            pg_lsn,
+  gap_to              pg_lsn,
+  gap_at              timestamptz,
+  resync_requested_at timestamptz
+)`, "what this region has published into"},
+		{"request", `create table if not exists pgwaltz.request (
+  id           bigint generated always as identity primary key,
+  verb         text not null,
+  args         jsonb,
+  requested_at timestamptz not null default now(),
+  done_at      timestamptz,
+  result       text
+)`, "requests of operators to the sidecar"},
+	}
+}
+
+// indexes lists the indexes beside the keys, by name.
+func indexes() []object {
+	return []object{
+		{"tombstone_deleted_at", `create index if not exists tombstone_deleted_at on pgwaltz.tombstone (deleted_at)`, "garbage collection of tombstones"},
+		{"conflict_detected_at", `create index if not exists conflict_detected_at on pgwaltz.conflict (detected_at)`, "listing and retention of conflicts"},
+		{"request_open", `create index if not exists request_open on pgwaltz.request (id) where done_at is null`, "finding open requests"},
+	}
+}
+
+// versionComment marks the schema with its version, for later programs.
+const versionComment = "pgwaltz schema version 1"
+
+// SchemaSQL returns the statements that make schema pgwaltz, in order and re-runnable, for
+// tests of other rooms. Setup runs the same ones.
+func SchemaSQL() []string {
+	out := []string{"create schema if not exists pgwaltz"}
+	for _, o := range objects() {
+		out = append(out, o.sql)
+	}
+	for _, o := range indexes() {
+		out = append(out, o.sql)
+	}
+	return append(out, "comment on schema pgwaltz is '"+versionComment+"'")
+}

@@ -1,0 +1,131 @@
+// Package status holds the words and figures in which a sidecar speaks of itself: what
+// `pgwaltz status` prints, /status serves and the metrics repeat. It is data only.
+package status
+
+import "time"
+
+// State is one of the named states of a direction or of the whole sidecar.
+type State string
+
+const (
+	Replicating State = "replicating" // in step, or behind by less than the catching-up bound
+	CatchingUp  State = "catching-up" // moving, with a backlog
+	Partitioned State = "partitioned" // the peer or the broker is out of reach
+	Gap         State = "gap"         // the chain is broken and cannot be healed without help
+	Parked      State = "parked"      // flowing, with changes set aside
+	Down        State = "down"        // not running, or the local server is out of reach
+	Standby     State = "standby"     // another sidecar of this region is at work
+)
+
+// Status is one sidecar's account of itself.
+type Status struct {
+	Cluster   string     `json:"cluster"`
+	Region    string     `json:"region"`
+	Version   string     `json:"version"`
+	PID       int        `json:"pid"`
+	StartedAt time.Time  `json:"started_at"`
+	State     State      `json:"state"` // the worst of its directions
+	Outbound  *Outbound  `json:"outbound,omitempty"`
+	Inbound   []Inbound  `json:"inbound"`
+	Conflicts Conflicts  `json:"conflicts"`
+	Copy      []Copy     `json:"copy,omitempty"`
+	LastError *LastError `json:"last_error,omitempty"`
+}
+
+// Outbound is the direction slot -> JetStream.
+type Outbound struct {
+	State          State      `json:"state"`
+	Reason         string     `json:"reason,omitempty"` // why it is not replicating, in words
+	Slot           string     `json:"slot"`
+	SlotActive     bool       `json:"slot_active"`
+	WALStatus      string     `json:"wal_status,omitempty"` // reserved, extended, unreserved, lost
+	SafeWALBytes   int64      `json:"safe_wal_bytes,omitempty"`
+	Epoch          string     `json:"epoch"`
+	Incarnation    uint32     `json:"incarnation"`
+	Frame          uint64     `json:"frame"`
+	ReceivedLSN    string     `json:"received_lsn"`
+	PublishedLSN   string     `json:"published_lsn"`
+	ConfirmedLSN   string     `json:"confirmed_lsn"`
+	WALEnd         string     `json:"wal_end"`
+	BacklogBytes   int64      `json:"backlog_bytes"`
+	BacklogSeconds float64    `json:"backlog_seconds"`
+	RetainedBytes  int64      `json:"retained_bytes"`
+	ConfirmMode    string     `json:"confirm_mode"`
+	BytesAtRisk    int64      `json:"bytes_at_risk"`
+	Transactions   uint64     `json:"transactions_published"`
+	Rows           uint64     `json:"rows_published"`
+	Echoes         uint64     `json:"echoes_suppressed"`
+	StreamMessages uint64     `json:"stream_messages"`
+	StreamBytes    uint64     `json:"stream_bytes"`
+	StreamMaxBytes int64      `json:"stream_max_bytes"`
+	Peers          []Peer     `json:"peers"`
+	Gap            *GapInfo   `json:"gap,omitempty"`
+	LastError      *LastError `json:"last_error,omitempty"`
+}
+
+// Peer is how far one peer has applied this region's changes.
+type Peer struct {
+	Region     string    `json:"region"`
+	Reachable  bool      `json:"reachable"`
+	AppliedLSN string    `json:"applied_lsn"`
+	LagBytes   int64     `json:"lag_bytes"`
+	LagSeconds float64   `json:"lag_seconds"`
+	AckedAt    time.Time `json:"acked_at"`
+}
+
+// Inbound is the direction JetStream of one origin -> the local database.
+type Inbound struct {
+	Origin         string     `json:"origin"`
+	State          State      `json:"state"`
+	Reason         string     `json:"reason,omitempty"`
+	Epoch          string     `json:"epoch"`
+	Incarnation    uint32     `json:"incarnation"`
+	Frame          uint64     `json:"frame"`
+	EndLSN         string     `json:"end_lsn"`
+	StreamSeq      uint64     `json:"stream_seq"`
+	OriginLSN      string     `json:"origin_lsn"` // what the origin has published so far
+	LagBytes       int64      `json:"lag_bytes"`
+	LagSeconds     float64    `json:"lag_seconds"`
+	BacklogFrames  uint64     `json:"backlog_frames"`
+	Transactions   uint64     `json:"transactions_applied"`
+	Rows           uint64     `json:"rows_applied"`
+	Duplicates     uint64     `json:"duplicates_skipped"`
+	Quarantined    uint64     `json:"quarantined"`
+	Parked         int64      `json:"parked"`
+	ClockSkewSecs  float64    `json:"clock_skew_seconds"`
+	Gap            *GapInfo   `json:"gap,omitempty"`
+	LastError      *LastError `json:"last_error,omitempty"`
+	LastConflictAt *time.Time `json:"last_conflict_at,omitempty"`
+}
+
+// GapInfo names a hole: what is missing lies between From and To.
+type GapInfo struct {
+	From   string    `json:"from_lsn"`
+	To     string    `json:"to_lsn"`
+	Since  time.Time `json:"since"`
+	Remedy string    `json:"remedy"`
+}
+
+// LastError is the newest error of a direction. It never holds row values.
+type LastError struct {
+	At       time.Time `json:"at"`
+	Message  string    `json:"message"`
+	SQLState string    `json:"sqlstate,omitempty"`
+	Table    string    `json:"table,omitempty"`
+	LSN      string    `json:"lsn,omitempty"`
+}
+
+// Conflicts sums up the audit log of this process's life.
+type Conflicts struct {
+	Total  uint64            `json:"total"`
+	ByType map[string]uint64 `json:"by_type,omitempty"`
+	LastAt *time.Time        `json:"last_at,omitempty"`
+	Last   string            `json:"last,omitempty"` // type and table, no values
+}
+
+// Copy is the progress of the initial copy or resync of one table.
+type Copy struct {
+	Table string `json:"table"`
+	State string `json:"state"`
+	Rows  int64  `json:"rows"`
+}

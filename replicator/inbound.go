@@ -1,0 +1,191 @@
+package replicator
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/sink"
+	"github.com/pgwaltz/pgwaltz/source"
+	"github.com/pgwaltz/pgwaltz/wire"
+)
+
+// InboundConfig joins the stream of one origin and the local database.
+type InboundConfig struct {
+	Applier *sink.Applier
+	// Subscribe pulls the origin's stream from a checkpoint on.
+	Subscribe func(ctx context.Context, from checkpoint.Checkpoint, deliver func(context.Context, source.Delivery) error) error
+	BatchRows int
+	Linger    time.Duration
+	// RetryParked is how often parked changes are tried again.
+	RetryParked time.Duration
+	// Committed is told of every checkpoint that was committed; it may not be durable yet.
+	Committed func(checkpoint.Checkpoint)
+	// Observe is told of a delivery before it is applied.
+	Observe func(source.Delivery)
+	Kind    conflict.EventKind // Live, or Self for the own stream
+	Log     *slog.Logger
+}
+
+// Inbound moves packets from an origin's stream into the local database.
+type Inbound struct {
+	cfg InboundConfig
+}
+
+// NewInbound makes a pipe; Run runs it.
+func NewInbound(cfg InboundConfig) *Inbound {
+	if cfg.BatchRows <= 0 {
+		cfg.BatchRows = 4000
+	}
+	if cfg.RetryParked <= 0 {
+		cfg.RetryParked = 5 * time.Second
+	}
+	return &Inbound{cfg: cfg}
+}
+
+// Run opens the applier and applies until the context ends or something breaks. It has to be
+// called again after an error; it begins at the checkpoint then.
+func (p *Inbound) Run(ctx context.Context) error {
+	cp, err := p.cfg.Applier.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer p.cfg.Applier.Close()
+	p.cfg.Committed(cp)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	// One delivery is read ahead while a batch is applied; the subscription bounds bytes.
+	ch := make(chan source.Delivery, 64)
+	done := make(chan error, 1)
+	go func() {
+		err := p.cfg.Subscribe(ctx, cp, func(ctx context.Context, d source.Delivery) error {
+			select {
+			case ch <- d:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		})
+		cancel(err)
+		done <- err
+	}()
+	err = p.apply(ctx, ch)
+	cancel(err)
+	suberr := <-done
+	if ctx.Err() != nil && suberr != nil && err != nil && context.Cause(ctx) == suberr {
+		return suberr
+	}
+	return err
+}
+
+func (p *Inbound) apply(ctx context.Context, ch <-chan source.Delivery) error {
+	retry := time.NewTicker(p.cfg.RetryParked)
+	defer retry.Stop()
+	var held *source.Delivery
+	for {
+		var batch []source.Delivery
+		if held != nil {
+			batch = append(batch, *held)
+			held = nil
+		} else {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-retry.C:
+				if n, err := p.cfg.Applier.RetryParked(ctx); err != nil {
+					return err
+				} else if n > 0 {
+					p.cfg.Log.Info("parked changes applied", "changes", n)
+				}
+				continue
+			case d := <-ch:
+				batch = append(batch, d)
+			}
+		}
+		batch, held = p.gather(ctx, batch, ch)
+		units := make([]sink.Unit, len(batch))
+		for i, d := range batch {
+			if p.cfg.Observe != nil {
+				p.cfg.Observe(d)
+			}
+			units[i] = sink.Unit{Transactions: d.Packet.Transactions, Kind: p.kind(d.Header.Kind), Next: d.Checkpoint}
+			if i > 0 {
+				units[i].Next.Transactions = 0
+			}
+		}
+		if err := p.cfg.Applier.Apply(ctx, units); err != nil {
+			return err
+		}
+		if !p.cfg.Applier.InParts() {
+			p.cfg.Committed(p.cfg.Applier.Checkpoint())
+		}
+	}
+}
+
+func (p *Inbound) kind(k wire.Kind) conflict.EventKind {
+	switch {
+	case p.cfg.Kind == conflict.Self:
+		return conflict.Self
+	case k == wire.Copy:
+		return conflict.Copy
+	case k == wire.Repair:
+		return conflict.Repair
+	}
+	return conflict.Live
+}
+
+// gather adds what is there already, up to a batch. Under load it waits a moment for more:
+// one commit for many transactions is what makes it fast; when idle it does not wait.
+func (p *Inbound) gather(ctx context.Context, batch []source.Delivery, ch <-chan source.Delivery) ([]source.Delivery, *source.Delivery) {
+	rows := batch[0].Packet.Changes()
+	if inParts(batch[0]) {
+		return batch, nil
+	}
+	var linger <-chan time.Time
+	for rows < p.cfg.BatchRows {
+		select {
+		case d := <-ch:
+			if inParts(d) {
+				return batch, &d
+			}
+			batch = append(batch, d)
+			rows += d.Packet.Changes()
+			continue
+		default:
+		}
+		if p.cfg.Linger <= 0 || len(batch) < 2 {
+			return batch, nil
+		}
+		if linger == nil {
+			t := time.NewTimer(p.cfg.Linger)
+			defer t.Stop()
+			linger = t.C
+		}
+		select {
+		case d := <-ch:
+			if inParts(d) {
+				return batch, &d
+			}
+			batch = append(batch, d)
+			rows += d.Packet.Changes()
+		case <-linger:
+			return batch, nil
+		case <-ctx.Done():
+			return batch, nil
+		}
+	}
+	return batch, nil
+}
+
+// inParts reports whether a packet holds a part of a giant transaction; such packets are
+// applied by themselves.
+func inParts(d source.Delivery) bool {
+	for _, tx := range d.Packet.Transactions {
+		if tx.More || tx.Part > 0 {
+			return true
+		}
+	}
+	return false
+}

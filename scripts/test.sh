@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# The whole of `make test`: the Go tests with the race detector, then a short share of the
+# long runs that are there. Every part runs even when one before it failed, and the last
+# lines count what passed and what failed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+limit=${TEST_TIMEOUT:-20m}
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+failed_parts=()
+
+part() { # name, command...
+  local name=$1 started=$SECONDS
+  shift
+  echo "== $name"
+  if "$@" 2>&1 | tee "$out/$name.log"; then
+    echo "== $name: ok after $((SECONDS - started))s"
+  else
+    echo "== $name: FAILED after $((SECONDS - started))s"
+    failed_parts+=("$name")
+  fi
+}
+
+build() { CGO_ENABLED=0 go build -o bin/pgwaltz ./cmd/pgwaltz; }
+
+go_tests() { # CI must not skip what needs PostgreSQL
+  export PGWALTZ_TEST_REQUIRE_POSTGRES=1
+  # -v for the count of tests; only packages, failures and their output are shown.
+  # shellcheck disable=SC2086
+  go test -race -timeout "$limit" -v ${TEST_FLAGS:-} ./... >"$out/verbose.log" 2>&1
+  local code=$?
+  grep -E '^(ok|FAIL|panic:)|^\?' "$out/verbose.log" | grep -v 'no test files' || true
+  if [[ $code -ne 0 ]]; then
+    grep -vE '^=== (RUN|PAUSE|CONT|NAME)|^ *--- PASS|^PASS$|^\?' "$out/verbose.log" | tail -400
+  fi
+  return $code
+}
+
+mkdir -p bin
+part build build
+part go-test go_tests
+if [[ -d test/cases/runcases ]]; then
+  part cases go run ./test/cases/runcases test/cases
+fi
+if [[ -d test/sim ]]; then
+  PGWALTZ_SIM_SEEDS=${SHORT_SEEDS:-2000} part sim go test -count=1 -timeout 5m -run TestSim ./test/sim/...
+fi
+if [[ -d test/chaos ]]; then
+  PGWALTZ_CHAOS_TIME=${SHORT_CHAOS:-60s} PGWALTZ_BIN=$PWD/bin/pgwaltz part chaos go test -count=1 -timeout 10m ./test/chaos/...
+fi
+
+count() { grep -cE "$1" "$out/verbose.log" 2>/dev/null || true; }
+echo
+echo "go test: $(count '^ *--- PASS') passed, $(count '^ *--- FAIL') failed, $(count '^ *--- SKIP') skipped"
+[[ -f $out/cases.log ]] && grep -E '[0-9]+ passed, [0-9]+ failed' "$out/cases.log" | tail -n 1 | sed 's/^/cases: /'
+if [[ ${#failed_parts[@]} -gt 0 ]]; then
+  echo "FAILED: ${failed_parts[*]}"
+  exit 1
+fi
+echo "PASS"

@@ -1,0 +1,187 @@
+package sink
+
+import (
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/audit"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// effects is what an apply transaction writes beside the rows: graves, stamps kept beside
+// the tables, audit rows. It goes out in one pipeline with the commit.
+type effects struct {
+	graves   []grave
+	stamps   []stampRow
+	audit    []audit.Record
+	pushback []*wal.Transaction // handed on after the commit
+	unpark   []int64
+	rows     uint64
+}
+
+type grave struct {
+	rel  wal.RelationName
+	key  string
+	s    wal.Stamp
+	live bool
+	lsn  wal.LSN // own changes: the commit that made it; 0: the position of the apply
+}
+
+type stampRow struct {
+	rel wal.RelationName
+	key string
+	s   wal.Stamp
+	lsn wal.LSN
+}
+
+// add merges what a nested attempt gathered.
+func (fx *effects) add(o effects) {
+	fx.graves = append(fx.graves, o.graves...)
+	fx.stamps = append(fx.stamps, o.stamps...)
+	fx.audit = append(fx.audit, o.audit...)
+	fx.pushback = append(fx.pushback, o.pushback...)
+	fx.unpark = append(fx.unpark, o.unpark...)
+	fx.rows += o.rows
+}
+
+// note turns one decision into its side effects.
+func (a *Applier) note(g *group, t *target, v *verdict, fx *effects) {
+	r, name := &g.runs[v.i], g.rel.Ref()
+	switch v.Verdict {
+	case conflict.Apply:
+		fx.rows++
+		fallthrough
+	case conflict.Same:
+		switch {
+		case r.op == wal.Delete:
+			fx.graves = append(fx.graves, grave{name, v.known.key, r.stamp, false, a.own(r)})
+		default:
+			if r.stamp.Generation > 0 {
+				fx.graves = append(fx.graves, grave{name, v.known.key, below(r.stamp.Generation), true, a.own(r)})
+			}
+			if t.stampless() {
+				fx.stamps = append(fx.stamps, stampRow{name, v.known.key, r.stamp, a.own(r)})
+			}
+		}
+	}
+	if v.Type != "" {
+		fx.audit = append(fx.audit, a.record(g, t, v))
+	}
+	if v.Pushback && a.cfg.Pushback != nil {
+		if tx := a.pushback(g, t, v); tx != nil {
+			fx.pushback = append(fx.pushback, tx)
+		}
+	}
+}
+
+// own is the position that a grave of this region's own change carries.
+func (a *Applier) own(r *run) wal.LSN {
+	if a.cfg.Self {
+		return r.tx.CommitLSN
+	}
+	return 0
+}
+
+// below is the stamp of a grave that stands only for the generation under a living row.
+func below(generation uint32) wal.Stamp {
+	return wal.Stamp{Generation: generation - 1, Version: wal.NullVersion, UpdatedAt: wal.MinMicros}
+}
+
+// fastDeleted and fastWritten note what the fast path did.
+func (a *Applier) fastDone(st fastStmt, i int, fx *effects) {
+	r := &st.group.runs[i]
+	fx.rows++
+	if st.op == wal.Delete {
+		fx.graves = append(fx.graves, grave{st.group.rel.Ref(), st.group.keyText(r), r.stamp, false, a.own(r)})
+	}
+}
+
+// index makes the graves known to the publisher. It must happen before the commit: a local
+// insert over a grave may follow at once.
+func (a *Applier) indexGraves(fx *effects, at wal.LSN) {
+	for i := range fx.graves {
+		g := &fx.graves[i]
+		if g.lsn == 0 {
+			g.lsn = at
+		}
+		a.cfg.Index.Put(g.rel, []byte(g.key), tombstone.Grave{Generation: g.s.Generation, LSN: g.lsn})
+	}
+}
+
+// queue returns the statements that write the side effects. lsn is the local position that
+// stamps carry which have none of their own.
+func (fx *effects) queue(a *Applier, lsn wal.LSN) *pgx.Batch {
+	b := &pgx.Batch{}
+	if len(fx.graves) > 0 {
+		rels, keys, gens, vers, ats := columnsOf(len(fx.graves))
+		live := make([]bool, 0, len(fx.graves))
+		lsns := make([]string, 0, len(fx.graves))
+		// One key may have died and risen within the batch: the last word counts.
+		last := map[grave]struct{}{}
+		for i := len(fx.graves) - 1; i >= 0; i-- {
+			g := fx.graves[i]
+			id := grave{rel: g.rel, key: g.key}
+			if _, ok := last[id]; ok {
+				continue
+			}
+			last[id] = struct{}{}
+			rels, keys = append(rels, g.rel.String()), append(keys, g.key)
+			gens, vers, ats = append(gens, int64(g.s.Generation)), append(vers, g.s.Version), append(ats, int64(g.s.UpdatedAt))
+			live, lsns = append(live, g.live), append(lsns, g.lsn.String())
+		}
+		b.Queue(tombstone.Upsert, rels, keys, gens, vers, ats, live, lsns, a.cfg.Origin)
+	}
+	if len(fx.stamps) > 0 {
+		rels, keys, gens, vers, ats := columnsOf(len(fx.stamps))
+		lsns := make([]string, 0, len(fx.stamps))
+		last := map[stampRow]struct{}{}
+		for i := len(fx.stamps) - 1; i >= 0; i-- {
+			s := fx.stamps[i]
+			id := stampRow{rel: s.rel, key: s.key}
+			if _, ok := last[id]; ok {
+				continue
+			}
+			last[id] = struct{}{}
+			rels, keys = append(rels, s.rel.String()), append(keys, s.key)
+			gens, vers, ats = append(gens, int64(s.s.Generation)), append(vers, s.s.Version), append(ats, int64(s.s.UpdatedAt))
+			if s.lsn == 0 {
+				s.lsn = lsn
+			}
+			lsns = append(lsns, s.lsn.String())
+		}
+		b.Queue(rowStampUpsert, rels, keys, gens, vers, ats, lsns, a.cfg.Origin)
+	}
+	if len(fx.audit) > 0 {
+		b.Queue(audit.InsertSQL, audit.InsertArgs(fx.audit)...)
+	}
+	if len(fx.unpark) > 0 {
+		b.Queue(`delete from pgwaltz.parked where id = any($1)`, fx.unpark)
+	}
+	return b
+}
+
+func columnsOf(n int) (rels, keys []string, gens, vers, ats []int64) {
+	return make([]string, 0, n), make([]string, 0, n), make([]int64, 0, n), make([]int64, 0, n), make([]int64, 0, n)
+}
+
+// rowError reports whether an error is about what the rows hold or where they go, so that
+// setting them aside lets everything else flow.
+func rowError(err error) bool {
+	var se *schemaError
+	var st *stampError
+	if errorsAs(err, &se) || errorsAs(err, &st) {
+		return true
+	}
+	code := sqlState(err)
+	if len(code) < 2 {
+		return false
+	}
+	switch code[:2] {
+	case "22", "23", "27", "44", "P0", "54":
+		return true
+	case "42":
+		return code != "42501" // a missing privilege concerns everything: wait for it
+	}
+	return code == "428C9" || code == "0A000" || code == "55000"
+}

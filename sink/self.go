@@ -1,0 +1,58 @@
+package sink
+
+import (
+	"bytes"
+	"context"
+
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// NeedsSelfMerge reports whether an own, published change has something to record here: a
+// delete its tombstone, a change in a later generation its grave, a change of a table
+// without stamp columns its stamp. All others carry their stamp in the row itself.
+func NeedsSelfMerge(p Policy, ch *wal.Change) bool {
+	if ch.Op == wal.Truncate || ch.Relation.KeyColumns() == nil {
+		return false
+	}
+	if ch.Op == wal.Delete || ch.Stamp.Generation > 0 {
+		return true
+	}
+	version, updatedAt := p.stampColumns(ch.Relation.Ref())
+	return ch.Relation.Column(version) < 0 && ch.Relation.Column(updatedAt) < 0
+}
+
+// decideSelf deals with an own change that the tables hold already, or that a later own
+// change has superseded. Everything else, a row that a remote change overwrote before this
+// one was known, goes to conflict.Resolve like a change from outside.
+func (a *Applier) decideSelf(ctx context.Context, g *group, t *target, i int, st *known, side conflict.Side, e conflict.Event) (verdict, bool, error) {
+	r := &g.runs[i]
+	same := verdict{i: i, Decision: conflict.Decision{Verdict: conflict.Same}, side: side, event: e, known: st}
+	if r.op == wal.Delete && st.row == nil {
+		return same, true, nil
+	}
+	if r.op != wal.Delete && st.row != nil && a.holds(t, r, side, e) {
+		return same, true, nil
+	}
+	if a.cfg.Superseded != nil {
+		later, err := a.cfg.Superseded(ctx, g.rel.Ref(), st.key, r.tx.EndLSN)
+		if err != nil {
+			return verdict{}, true, err
+		}
+		if later {
+			return same, true, nil
+		}
+	}
+	if r.op != wal.Delete && st.row == nil && st.grave != nil && r.stamp.Compare(st.grave.Stamp) <= 0 {
+		return same, true, nil // deleted since, and that is known
+	}
+	return verdict{}, false, nil
+}
+
+// holds reports whether the local row is the one that the change wrote.
+func (a *Applier) holds(t *target, r *run, side conflict.Side, e conflict.Event) bool {
+	if t.stampless() {
+		return bytes.Equal(side.Content, e.Content)
+	}
+	return side.Stamp.Version == r.stamp.Version && side.Stamp.UpdatedAt == r.stamp.UpdatedAt
+}

@@ -1,0 +1,261 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Topology says where the NATS server is.
+type Topology string
+
+// Embedded: each sidecar has its server, region a listens and region b dials through a
+// proxy. External: one server process, both sidecars dial it through proxies of their own.
+const (
+	Embedded Topology = "embedded"
+	External Topology = "external"
+)
+
+// PairOptions are the choices for one pair of regions.
+type PairOptions struct {
+	Topology Topology
+	ProxyPG  bool              // put a proxy between each sidecar and its PostgreSQL
+	Settings map[string]string // configuration of both sidecars: dotted key -> YAML value
+}
+
+// Region is one PostgreSQL with its sidecar.
+type Region struct {
+	Side     string // A or B
+	Name     string // a or b
+	Cluster  *Cluster
+	Database string
+	Sidecar  *Sidecar
+	Standby  *Sidecar // a second identical sidecar, nil until asked for
+
+	settings map[string]any
+}
+
+// Pair is two regions with everything between them. It is used by one goroutine, except
+// for the methods of its parts that say otherwise.
+type Pair struct {
+	Name     string
+	Topology Topology
+	A, B     *Region
+	NATS     *NATS // nil in the embedded topology
+	Links    map[string]*Proxy
+
+	fleet *Fleet
+	room  *Room
+}
+
+func newPair(ctx context.Context, f *Fleet, name string, o PairOptions) (_ *Pair, err error) {
+	room, err := NewRoom()
+	if err != nil {
+		return nil, err
+	}
+	p := &Pair{Name: name, Topology: o.Topology, Links: map[string]*Proxy{}, fleet: f, room: room}
+	if p.Topology == "" {
+		p.Topology = Embedded
+	}
+	defer func() {
+		if err != nil {
+			p.Close()
+		}
+	}()
+	p.A = &Region{Side: "A", Name: "a", Cluster: f.a, Database: name}
+	p.B = &Region{Side: "B", Name: "b", Cluster: f.b, Database: name}
+	broker, err := p.brokers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range p.Regions() {
+		addr := r.Cluster.Addr()
+		if o.ProxyPG {
+			px, err := p.link(r.Side+"-pg", addr)
+			if err != nil {
+				return nil, err
+			}
+			addr = px.Addr()
+		}
+		r.settings = map[string]any{
+			"cluster": strings.ReplaceAll(name, "_", "-"), "region": r.Name,
+			"postgres.dsn":   r.Cluster.DSNVia(addr, name),
+			"peers":          []any{map[string]any{"region": p.Other(r).Name}},
+			"nats.store_dir": filepath.Join(room.Dir, r.Name, "nats"),
+			"log.level":      "debug",
+		}
+		for k, v := range broker[r.Name] {
+			r.settings[k] = v
+		}
+		if r.Sidecar, err = NewSidecar(room, r.Name, r.Name, r.settings); err != nil {
+			return nil, err
+		}
+		for k, v := range o.Settings {
+			if err := r.Sidecar.SetText(k, v); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return p, nil
+}
+
+// brokers starts what the topology needs and returns the nats settings of each region.
+func (p *Pair) brokers(ctx context.Context) (map[string]map[string]any, error) {
+	if p.Topology == External {
+		var err error
+		if p.NATS, err = NewNATS(p.room, "nats"); err != nil {
+			return nil, err
+		}
+		if err := p.NATS.Start(ctx); err != nil {
+			return nil, err
+		}
+		out := map[string]map[string]any{}
+		for _, r := range p.Regions() {
+			px, err := p.link(r.Side+"-nats", p.NATS.Addr())
+			if err != nil {
+				return nil, err
+			}
+			out[r.Name] = map[string]any{"nats.url": "nats://" + px.Addr()}
+		}
+		return out, nil
+	}
+	port, err := FreePort()
+	if err != nil {
+		return nil, err
+	}
+	listen := fmt.Sprintf("127.0.0.1:%d", port)
+	px, err := p.link("link", listen)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]map[string]any{
+		"a": {"nats.listen": listen},
+		"b": {"nats.dial": []any{"nats-leaf://" + px.Addr()}},
+	}, nil
+}
+
+func (p *Pair) link(name, target string) (*Proxy, error) {
+	px, err := NewProxy(target)
+	if err != nil {
+		return nil, err
+	}
+	p.Links[name] = px
+	return px, nil
+}
+
+// Regions lists both regions, A first.
+func (p *Pair) Regions() []*Region { return []*Region{p.A, p.B} }
+
+// Other is the peer of a region.
+func (p *Pair) Other(r *Region) *Region {
+	if r == p.A {
+		return p.B
+	}
+	return p.A
+}
+
+// Region finds a region by A, B, a or b.
+func (p *Pair) Region(side string) (*Region, error) {
+	switch strings.ToUpper(side) {
+	case "A":
+		return p.A, nil
+	case "B":
+		return p.B, nil
+	}
+	return nil, fmt.Errorf("find region %q: only A and B exist", side)
+}
+
+// Dir is the pair's temporary folder.
+func (p *Pair) Dir() string { return p.room.Dir }
+
+// NatsLinks are the links that a cut between the regions concerns.
+func (p *Pair) NatsLinks() []*Proxy {
+	if p.Topology == Embedded {
+		return []*Proxy{p.Links["link"]}
+	}
+	return []*Proxy{p.Links["A-nats"], p.Links["B-nats"]}
+}
+
+// StandbyOf makes the second sidecar of a region: the same settings, a port and, embedded,
+// a store of its own.
+func (p *Pair) StandbyOf(r *Region) (*Sidecar, error) {
+	if r.Standby != nil {
+		return r.Standby, nil
+	}
+	s, err := NewSidecar(p.room, r.Name, r.Name+"-standby", r.settings)
+	if err != nil {
+		return nil, err
+	}
+	r.Standby = s
+	return s, nil
+}
+
+// Setup runs `pgwaltz setup` for both regions.
+func (p *Pair) Setup(ctx context.Context) error {
+	for _, r := range p.Regions() {
+		if err := r.Sidecar.Setup(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// StartSidecars starts both sidecars without waiting.
+func (p *Pair) StartSidecars() error {
+	return errors.Join(p.A.Sidecar.Start(), p.B.Sidecar.Start())
+}
+
+// WaitReady waits until both sidecars answer, hold their slot and see their peer. It
+// fails at once when one of them ends.
+func (p *Pair) WaitReady(ctx context.Context, limit time.Duration) error {
+	return Poll(ctx, limit, 50*time.Millisecond, func(ctx context.Context) (bool, string, error) {
+		for _, r := range p.Regions() {
+			if !r.Sidecar.Running() {
+				return false, "", fmt.Errorf("start sidecar %s: it ended with code %d: %s", r.Side, r.Sidecar.Process().ExitCode(), TailFile(r.Sidecar.LogPath, 5))
+			}
+			st, err := r.Sidecar.Status(ctx)
+			if err != nil {
+				return false, "sidecar " + r.Side + ": " + err.Error(), nil
+			}
+			if st.Outbound == nil || !st.Outbound.SlotActive {
+				return false, "sidecar " + r.Side + " to hold its slot", nil
+			}
+			if !slices.ContainsFunc(st.Outbound.Peers, func(x peer) bool { return x.Reachable }) {
+				return false, "sidecar " + r.Side + " to see its peer", nil
+			}
+		}
+		return true, "", nil
+	})
+}
+
+// HealAll heals every link.
+func (p *Pair) HealAll() {
+	for _, l := range p.Links {
+		l.Heal()
+	}
+}
+
+// Close ends everything the pair started; the shared clusters stay.
+func (p *Pair) Close() {
+	for _, r := range p.Regions() {
+		if r == nil {
+			continue
+		}
+		for _, s := range []*Sidecar{r.Sidecar, r.Standby} {
+			if s != nil {
+				s.Kill()
+			}
+		}
+	}
+	if p.NATS != nil {
+		p.NATS.Close()
+	}
+	for _, l := range p.Links {
+		l.Close()
+	}
+	_ = p.room.Close()
+}

@@ -1,0 +1,95 @@
+package harness
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// StoreDir is the folder in which the streams of a region lie: its own store in the
+// embedded topology, the server's in the external one.
+func (p *Pair) StoreDir(r *Region) string {
+	if p.Topology == External {
+		return p.NATS.Store
+	}
+	return filepath.Join(p.room.Dir, r.Name, "nats")
+}
+
+// DeleteStore removes everything in a store folder, whether or not a server uses it.
+func DeleteStore(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("read store: %w", err)
+	}
+	for _, e := range entries {
+		err := os.RemoveAll(filepath.Join(dir, e.Name()))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("delete store: %w", err)
+		}
+	}
+	return nil
+}
+
+// newestBlock finds the message block of a region's stream that was written last.
+func newestBlock(dir, stream string) (string, error) {
+	var best string
+	var at int64
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".blk") || !strings.Contains(path, "/"+stream+"/") {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if t := info.ModTime().UnixNano(); info.Size() > 0 && t >= at {
+			best, at = path, t
+		}
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("look for message blocks: %w", err)
+	}
+	if best == "" {
+		return "", fmt.Errorf("look for message blocks of %s: none found", stream)
+	}
+	return best, nil
+}
+
+// FlipBit inverts one bit in the middle of the newest message block of a stream. The
+// server must be stopped.
+func FlipBit(dir, stream string) error {
+	path, err := newestBlock(dir, stream)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read message block: %w", err)
+	}
+	data[len(data)/2] ^= 0x10
+	if err := os.WriteFile(path, data, 0o640); err != nil {
+		return fmt.Errorf("write message block: %w", err)
+	}
+	return nil
+}
+
+// Truncate cuts bytes off the end of the newest message block of a stream. The server
+// must be stopped.
+func Truncate(dir, stream string, bytes int64) error {
+	path, err := newestBlock(dir, stream)
+	if err != nil {
+		return err
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("look at message block: %w", err)
+	}
+	if err := os.Truncate(path, max(0, st.Size()-bytes)); err != nil {
+		return fmt.Errorf("truncate message block: %w", err)
+	}
+	return nil
+}

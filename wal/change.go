@@ -1,0 +1,93 @@
+package wal
+
+// Op is the kind of a change.
+type Op byte
+
+const (
+	Insert   Op = 'I'
+	Update   Op = 'U'
+	Delete   Op = 'D'
+	Truncate Op = 'T'
+)
+
+// String returns the SQL word in lower case.
+func (o Op) String() string {
+	switch o {
+	case Insert:
+		return "insert"
+	case Update:
+		return "update"
+	case Delete:
+		return "delete"
+	case Truncate:
+		return "truncate"
+	}
+	return "unknown"
+}
+
+// Base is what is known of the row that a change overwrote, at its origin.
+type Base struct {
+	Known bool  // false for inserts, and where the replica identity does not carry it
+	Stamp Stamp // valid when Known
+	// Digest is the digest of the overwritten image (conflict.Digest); only for tables
+	// without stamp columns, where the stamp alone does not identify an image.
+	Digest    [16]byte
+	HasDigest bool
+}
+
+// Change is one row event, or a truncate of one relation.
+type Change struct {
+	Op       Op
+	Relation *Relation
+	// Old is what the log said of the row before the change: nil, a key-only tuple or
+	// the full old image (OldFull). The publisher drops it where the receiver has no use
+	// for it: it stays for deletes and for changes of the key.
+	Old     Tuple
+	OldFull bool
+	// New is the image after the change; nil for Delete and Truncate.
+	New Tuple
+	// Stamp and Base are set by the publisher (conflict.Stamper), nobody else.
+	Stamp Stamp
+	Base  Base
+}
+
+// Size is an estimate of the bytes the change holds in memory.
+func (c *Change) Size() int {
+	return 96 + 32*(len(c.Old)+len(c.New)) + c.Old.Size() + c.New.Size()
+}
+
+// Message is a logical message (pg_logical_emit_message).
+type Message struct {
+	Transactional bool
+	LSN           LSN
+	Prefix        string
+	Content       []byte
+}
+
+// Transaction is the unit of everything: one committed transaction of one origin, or a
+// part of a very large one. Parts come in order, Part counts from 0, and More is set on all
+// but the last; EndLSN is known, and non-zero, only on the last part.
+type Transaction struct {
+	XID       XID
+	Origin    string // replication origin that the transaction carries at its server, "" for none
+	CommitLSN LSN
+	EndLSN    LSN // what is confirmed and stored; the start of the next transaction at the earliest
+	// CommitTime is the origin's clock at commit.
+	CommitTime Micros
+	Changes    []Change
+	Messages   []Message
+	Part       uint32
+	More       bool
+}
+
+// Size is an estimate of the bytes the transaction part holds in memory.
+func (t *Transaction) Size() int {
+	n := 128
+	for i := range t.Changes {
+		n += t.Changes[i].Size()
+	}
+	for i := range t.Messages {
+		n += 64 + len(t.Messages[i].Content)
+	}
+	return n
+}

@@ -1,0 +1,124 @@
+package wal
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
+)
+
+// maxKey is the longest key that is kept as it is; B-tree entries must stay below 2704 bytes.
+const maxKey = 512
+
+// Oids of the built-in types whose binary form KeyText understands.
+const (
+	oidBool = 16
+	oidInt8 = 20
+	oidInt2 = 21
+	oidInt4 = 23
+	oidText = 25
+	oidOID  = 26
+	oidBpch = 1042
+	oidVarc = 1043
+	oidUUID = 2950
+	oidName = 19
+)
+
+// BinaryKeyType reports whether AppendText can turn the binary form of the type into the
+// text that the type's output function prints. Only such types may be key columns of a
+// relation whose values travel in binary.
+func BinaryKeyType(oid uint32) bool {
+	switch oid {
+	case oidBool, oidInt8, oidInt2, oidInt4, oidText, oidOID, oidBpch, oidVarc, oidUUID, oidName:
+		return true
+	}
+	return false
+}
+
+// AppendText appends the text form of v, a value of type oid, to dst. It reports false for a
+// binary value of a type that BinaryKeyType does not list, and for Null and Unchanged.
+func AppendText(dst []byte, oid uint32, v Value) ([]byte, bool) {
+	if v.Kind == Text {
+		return append(dst, v.Bytes...), true
+	}
+	if v.Kind != Binary {
+		return dst, false
+	}
+	b := v.Bytes
+	switch {
+	case oid == oidBool && len(b) == 1:
+		if b[0] != 0 {
+			return append(dst, 't'), true
+		}
+		return append(dst, 'f'), true
+	case oid == oidInt2 && len(b) == 2:
+		return strconv.AppendInt(dst, int64(int16(uint16(b[0])<<8|uint16(b[1]))), 10), true
+	case oid == oidInt4 && len(b) == 4:
+		return strconv.AppendInt(dst, int64(int32(be32(b))), 10), true
+	case oid == oidOID && len(b) == 4:
+		return strconv.AppendUint(dst, uint64(be32(b)), 10), true
+	case oid == oidInt8 && len(b) == 8:
+		return strconv.AppendInt(dst, int64(uint64(be32(b))<<32|uint64(be32(b[4:]))), 10), true
+	case oid == oidUUID && len(b) == 16:
+		for i, n := 0, 0; i < 16; i += n {
+			n = [...]int{0: 4, 4: 2, 6: 2, 8: 2, 10: 6}[i]
+			if i > 0 {
+				dst = append(dst, '-')
+			}
+			dst = hex.AppendEncode(dst, b[i:i+n])
+		}
+		return dst, true
+	case oid == oidText, oid == oidVarc, oid == oidBpch, oid == oidName:
+		return append(dst, b...), true
+	}
+	return dst, false
+}
+
+func be32(b []byte) uint32 {
+	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+}
+
+// AppendKey appends the canonical text of a row key: a JSON array of the text forms of the
+// key columns in key order, for example ["42"] or ["eu","7"]; a key longer than 512 bytes
+// becomes "#" and its SHA-256 in hex. It names a row in side tables, logs and maps, and is
+// the same on every region. NULL (possible only in keys of a FULL identity) is null.
+func AppendKey(dst []byte, oids []uint32, vals []Value) []byte {
+	start := len(dst)
+	dst = append(dst, '[')
+	for i, v := range vals {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		if v.Kind == Text || v.Kind == Binary {
+			var raw [64]byte
+			text, _ := AppendText(raw[:0], oids[i], v)
+			dst = appendJSON(dst, text)
+		} else {
+			dst = append(dst, "null"...)
+		}
+	}
+	dst = append(dst, ']')
+	if len(dst)-start > maxKey {
+		sum := sha256.Sum256(dst[start:])
+		dst = append(dst[:start], '#')
+		dst = hex.AppendEncode(dst, sum[:])
+	}
+	return dst
+}
+
+// appendJSON appends s as a JSON string. Only what JSON demands is escaped, so that the
+// text is a pure function of the bytes.
+func appendJSON(dst, s []byte) []byte {
+	const digits = "0123456789abcdef"
+	dst = append(dst, '"')
+	for _, c := range s {
+		switch {
+		case c == '"' || c == '\\':
+			dst = append(dst, '\\', c)
+		case c < 0x20:
+			dst = append(dst, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
+		default:
+			dst = append(dst, c)
+		}
+	}
+	return append(dst, '"')
+}

@@ -1,0 +1,267 @@
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// packetHead is the fixed part in front of a payload: place of the relation table (8 bytes),
+// transactions (4), changes (4), values (4).
+const packetHead = 20
+
+// Bits of a transaction, a change and a message.
+const (
+	txMore     = 1 << 0
+	txOrigin   = 1 << 1
+	txMessages = 1 << 2
+	txPart     = 1 << 3
+
+	changeOld     = 1 << 0
+	changeOldFull = 1 << 1
+	changeNew     = 1 << 2
+	changeBase    = 1 << 3
+	changeDigest  = 1 << 4
+
+	messageTransactional = 1 << 0
+)
+
+// builder puts a payload together: transactions go straight into buf, the relations behind
+// them when the packet is finished.
+type builder struct {
+	buf       []byte
+	relations []*wal.Relation          // of this packet, by reference
+	refs      map[*wal.Relation]uint32 // of this packet
+	last      *wal.Relation            // spares the map while a table repeats
+	lastRef   uint32
+	entries   map[*wal.Relation][]byte // encoded relations, kept over packets
+	tableSize int
+
+	transactions, changes, values uint32
+	first, latest                 wal.Micros // commit times
+}
+
+func (p *builder) empty() bool { return p.transactions == 0 }
+
+// reset forgets the packet. A buffer that one giant row has blown up is given back.
+func (p *builder) reset() {
+	const keep = 16 << 20
+	if cap(p.buf) > keep {
+		p.buf = nil
+	}
+	p.buf = p.buf[:0]
+	clear(p.relations)
+	p.relations = p.relations[:0]
+	clear(p.refs)
+	p.last, p.lastRef, p.tableSize = nil, 0, 0
+	p.transactions, p.changes, p.values, p.first, p.latest = 0, 0, 0, 0, 0
+	if len(p.entries) > maxCachedRelations {
+		clear(p.entries)
+	}
+}
+
+// size is the payload's size if it were finished now.
+func (p *builder) size() int {
+	if p.empty() {
+		return 0
+	}
+	return len(p.buf) + p.tableSize + binary.MaxVarintLen32
+}
+
+// add appends tx unless that takes the payload above limit. On an error the packet is as it
+// was before.
+func (p *builder) add(tx *wal.Transaction, limit int) error {
+	if len(p.buf) == 0 {
+		p.buf = append(p.buf, make([]byte, packetHead)...)
+	}
+	start, values := len(p.buf), p.values
+	var flags byte
+	if tx.More {
+		flags |= txMore
+	}
+	if tx.Origin != "" {
+		flags |= txOrigin
+	}
+	if len(tx.Messages) > 0 {
+		flags |= txMessages
+	}
+	if tx.Part != 0 {
+		flags |= txPart
+	}
+	b := append(p.buf, flags)
+	b = binary.AppendUvarint(b, uint64(tx.XID))
+	if flags&txOrigin != 0 {
+		b = appendText(b, tx.Origin)
+	}
+	b = binary.AppendUvarint(b, uint64(tx.CommitLSN))
+	b = binary.AppendUvarint(b, uint64(tx.EndLSN))
+	b = be.AppendUint64(b, uint64(tx.CommitTime))
+	if flags&txPart != 0 {
+		b = binary.AppendUvarint(b, uint64(tx.Part))
+	}
+	b = binary.AppendUvarint(b, uint64(len(tx.Changes)))
+	p.buf = b
+	for i := range tx.Changes {
+		if err := p.change(&tx.Changes[i], tx.CommitTime); err != nil {
+			p.buf, p.values = p.buf[:start], values
+			return fmt.Errorf("encode transaction %d: %w", tx.XID, err)
+		}
+	}
+	if flags&txMessages != 0 {
+		p.messages(tx.Messages)
+	}
+	if n := len(p.buf) + p.tableSize + binary.MaxVarintLen32; n > limit {
+		p.buf, p.values = p.buf[:start], values
+		return fmt.Errorf("encode transaction %d: %w: the packet would have %d bytes, the limit is %d", tx.XID, ErrTooLarge, n, limit)
+	}
+	if p.transactions == 0 {
+		p.first, p.latest = tx.CommitTime, tx.CommitTime
+	}
+	p.first, p.latest = min(p.first, tx.CommitTime), max(p.latest, tx.CommitTime)
+	p.transactions++
+	p.changes += uint32(len(tx.Changes))
+	return nil
+}
+
+func (p *builder) change(c *wal.Change, commit wal.Micros) error {
+	if c.Relation == nil {
+		return malformed("%s of no relation", c.Op)
+	}
+	switch c.Op {
+	case wal.Insert, wal.Update, wal.Delete, wal.Truncate:
+	default:
+		return malformed("change of unknown kind on %s", c.Relation)
+	}
+	ref := p.lastRef
+	if c.Relation != p.last {
+		ref = p.ref(c.Relation)
+	}
+	var flags byte
+	if c.Old != nil {
+		flags |= changeOld
+	}
+	if c.OldFull {
+		flags |= changeOldFull
+	}
+	if c.New != nil {
+		flags |= changeNew
+	}
+	if c.Base.Known {
+		flags |= changeBase
+	}
+	if c.Base.HasDigest {
+		flags |= changeDigest
+	}
+	b := append(p.buf, byte(c.Op), flags)
+	b = binary.AppendUvarint(b, uint64(ref))
+	b = appendStamp(b, c.Stamp, commit)
+	if c.Base.Known {
+		b = appendStamp(b, c.Base.Stamp, commit)
+	}
+	if c.Base.HasDigest {
+		b = append(b, c.Base.Digest[:]...)
+	}
+	ok := true
+	if c.Old != nil {
+		b, ok = appendTuple(b, c.Old, len(c.Relation.Columns))
+	}
+	if ok && c.New != nil {
+		b, ok = appendTuple(b, c.New, len(c.Relation.Columns))
+	}
+	p.buf = b
+	if !ok {
+		return malformed("a tuple of %s does not fit its relation", c.Relation)
+	}
+	p.values += uint32(len(c.Old) + len(c.New))
+	return nil
+}
+
+// appendTuple appends t as pgoutput's TupleData: a column count, and for each column its
+// kind and, for a text or binary value, a length and the bytes.
+func appendTuple(b []byte, t wal.Tuple, columns int) ([]byte, bool) {
+	if len(t) != columns || len(t) > math.MaxInt16 {
+		return b, false
+	}
+	b = be.AppendUint16(b, uint16(len(t)))
+	for i := range t {
+		switch v := &t[i]; v.Kind {
+		case wal.Text, wal.Binary:
+			n := len(v.Bytes)
+			if n > math.MaxInt32 {
+				return b, false
+			}
+			if n > 1<<20 {
+				// Room for what follows a giant value, lest that copies it once more.
+				b = slices.Grow(b, n+1<<16)
+			}
+			b = append(b, byte(v.Kind), byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+			b = append(b, v.Bytes...)
+		case wal.Null, wal.Unchanged:
+			b = append(b, byte(v.Kind))
+		default:
+			return b, false
+		}
+	}
+	return b, true
+}
+
+func (p *builder) messages(ms []wal.Message) {
+	b := binary.AppendUvarint(p.buf, uint64(len(ms)))
+	for i := range ms {
+		m := &ms[i]
+		var flags byte
+		if m.Transactional {
+			flags |= messageTransactional
+		}
+		b = append(b, flags)
+		b = binary.AppendUvarint(b, uint64(m.LSN))
+		b = appendText(b, m.Prefix)
+		b = binary.AppendUvarint(b, uint64(len(m.Content)))
+		b = append(b, m.Content...)
+	}
+	p.buf = b
+}
+
+// ref returns the relation's place in the packet's table and remembers it for next time.
+func (p *builder) ref(rel *wal.Relation) uint32 {
+	ref, ok := p.refs[rel]
+	if !ok {
+		if p.refs == nil {
+			p.refs = make(map[*wal.Relation]uint32)
+			p.entries = make(map[*wal.Relation][]byte)
+		}
+		entry, known := p.entries[rel]
+		if !known {
+			entry = appendRelation(nil, rel)
+			p.entries[rel] = entry
+		}
+		ref = uint32(len(p.relations))
+		p.relations = append(p.relations, rel)
+		p.refs[rel] = ref
+		p.tableSize += len(entry) + binary.MaxVarintLen32
+	}
+	p.last, p.lastRef = rel, ref
+	return ref
+}
+
+// finish appends the relation table and returns the payload, which is valid until the next
+// add or reset; nil for an empty packet.
+func (p *builder) finish() []byte {
+	if p.empty() {
+		return nil
+	}
+	be.PutUint64(p.buf, uint64(len(p.buf)))
+	be.PutUint32(p.buf[8:], p.transactions)
+	be.PutUint32(p.buf[12:], p.changes)
+	be.PutUint32(p.buf[16:], p.values)
+	p.buf = binary.AppendUvarint(p.buf, uint64(len(p.relations)))
+	for _, rel := range p.relations {
+		entry := p.entries[rel]
+		p.buf = binary.AppendUvarint(p.buf, uint64(len(entry)))
+		p.buf = append(p.buf, entry...)
+	}
+	return p.buf
+}

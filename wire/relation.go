@@ -1,0 +1,122 @@
+package wire
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// appendRelation appends the self-contained description of rel.
+func appendRelation(b []byte, rel *wal.Relation) []byte {
+	b = appendText(b, rel.Schema)
+	b = appendText(b, rel.Name)
+	b = append(b, byte(rel.Identity))
+	if rel.PrimaryKey == nil {
+		b = append(b, 0)
+	} else {
+		b = binary.AppendUvarint(b, uint64(len(rel.PrimaryKey))+1)
+		for _, p := range rel.PrimaryKey {
+			b = binary.AppendUvarint(b, uint64(p))
+		}
+	}
+	b = binary.AppendUvarint(b, uint64(len(rel.Columns)))
+	for i := range rel.Columns {
+		c := &rel.Columns[i]
+		b = appendText(b, c.Name)
+		b = binary.AppendUvarint(b, uint64(c.OID))
+		b = appendText(b, c.Type)
+		b = binary.AppendVarint(b, int64(c.TypeMod))
+		var flags byte
+		if c.Key {
+			flags = 1
+		}
+		b = append(b, flags)
+	}
+	return b
+}
+
+func appendText(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+// parseRelation reads what appendRelation wrote. The result does not alias b.
+func parseRelation(b []byte) (*wal.Relation, error) {
+	r := reader{b: b}
+	rel := &wal.Relation{Schema: string(r.text()), Name: string(r.text())}
+	switch rel.Identity = wal.Identity(r.byte()); rel.Identity {
+	case wal.IdentityDefault, wal.IdentityNothing, wal.IdentityFull, wal.IdentityIndex:
+	default:
+		r.fail("replica identity 0x%x", byte(rel.Identity))
+	}
+	if n := r.count("key column", 1); n > 0 {
+		rel.PrimaryKey = make([]int, n-1)
+		for i := range rel.PrimaryKey {
+			rel.PrimaryKey[i] = int(r.uint32("key column"))
+		}
+	}
+	columns := r.count("column", 5)
+	if columns > math.MaxInt16 {
+		r.fail("relation of %d columns", columns)
+		return nil, r.err
+	}
+	rel.Columns = make([]wal.Column, columns)
+	for i := range rel.Columns {
+		c := &rel.Columns[i]
+		c.Name = string(r.text())
+		c.OID = r.uint32("type oid")
+		c.Type = string(r.text())
+		mod := r.varint()
+		if mod != int64(int32(mod)) {
+			r.fail("type modifier out of range")
+		}
+		c.TypeMod = int32(mod)
+		flags := r.byte()
+		if flags > 1 {
+			r.fail("column flags 0x%x", flags)
+		}
+		c.Key = flags == 1
+		if r.err != nil {
+			return nil, r.err
+		}
+	}
+	for _, p := range rel.PrimaryKey {
+		if p >= len(rel.Columns) {
+			r.fail("key column %d of %d", p, len(rel.Columns))
+		}
+	}
+	if r.err == nil && r.left() != 0 {
+		r.fail("%d bytes follow a relation", r.left())
+	}
+	return rel, r.err
+}
+
+// maxCachedRelations bounds a cache; past it, the cache starts anew. Only the pointers
+// change by that, and nobody may rely on them for more than speed.
+const maxCachedRelations = 4096
+
+// RelationCache gives packets that describe a table in the same bytes the same
+// *wal.Relation, so that a reader can keep what it derives from a relation under the
+// pointer. The zero value is ready. It belongs to one goroutine.
+type RelationCache struct {
+	known map[string]*wal.Relation
+}
+
+// get returns the relation that b describes. A nil cache parses every time.
+func (c *RelationCache) get(b []byte) (*wal.Relation, error) {
+	if c == nil {
+		return parseRelation(b)
+	}
+	if rel, ok := c.known[string(b)]; ok {
+		return rel, nil
+	}
+	rel, err := parseRelation(b)
+	if err != nil {
+		return nil, err
+	}
+	if c.known == nil || len(c.known) >= maxCachedRelations {
+		c.known = make(map[string]*wal.Relation)
+	}
+	c.known[string(b)] = rel
+	return rel, nil
+}

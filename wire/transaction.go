@@ -1,0 +1,82 @@
+package wire
+
+import (
+	"fmt"
+	"hash/crc32"
+	"math"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// A transaction on its own, as parked.event keeps it: magic, version, CRC-32C, payload.
+const (
+	txMagic = "PGWT"
+	txHead  = 9
+)
+
+// EncodeTransaction encodes one transaction with its relations, to be kept in a table; it
+// outlives upgrades by carrying the format version. Errors: ErrMalformed.
+func EncodeTransaction(tx *wal.Transaction) ([]byte, error) {
+	var p builder
+	if err := p.add(tx, math.MaxInt); err != nil {
+		return nil, err
+	}
+	payload := p.finish()
+	b := make([]byte, 0, txHead+len(payload))
+	b = append(b, txMagic...)
+	b = append(b, Version)
+	b = be.AppendUint32(b, crc32.Checksum(payload, castagnoli))
+	return append(b, payload...), nil
+}
+
+// EncodeChange is EncodeTransaction for one change of tx, under tx's own xid, positions and
+// commit time.
+func EncodeChange(tx *wal.Transaction, c *wal.Change) ([]byte, error) {
+	return EncodeTransaction(&wal.Transaction{
+		XID: tx.XID, Origin: tx.Origin, CommitLSN: tx.CommitLSN, EndLSN: tx.EndLSN, CommitTime: tx.CommitTime,
+		Part: tx.Part, More: tx.More, Changes: []wal.Change{*c},
+	})
+}
+
+// ParseTransaction reads what EncodeTransaction or EncodeChange wrote. The values point into
+// data. Errors: ErrNotFrame, ErrTruncated, ErrVersion, ErrCRC, ErrMalformed.
+func ParseTransaction(data []byte) (*wal.Transaction, error) {
+	p, err := parseTransaction(data)
+	if err != nil {
+		return nil, fmt.Errorf("parse transaction: %w", err)
+	}
+	return p.Transactions[0], nil
+}
+
+func parseTransaction(data []byte) (*Packet, error) {
+	switch {
+	case len(data) < len(txMagic) || string(data[:len(txMagic)]) != txMagic:
+		return nil, ErrNotFrame
+	case len(data) <= txHead:
+		return nil, ErrTruncated
+	case data[4] != Version:
+		return nil, &VersionError{Got: data[4]}
+	case crc32.Checksum(data[txHead:], castagnoli) != be.Uint32(data[5:]):
+		return nil, ErrCRC
+	}
+	p, err := ParsePacket(data[txHead:])
+	if err != nil {
+		return nil, err
+	}
+	if len(p.Transactions) != 1 {
+		return nil, malformed("%d transactions", len(p.Transactions))
+	}
+	return p, nil
+}
+
+// ParseChange reads what EncodeChange wrote: the change, and the transaction around it.
+func ParseChange(data []byte) (*wal.Transaction, *wal.Change, error) {
+	tx, err := ParseTransaction(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(tx.Changes) != 1 {
+		return nil, nil, fmt.Errorf("parse change: %w", malformed("%d changes", len(tx.Changes)))
+	}
+	return tx, &tx.Changes[0], nil
+}
