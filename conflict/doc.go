@@ -1,2 +1,97 @@
-// Package conflict decides which of two writes of one row stays.
+// Package conflict decides which of two writes of one row stays. It is pure: no I/O, no
+// clock, no goroutines; every region that sees the same two entries decides the same.
+//
+// An entry of a key is a live row or a tombstone. Entries are totally ordered by generation,
+// version, updated_at (or updated_at, version: Policy.Order), then a live row is above a
+// tombstone, then the contents are compared bytewise (Content). The higher entry stays, in
+// whatever order and however often the events arrive.
+//
+// The origin gives each change its stamp and says what it overwrote, its base (StampChange).
+// A write that does not rise above what it overwrote is lifted into the next generation, so
+// that a region's own later write always beats its earlier one. Where the base is the local
+// entry, the event is its successor and no conflict. Resolve is this table; the first line
+// that fits decides:
+//
+//	kind       op             local    base        order        image | verdict type                  then
+//	-          insert,update  unknown  -           -            whole | apply   -                     -        unless live update
+//	self       insert,update  unknown  -           -            part  | keep    -                     -
+//	-          insert,update  unknown  -           -            part  | park    update_missing        -
+//	-          delete,brief   unknown  -           -            -     | apply   -                     -        unless live delete
+//	live       update         unknown  -           -            whole | apply   update_missing        -
+//	live       delete         unknown  -           -            -     | apply   delete_missing        -
+//	self       insert,update  dead     -           gen>,>       part  | keep    -                     -
+//	-          insert,update  dead     -           gen>,>       part  | park    update_deleted        -
+//	-          insert         dead     -           gen>         whole | apply   -                     -
+//	self       insert,update  dead     -           gen>,>       whole | apply   update_deleted        pushback
+//	-          insert,update  dead     -           gen>,>       whole | apply   update_deleted        -
+//	live       insert         dead     -           expired      whole | apply   -                     forget
+//	live       insert         dead     -           expired      part  | park    update_deleted        -
+//	live       insert,update  dead     -           <,expired    -     | keep    update_deleted        pushback
+//	-          insert,update  dead     -           <,expired    -     | keep    -                     -
+//	-          delete,brief   dead     -           =            -     | same    -                     -
+//	live       brief          dead     -           gen>         -     | apply   -                     -
+//	live       brief          dead     -           expired      -     | apply   -                     forget
+//	live       delete,brief   dead     -           gen>,>       -     | apply   delete_missing        -
+//	live       delete,brief   dead     -           <,expired    -     | keep    delete_missing        -
+//	-          delete,brief   dead     -           gen>,>       -     | apply   -                     -
+//	-          delete,brief   dead     -           <,expired    -     | keep    -                     -
+//	-          insert,update  live     -           =            -     | same    -                     -
+//	-          insert,update  live     same        gen>,>,tie>  -     | apply   -                     -
+//	live       update         live     none        gen>,>       -     | apply   -                     -
+//	self       insert,update  live     -           gen>,>,tie>  part  | keep    -                     -
+//	copy       insert,update  live     -           gen>,>,tie>  part  | park    insert_exists         -
+//	-          insert         live     -           gen>,>,tie>  part  | park    insert_exists         -
+//	-          update         live     -           gen>,>,tie>  part  | park    update_origin_differs -
+//	self       insert         live     -           gen>,>,tie>  whole | apply   insert_exists         pushback
+//	self       update         live     -           gen>,>,tie>  whole | apply   update_origin_differs pushback
+//	copy       insert,update  live     -           gen>,>,tie>  whole | apply   insert_exists         -
+//	-          insert         live     -           gen>,>,tie>  whole | apply   insert_exists         -
+//	-          update         live     -           gen>,>,tie>  whole | apply   update_origin_differs -
+//	live       insert         live     -           <,tie<       -     | keep    insert_exists         pushback
+//	live       update         live     -           <,tie<       -     | keep    update_origin_differs pushback
+//	copy       insert,update  live     -           <,tie<       -     | keep    insert_exists         -
+//	repair     insert,update  live     -           tie<         -     | keep    -                     pushback
+//	-          insert,update  live     -           <,tie<       -     | keep    -                     -
+//	-          delete,brief   live     same        gen>,>       -     | apply   -                     -
+//	live       delete         live     none        gen>,>       -     | apply   -                     -
+//	self       delete,brief   live     -           gen>,>       -     | apply   delete_origin_differs pushback
+//	-          delete,brief   live     -           gen>,>       -     | apply   delete_origin_differs -
+//	live       delete,brief   live     -           <,tie<       -     | keep    delete_origin_differs pushback
+//	repair     delete,brief   live     -           tie<         -     | keep    -                     pushback
+//	-          delete,brief   live     -           <,tie<       -     | keep    -                     -
+//
+// A "-" on the left fits everything. The words:
+//
+//	op       insert: the row is new (also an insert and updates of it in one run); brief: an
+//	         insert and a delete in one run
+//	base     same: what the event overwrote is the local entry; other: it is not; none: the
+//	         origin does not know, and nothing speaks against it; late: it does not know, and
+//	         the local row has no lower version (update) or was written after the delete
+//	order    of the event against the local entry. gen>: a later generation; >, <: by the
+//	         stamp; tie>, tie<: equal stamps, decided by the contents; =: the same entry;
+//	         expired: below a tombstone older than Policy.ForgetAfter
+//	image    part: it has unchanged values that the log does not hold
+//
+// Two rows of equal content that differ in their generation alone are no conflict either:
+// nobody loses anything, and the higher generation is taken over.
+//
+// # What the caller has to see to
+//
+// The decision is carried out in the transaction that locked and read the local entry.
+//
+// Apply sets the grave of the key to GraveUnder(stamp, alive), up or down: an update that
+// beats a tombstone of its own generation lowers the grave to the generation below, or
+// removes it. If the tombstone stayed, the row would read as one generation too high.
+//
+// A run of changes of one key by one origin may be reduced to its net effect only as long as
+// the stamps rise. Where one does not, the run ends and another begins; otherwise a write
+// that no region could tell is lost would disappear in the sum.
+//
+// The stamps that a region gives to one key must not fall: what the publisher remembers of
+// the generation of a key (Stamping.Grave) is not forgotten because another region's event
+// was applied, and keeps the position of its first mention.
+//
+// Own changes with Stamping.SelfMerge are run against the own database as Self events, in
+// log order. One that a later own change of the same key has superseded may be left out;
+// otherwise an application could see its older write for a moment.
 package conflict

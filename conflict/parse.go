@@ -59,6 +59,9 @@ func timeOf(oid uint32, v wal.Value) (wal.Micros, bool) {
 			case math.MaxInt64:
 				return wal.MaxMicros, true
 			}
+			if n >= lastDay*microsPerDay-epoch2000 {
+				return wal.MaxMicros - 1, true
+			}
 			return wal.Micros(n + epoch2000), true
 		case oid == oidDate && len(b) == 4:
 			n := int32(binary.BigEndian.Uint32(b))
@@ -74,11 +77,16 @@ func timeOf(oid uint32, v wal.Value) (wal.Micros, bool) {
 	return 0, false
 }
 
-// dayMicros is midnight of a day counted from 1970; dates reach further than times do and
-// saturate just inside of the infinities.
+// lastDay is the day in which wal.Micros ends, 294247-01-10. PostgreSQL's times reach 30
+// years further and its dates still further; all of that is one place, just below infinity.
+const lastDay = math.MaxInt64 / microsPerDay
+
+// dayMicros is midnight of a day counted from 1970.
 func dayMicros(days int64) wal.Micros {
-	const limit = math.MaxInt64/microsPerDay - 1
-	return wal.Micros(min(max(days, -limit), limit) * microsPerDay)
+	if days >= lastDay {
+		return wal.MaxMicros - 1
+	}
+	return wal.Micros(days * microsPerDay)
 }
 
 // parseInt reads the integer part of a decimal number and saturates.
@@ -150,8 +158,8 @@ func parseTime(b []byte) (wal.Micros, bool) {
 		return 0, false
 	}
 	days := daysFromCivil(year, month, day)
-	if days > 106000000 || days < -106000000 {
-		return dayMicros(days), true // dates only; no time reaches this far
+	if days >= lastDay {
+		return dayMicros(days), true
 	}
 	return wal.Micros(days*microsPerDay + clock - offset), true
 }

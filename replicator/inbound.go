@@ -26,7 +26,12 @@ type InboundConfig struct {
 	// Observe is told of a delivery before it is applied.
 	Observe func(source.Delivery)
 	Kind    conflict.EventKind // Live, or Self for the own stream
-	Log     *slog.Logger
+	// Idle, when set, is asked while nothing waits for a delivery that was held back, given
+	// how many deliveries were applied in this run.
+	Idle func(applied int) *source.Delivery
+	// Stop ends Run, with nil, once the batch in hand is committed.
+	Stop <-chan struct{}
+	Log  *slog.Logger
 }
 
 // Inbound moves packets from an origin's stream into the local database.
@@ -57,7 +62,7 @@ func (p *Inbound) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	// One delivery is read ahead while a batch is applied; the subscription bounds bytes.
-	ch := make(chan source.Delivery, 64)
+	ch := make(chan source.Delivery, 16)
 	done := make(chan error, 1)
 	go func() {
 		err := p.cfg.Subscribe(ctx, cp, func(ctx context.Context, d source.Delivery) error {
@@ -84,8 +89,16 @@ func (p *Inbound) apply(ctx context.Context, ch <-chan source.Delivery) error {
 	retry := time.NewTicker(p.cfg.RetryParked)
 	defer retry.Stop()
 	var held *source.Delivery
+	var idle <-chan time.Time
+	if p.cfg.Idle != nil {
+		t := time.NewTicker(idleEvery)
+		defer t.Stop()
+		idle = t.C
+	}
+	taken := 0
 	for {
 		var batch []source.Delivery
+		own := false
 		if held != nil {
 			batch = append(batch, *held)
 			held = nil
@@ -93,6 +106,8 @@ func (p *Inbound) apply(ctx context.Context, ch <-chan source.Delivery) error {
 			select {
 			case <-ctx.Done():
 				return context.Cause(ctx)
+			case <-p.cfg.Stop:
+				return nil
 			case <-retry.C:
 				if n, err := p.cfg.Applier.RetryParked(ctx); err != nil {
 					return err
@@ -100,11 +115,26 @@ func (p *Inbound) apply(ctx context.Context, ch <-chan source.Delivery) error {
 					p.cfg.Log.Info("parked changes applied", "changes", n)
 				}
 				continue
+			case <-idle:
+				d := p.cfg.Idle(taken)
+				if d == nil {
+					continue
+				}
+				batch, own = append(batch, *d), true
 			case d := <-ch:
 				batch = append(batch, d)
 			}
 		}
-		batch, held = p.gather(ctx, batch, ch)
+		if !own {
+			batch, held = p.gather(ctx, batch, ch)
+			taken += len(batch)
+		}
+		if batch[0].NewIncarnation {
+			// A giant transaction whose end never came starts again.
+			if err := p.cfg.Applier.Abandon(ctx); err != nil {
+				return err
+			}
+		}
 		units := make([]sink.Unit, len(batch))
 		for i, d := range batch {
 			if p.cfg.Observe != nil {
@@ -147,7 +177,7 @@ func (p *Inbound) gather(ctx context.Context, batch []source.Delivery, ch <-chan
 	for rows < p.cfg.BatchRows {
 		select {
 		case d := <-ch:
-			if inParts(d) {
+			if inParts(d) || d.NewIncarnation {
 				return batch, &d
 			}
 			batch = append(batch, d)
@@ -165,7 +195,7 @@ func (p *Inbound) gather(ctx context.Context, batch []source.Delivery, ch <-chan
 		}
 		select {
 		case d := <-ch:
-			if inParts(d) {
+			if inParts(d) || d.NewIncarnation {
 				return batch, &d
 			}
 			batch = append(batch, d)
@@ -178,6 +208,9 @@ func (p *Inbound) gather(ctx context.Context, batch []source.Delivery, ch <-chan
 	}
 	return batch, nil
 }
+
+// idleEvery is how often a held-back position is saved.
+const idleEvery = 250 * time.Millisecond
 
 // inParts reports whether a packet holds a part of a giant transaction; such packets are
 // applied by themselves.

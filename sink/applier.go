@@ -165,6 +165,14 @@ func (a *Applier) Checkpoint() checkpoint.Checkpoint { return a.cp }
 // before anything else is applied.
 func (a *Applier) InParts() bool { return a.open }
 
+// Abandon gives up a transaction of many parts whose end will not come; its parts come again.
+func (a *Applier) Abandon(ctx context.Context) error {
+	if !a.open {
+		return nil
+	}
+	return a.rollback(ctx)
+}
+
 // Unit is what one local transaction applies: some packets, in order.
 type Unit struct {
 	Transactions []*wal.Transaction

@@ -200,7 +200,11 @@ func (a *Applier) queueInsert(ctx context.Context, b *pipeline, g *group, t *tar
 		}
 		args[n] = arr.param()
 	}
-	err := a.exec(ctx, b, insertSQL(s), args, s.stampFormats())
+	formats := s.stampFormats()
+	if formats == nil {
+		formats = []int16{1} // returning 1
+	}
+	err := a.exec(ctx, b, insertSQL(s), args, formats)
 	return fastStmt{wal.Insert, g, t, runs}, err
 }
 
@@ -302,9 +306,6 @@ func (s shape) stampFormats() []int16 {
 	}
 	if s.updatedAt != "" {
 		f = append(f, 1)
-	}
-	if f == nil {
-		f = []int16{1}
 	}
 	return f
 }

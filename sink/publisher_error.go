@@ -36,4 +36,6 @@ type ForeignMessage struct {
 	Seq    uint64
 	Reason string
 	Bytes  int
+
+	damaged bool // it was a frame of ours
 }

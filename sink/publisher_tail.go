@@ -49,7 +49,7 @@ func (p *Publisher) Open(ctx context.Context) (Tail, error) {
 func (p *Publisher) readTail(ctx context.Context, s jetstream.Stream) (Tail, error) {
 	state := s.CachedInfo().State
 	tail := Tail{LastSeq: state.LastSeq}
-	var foreign []ForeignMessage // behind the best frame so far
+	var others []ForeignMessage // none of our frames, or not readable
 	for seq, steps := state.LastSeq, 0; state.Msgs > 0 && seq >= state.FirstSeq && seq > 0 && steps < maxWalk; seq, steps = seq-1, steps+1 {
 		m, err := p.message(ctx, s, seq)
 		if err != nil {
@@ -58,24 +58,27 @@ func (p *Publisher) readTail(ctx context.Context, s jetstream.Stream) (Tail, err
 		switch {
 		case m.kind == ownFrame && (!tail.Found || newer(&m.header, &tail.Header)):
 			if tail.Found { // what we had was a copy of an older frame
-				foreign = append(foreign, ForeignMessage{Seq: tail.Seq, Reason: "copy of an older frame"})
+				others = append(others, ForeignMessage{Seq: tail.Seq, Reason: "copy of an older frame"})
 			}
 			tail.Found, tail.Header, tail.Seq = true, m.header, seq
 		case m.kind == ownFrame:
 			if precedes(&m.header, &tail.Header) {
 				steps = maxWalk
 			}
-		case tail.Found: // before the frame: of no interest any more
-		case m.kind == foreignMessage:
-			foreign = append(foreign, ForeignMessage{Seq: seq, Reason: m.reason, Bytes: m.size})
 		default:
-			tail.Damaged = true
-			p.cfg.Log.Warn("a frame in the stream cannot be read", "stream", p.name, "seq", seq, "reason", m.reason)
+			others = append(others, ForeignMessage{Seq: seq, Reason: m.reason, Bytes: m.size, damaged: m.kind == unreadable})
 		}
 	}
-	tail.Foreign = len(foreign)
-	for _, f := range foreign {
-		p.foreign(f)
+	for _, f := range others {
+		switch {
+		case f.Seq < tail.Seq: // before the frame: of no interest any more
+		case f.damaged:
+			tail.Damaged = true
+			p.cfg.Log.Warn("a frame in the stream cannot be read", "stream", p.name, "seq", f.Seq, "reason", f.Reason)
+		default:
+			tail.Foreign++
+			p.foreign(f)
+		}
 	}
 	return tail, nil
 }

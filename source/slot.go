@@ -71,6 +71,7 @@ type Slot struct {
 	decoded  atomic.Uint64
 	echoes   atomic.Uint64
 	wake     atomic.Pointer[wakeup]
+	draining atomic.Bool
 }
 
 // wakeup lets another goroutine interrupt the blocking read.
@@ -132,6 +133,15 @@ func (s *Slot) Ping() {
 	}
 }
 
+// Drain makes Run take nothing more from the server; it goes on confirming, until its context
+// ends. It is the first step of an orderly stop.
+func (s *Slot) Drain() {
+	s.draining.Store(true)
+	if w := s.wake.Load(); w != nil {
+		w.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
 // Run streams from start until the context ends or the connection breaks, and always returns
 // an error then (the context's cause, or what broke). The server begins at start or at the
 // slot's confirmed position, whichever is later; the caller has compared them. After Run the
@@ -142,7 +152,7 @@ func (s *Slot) Run(ctx context.Context, start wal.LSN) (err error) {
 	if err != nil {
 		return fmt.Errorf("connect to slot %q: %w", s.cfg.Name, err)
 	}
-	r := &reader{slot: s, conn: conn, dec: decoder.New(s.cfg.Decoder)}
+	r := &slotReader{slot: s, conn: conn, dec: decoder.New(s.cfg.Decoder)}
 	defer func() {
 		s.wake.Store(nil)
 		closing, cancel := context.WithTimeout(context.Background(), 2*time.Second)
@@ -159,8 +169,8 @@ func (s *Slot) Run(ctx context.Context, start wal.LSN) (err error) {
 	return r.loop(ctx, w)
 }
 
-// reader is the state of one connection.
-type reader struct {
+// slotReader is the state of one connection.
+type slotReader struct {
 	slot    *Slot
 	conn    *pgconn.PgConn
 	dec     *decoder.Decoder
@@ -175,7 +185,7 @@ type reader struct {
 	leaving bool
 }
 
-func (r *reader) start(ctx context.Context, at wal.LSN) error {
+func (r *slotReader) start(ctx context.Context, at wal.LSN) error {
 	args := []string{
 		"proto_version '1'",
 		"publication_names '" + strings.ReplaceAll(strings.Join(quoteAll(r.slot.cfg.Publications), ","), "'", "''") + "'",
@@ -201,7 +211,7 @@ func quoteAll(names []string) []string {
 	return out
 }
 
-func (r *reader) loop(ctx context.Context, w *wakeup) error {
+func (r *slotReader) loop(ctx context.Context, w *wakeup) error {
 	fe, nc := r.conn.Frontend(), r.conn.Conn()
 	r.status = time.Now()
 	for {
@@ -211,6 +221,12 @@ func (r *reader) loop(ctx context.Context, w *wakeup) error {
 			return context.Cause(ctx)
 		}
 		now := time.Now()
+		if r.slot.draining.Load() {
+			if err := r.drain(ctx); err != nil {
+				return err
+			}
+			continue
+		}
 		if !now.Before(r.status) || w.ping.Load() {
 			if err := r.sendStatus(w.ping.Swap(false)); err != nil {
 				return err
@@ -244,7 +260,21 @@ func (r *reader) loop(ctx context.Context, w *wakeup) error {
 	}
 }
 
-func (r *reader) handle(ctx context.Context, msg pgproto3.BackendMessage) error {
+// drain confirms what becomes safe while nothing is read any more.
+func (r *slotReader) drain(ctx context.Context) error {
+	if err := r.sendStatus(false); err != nil {
+		return err
+	}
+	t := time.NewTimer(20 * time.Millisecond)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+	return nil
+}
+
+func (r *slotReader) handle(ctx context.Context, msg pgproto3.BackendMessage) error {
 	switch m := msg.(type) {
 	case *pgproto3.CopyData:
 		return r.copyData(ctx, m.Data)
@@ -259,7 +289,7 @@ func (r *reader) handle(ctx context.Context, msg pgproto3.BackendMessage) error 
 	}
 }
 
-func (r *reader) copyData(ctx context.Context, d []byte) error {
+func (r *slotReader) copyData(ctx context.Context, d []byte) error {
 	if len(d) == 0 {
 		return fmt.Errorf("read slot %q: empty message", r.slot.cfg.Name)
 	}
@@ -320,7 +350,7 @@ func (r *reader) copyData(ctx context.Context, d []byte) error {
 	return nil
 }
 
-func (r *reader) see(at, end wal.LSN) {
+func (r *slotReader) see(at, end wal.LSN) {
 	if at > r.seen {
 		r.seen = at
 		r.slot.received.Store(uint64(at))
@@ -332,7 +362,7 @@ func (r *reader) see(at, end wal.LSN) {
 
 // flush hands the pending item on. While the queue is full it keeps the status going, and
 // after StallTimeout gives the connection up.
-func (r *reader) flush(ctx context.Context) error {
+func (r *slotReader) flush(ctx context.Context) error {
 	if len(r.pending.Transactions) == 0 && r.pending.Decoded <= wal.LSN(r.slot.decoded.Load()) {
 		return nil
 	}
@@ -377,7 +407,7 @@ func (r *reader) flush(ctx context.Context) error {
 // sendStatus writes a standby status update: all three positions, clamped to what this
 // server showed and never going back. The message is built here because a zero flush
 // position, the answer to a server that shuts down, must stay zero.
-func (r *reader) sendStatus(reply bool) error {
+func (r *slotReader) sendStatus(reply bool) error {
 	if err := failpoint.Hit("slot_before_status"); err != nil {
 		return err
 	}

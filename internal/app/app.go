@@ -27,6 +27,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/internal/status"
 	"github.com/pgwaltz/pgwaltz/replicator"
 	"github.com/pgwaltz/pgwaltz/sink"
+	"github.com/pgwaltz/pgwaltz/source"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -48,6 +49,7 @@ type Sidecar struct {
 	own      *ownLog
 	redactor *audit.Redactor
 
+	stopping   chan struct{} // closed when an orderly stop begins
 	out        outboundState
 	in         map[string]*inboundState
 	mu         sync.Mutex
@@ -57,6 +59,7 @@ type Sidecar struct {
 	copy       []status.Copy
 	registry   *prometheus.Registry
 	pubMetrics *sink.PublisherMetrics
+	subMetrics map[string]*source.SubscriptionMetrics
 	key        ed25519.PrivateKey
 }
 
@@ -71,8 +74,9 @@ type capabilities struct {
 func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error) {
 	s := &Sidecar{
 		cfg: cfg, log: log, version: version, started: time.Now(),
-		index: tombstone.NewIndex(0), clock: &replicator.Clock{}, own: newOwnLog(),
-		in: map[string]*inboundState{}, role: status.Standby, registry: prometheus.NewRegistry(),
+		subMetrics: map[string]*source.SubscriptionMetrics{},
+		index:      tombstone.NewIndex(0), clock: &replicator.Clock{}, own: newOwnLog(),
+		stopping: make(chan struct{}), in: map[string]*inboundState{}, role: status.Standby, registry: prometheus.NewRegistry(),
 	}
 	s.db = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "status") }}
 	s.redactor = audit.NewRedactor(cfg.Audit.Redact)
@@ -92,18 +96,84 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error)
 	return s, nil
 }
 
-// Run replicates until the context ends. Before it leads it waits; it returns nil after an
-// orderly stop, and an error for what no waiting can mend.
+// Run replicates until the context ends, and then stops in order: nothing more is read from
+// the slot, what was read is published and confirmed, the batch in hand is committed; what
+// takes longer than the shutdown timeout is left to the next start. Before it leads it waits.
+// It returns nil after an orderly stop, and an error for what no waiting can mend.
 func (s *Sidecar) Run(ctx context.Context) error {
 	defer s.db.close()
 	s.registry.MustRegister(newCollector(s))
-	g, ctx := errgroup.WithContext(ctx)
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	release := context.AfterFunc(ctx, func() {
+		s.drain()
+		stop()
+	})
+	defer release()
+	g, work := errgroup.WithContext(work)
 	if s.cfg.HTTP.Listen != "" {
 		srv := admin.New(admin.Config{Listen: s.cfg.HTTP.Listen, AddressFile: AddressFile(s.cfg), Registry: s.registry, Status: s.Status, Alive: s.alive, Log: s.log})
-		g.Go(func() error { return ignoreStop(ctx, srv.Run(ctx)) })
+		g.Go(func() error { return ignoreStop(work, srv.Run(work)) })
 	}
-	g.Go(func() error { return ignoreStop(ctx, s.lead(ctx)) })
+	g.Go(func() error { return ignoreStop(work, s.lead(work)) })
 	return g.Wait()
+}
+
+// drain is the first step of a stop.
+func (s *Sidecar) drain() {
+	close(s.stopping)
+	s.mu.Lock()
+	working := s.role == status.Replicating
+	s.mu.Unlock()
+	if !working {
+		return
+	}
+	s.log.Info("stopping")
+	s.out.mu.Lock()
+	slot := s.out.slot
+	s.out.mu.Unlock()
+	if slot != nil {
+		slot.Drain()
+	}
+	// Half of the time is for the peers; the other half for closing everything.
+	deadline := time.Now().Add(min(s.cfg.ShutdownTimeout/2, 5*time.Second))
+	for time.Now().Before(deadline) && !s.drained(slot) {
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// drained reports whether nothing is under way any more that is worth waiting for.
+func (s *Sidecar) drained(slot *source.Slot) bool {
+	for _, in := range s.in {
+		in.mu.Lock()
+		busy := in.applier != nil
+		in.mu.Unlock()
+		if busy {
+			return false
+		}
+	}
+	if slot == nil {
+		return true
+	}
+	durable := wal.LSN(s.out.durable.Load())
+	if durable < wal.LSN(s.out.stats.Published.Load()) {
+		return false
+	}
+	for _, p := range s.cfg.PeerNames() {
+		if !s.broker.PeerReachable(p) {
+			return true // it may take for ever
+		}
+	}
+	return slot.Confirmed() >= durable
+}
+
+func (s *Sidecar) isStopping() bool {
+	select {
+	case <-s.stopping:
+		return true
+	default:
+		return false
+	}
 }
 
 // ignoreStop makes nil of the error of an orderly stop.

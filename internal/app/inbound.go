@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
-	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/internal/broker"
 	"github.com/pgwaltz/pgwaltz/internal/pg"
@@ -79,6 +78,7 @@ func (s *Sidecar) receive(ctx context.Context, in *inboundState) error {
 		Applier: a, Subscribe: sub.Run, BatchRows: s.cfg.Apply.BatchRows, Linger: s.cfg.Apply.Linger,
 		Committed: func(cp checkpoint.Checkpoint) { in.committed(cp, a) },
 		Observe:   func(d source.Delivery) { s.observe(in, d) },
+		Stop:      s.stopping,
 		Log:       s.log,
 	})
 	return pipe.Run(ctx)
@@ -247,21 +247,75 @@ func (s *Sidecar) noteConflicts(in *inboundState, rs []audit.Record) {
 	s.conf.LastAt = &now
 }
 
-// quarantine keeps a message that was refused.
-func (s *Sidecar) quarantine(in *inboundState, seq uint64, reason string, message []byte) {
-	in.quarantined.Add(1)
-	s.log.Warn("message refused", "origin", in.origin, "stream_seq", seq, "reason", reason, "bytes", len(message))
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		_, err := c.Exec(ctx, `insert into pgwaltz.quarantine (origin, stream_seq, reason, message)
-select $1, $2, $3, $4 where not exists (select from pgwaltz.quarantine where origin = $1 and stream_seq = $2 and reason = $3 and seen_at > pg_catalog.now() - interval '1 hour')`,
-			in.origin, int64(seq), reason, message)
-		return err
-	})
+// newSubscription reads the stream of in's origin, which may be this region itself.
+func (s *Sidecar) newSubscription(in *inboundState) (*source.Subscription, error) {
+	js, err := s.broker.JS(in.origin)
 	if err != nil {
-		s.log.Warn("keep refused message", "reason", publicMessage(err))
+		return nil, err
+	}
+	cfg := source.SubscriptionConfig{
+		Cluster: s.cfg.Cluster, Region: s.cfg.Region, Origin: in.origin, Conn: s.broker.Conn(), JS: js, Control: s.broker,
+		Log: s.log, Metrics: s.subscriptionMetrics(in.origin),
+		Quarantine: func(ctx context.Context, m source.Refused) error { return s.quarantine(ctx, in, m) },
+	}
+	if in.origin == s.cfg.Region {
+		cfg.PublicKey = s.publicKey()
+		cfg.Quarantine = nil // the peers keep it
+	}
+	for _, p := range s.cfg.Peers {
+		if p.Region == in.origin && p.PublicKey != "" {
+			if cfg.PublicKey, err = p.Key(); err != nil {
+				return nil, &fatalError{err}
+			}
+		}
+	}
+	return source.NewSubscription(cfg), nil
+}
+
+func (s *Sidecar) subscriptionMetrics(origin string) *source.SubscriptionMetrics {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.subMetrics[origin]
+	if m == nil {
+		m = source.NewSubscriptionMetrics(s.registry, origin)
+		s.subMetrics[origin] = m
+	}
+	return m
+}
+
+// subscriptionStatus fills in what the subscription knows.
+func (s *Sidecar) subscriptionStatus(sub *source.Subscription, cp checkpoint.Checkpoint, st *status.Inbound) {
+	r := sub.State()
+	st.OriginLSN, st.BacklogFrames, st.Duplicates = r.OriginLSN.String(), r.Backlog, st.Duplicates+r.Duplicates
+	if r.OriginLSN > cp.EndLSN {
+		st.LagBytes = int64(r.OriginLSN - cp.EndLSN)
+		if cp.CommitTime > 0 && r.SentAt > cp.CommitTime {
+			st.LagSeconds = float64(r.SentAt-cp.CommitTime) / 1e6
+		}
+	}
+	if g := r.Gap; g != nil {
+		st.State, st.Reason = status.CatchingUp, g.Error()
+		if g.Refused != "" {
+			st.State = status.Gap
+		}
+		st.Gap = &status.GapInfo{From: g.From.String(), To: g.To.String(), Since: g.Since, Remedy: g.Hint()}
+	}
+	if !r.Reachable && r.Err != nil && st.State == status.Replicating {
+		st.State, st.Reason = status.Partitioned, r.Err.Error()
 	}
 }
 
-var _ = conflict.Live
+// quarantine keeps a message that was refused.
+func (s *Sidecar) quarantine(ctx context.Context, in *inboundState, m source.Refused) error {
+	in.quarantined.Add(1)
+	s.log.Warn("message refused", "origin", m.Origin, "stream_seq", m.StreamSeq, "reason", m.Reason, "bytes", len(m.Data))
+	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		_, err := c.Exec(ctx, `insert into pgwaltz.quarantine (origin, stream_seq, reason, message)
+select $1, $2, $3, $4 where not exists (select from pgwaltz.quarantine where origin = $1 and stream_seq = $2 and reason = $3 and message = $4)`,
+			m.Origin, int64(m.StreamSeq), m.Reason, m.Data)
+		if err != nil {
+			return fmt.Errorf("keep refused message: %w", err)
+		}
+		return nil
+	})
+}

@@ -17,6 +17,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/internal/pg"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
 	"github.com/pgwaltz/pgwaltz/internal/status"
+	"github.com/pgwaltz/pgwaltz/source"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -118,7 +119,7 @@ func (s *Sidecar) work(ctx context.Context, lock *pgx.Conn) error {
 			return err
 		}
 		defer stopAcks()
-		stopRewind, err := s.broker.Serve("rewind", s.rewind)
+		stopRewind, err := s.broker.Serve(source.VerbRewind, s.rewind)
 		if err != nil {
 			return err
 		}
@@ -147,6 +148,10 @@ func (s *Sidecar) supervise(ctx context.Context, name string, note func(error), 
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if err == nil && s.isStopping() {
+			<-ctx.Done() // the others finish
+			return ctx.Err()
+		}
 		var stop *fatalError
 		if errors.As(err, &stop) {
 			return err
@@ -157,7 +162,7 @@ func (s *Sidecar) supervise(ctx context.Context, name string, note func(error), 
 		wait := pace.NextBackOff()
 		if errors.Is(err, errAgain) {
 			wait, err = 0, nil
-		} else {
+		} else if err != nil {
 			s.noteError(err)
 			if note != nil {
 				note(err)

@@ -437,16 +437,21 @@ func (s *Sidecar) confirm() wal.LSN {
 	return wal.LSN(o.confirmed.Load())
 }
 
-// rewindRequest is what a peer that misses frames sends.
-type rewindRequest = checkpoint.Checkpoint
-
 // rewind answers a peer that misses frames: publish again from the slot, if it still holds
 // what the peer needs.
 func (s *Sidecar) rewind(ctx context.Context, data []byte) ([]byte, error) {
-	var cp rewindRequest
-	if err := json.Unmarshal(data, &cp); err != nil {
+	var req source.RewindRequest
+	if err := json.Unmarshal(data, &req); err != nil {
 		return nil, errors.New("the request cannot be read")
 	}
+	reply, err := s.grantRewind(ctx, req)
+	if err != nil {
+		return nil, errors.New(publicMessage(err))
+	}
+	return json.Marshal(reply)
+}
+
+func (s *Sidecar) grantRewind(ctx context.Context, req source.RewindRequest) (source.RewindReply, error) {
 	var slot *pg.Slot
 	err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
 		var err error
@@ -454,27 +459,33 @@ func (s *Sidecar) rewind(ctx context.Context, data []byte) ([]byte, error) {
 		return err
 	})
 	if err != nil {
-		return nil, errors.New(publicMessage(err))
+		return source.RewindReply{}, err
 	}
-	if slot == nil {
-		return nil, errors.New("the slot is missing")
-	}
-	if cp.Epoch.SystemID != 0 && (!cp.Epoch.SameLog(s.epoch) || cp.EndLSN < slot.ConfirmedFlushLSN) {
-		return nil, fmt.Errorf("log before %s is gone, %s is wanted; run `pgwaltz resync` at region %s", slot.ConfirmedFlushLSN, cp.EndLSN, s.cfg.Region)
+	cp := req.Checkpoint
+	switch {
+	case slot == nil || slot.Lost():
+		return source.RewindReply{Reason: "the slot is lost"}, nil
+	case cp.Epoch.SystemID != 0 && !cp.Epoch.SameLog(s.epoch):
+		return source.RewindReply{Available: slot.ConfirmedFlushLSN, Reason: "the server's log is another one now"}, nil
+	case cp.Epoch.SystemID != 0 && cp.EndLSN < slot.ConfirmedFlushLSN:
+		return source.RewindReply{Available: slot.ConfirmedFlushLSN,
+			Reason: fmt.Sprintf("log before %s is gone; run `pgwaltz resync` at region %s", slot.ConfirmedFlushLSN, s.cfg.Region)}, nil
 	}
 	o := &s.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	reply := source.RewindReply{Granted: true, Incarnation: o.incarnation + 1, Start: slot.ConfirmedFlushLSN, Available: slot.ConfirmedFlushLSN}
 	if time.Since(o.lastRewind) < 3*time.Second {
-		return []byte("soon"), nil
+		reply.Incarnation = o.incarnation
+		return reply, nil
 	}
 	o.lastRewind = time.Now()
 	o.newLife = true
-	s.log.Warn("a peer misses frames; publishing again from the slot", "lsn", slot.ConfirmedFlushLSN.String(), "frame", cp.FrameNo)
+	s.log.Warn("a peer misses frames; publishing again from the slot", "peer", req.Region, "lsn", slot.ConfirmedFlushLSN.String(), "reason", req.Reason)
 	if o.reopen != nil {
 		o.reopen(errAgain)
 	}
-	return []byte("yes"), nil
+	return reply, nil
 }
 
 // pushback queues the local entries that beat remote changes.

@@ -18,7 +18,6 @@ type ownLog struct {
 	changed chan struct{} // closed and replaced at every move
 	decoded wal.LSN       // every own change at or below is stamped
 	merged  wal.LSN       // every own change at or below is merged
-	handed  wal.LSN       // end of the last packet that went to the applier
 	pending map[uint64]wal.LSN
 	queue   []pendingKey // in log order
 	ping    func()
@@ -116,24 +115,6 @@ func (o *ownLog) mergedTo(l wal.LSN) {
 		o.queue = nil
 	}
 	o.wake()
-}
-
-// delivered notes that a packet with something to merge went to the applier.
-func (o *ownLog) delivered(end wal.LSN) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.handed = max(o.handed, end)
-}
-
-// skippedTo moves the merged position over a packet without anything to merge, if all before
-// it are merged.
-func (o *ownLog) skippedTo(end wal.LSN) {
-	o.mu.Lock()
-	all := o.merged >= o.handed
-	o.mu.Unlock()
-	if all {
-		o.mergedTo(end)
-	}
 }
 
 func (o *ownLog) mergedLSN() wal.LSN {

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
@@ -38,34 +39,40 @@ func (s *Sidecar) merge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m := &merger{s: s, policy: policy, applier: a}
+	m := &merger{policy: policy}
 	pipe := replicator.NewInbound(replicator.InboundConfig{
 		Applier: a, Kind: conflict.Self, BatchRows: s.cfg.Apply.BatchRows,
 		Subscribe: func(ctx context.Context, from checkpoint.Checkpoint, deliver func(context.Context, source.Delivery) error) error {
 			return sub.Run(ctx, from, func(ctx context.Context, d source.Delivery) error { return m.filter(ctx, d, deliver) })
 		},
-		Committed: func(cp checkpoint.Checkpoint) {
-			m.saved = time.Now()
-			s.own.mergedTo(cp.EndLSN)
-		},
-		Log: s.log,
+		Committed: func(cp checkpoint.Checkpoint) { s.own.mergedTo(cp.EndLSN) },
+		Idle:      m.idle,
+		Log:       s.log,
 	})
 	return pipe.Run(ctx)
 }
 
-// merger lets only those packets through that have something to merge. The checkpoint of the
-// others is saved now and then; they are harmless to read again.
+// merger lets only those packets through that have something to merge. The checkpoint behind
+// the others is saved when the applier is idle (Idle).
 type merger struct {
-	s       *Sidecar
-	policy  sink.Policy
-	applier *sink.Applier
-	saved   time.Time
-	skipped bool // packets were left out since the last one let through
-	pending int  // packets let through and perhaps not applied yet
+	policy sink.Policy
+	mu     sync.Mutex
+	sent   int              // packets let through
+	last   *source.Delivery // the newest packet left out, if nothing went through behind it
 }
 
-// saveEvery is how often the checkpoint moves when there is nothing to merge.
-const saveEvery = 5 * time.Second
+// idle returns the position behind packets that had nothing to merge, once everything before
+// it is applied.
+func (m *merger) idle(applied int) *source.Delivery {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.last == nil || m.sent != applied {
+		return nil
+	}
+	d := m.last
+	m.last = nil
+	return d
+}
 
 func (m *merger) filter(ctx context.Context, d source.Delivery, deliver func(context.Context, source.Delivery) error) error {
 	some := false
@@ -92,15 +99,16 @@ func (m *merger) filter(ctx context.Context, d source.Delivery, deliver func(con
 	} else {
 		out.Transactions = nil
 	}
-	if !some && time.Since(m.saved) < saveEvery {
-		m.s.own.skippedTo(d.Checkpoint.EndLSN)
+	d.Packet = &out
+	m.mu.Lock()
+	if !some {
+		m.last = &d
+		m.mu.Unlock()
 		return nil
 	}
-	if !some {
-		m.saved = time.Now()
-	}
-	d.Packet = &out
-	m.s.own.delivered(d.Checkpoint.EndLSN)
+	m.last = nil
+	m.sent++
+	m.mu.Unlock()
 	return deliver(ctx, d)
 }
 

@@ -13,15 +13,16 @@ import (
 )
 
 // decodeFile reads the YAML text over c. It goes on after a mistake, so that all of them
-// are reported at once.
-func decodeFile(text []byte, c *Config, p *problems) {
+// are reported at once; it returns false where the text is no YAML, and nothing was read.
+func decodeFile(text []byte, c *Config, p *problems) bool {
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	var doc yaml.Node
 	if err := d.Decode(&doc); err != nil {
 		if !errors.Is(err, io.EOF) { // an empty file holds nothing, which is fine
 			p.list = append(p.list, syntaxProblem(err))
+			return false
 		}
-		return
+		return true
 	}
 	var second yaml.Node
 	if err := d.Decode(&second); !errors.Is(err, io.EOF) {
@@ -30,6 +31,7 @@ func decodeFile(text []byte, c *Config, p *problems) {
 	if len(doc.Content) == 1 {
 		p.section(doc.Content[0], reflect.ValueOf(c).Elem(), "")
 	}
+	return true
 }
 
 // syntaxProblem turns the parser's message into a problem; only the line and the reason are

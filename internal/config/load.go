@@ -26,7 +26,9 @@ func Load(path string, env []string) (*Config, error) {
 func parse(path string, text []byte, env []string) (*Config, error) {
 	c := Default()
 	p := &problems{lines: map[string]int{}, env: map[string]string{}}
-	decodeFile(text, c, p)
+	if !decodeFile(text, c, p) {
+		return nil, p.err(path)
+	}
 	decodeEnv(env, c, p)
 	c.file, c.lines, c.env = path, p.lines, p.env
 	c.derive(env)

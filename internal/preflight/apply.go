@@ -91,9 +91,14 @@ func runStatement(ctx context.Context, conn *pgx.Conn, cfg *config.Config, st St
 	var err error
 	for range lockTries {
 		_, err = conn.Exec(ctx, st.SQL)
-		if pg.Code(err) != "55P03" {
+		// Roles, parameters and origins belong to the whole server, and our lock to one
+		// database: setup of another one may meet us there (XX000: tuple concurrently updated).
+		if code := pg.Code(err); code != "55P03" && code != "XX000" {
 			break
 		}
+	}
+	if code := pg.Code(err); st.origin && (code == "23505" || code == "42710") {
+		return nil
 	}
 	if err == nil {
 		return nil

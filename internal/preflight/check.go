@@ -113,7 +113,7 @@ func checkIdentityOfServer(ctx context.Context, f *facts, fs *Findings) error {
 		}
 		if actual := fmt.Sprint(f.sys.SystemID); id != "" && id != "0" && id != actual {
 			fs.add(Error, "wrong_server",
-				"point postgres.dsn to the server with identifier "+id+"; where this one replaces it for good, run: pgwaltz resync",
+				"point postgres.dsn to the server with identifier "+id+"; where this one replaces it for good, run: pgwaltz resync -config FILE",
 				"region %s was published from the server with system identifier %s, and this server has %s", region, id, actual)
 		}
 	}

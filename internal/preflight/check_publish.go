@@ -32,7 +32,9 @@ func checkPublishing(ctx context.Context, f *facts, fs *Findings) error {
 		return err
 	}
 	if before == len(fs.Errors()) && !f.separate() && (f.slot == nil || !f.slot.Active) {
-		checkConnection(ctx, f, fs)
+		if err := checkConnection(ctx, f, fs); err != nil {
+			return err
+		}
 	}
 	return checkRetention(ctx, f, fs)
 }
@@ -53,7 +55,7 @@ func checkSlot(f *facts, fs *Findings) {
 		if why == "" {
 			why = "exceeded the maximum reserved size, max_slot_wal_keep_size"
 		}
-		fs.add(Error, "slot_lost", fmt.Sprintf("select pg_drop_replication_slot(%s); then %s; then pgwaltz resync", pg.Literal(name), setupCommand),
+		fs.add(Error, "slot_lost", "pgwaltz resync -config FILE -recreate-slot",
 			"slot %q is lost (%s): changes since are not in the log any more", name, why)
 	case s.WALStatus == "unreserved":
 		fs.add(Warning, "slot_unreserved", "let the sidecar catch up now, or raise max_slot_wal_keep_size", "slot %q may be lost at the next checkpoint", name)
@@ -81,14 +83,19 @@ func checkRoom(ctx context.Context, f *facts, fs *Findings) error {
 }
 
 // checkConnection opens a replication connection, which is the only proof that it can be had.
-func checkConnection(ctx context.Context, f *facts, fs *Findings) {
+// A server that refuses is a finding; one that is away in this moment is an error.
+func checkConnection(ctx context.Context, f *facts, fs *Findings) error {
 	conn, err := pg.ConnectReplication(ctx, f.cfg.Postgres.DSN.Reveal(), pg.Options{Region: f.cfg.Region, Role: "check"})
 	if err == nil {
 		_ = conn.Close(ctx) // it has proved what it could
-		return
+		return nil
 	}
-	if f.runtime != nil && pg.Code(err) == "42501" && !f.runtime.Replication && !f.runtime.Superuser {
-		return // said already
+	code := pg.Code(err)
+	switch {
+	case code == "" || pg.Disconnected(err) && code != "08004":
+		return err
+	case code == "42501" && f.runtime != nil && !f.runtime.Replication && !f.runtime.Superuser:
+		return nil // said already
 	}
 	remedy := "check pg_hba.conf"
 	var h interface{ Hint() string }
@@ -96,6 +103,7 @@ func checkConnection(ctx context.Context, f *facts, fs *Findings) {
 		remedy = h.Hint()
 	}
 	fs.add(Error, "replication_connection", remedy, "no replication connection can be had: %v", err)
+	return nil
 }
 
 // checkRetention looks at the settings that may take the log away from a slot, or never do.

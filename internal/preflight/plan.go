@@ -18,6 +18,9 @@ type Statement struct {
 	Why  string
 	Done bool // it has been run before, or somebody else did the same
 	slot bool // creates the slot, and waits for running transactions
+	// origin creates a replication origin, which setup of another database of the server
+	// may do at the same moment.
+	origin bool
 }
 
 // Setup is what setup would do, and what stands in its way.

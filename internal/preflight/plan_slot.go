@@ -22,7 +22,7 @@ func (p *planner) planOrigins(ctx context.Context) error {
 		sql := fmt.Sprintf("select pg_catalog.pg_replication_origin_create(%s)", pg.Literal(name))
 		switch {
 		case exists || p.me.Superuser || p.me.CreateOrigin:
-			p.add(exists, "marks what comes from "+peer, sql)
+			p.out.Statements = append(p.out.Statements, Statement{SQL: sql, Why: "marks what comes from " + peer, Done: exists, origin: true})
 		default:
 			p.warn("no_origin", "as a superuser: "+sql, "replication origin %q does not exist, and role %q may not create it: transactions are marked with a message instead",
 				name, p.me.Name)

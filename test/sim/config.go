@@ -1,0 +1,103 @@
+package sim
+
+import (
+	"math/rand/v2"
+
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/conflict"
+)
+
+// Config is what one run is made of. Draw makes it from a seed.
+type Config struct {
+	Seed    uint64
+	Regions int
+	Tables  []tableConf
+	Ops     int // local transactions of all regions together
+	Faults  int
+
+	Deletes, KeyChange, Giant, Copies bool
+	Skew                              int64 // microseconds by which the clocks differ at most
+	Jumps                             bool
+	Async                             bool // appliers commit without waiting for the disk
+	Marker                            bool // echoes are known by a message, else by an origin
+	Mode                              checkpoint.Mode
+
+	MaxPart, MaxFrame, FrameBytes int
+	Compress                      bool
+	Window                        int // frames in flight to the stream
+	Break                         Breakage
+}
+
+// tableConf is one replicated table.
+type tableConf struct {
+	Version, Time bool
+	Full          bool // replica identity FULL, else the key only
+	Bump          bool // the version rises with every update
+	Stale         bool // applications write old versions and times by hand
+	Toast         bool // a column that is Unchanged in most updates
+	Order         conflict.Order
+	Keys          int
+}
+
+func (t tableConf) stampless() bool { return !t.Version && !t.Time }
+
+// Breakage switches one rule off, to see that the oracle notices.
+type Breakage uint8
+
+const (
+	Sound        Breakage = iota
+	NoSkip                // what the checkpoint covers is applied again
+	NoChain               // frames are taken by number alone
+	NoTombstones          // deletes leave no grave
+	ConfirmEarly          // the slot is told what is published, not what is applied
+	SplitCommit           // the checkpoint is saved before the rows, in a commit of its own
+	NoAudit               // losers leave no record
+	NoSelfMerge           // own deletes and lifted rows are not recorded
+	ArrivalWins           // a loser is applied all the same
+	AckEarly              // a commit is acknowledged before it is on disk
+	NoEchoFilter          // what an applier wrote is published again
+	OldGraves             // a row of generation 0 leaves the tombstone that it beat
+	breakages
+)
+
+func (b Breakage) String() string {
+	return [...]string{"sound", "no skip", "no chain", "no tombstones", "confirm early", "split commit", "no audit",
+		"no self-merge", "arrival wins", "ack early", "no echo filter", "old graves"}[b]
+}
+
+// Draw makes the configuration of a seed.
+func Draw(seed uint64) Config {
+	r := rand.New(rand.NewPCG(seed, 0x5eed))
+	yes := func(percent int) bool { return r.IntN(100) < percent }
+	c := Config{
+		Seed: seed, Regions: 2, Ops: 6 + r.IntN(30), Faults: r.IntN(8),
+		Deletes: yes(75), KeyChange: yes(25), Giant: yes(15), Copies: yes(15),
+		Async: yes(50), Marker: yes(50), Mode: checkpoint.Applied,
+		MaxPart: 1 << 20, MaxFrame: 4096, FrameBytes: 1 << uint(8+r.IntN(6)), Compress: yes(50),
+		Window: 1 + r.IntN(4),
+	}
+	if yes(35) {
+		c.Regions = 3
+	}
+	if yes(25) {
+		c.Mode = checkpoint.Adaptive
+	}
+	if yes(30) {
+		c.MaxFrame = 600 // a header is half of it: many fragments
+	}
+	if c.Giant {
+		c.MaxPart = 1200
+	}
+	if yes(50) {
+		c.Skew, c.Jumps = 1+r.Int64N(3_600_000_000), yes(50)
+	}
+	for range 1 + r.IntN(2) {
+		t := tableConf{Version: yes(75), Time: yes(75), Full: yes(75), Bump: yes(80), Stale: yes(25), Keys: 1 + r.IntN(4)}
+		if yes(20) {
+			t.Order = conflict.TimeFirst
+		}
+		t.Toast = t.Full && yes(40)
+		c.Tables = append(c.Tables, t)
+	}
+	return c
+}

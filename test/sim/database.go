@@ -1,0 +1,182 @@
+package sim
+
+import (
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// rowKey names a row: table and canonical key text.
+type rowKey struct {
+	table int
+	key   string
+}
+
+// grave is a row of pgwaltz.tombstone.
+type grave struct {
+	stamp   wal.Stamp
+	live    bool
+	deleted wal.Micros
+	lsn     wal.LSN
+}
+
+// entry is everything that a database holds of one key. Entries are replaced, never changed.
+type entry struct {
+	row    wal.Tuple
+	wid    int // the write that an application sees, or that removed it
+	grave  *grave
+	stamp  wal.Micros // stampless tables: pgwaltz.row_stamp
+	stampd bool
+	parked *parkedChange
+}
+
+type parkedChange struct {
+	stamp wal.Stamp
+	image wal.Tuple
+}
+
+// logChange is one row change in the log.
+type logChange struct {
+	table    int
+	op       wal.Op
+	old, new wal.Tuple
+	full     bool
+}
+
+// logTx is one committed transaction in the log.
+type logTx struct {
+	xid         uint32
+	commit, end wal.LSN
+	at          wal.Micros
+	applied     bool // by an applier: carries an origin or the marker
+	changes     []logChange
+
+	undo    []undo // until it is on disk
+	cp, old checkpoint.Checkpoint
+	hasCP   bool
+	audits  int
+}
+
+type undo struct {
+	key rowKey
+	old entry
+}
+
+// database is a server: tables, side tables, log, slot.
+type database struct {
+	w      *World
+	r      *region
+	tables []*table
+	epoch  wal.Epoch
+	keys   map[rowKey]entry
+	cps    map[string]checkpoint.Checkpoint
+	onDisk map[string]checkpoint.Checkpoint // what is left of cps after a crash
+	audit  []int                            // losers: write ids
+	locks  map[rowKey]*dbtx
+	open   []*dbtx
+
+	incarnation uint32 // pgwaltz.stream
+	log         []*logTx
+	flushed     int     // so many transactions of the log are on disk
+	insert      wal.LSN // where the log ends
+	xid         uint32
+	offset      int64 // of its clock, microseconds
+	confirmed   wal.LSN
+	saved       wal.LSN // confirmed, as it is on disk
+	local       uint64  // transactions of applications
+	lifetime    int     // counts crashes and restarts
+}
+
+func newDatabase(w *World, r *region) *database {
+	d := &database{
+		w: w, r: r, keys: map[rowKey]entry{}, cps: map[string]checkpoint.Checkpoint{}, onDisk: map[string]checkpoint.Checkpoint{},
+		locks: map[rowKey]*dbtx{}, insert: wal.LSN(1000 + w.rng.IntN(5000)), xid: 700,
+		epoch: wal.Epoch{SystemID: uint64(7000 + r.id), Timeline: 1, Slot: "pgwaltz_" + r.name},
+	}
+	d.confirmed, d.saved = d.insert, d.insert
+	for i, c := range w.cfg.Tables {
+		d.tables = append(d.tables, newTable(i, c))
+	}
+	if w.cfg.Skew > 0 {
+		d.offset = w.rng.Int64N(2*w.cfg.Skew) - w.cfg.Skew
+	}
+	return d
+}
+
+func (d *database) now() wal.Micros { return d.w.now() + wal.Micros(d.offset) }
+
+// flushLSN is the end of the log on disk.
+func (d *database) flushLSN() wal.LSN {
+	if d.flushed == len(d.log) {
+		return d.insert
+	}
+	return d.log[d.flushed].commit - 1
+}
+
+// side is the entry of a key as the merge sees it.
+func (d *database) side(k rowKey, e entry) conflict.Side {
+	t := d.tables[k.table]
+	if e.row == nil {
+		if e.grave == nil || e.grave.live {
+			return conflict.Side{}
+		}
+		return conflict.Side{Known: true, Stamp: e.grave.stamp, DeletedAt: e.grave.deleted}
+	}
+	fallback := wal.MinMicros
+	if e.stampd {
+		fallback = e.stamp
+	}
+	s, err := conflict.StampOf(t.cols, t.rel, e.row, fallback)
+	d.w.must(err)
+	if e.grave != nil {
+		s.Generation = e.grave.stamp.Generation + 1
+	}
+	content, _ := conflict.Content(t.rel, e.row)
+	return conflict.Side{Known: true, Alive: true, Stamp: s, Content: content}
+}
+
+// flush brings the log to disk.
+func (d *database) flush() {
+	if d.flushed == len(d.log) {
+		return
+	}
+	for ; d.flushed < len(d.log); d.flushed++ {
+		tx := d.log[d.flushed]
+		tx.undo = nil
+		if tx.hasCP {
+			d.onDisk[tx.cp.Origin] = tx.cp
+		}
+	}
+	d.r.side.flushed()
+}
+
+// crash is the loss of the server: open transactions and what is not on disk are gone, and
+// the slot is where it was saved last.
+func (d *database) crash() {
+	for len(d.open) > 0 {
+		d.open[0].rollback()
+	}
+	for i := len(d.log) - 1; i >= d.flushed; i-- {
+		tx := d.log[i]
+		for n := len(tx.undo) - 1; n >= 0; n-- {
+			d.keys[tx.undo[n].key] = tx.undo[n].old
+		}
+		if tx.hasCP {
+			d.cps[tx.cp.Origin] = tx.old
+		}
+		d.audit = d.audit[:len(d.audit)-tx.audits]
+		d.insert = tx.commit - 1
+	}
+	d.w.note(d.r.id, "pg crash", uint64(len(d.log)-d.flushed), uint64(d.saved))
+	d.log = d.log[:d.flushed]
+	d.restart()
+}
+
+// restart ends all sessions. The slot goes back to what was saved of it.
+func (d *database) restart() {
+	for len(d.open) > 0 {
+		d.open[0].rollback()
+	}
+	d.confirmed = d.saved
+	d.lifetime++
+}

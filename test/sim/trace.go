@@ -1,0 +1,43 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+)
+
+// trace hashes what happens, and tells it where somebody listens.
+type trace struct {
+	hash  uint64
+	print func(string)
+	began time.Time
+}
+
+func newTrace(print func(string)) trace {
+	return trace{hash: 14695981039346656037, print: print, began: time.Now()}
+}
+
+func (t *trace) sum() uint64 { return t.hash }
+
+func (t *trace) mix(v uint64) { t.hash = (t.hash ^ v) * 1099511628211 }
+
+// note records an event of a region.
+func (w *World) note(region int, what string, a, b uint64) {
+	t := &w.trace
+	t.mix(uint64(time.Since(t.began)))
+	t.mix(uint64(region))
+	for i := range len(what) {
+		t.mix(uint64(what[i]))
+	}
+	t.mix(a)
+	t.mix(b)
+	if t.print != nil {
+		t.print(fmt.Sprintf("%12s %c  %-14s %d %d", time.Since(t.began), 'a'+rune(region), what, a, b))
+	}
+}
+
+// say adds words that only a reader needs.
+func (w *World) say(format string, args ...any) {
+	if w.trace.print != nil {
+		w.trace.print(fmt.Sprintf("%16s"+format, append([]any{""}, args...)...))
+	}
+}

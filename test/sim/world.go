@@ -1,0 +1,147 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// World is one run: the regions and everything between them. It must live in a synctest
+// bubble. Its lock is held by the one callback that runs; it is there for the race detector,
+// nobody ever waits for it.
+type World struct {
+	cfg     Config
+	rng     *rand.Rand
+	mu      sync.Mutex
+	start   time.Time
+	busy    map[int64]struct{} // instants that have a timer
+	regions []*region
+	links   map[[2]int]bool // cut, by the lower and the higher region
+	faulty  bool
+	over    bool
+	done    chan struct{}
+	failure string
+	led     ledger
+	trace   trace
+	Stats   Stats
+}
+
+// Stats counts what a run has met.
+type Stats struct {
+	Transactions, Conflicts, Frames, Fragments, Parts, Crashes, Faults, Rewinds, Gaps, Duplicates, Quarantined, Parked, Pushbacks, SelfMerges, Barriers int
+}
+
+// region is a database and what stands beside it.
+type region struct {
+	id     int
+	name   string
+	db     *database
+	stream *stream
+	side   *sidecar
+}
+
+// Run plays one configuration and returns what went wrong ("" for nothing), the trace hash
+// and the counts. print, if not nil, gets every event as a line.
+func Run(cfg Config, print func(string)) (string, uint64, Stats) {
+	w := &World{
+		cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 1)), start: time.Now(), busy: map[int64]struct{}{},
+		links: map[[2]int]bool{}, done: make(chan struct{}), faulty: true, trace: newTrace(print),
+	}
+	w.led.init()
+	w.mu.Lock()
+	for i := range cfg.Regions {
+		r := &region{id: i, name: string(rune('a'+i)) + "a"}
+		r.db = newDatabase(w, r)
+		r.stream = newStream(w, r)
+		r.side = newSidecar(w, r)
+		w.regions = append(w.regions, r)
+	}
+	for _, r := range w.regions {
+		r := r
+		w.after(w.span(0, 5000), r.side.boot)
+	}
+	w.after(time.Millisecond, w.work)
+	w.mu.Unlock()
+	<-w.done
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failure, w.trace.sum(), w.Stats
+}
+
+type stop struct{}
+
+// after runs f at an instant of its own, at least d from now.
+func (w *World) after(d time.Duration, f func()) {
+	now := time.Now()
+	at := now.Add(max(d, 1)).UnixNano()
+	for {
+		if _, taken := w.busy[at]; !taken {
+			break
+		}
+		at++
+	}
+	w.busy[at] = struct{}{}
+	time.AfterFunc(time.Duration(at-now.UnixNano()), func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.busy, at)
+		if !w.over {
+			w.guard(f)
+		}
+	})
+}
+
+// guard runs one callback; failures and kills end it in the middle.
+func (w *World) guard(f func()) {
+	defer func() {
+		switch x := recover().(type) {
+		case nil, stop:
+		case killed:
+			x.s.crash()
+		default:
+			if !w.over {
+				w.failure = fmt.Sprintf("panic: %v\n%s", x, debug.Stack())
+				w.end()
+			}
+		}
+	}()
+	f()
+}
+
+func (w *World) end() {
+	w.over = true
+	close(w.done)
+}
+
+// fail ends the run.
+func (w *World) fail(format string, args ...any) {
+	if !w.over {
+		w.failure = fmt.Sprintf(format, args...)
+		w.end()
+	}
+	panic(stop{})
+}
+
+// must fails the run on an error that cannot be.
+func (w *World) must(err error) {
+	if err != nil {
+		w.fail("%v", err)
+	}
+}
+
+// span draws a duration between two numbers of microseconds.
+func (w *World) span(from, to int64) time.Duration {
+	return time.Duration(from+w.rng.Int64N(to-from+1)) * time.Microsecond
+}
+
+// chance is true in n of 1000 cases, while faults are on.
+func (w *World) chance(n int) bool { return w.faulty && w.rng.IntN(1000) < n }
+
+func (w *World) now() wal.Micros { return wal.MicrosOf(time.Now()) }
+
+// cut reports whether two regions cannot reach each other.
+func (w *World) cut(a, b int) bool { return a != b && w.links[[2]int{min(a, b), max(a, b)}] }
