@@ -23,6 +23,8 @@ type InboundConfig struct {
 	RetryParked time.Duration
 	// Committed is told of every checkpoint that was committed; it may not be durable yet.
 	Committed func(checkpoint.Checkpoint)
+	// Applied is told of the newest delivery of each commit; may be nil.
+	Applied func(source.Delivery)
 	// Observe is told of a delivery before it is applied.
 	Observe func(source.Delivery)
 	Kind    conflict.EventKind // Live, or Self for the own stream
@@ -149,6 +151,9 @@ func (p *Inbound) apply(ctx context.Context, ch <-chan source.Delivery) error {
 			return err
 		}
 		if !p.cfg.Applier.InParts() {
+			if p.cfg.Applied != nil {
+				p.cfg.Applied(batch[len(batch)-1])
+			}
 			p.cfg.Committed(p.cfg.Applier.Checkpoint())
 		}
 	}

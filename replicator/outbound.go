@@ -45,7 +45,7 @@ type OutboundConfig struct {
 	// Merge takes the changes that need self-merge, with the frame they are published in.
 	Merge func(*wal.Transaction)
 	// NeedsMerge tells which do.
-	NeedsMerge func(*wal.Change) bool
+	NeedsMerge func(*wal.Transaction, *wal.Change) bool
 	// Decoded is told how far the log is stamped and handed on.
 	Decoded func(wal.LSN)
 	// Extra brings packets of other kinds: repairs and copied rows.
@@ -69,6 +69,7 @@ type OutboundStats struct {
 	Transactions, Rows, Frames atomic.Uint64
 	Published                  atomic.Uint64 // EndLSN of the last frame handed over
 	LastCommit                 atomic.Int64  // commit time of the newest transaction framed
+	Sent                       atomic.Int64  // when the last frame was handed over, this clock
 }
 
 // Outbound moves transactions from the log to the stream. Run is its only goroutine.
@@ -275,7 +276,7 @@ func (o *Outbound) merge(tx *wal.Transaction) {
 	}
 	var out *wal.Transaction
 	for i := range tx.Changes {
-		if !o.cfg.NeedsMerge(&tx.Changes[i]) {
+		if !o.cfg.NeedsMerge(tx, &tx.Changes[i]) {
 			continue
 		}
 		if out == nil {
@@ -319,6 +320,7 @@ func (o *Outbound) publish(ctx context.Context, kind wire.Kind, end wal.LSN) (wi
 		}
 		last = f.Header
 		o.Stats.Frames.Add(1)
+		o.Stats.Sent.Store(int64(f.Header.SentAt))
 	}
 	o.published = last.EndLSN
 	o.Stats.Published.Store(uint64(last.EndLSN))

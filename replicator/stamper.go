@@ -18,6 +18,8 @@ type Stamper struct {
 	clock  *Clock
 	rels   map[*wal.Relation]*stamping
 
+	find func(wal.RelationName, string) (tombstone.Grave, bool, error)
+
 	local map[string]uint32 // generations set by the open transaction, by relation and key
 	xid   wal.XID
 	at    wal.Micros
@@ -48,6 +50,9 @@ func NewStamper(policy func(wal.RelationName) TablePolicy, graves *tombstone.Ind
 	return &Stamper{policy: policy, graves: graves, clock: clock,
 		rels: map[*wal.Relation]*stamping{}, local: map[string]uint32{}}
 }
+
+// Find sets the look into the table for the time when the index holds no longer every grave.
+func (s *Stamper) Find(f func(wal.RelationName, string) (tombstone.Grave, bool, error)) { s.find = f }
 
 func (s *Stamper) of(rel *wal.Relation) *stamping {
 	if st := s.rels[rel]; st != nil {
@@ -135,7 +140,10 @@ func (s *Stamper) change(tx *wal.Transaction, ch *wal.Change) error {
 	gen := uint32(0)
 	if len(s.local) > 0 || s.graves.Any(st.name) {
 		key = appendKey(raw[:0], st, row)
-		gen = s.generation(st, key, tx.CommitLSN)
+		var err error
+		if gen, err = s.generation(st, key, tx.CommitLSN); err != nil {
+			return err
+		}
 	}
 	grave := conflict.Grave{Present: gen > 0}
 	if gen > 0 {
@@ -163,15 +171,22 @@ func (s *Stamper) change(tx *wal.Transaction, ch *wal.Change) error {
 
 // generation is that of the row that lives under the key just before the change, or that an
 // insert of the key would have.
-func (s *Stamper) generation(st *stamping, key []byte, at wal.LSN) uint32 {
+func (s *Stamper) generation(st *stamping, key []byte, at wal.LSN) (uint32, error) {
 	if g, ok := s.local[string(key)]; ok {
-		return g
+		return g, nil
 	}
-	g, ok := s.graves.Get(st.name, key[len(st.name.Schema)+len(st.name.Name)+2:])
+	text := key[len(st.name.Schema)+len(st.name.Name)+2:]
+	g, ok := s.graves.Get(st.name, text)
+	if !ok && s.graves.Full() && s.find != nil {
+		var err error
+		if g, ok, err = s.find(st.name, string(text)); err != nil {
+			return 0, err
+		}
+	}
 	if !ok {
-		return 0
+		return 0, nil
 	}
-	return g.Before(at)
+	return g.Before(at), nil
 }
 
 // bury notes that the generation of a key has ended.

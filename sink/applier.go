@@ -112,7 +112,9 @@ func NewApplier(cfg ApplierConfig) *Applier {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Applier{cfg: cfg, batch: newBatch(), imager: audit.NewImager(cfg.Redact)}
+	a := &Applier{cfg: cfg, batch: newBatch(), imager: audit.NewImager(cfg.Redact)}
+	a.batch.policy = func(n wal.RelationName) conflict.Policy { return cfg.Policy.table(n).Resolve }
+	return a
 }
 
 // OnAudit is told of every conflict that was committed; set it before Open.
@@ -140,7 +142,7 @@ func (a *Applier) Open(ctx context.Context) (checkpoint.Checkpoint, error) {
 			return checkpoint.Checkpoint{}, err
 		}
 	}
-	if err := a.parked.load(ctx, conn); err != nil {
+	if err := a.parked.load(ctx, conn, cp.Origin); err != nil {
 		return checkpoint.Checkpoint{}, err
 	}
 	a.cp = cp
@@ -205,6 +207,10 @@ func (a *Applier) Apply(ctx context.Context, units []Unit) error {
 			next.Transactions++
 		}
 		more = k.tx.More
+	}
+	resync := next.Incarnation > a.cp.Incarnation // only a new incarnation may lead backwards
+	if err := checkpoint.MustAdvance(a.cp, next, resync); err != nil && a.cp.Incarnation != 0 {
+		return err
 	}
 	if a.open || more {
 		return a.applyPart(ctx, txs, next, more)

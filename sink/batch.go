@@ -14,6 +14,7 @@ type batch struct {
 	latest map[wal.RelationName]*group
 	rows   int
 	bytes  int
+	policy func(wal.RelationName) conflict.Policy // the order of stamps; nil is the default
 }
 
 // group is the part of a batch that touches one table under one definition of it. A table
@@ -25,6 +26,7 @@ type group struct {
 	key    []int
 	index  map[string]int
 	runs   []run
+	policy conflict.Policy
 	exact  []exactChange // tables without a key: every change, in order
 	trunc  int           // truncates seen (never applied)
 	truncs []*wal.Transaction
@@ -40,6 +42,7 @@ type run struct {
 	full  bool      // deletes: image is the whole row
 	key   []wal.Value
 	tx    *wal.Transaction
+	loser *wal.Change // repairs: the change that lost at the sender, if it is told
 }
 
 type exactChange struct {
@@ -61,7 +64,7 @@ func (b *batch) reset() {
 func (b *batch) add(tx *wal.Transaction, kind conflict.EventKind) {
 	for i := range tx.Changes {
 		ch := &tx.Changes[i]
-		g := b.group(ch, kind)
+		g := b.group(ch, kind, false)
 		b.rows++
 		b.bytes += ch.New.Size() + ch.Old.Size()
 		switch {
@@ -70,23 +73,40 @@ func (b *batch) add(tx *wal.Transaction, kind conflict.EventKind) {
 			g.truncs = append(g.truncs, tx)
 		case g.key == nil:
 			g.exact = append(g.exact, exactChange{ch, tx})
-		default:
-			g.add(ch, tx)
+		case kind == conflict.Repair && isNotice(tx, i):
+			g.runs[len(g.runs)-1].loser = ch
+		case !g.add(ch, tx):
+			// The stamp does not rise over that of the change before it: the two are merged
+			// one after the other.
+			b.group(ch, kind, true).add(ch, tx)
 		}
 	}
 }
 
-// group finds or opens the group of a change.
-func (b *batch) group(ch *wal.Change, kind conflict.EventKind) *group {
+// isNotice reports whether a change of a repair tells which change lost against the one
+// before it: an insert behind another change of the same relation and transaction.
+func isNotice(tx *wal.Transaction, i int) bool {
+	return i > 0 && tx.Changes[i].Base.Known && tx.Changes[i].Base.Stamp == tx.Changes[i-1].Stamp &&
+		tx.Changes[i].Relation == tx.Changes[i-1].Relation && tx.Changes[i].Base.Digest == noticeMark
+}
+
+// noticeMark stands as base digest of a notice.
+var noticeMark = [16]byte{'l', 'o', 's', 'e', 'r'}
+
+// group finds or opens the group of a change; fresh opens one in any case.
+func (b *batch) group(ch *wal.Change, kind conflict.EventKind, fresh bool) *group {
 	name := ch.Relation.Ref()
 	bin := isBinary(ch.New) || isBinary(ch.Old)
-	if g := b.latest[name]; g != nil && g.rel == ch.Relation && g.binary == bin && g.kind == kind {
+	if g := b.latest[name]; !fresh && g != nil && g.rel == ch.Relation && g.binary == bin && g.kind == kind {
 		return g
 	}
 	g := &group{
 		rel: ch.Relation, binary: bin, kind: kind,
 		key:   ch.Relation.KeyColumns(),
 		index: map[string]int{},
+	}
+	if b.policy != nil {
+		g.policy = b.policy(name)
 	}
 	b.latest[name] = g
 	b.groups = append(b.groups, g)
@@ -105,7 +125,9 @@ func isBinary(t wal.Tuple) bool {
 	return false
 }
 
-func (g *group) add(ch *wal.Change, tx *wal.Transaction) {
+// add takes in one change. It reports false, and takes nothing, when the key has a run whose
+// stamp the change's does not exceed.
+func (g *group) add(ch *wal.Change, tx *wal.Transaction) bool {
 	image := ch.New
 	if ch.Op == wal.Delete {
 		image = ch.Old
@@ -124,9 +146,12 @@ func (g *group) add(ch *wal.Change, tx *wal.Transaction) {
 			op: ch.Op, born: ch.Op == wal.Insert, base: ch.Base, stamp: ch.Stamp,
 			image: image, full: ch.OldFull, key: key, tx: tx,
 		})
-		return
+		return true
 	}
 	r := &g.runs[i]
+	if g.policy.Compare(ch.Stamp, r.stamp) <= 0 {
+		return false
+	}
 	if ch.Op == wal.Update && r.op != wal.Delete {
 		image = fill(image, r.image)
 	}
@@ -139,6 +164,7 @@ func (g *group) add(ch *wal.Change, tx *wal.Transaction) {
 		r.op = wal.Update // a delete and insert of a row that was there amount to an update
 	}
 	r.image, r.full, r.stamp, r.tx = image, ch.OldFull, ch.Stamp, tx
+	return true
 }
 
 // appendRawKey appends the key columns of a tuple, each with its length; the result names a

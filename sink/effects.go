@@ -1,6 +1,8 @@
 package sink
 
 import (
+	"context"
+
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
@@ -16,6 +18,7 @@ type effects struct {
 	stamps   []stampRow
 	audit    []audit.Record
 	pushback []*wal.Transaction // handed on after the commit
+	unbury   []grave            // graves of rows that live in generation 0 again
 	unpark   []int64
 	rows     uint64
 }
@@ -41,38 +44,51 @@ func (fx *effects) add(o effects) {
 	fx.stamps = append(fx.stamps, o.stamps...)
 	fx.audit = append(fx.audit, o.audit...)
 	fx.pushback = append(fx.pushback, o.pushback...)
+	fx.unbury = append(fx.unbury, o.unbury...)
 	fx.unpark = append(fx.unpark, o.unpark...)
 	fx.rows += o.rows
 }
 
 // note turns one decision into its side effects.
-func (a *Applier) note(g *group, t *target, v *verdict, fx *effects) {
+func (a *Applier) note(ctx context.Context, g *group, t *target, v *verdict, fx *effects) error {
 	r, name := &g.runs[v.i], g.rel.Ref()
-	switch v.Verdict {
-	case conflict.Apply:
+	if v.Verdict == conflict.Apply {
 		fx.rows++
-		fallthrough
-	case conflict.Same:
+	}
+	if v.Verdict == conflict.Apply || v.Verdict == conflict.Same {
 		switch {
 		case r.op == wal.Delete:
 			fx.graves = append(fx.graves, grave{name, v.known.key, r.stamp, false, a.own(r)})
-		default:
-			if r.stamp.Generation > 0 {
-				fx.graves = append(fx.graves, grave{name, v.known.key, below(r.stamp.Generation), true, a.own(r)})
-			}
-			if t.stampless() {
-				fx.stamps = append(fx.stamps, stampRow{name, v.known.key, r.stamp, a.own(r)})
-			}
+		case r.stamp.Generation > 0:
+			fx.graves = append(fx.graves, grave{name, v.known.key, below(r.stamp.Generation), true, a.own(r)})
+		case v.known.grave != nil && v.Verdict == conflict.Apply:
+			fx.unbury = append(fx.unbury, grave{rel: name, key: v.known.key})
+		}
+		if r.op != wal.Delete && t.stampless() {
+			fx.stamps = append(fx.stamps, stampRow{name, v.known.key, r.stamp, a.own(r)})
 		}
 	}
 	if v.Type != "" {
-		fx.audit = append(fx.audit, a.record(g, t, v))
+		rec, err := a.record(ctx, g, t, v)
+		if err != nil {
+			return err
+		}
+		fx.audit = append(fx.audit, rec)
+	}
+	if r.loser != nil && r.tx.Origin == a.cfg.Region {
+		fx.audit = append(fx.audit, a.told(g, r, v.known.key))
+	}
+	if v.Verdict != conflict.Keep && a.cfg.Policy.table(name).Resolve.Skewed(r.stamp, r.tx.CommitTime) {
+		fx.audit = append(fx.audit, a.skewRecord(g, r, v.known.key, v.event.Side()))
 	}
 	if v.Pushback && a.cfg.Pushback != nil {
-		if tx := a.pushback(g, t, v); tx != nil {
-			fx.pushback = append(fx.pushback, tx)
+		tx, err := a.pushback(ctx, g, t, v)
+		if err != nil {
+			return err
 		}
+		fx.pushback = append(fx.pushback, tx)
 	}
+	return nil
 }
 
 // own is the position that a grave of this region's own change carries.
@@ -130,7 +146,14 @@ func (fx *effects) queue(a *Applier, lsn wal.LSN) *pgx.Batch {
 			gens, vers, ats = append(gens, int64(g.s.Generation)), append(vers, g.s.Version), append(ats, int64(g.s.UpdatedAt))
 			live, lsns = append(live, g.live), append(lsns, g.lsn.String())
 		}
-		b.Queue(tombstone.Upsert, rels, keys, gens, vers, ats, live, lsns, a.cfg.Origin)
+		b.Queue(tombstone.Set, rels, keys, gens, vers, ats, live, lsns, a.cfg.Origin)
+	}
+	if len(fx.unbury) > 0 {
+		rels, keys := make([]string, len(fx.unbury)), make([]string, len(fx.unbury))
+		for i, g := range fx.unbury {
+			rels[i], keys[i] = g.rel.String(), g.key
+		}
+		b.Queue(tombstone.Unset, rels, keys)
 	}
 	if len(fx.stamps) > 0 {
 		rels, keys, gens, vers, ats := columnsOf(len(fx.stamps))

@@ -50,10 +50,11 @@ func (a *Applier) plan(g *group, t *target) plan {
 	}
 	graves := a.cfg.Index.Any(g.rel.Ref())
 	parked := a.parked.any(g.rel.Ref())
-	order := a.cfg.Policy.table(g.rel.Ref()).Order
+	pol := a.cfg.Policy.table(g.rel.Ref()).Resolve
+	order := pol.Order
 	for i := range g.runs {
 		r := &g.runs[i]
-		if r.stamp.Generation > 0 || r.base.Stamp.Generation > 0 ||
+		if r.stamp.Generation > 0 || r.base.Stamp.Generation > 0 || r.base.HasDigest || pol.Skewed(r.stamp, r.tx.CommitTime) ||
 			((graves || parked) && a.mayMatter(g, r)) || g.kind == conflict.Repair {
 			p.slow = append(p.slow, i)
 			continue

@@ -59,8 +59,15 @@ func (a *Applier) typeOf(t *target, rel *wal.Relation, c int) string {
 }
 
 // record describes a decided conflict for the audit log.
-func (a *Applier) record(g *group, t *target, v *verdict) audit.Record {
+func (a *Applier) record(ctx context.Context, g *group, t *target, v *verdict) (audit.Record, error) {
 	r := &g.runs[v.i]
+	image, err := a.textImage(ctx, g, t, v.i)
+	if err != nil {
+		return audit.Record{}, err
+	}
+	if r.op != wal.Delete && v.event.Content == nil {
+		v.event.Content, _ = conflict.Content(g.rel, image)
+	}
 	remote := v.event.Side()
 	rec := a.plainRecord(g.rel, v.Type, v.Reason, r.tx, remote)
 	rec.Key = a.imager.Key(nil, g.rel, keyImage(g, r), g.key)
@@ -74,13 +81,56 @@ func (a *Applier) record(g *group, t *target, v *verdict) audit.Record {
 	}
 	rec.LocalRow = a.json(g.rel, v.known.row)
 	if r.op != wal.Delete || r.full {
-		rec.RemoteRow = a.json(g.rel, fill(r.image, v.known.row))
+		rec.RemoteRow = a.json(g.rel, fill(image, v.known.row))
 	}
 	local, from := a.cfg.Region, a.cfg.Origin
 	if a.cfg.Self {
 		local = a.cfg.Peer // what stands here against our own change came from there
 	}
 	rec.Winner, rec.Loser = v.Decision.Winner(local, from)
+	return rec, nil
+}
+
+// told describes a conflict that another region decided against a change of this one.
+func (a *Applier) told(g *group, r *run, key string) audit.Record {
+	winner := conflict.Side{Known: true, Alive: r.op != wal.Delete, Stamp: r.stamp}
+	if winner.Alive {
+		winner.Content, _ = conflict.Content(g.rel, r.image)
+	}
+	loser := conflict.Side{Known: true, Alive: r.loser.New != nil, Stamp: r.loser.Stamp}
+	if loser.Alive {
+		loser.Content, _ = conflict.Content(g.rel, r.loser.New)
+	}
+	typ := conflict.UpdateOriginDiffers
+	switch {
+	case !winner.Alive && loser.Alive:
+		typ = conflict.UpdateDeleted
+	case !loser.Alive && winner.Alive:
+		typ = conflict.DeleteOriginDiffers
+	case !loser.Alive:
+		typ = conflict.DeleteMissing
+	case r.loser.Op == wal.Insert:
+		typ = conflict.InsertExists
+	}
+	rec := a.plainRecord(g.rel, typ, "told", r.tx, winner)
+	rec.EventID = conflict.EventID(g.rel.Ref(), key, winner, loser)
+	rec.Key = a.imager.Key(nil, g.rel, keyImage(g, r), g.key)
+	rec.Verdict, rec.Winner, rec.Loser = conflict.Apply.String(), a.cfg.Origin, a.cfg.Region
+	rec.LocalStamp, rec.LocalRow = stampText(loser.Stamp), a.json(g.rel, r.loser.New)
+	if winner.Alive {
+		rec.RemoteRow = a.json(g.rel, r.image)
+	}
+	return rec
+}
+
+// skewRecord reports a stamp that lies further ahead than clocks may.
+func (a *Applier) skewRecord(g *group, r *run, key string, side conflict.Side) audit.Record {
+	rec := a.plainRecord(g.rel, conflict.ClockSkew, "ahead of max_clock_skew", r.tx, side)
+	// The contents do not matter: one report for one stamp of one key.
+	rec.EventID = conflict.EventID(g.rel.Ref(), key, conflict.Side{Known: true, Stamp: side.Stamp}, conflict.Side{})
+	rec.Key = a.imager.Key(nil, g.rel, keyImage(g, r), g.key)
+	rec.Verdict = conflict.Apply.String()
+	rec.Winner, rec.Loser = a.cfg.Origin, ""
 	return rec
 }
 
@@ -139,13 +189,32 @@ func stampText(s wal.Stamp) string {
 	return fmt.Sprintf("g%d v%s %s", s.Generation, version, s.UpdatedAt)
 }
 
-// pushback makes the local entry that beat the event into an event of its own, so that the
-// region that lost is told.
-func (a *Applier) pushback(g *group, t *target, v *verdict) *wal.Transaction {
-	ch := wal.Change{Op: wal.Update, Relation: g.rel, New: v.known.row, Stamp: v.side.Stamp}
-	if !v.side.Alive {
-		ch.Op, ch.New = wal.Delete, nil
-		ch.Old = keyImage(g, &g.runs[v.i])
+// pushback makes the entry that won into an event of its own, so that the region that holds
+// the other is told: the winner, and behind it the change that lost.
+func (a *Applier) pushback(ctx context.Context, g *group, t *target, v *verdict) (*wal.Transaction, error) {
+	r := &g.runs[v.i]
+	image, err := a.textImage(ctx, g, t, v.i)
+	if err != nil {
+		return nil, err
 	}
-	return &wal.Transaction{CommitTime: g.runs[v.i].tx.CommitTime, Changes: []wal.Change{ch}}
+	remote := wal.Change{Op: r.op, Relation: g.rel, Stamp: r.stamp}
+	if r.op == wal.Delete {
+		remote.Old = keyImage(g, r)
+	} else {
+		remote.New = fill(image, v.known.row)
+	}
+	local := wal.Change{Op: wal.Update, Relation: g.rel, New: v.known.row, Stamp: v.side.Stamp}
+	if !v.side.Alive {
+		local.Op, local.New, local.Old = wal.Delete, nil, keyImage(g, r)
+	}
+	winner, loser, to := local, remote, a.cfg.Origin
+	if v.Verdict == conflict.Apply {
+		// Self-merge: the own change won over what a peer had put here.
+		winner, loser, to = remote, local, a.cfg.Peer
+	}
+	if winner.Op == wal.Insert {
+		winner.Op = wal.Update
+	}
+	loser.Base = wal.Base{Known: true, Stamp: winner.Stamp, Digest: noticeMark, HasDigest: true}
+	return &wal.Transaction{Origin: to, CommitTime: r.tx.CommitTime, Changes: []wal.Change{winner, loser}}, nil
 }

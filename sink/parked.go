@@ -40,9 +40,9 @@ func (p *parkedSet) put(rel wal.RelationName, key string) {
 	}
 }
 
-func (p *parkedSet) load(ctx context.Context, q querier) error {
+func (p *parkedSet) load(ctx context.Context, q querier, origin string) error {
 	p.keys, p.total, p.stale = map[wal.RelationName]map[string]struct{}{}, 0, false
-	rows, err := q.Query(ctx, `select schema_name, table_name, key from pgwaltz.parked`)
+	rows, err := q.Query(ctx, `select schema_name, table_name, key, coalesce(origin = $1, false) from pgwaltz.parked`, origin)
 	if err != nil {
 		return fmt.Errorf("load parked changes: %w", err)
 	}
@@ -50,10 +50,14 @@ func (p *parkedSet) load(ctx context.Context, q querier) error {
 	for rows.Next() {
 		var n wal.RelationName
 		var key string
-		if err := rows.Scan(&n.Schema, &n.Name, &key); err != nil {
+		var own bool
+		if err := rows.Scan(&n.Schema, &n.Name, &key, &own); err != nil {
 			return fmt.Errorf("load parked changes: %w", err)
 		}
 		p.put(n, key)
+		if !own {
+			p.total-- // another origin's applier counts it
+		}
 	}
 	if err := rows.Err(); err != nil {
 		return fmt.Errorf("load parked changes: %w", err)
@@ -175,7 +179,7 @@ func (a *Applier) RetryParked(ctx context.Context) (int, error) {
 		return 0, nil
 	}
 	if a.parked.stale {
-		if err := a.parked.load(ctx, a.conn); err != nil {
+		if err := a.parked.load(ctx, a.conn, a.cfg.Origin); err != nil {
 			return 0, err
 		}
 	}
@@ -209,7 +213,7 @@ func (a *Applier) reload(ctx context.Context, n int, err error) error {
 	if err != nil || n == 0 {
 		return err
 	}
-	return a.parked.load(ctx, a.conn)
+	return a.parked.load(ctx, a.conn, a.cfg.Origin)
 }
 
 // retry applies one parked change under the checkpoint as it stands.

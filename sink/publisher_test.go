@@ -355,9 +355,8 @@ func TestPublisherStreamLost(t *testing.T) {
 			if err := js.DeleteStream(limit(t), cfg.Name); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := js.CreateStream(limit(t), cfg); err != nil {
-				t.Fatal(err)
-			}
+			// The server may still be removing the folder of the old one.
+			brokertest.Until(t, "a new stream", func() bool { _, err := js.CreateStream(limit(t), cfg); return err == nil })
 		},
 		"store deleted": func(t *testing.T, _ *broker.Broker, dir string) {
 			if err := os.RemoveAll(dir); err != nil {

@@ -72,7 +72,9 @@ func (a *Applier) resolveChunk(ctx context.Context, g *group, t *target, runs []
 		if err != nil {
 			return err
 		}
-		a.note(g, t, &v, fx)
+		if err := a.note(ctx, g, t, &v, fx); err != nil {
+			return err
+		}
 		if v.Verdict == conflict.Park {
 			if err := a.park(ctx, g, r, st.key, "P0002", "the row is not here and the change does not carry all of it"); err != nil {
 				return err
@@ -230,7 +232,7 @@ func (a *Applier) side(t *target, rel *wal.Relation, st *known) (conflict.Side, 
 		if st.grave == nil || st.grave.Live {
 			return conflict.Side{}, nil
 		}
-		return conflict.Side{Known: true, Stamp: st.grave.Stamp, DeletedAt: wal.MicrosOf(st.grave.Deleted)}, nil
+		return conflict.Side{Known: true, Stamp: st.grave.Stamp, DeletedAt: st.grave.Stamp.UpdatedAt}, nil
 	}
 	fallback := wal.MinMicros
 	if st.stamp != nil {

@@ -11,11 +11,17 @@ import (
 // NeedsSelfMerge reports whether an own, published change has something to record here: a
 // delete its tombstone, a change in a later generation its grave, a change of a table
 // without stamp columns its stamp. All others carry their stamp in the row itself.
-func NeedsSelfMerge(p Policy, ch *wal.Change) bool {
+//
+// A stamp far ahead of the clock is recorded too, so that this region's log says the same as
+// its peers'.
+func NeedsSelfMerge(p Policy, tx *wal.Transaction, ch *wal.Change) bool {
 	if ch.Op == wal.Truncate || ch.Relation.KeyColumns() == nil {
 		return false
 	}
 	if ch.Op == wal.Delete || ch.Stamp.Generation > 0 {
+		return true
+	}
+	if p.table(ch.Relation.Ref()).Resolve.Skewed(ch.Stamp, tx.CommitTime) {
 		return true
 	}
 	version, updatedAt := p.stampColumns(ch.Relation.Ref())
@@ -40,7 +46,10 @@ func (a *Applier) decideSelf(ctx context.Context, g *group, t *target, i int, st
 			return verdict{}, true, err
 		}
 		if later {
-			return same, true, nil
+			// The later change brings its own grave and stamp.
+			gone := same
+			gone.Verdict = conflict.Keep
+			return gone, true, nil
 		}
 	}
 	if r.op != wal.Delete && st.row == nil && st.grave != nil && r.stamp.Compare(st.grave.Stamp) <= 0 {

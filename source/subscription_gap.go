@@ -62,7 +62,7 @@ func (r *follower) seeking() bool { return r.gap != nil && r.gap.reread }
 func (r *follower) missing(seq uint64, raw *wire.RawFrame, ref checkpoint.FrameRef, reason string) error {
 	r.hold(seq, raw, ref)
 	if r.gap == nil {
-		from, to := lsnRange(r.cursor.EndLSN, ref.PrevEndLSN)
+		from, to := r.cursor.EndLSN, max(r.cursor.EndLSN, ref.PrevEndLSN)
 		r.gap = &gap{askAt: time.Now().Add(r.s.cfg.RewindDelay), err: GapError{
 			Origin: r.s.cfg.Origin, Incarnation: r.cursor.Incarnation, Frame: r.cursor.FrameNo,
 			From: from, To: to, Since: time.Now(), Reason: r.because(reason),

@@ -10,7 +10,6 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/internal/failpoint"
-	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
@@ -301,6 +300,3 @@ func (r *follower) trouble(err error) {
 		r.s.cfg.Log.Warn("the origin's stream does not answer", "origin", r.s.cfg.Origin, "error", err)
 	}
 }
-
-// lsnRange keeps From at or below To for the eye of the operator.
-func lsnRange(from, to wal.LSN) (wal.LSN, wal.LSN) { return from, max(from, to) }

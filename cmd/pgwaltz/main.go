@@ -26,7 +26,7 @@ func commands() []command {
 		{"check", "say what is missing before run, with remedies", runCheck},
 		{"status", "show both directions of a running sidecar", runStatus},
 		{"conflicts", "list the audit log of conflicts, or show one", runConflicts},
-		{"resync", "copy tables again from a peer, or reopen a stream after a gap", runResync},
+		{"resync", "copy tables to the peers again, or reopen a stream after a gap", runResync},
 		{"demo", "two regions on this machine, a cut link, and the proof that they agree", runDemo},
 		{"version", "print the version", runVersion},
 	}

@@ -89,7 +89,9 @@ func (x *Index) Get(rel wal.RelationName, key []byte) (Grave, bool) {
 	return g, ok
 }
 
-// Put notes a grave, replacing an older one of the same key.
+// Put notes a grave. An entry only rises: the publisher may have to stamp local changes that
+// are older than what was applied since, and of two graves of one generation the older
+// position tells from where on the generation counts.
 func (x *Index) Put(rel wal.RelationName, key []byte, g Grave) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -101,13 +103,13 @@ func (x *Index) Put(rel wal.RelationName, key []byte, g Grave) {
 			return
 		}
 		x.count[rel.String()]++
-	} else if old.Generation > g.Generation {
+	} else if old.Generation > g.Generation || (old.Generation == g.Generation && old.LSN <= g.LSN) {
 		return
 	}
 	x.keys[h] = g
 }
 
-// Remove forgets a grave.
+// Remove forgets a grave that was collected.
 func (x *Index) Remove(rel wal.RelationName, key []byte) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

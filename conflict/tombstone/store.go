@@ -18,20 +18,22 @@ type Querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// Upsert is the statement that writes graves, set-based: arrays of relation, key,
-// generation, version, time in microseconds, live flag and position, then one origin. A grave only ever rises: an older stamp changes nothing.
-const Upsert = `insert into pgwaltz.tombstone as t (relation, key, generation, version, updated_at, live, origin, lsn)
+// Set is the statement that writes graves, set-based: arrays of relation, key, generation,
+// version, time in microseconds, live flag and position, then one origin. What stands there
+// is replaced: the writer has locked it (Find) and decided. Only of two tombstones the higher
+// stays, because two appliers may bury a key that neither has found.
+const Set = `insert into pgwaltz.tombstone as t (relation, key, generation, version, updated_at, live, origin, lsn)
 select u.r, u.k, u.g, u.v, u.t, u.l, $8, u.p::pg_lsn
 from unnest($1::text[], $2::text[], $3::int8[], $4::int8[], $5::int8[], $6::bool[], $7::text[]) as u(r, k, g, v, t, l, p)
 on conflict (relation, key) do update
-set generation = excluded.generation,
-    (version, updated_at) = (select case when (t.generation, t.version, t.updated_at) < (excluded.generation, excluded.version, excluded.updated_at)
-      then excluded.version else t.version end,
-      case when (t.generation, t.version, t.updated_at) < (excluded.generation, excluded.version, excluded.updated_at)
-      then excluded.updated_at else t.updated_at end),
+set generation = excluded.generation, version = excluded.version, updated_at = excluded.updated_at,
     live = excluded.live, origin = excluded.origin, lsn = excluded.lsn, deleted_at = pg_catalog.now()
-where (t.generation, t.version, t.updated_at) < (excluded.generation, excluded.version, excluded.updated_at)
-   or (t.generation = excluded.generation and t.live <> excluded.live)`
+where t.live or excluded.live or (t.generation, t.version, t.updated_at) < (excluded.generation, excluded.version, excluded.updated_at)`
+
+// Unset is the statement that removes the graves of rows that live in their first
+// generation: arrays of relation and key.
+const Unset = `delete from pgwaltz.tombstone as t using unnest($1::text[], $2::text[]) as u(r, k)
+where t.relation = u.r and t.key = u.k`
 
 // Entry is one grave as the table holds it.
 type Entry struct {
@@ -76,10 +78,11 @@ func relationName(s string) wal.RelationName {
 	return wal.RelationName{Schema: schema, Name: name}
 }
 
-// Find reads the graves of the given keys of one relation.
+// Find reads the graves of the given keys of one relation and locks them until the end of the
+// transaction.
 func Find(ctx context.Context, q Querier, rel wal.RelationName, keys []string) (map[string]Entry, error) {
 	rows, err := q.Query(ctx, `select key, generation, version, updated_at, live, origin, lsn::text, deleted_at
-from pgwaltz.tombstone where relation = $1 and key = any($2::text[])`, rel.String(), keys)
+from pgwaltz.tombstone where relation = $1 and key = any($2::text[]) order by key for update`, rel.String(), keys)
 	if err != nil {
 		return nil, fmt.Errorf("find tombstones of %s: %w", rel, err)
 	}

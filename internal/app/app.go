@@ -207,7 +207,7 @@ func (s *Sidecar) connectApply(origin string) func(ctx context.Context) (*pgx.Co
 		if s.caps.replica {
 			sql += `, pg_catalog.set_config('session_replication_role', 'replica', false)`
 		}
-		if s.caps.origin {
+		if s.caps.origin && origin != s.cfg.Region {
 			sql += `, pg_catalog.pg_replication_origin_session_setup('` + config.OriginName(origin) + `')`
 		}
 		if _, err := conn.Exec(ctx, sql); err != nil {
@@ -218,9 +218,10 @@ func (s *Sidecar) connectApply(origin string) func(ctx context.Context) (*pgx.Co
 	}
 }
 
-// marker is what marks an apply transaction; nil when a replication origin does.
-func (s *Sidecar) marker() []byte {
-	if s.caps.origin {
+// marker is what marks an apply transaction; nil when a replication origin does. The
+// self-merge has no origin of its own and is always marked.
+func (s *Sidecar) marker(origin string) []byte {
+	if s.caps.origin && origin != s.cfg.Region {
 		return nil
 	}
 	return s.caps.token
@@ -263,7 +264,7 @@ func publicMessage(err error) string {
 	if errors.As(err, &pe) {
 		text := fmt.Sprintf("%s (SQLSTATE %s)", pe.Message, pe.Code)
 		switch pe.Code[:2] {
-		case "22", "23":
+		case "22", "23", "P0":
 			text = "SQLSTATE " + pe.Code
 			if pe.TableName != "" {
 				text += " in " + pe.SchemaName + "." + pe.TableName

@@ -30,15 +30,17 @@ type inboundState struct {
 	gap     *status.GapInfo
 	lastErr *status.LastError
 	cp      checkpoint.Checkpoint // committed, perhaps not yet durable
+	sent    wal.Micros            // when the origin sent the newest frame that is applied
 	applier *sink.Applier
 	sub     *source.Subscription
 	parked  atomic.Int64
 	skew    atomic.Int64 // microseconds that the origin's stamps were ahead, lately
 	lastAt  atomic.Int64 // unix microseconds of the last conflict
 
-	fresh   chan struct{} // one token: the checkpoint moved
-	acked   checkpoint.Checkpoint
-	durable bool
+	fresh     chan struct{} // one token: the checkpoint moved
+	acked     checkpoint.Checkpoint
+	ackedSent wal.Micros
+	durable   bool
 
 	transactions, rows, duplicates, quarantined atomic.Uint64
 }
@@ -54,7 +56,7 @@ func (in *inboundState) fail(err error) {
 func (s *Sidecar) receive(ctx context.Context, in *inboundState) error {
 	policy := sink.PolicyFunc(s.policy)
 	cfg := sink.ApplierConfig{
-		Region: s.cfg.Region, Origin: in.origin, Connect: s.connectApply(in.origin), Marker: s.marker(),
+		Region: s.cfg.Region, Origin: in.origin, Connect: s.connectApply(in.origin), Marker: s.marker(in.origin),
 		Policy: policy, Index: s.index, Redact: s.redactor, Log: s.log,
 	}
 	if s.cfg.Publishes() {
@@ -77,6 +79,7 @@ func (s *Sidecar) receive(ctx context.Context, in *inboundState) error {
 	pipe := replicator.NewInbound(replicator.InboundConfig{
 		Applier: a, Subscribe: sub.Run, BatchRows: s.cfg.Apply.BatchRows, Linger: s.cfg.Apply.Linger,
 		Committed: func(cp checkpoint.Checkpoint) { in.committed(cp, a) },
+		Applied:   in.applied,
 		Observe:   func(d source.Delivery) { s.observe(in, d) },
 		Stop:      s.stopping,
 		Log:       s.log,
@@ -86,11 +89,11 @@ func (s *Sidecar) receive(ctx context.Context, in *inboundState) error {
 
 // account keeps the counters of an applier that ends.
 func (in *inboundState) account(a *sink.Applier) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
 	in.transactions.Add(a.Stats.Transactions.Load())
 	in.rows.Add(a.Stats.Rows.Load())
-	in.mu.Lock()
 	in.applier = nil
-	in.mu.Unlock()
 }
 
 func (in *inboundState) committed(cp checkpoint.Checkpoint, a *sink.Applier) {
@@ -102,6 +105,13 @@ func (in *inboundState) committed(cp checkpoint.Checkpoint, a *sink.Applier) {
 	case in.fresh <- struct{}{}:
 	default:
 	}
+}
+
+// applied notes the newest packet that is applied.
+func (in *inboundState) applied(d source.Delivery) {
+	in.mu.Lock()
+	in.sent = d.Header.SentAt
+	in.mu.Unlock()
 }
 
 // observe looks at a packet before it is applied: its times feed the clock and the skew.
@@ -190,7 +200,7 @@ func (s *Sidecar) acknowledge(ctx context.Context, in *inboundState) error {
 // flushed waits until what is committed now is on disk.
 func (s *Sidecar) flushed(ctx context.Context, in *inboundState) error {
 	in.mu.Lock()
-	cp := in.cp
+	cp, sent := in.cp, in.sent
 	in.mu.Unlock()
 	at, err := s.insertLSN(ctx)
 	if err != nil {
@@ -212,21 +222,21 @@ func (s *Sidecar) flushed(ctx context.Context, in *inboundState) error {
 		}
 	}
 	in.mu.Lock()
-	in.acked, in.durable = cp, true
+	in.acked, in.ackedSent, in.durable = cp, sent, true
 	in.mu.Unlock()
 	return nil
 }
 
 func (s *Sidecar) sendAck(in *inboundState) {
 	in.mu.Lock()
-	cp := in.acked
+	cp, sent := in.acked, in.ackedSent
 	in.mu.Unlock()
 	if cp.Incarnation == 0 {
 		return
 	}
 	err := s.broker.PublishAck(in.origin, broker.Ack{
 		Epoch: cp.Epoch, Incarnation: cp.Incarnation, Frame: cp.FrameNo, StreamSeq: cp.StreamSeq,
-		EndLSN: cp.EndLSN, CommitTime: cp.CommitTime, At: wal.MicrosOf(time.Now()),
+		EndLSN: cp.EndLSN, CommitTime: sent, At: wal.MicrosOf(time.Now()),
 	})
 	if err != nil {
 		s.log.Debug("acknowledge", "origin", in.origin, "reason", err.Error())
@@ -284,14 +294,17 @@ func (s *Sidecar) subscriptionMetrics(origin string) *source.SubscriptionMetrics
 }
 
 // subscriptionStatus fills in what the subscription knows.
-func (s *Sidecar) subscriptionStatus(sub *source.Subscription, cp checkpoint.Checkpoint, st *status.Inbound) {
+func (s *Sidecar) subscriptionStatus(in *inboundState, sub *source.Subscription, cp checkpoint.Checkpoint, st *status.Inbound) {
 	r := sub.State()
 	st.OriginLSN, st.BacklogFrames, st.Duplicates = r.OriginLSN.String(), r.Backlog, st.Duplicates+r.Duplicates
 	if r.OriginLSN > cp.EndLSN {
 		st.LagBytes = int64(r.OriginLSN - cp.EndLSN)
-		if cp.CommitTime > 0 && r.SentAt > cp.CommitTime {
-			st.LagSeconds = float64(r.SentAt-cp.CommitTime) / 1e6
+		// Both are the origin's clock: how much older is what stands here than what was sent.
+		in.mu.Lock()
+		if in.sent > 0 && r.SentAt > in.sent {
+			st.LagSeconds = float64(r.SentAt-in.sent) / 1e6
 		}
+		in.mu.Unlock()
 	}
 	if g := r.Gap; g != nil {
 		st.State, st.Reason = status.CatchingUp, g.Error()

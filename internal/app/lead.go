@@ -314,13 +314,13 @@ func (s *Sidecar) findCapabilities(ctx context.Context, conn *pgx.Conn) error {
 
 // originsExist reports whether setup made the replication origins of all peers.
 func (s *Sidecar) originsExist(ctx context.Context, conn *pgx.Conn) bool {
-	names := []string{config.OriginName(s.cfg.Region)}
+	var names []string
 	for _, p := range s.cfg.PeerNames() {
 		names = append(names, config.OriginName(p))
 	}
 	var n int
 	err := conn.QueryRow(ctx, `select count(*) from pg_catalog.pg_replication_origin where roname = any($1)`, names).Scan(&n)
-	return err == nil && n == len(names)
+	return err == nil && n == len(names) && n > 0
 }
 
 func (s *Sidecar) brokerConfig() broker.Config {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/decoder"
 	"github.com/pgwaltz/pgwaltz/internal/broker"
 	"github.com/pgwaltz/pgwaltz/internal/pg"
@@ -37,6 +38,7 @@ type outboundState struct {
 	row         *pg.Slot // as the catalog had it last
 	seenAt      time.Time
 	incarnation uint32
+	start       wal.LSN // where the slot was when the run began
 	frame       atomic.Uint64
 	durable     atomic.Uint64 // EndLSN of the last durable frame
 	confirmed   atomic.Uint64
@@ -114,6 +116,7 @@ func (s *Sidecar) publish(ctx context.Context) error {
 	}
 	slot := s.newSlot()
 	o.stamper = replicator.NewStamper(s.stampPolicy, s.index, s.clock)
+	o.stamper.Find(s.findGrave)
 	policy := sink.PolicyFunc(s.policy)
 	pipe = replicator.NewOutbound(replicator.OutboundConfig{
 		Encoder: wire.EncoderConfig{
@@ -123,13 +126,18 @@ func (s *Sidecar) publish(ctx context.Context) error {
 		Tail: begin.at, TailSent: begin.sent, Resync: begin.resync,
 		Stamper: o.stamper, FrameBytes: int(s.cfg.Publish.FrameBytes),
 		Linger: s.cfg.Publish.Linger, Heartbeat: s.cfg.Publish.Heartbeat,
-		NeedsMerge: func(ch *wal.Change) bool { return sink.NeedsSelfMerge(policy, ch) },
+		NeedsMerge: func(tx *wal.Transaction, ch *wal.Change) bool { return sink.NeedsSelfMerge(policy, tx, ch) },
 		Merge:      s.own.note,
 		Decoded:    s.own.decodedTo,
 		Extra:      o.extra, Log: s.log,
 	}, stream{pub}, &o.stats)
 	o.durable.Store(uint64(begin.at.EndLSN))
+	if err := checkpoint.MustStart(max(begin.slot, begin.confirmed), begin.confirmed); err != nil {
+		return &fatalError{err}
+	}
 	o.mu.Lock()
+	o.start = begin.slot
+	o.confirmed.Store(uint64(begin.slot))
 	o.slot, o.publisher, o.pipe, o.incarnation = slot, pub, pipe, begin.at.Incarnation
 	o.state, o.reason, o.gap, o.newLife = status.Replicating, "", nil, false
 	o.mu.Unlock()
@@ -223,12 +231,28 @@ where n.nspname = $1 and t.relname = $2`, schema, name).Scan(&key)
 	return pos
 }
 
+// findGrave looks one grave up in the table, when the index is full.
+func (s *Sidecar) findGrave(rel wal.RelationName, key string) (g tombstone.Grave, ok bool, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	err = s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		found, err := tombstone.Find(ctx, c, rel, []string{key})
+		if e, has := found[key]; has {
+			g, ok = tombstone.Grave{Generation: e.Stamp.Generation, LSN: e.LSN}, true
+		}
+		return err
+	})
+	return g, ok, err
+}
+
 // beginning is where a run of the outbound pipe starts.
 type beginning struct {
 	at     wire.Position // of the stream
 	slot   wal.LSN       // of the log
 	sent   wal.Micros
 	resync bool
+	// confirmed is where the slot stands; nothing before it will ever come.
+	confirmed wal.LSN
 }
 
 // whereToBegin compares the stream's end with the slot's start. nil means that there is a gap
@@ -278,7 +302,7 @@ func (s *Sidecar) begin(ctx context.Context, c *pgx.Conn, tail sink.Tail, slot *
 		if err := saveStreamRow(ctx, c, s.cfg.Region, n, s.epoch); err != nil {
 			return nil, err
 		}
-		return &beginning{at: wire.Position{Incarnation: uint32(n), EndLSN: from}, slot: from, resync: resync}, nil
+		return &beginning{at: wire.Position{Incarnation: uint32(n), EndLSN: from}, slot: from, resync: resync, confirmed: from}, nil
 	}
 	switch {
 	case row.resync:
@@ -300,7 +324,7 @@ func (s *Sidecar) begin(ctx context.Context, c *pgx.Conn, tail sink.Tail, slot *
 		}
 		return nil, s.gap(ctx, c, tail.Header.EndLSN, from, "the slot starts behind what was published", "run `pgwaltz resync -config FILE`")
 	}
-	return &beginning{at: tail.Header.Position(), slot: from, sent: tail.Header.SentAt}, nil
+	return &beginning{at: tail.Header.Position(), slot: from, sent: tail.Header.SentAt, confirmed: from}, nil
 }
 
 // appliedEverywhere reports whether every peer has applied everything below at.
@@ -434,7 +458,12 @@ func (s *Sidecar) confirm() wal.LSN {
 	o.confirmed.Store(max(o.confirmed.Load(), uint64(lsn)))
 	o.atRisk.Store(risk)
 	o.mode.Store(string(mode))
-	return wal.LSN(o.confirmed.Load())
+	lsn = wal.LSN(o.confirmed.Load())
+	if err := checkpoint.MustConfirm(checkpoint.Published, lsn, checkpoint.Inputs{Published: max(wal.LSN(o.durable.Load()), o.start)}); err != nil {
+		s.log.Error("confirm slot", "error", err.Error())
+		return 0 // nothing moves until somebody has looked
+	}
+	return lsn
 }
 
 // rewind answers a peer that misses frames: publish again from the slot, if it still holds
@@ -468,6 +497,15 @@ func (s *Sidecar) grantRewind(ctx context.Context, req source.RewindRequest) (so
 	case cp.Epoch.SystemID != 0 && !cp.Epoch.SameLog(s.epoch):
 		return source.RewindReply{Available: slot.ConfirmedFlushLSN, Reason: "the server's log is another one now"}, nil
 	case cp.Epoch.SystemID != 0 && cp.EndLSN < slot.ConfirmedFlushLSN:
+		// Only a resync helps; it looks for this note.
+		err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+			_, err := c.Exec(ctx, `update pgwaltz.stream set gap_from = $2::text::pg_lsn, gap_to = $3::text::pg_lsn, gap_at = coalesce(gap_at, pg_catalog.now()) where region = $1`,
+				s.cfg.Region, cp.EndLSN.String(), slot.ConfirmedFlushLSN.String())
+			return err
+		})
+		if err != nil {
+			return source.RewindReply{}, err
+		}
 		return source.RewindReply{Available: slot.ConfirmedFlushLSN,
 			Reason: fmt.Sprintf("log before %s is gone; run `pgwaltz resync` at region %s", slot.ConfirmedFlushLSN, s.cfg.Region)}, nil
 	}
@@ -500,12 +538,11 @@ func (s *Sidecar) pushback(txs []*wal.Transaction) {
 	if ch == nil {
 		return
 	}
-	merged := &wal.Transaction{CommitTime: txs[0].CommitTime, CommitLSN: 1, EndLSN: 2}
-	for _, tx := range txs {
-		merged.Changes = append(merged.Changes, tx.Changes...)
+	for i, tx := range txs {
+		tx.CommitLSN, tx.EndLSN = wal.LSN(2*i+1), wal.LSN(2*i+2) // repairs have no place in the log
 	}
 	select {
-	case ch <- replicator.Extra{Kind: wire.Repair, Transactions: []*wal.Transaction{merged}}:
+	case ch <- replicator.Extra{Kind: wire.Repair, Transactions: txs}:
 	default:
 		// The pipe is busy or away. What was lost is told by the ordinary change as well;
 		// pushback only hastens it.

@@ -41,6 +41,11 @@ func Resync(ctx context.Context, cfg *config.Config, tables []string, recreateSl
 			return 0, fmt.Errorf("create slot %q: %w", cfg.Postgres.Slot, err)
 		}
 	}
+	// The operator says that this server is the region's: another one may have been it before.
+	if _, err := conn.Exec(ctx, `update pgwaltz.stream set system_id = null, gap_at = coalesce(gap_at, pg_catalog.now())
+where region = $1 and system_id <> (select system_identifier::text from pg_catalog.pg_control_system())`, cfg.Region); err != nil {
+		return 0, fmt.Errorf("request resync: %w", err)
+	}
 	tx, err := conn.Begin(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("request resync: %w", err)

@@ -30,9 +30,9 @@ func (s *Sidecar) merge(ctx context.Context) error {
 	in := &inboundState{origin: s.cfg.Region, fresh: make(chan struct{}, 1)}
 	a := sink.NewApplier(sink.ApplierConfig{
 		Region: s.cfg.Region, Origin: s.cfg.Region, Self: true, Peer: peer,
-		Connect: s.connectApply(s.cfg.Region), Marker: s.marker(),
+		Connect: s.connectApply(s.cfg.Region), Marker: s.marker(s.cfg.Region),
 		Policy: policy, Index: s.index, Redact: s.redactor, Log: s.log,
-		Superseded: s.superseded,
+		Superseded: s.superseded, Pushback: s.pushback,
 	})
 	a.OnAudit(func(rs []audit.Record) { s.noteConflicts(in, rs) })
 	sub, err := s.newSubscription(in)
@@ -83,7 +83,7 @@ func (m *merger) filter(ctx context.Context, d source.Delivery, deliver func(con
 			c := *tx
 			c.Changes = nil
 			for i := range tx.Changes {
-				if sink.NeedsSelfMerge(m.policy, &tx.Changes[i]) {
+				if sink.NeedsSelfMerge(m.policy, tx, &tx.Changes[i]) {
 					c.Changes = append(c.Changes, tx.Changes[i])
 				}
 			}

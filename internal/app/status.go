@@ -97,7 +97,7 @@ func (s *Sidecar) outboundStatus(working bool) status.Outbound {
 			out.LastError = &status.LastError{At: p.Since, Message: p.Err.Error()}
 		}
 	}
-	if t := o.stats.LastCommit.Load(); out.BacklogBytes > 0 && t != 0 {
+	if t := o.stats.Sent.Load(); out.BacklogBytes > 0 && t != 0 {
 		out.BacklogSeconds = time.Since(time.UnixMicro(t)).Seconds()
 	}
 	for _, p := range s.cfg.PeerNames() {
@@ -112,11 +112,9 @@ func (s *Sidecar) outboundStatus(working bool) status.Outbound {
 				peer.AppliedLSN = a.EndLSN.String()
 				if d := wal.LSN(o.durable.Load()); d > a.EndLSN {
 					peer.LagBytes = int64(d - a.EndLSN)
-					if t := o.stats.LastCommit.Load(); t != 0 && a.CommitTime < wal.Micros(t) {
-						peer.LagSeconds = max(0, float64(t-int64(a.CommitTime))/1e6)
-						if a.CommitTime == 0 {
-							peer.LagSeconds = time.Since(a.received).Seconds()
-						}
+					// Both are this clock: when the newest frame was sent, and the newest applied one.
+					if t := o.stats.Sent.Load(); a.CommitTime > 0 && t > int64(a.CommitTime) {
+						peer.LagSeconds = float64(t-int64(a.CommitTime)) / 1e6
 					}
 				}
 			}
@@ -134,7 +132,7 @@ func (s *Sidecar) outboundStatus(working bool) status.Outbound {
 	if out.State == status.Replicating && out.BacklogBytes > catchingUpBytes {
 		out.State = status.CatchingUp
 	}
-	if !working && out.State == "" || out.State == "" {
+	if out.State == "" || !working {
 		out.State = status.Down
 	}
 	return out
@@ -158,7 +156,7 @@ func (s *Sidecar) inboundStatus(in *inboundState, working bool) status.Inbound {
 		st.LastConflictAt = &at
 	}
 	if sub != nil && a != nil {
-		s.subscriptionStatus(sub, cp, &st)
+		s.subscriptionStatus(in, sub, cp, &st)
 	}
 	if st.State == status.Replicating {
 		switch {
@@ -170,7 +168,7 @@ func (s *Sidecar) inboundStatus(in *inboundState, working bool) status.Inbound {
 			st.State = status.CatchingUp
 		}
 	}
-	if st.State == "" {
+	if st.State == "" || !working {
 		st.State = status.Down
 	}
 	return st

@@ -49,9 +49,16 @@ func (s *Sidecar) lookAtSlot(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		row, err := loadStreamRow(ctx, c, s.cfg.Region)
+		if err != nil {
+			return err
+		}
 		s.out.mu.Lock()
+		defer s.out.mu.Unlock()
 		s.out.row, s.out.seenAt = slot, time.Now()
-		s.out.mu.Unlock()
+		if row.resync && s.out.pipe != nil && s.out.reopen != nil {
+			s.out.reopen(errAgain) // a peer cannot go on without a new incarnation
+		}
 		return nil
 	})
 }
@@ -126,15 +133,15 @@ func (s *Sidecar) mergedFrame(ctx context.Context, incarnation uint32) (uint64, 
 
 // collect removes what is old: tombstones that no peer can need, and audit rows.
 func (s *Sidecar) collect(ctx context.Context) error {
-	passed := s.passedByAll()
+	passed, age := s.passedByAll(), s.settledAge()
 	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
 		if passed > 0 && s.cfg.Tombstones.MinAge > 0 {
-			n, err := tombstone.Collect(ctx, c, s.index, s.cfg.Tombstones.MinAge, passed, 10000)
+			n, err := tombstone.Collect(ctx, c, s.index, age, passed, 10000)
 			if err != nil {
 				return err
 			}
 			if _, err := c.Exec(ctx, `delete from pgwaltz.row_stamp where ctid = any(array(select ctid from pgwaltz.row_stamp
-where touched_at < pg_catalog.now() - $1::interval and lsn <= $2::text::pg_lsn limit 10000))`, s.cfg.Tombstones.MinAge, passed.String()); err != nil {
+where touched_at < pg_catalog.now() - $1::interval and lsn <= $2::text::pg_lsn limit 10000))`, age, passed.String()); err != nil {
 				return fmt.Errorf("collect stamps: %w", err)
 			}
 			if n > 0 {
@@ -148,6 +155,22 @@ where touched_at < pg_catalog.now() - $1::interval and lsn <= $2::text::pg_lsn l
 		}
 		return nil
 	})
+}
+
+// settledAge is the age from which nothing can come any more that a tombstone would have to
+// refuse: the configured one, and more while a peer's changes are late here.
+func (s *Sidecar) settledAge() time.Duration {
+	age := s.cfg.Tombstones.MinAge
+	for _, in := range s.in {
+		in.mu.Lock()
+		sent := in.sent
+		in.mu.Unlock()
+		if sent == 0 {
+			return 100 * 365 * 24 * time.Hour // nothing is known of it yet
+		}
+		age = max(age, time.Since(sent.Time())+time.Minute)
+	}
+	return age
 }
 
 // passedByAll is the position of this region's log that every peer has applied; 0 when one

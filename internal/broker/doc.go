@@ -16,7 +16,7 @@
 // the link as subjects, and so are all calls that change a stream: a peer can read, not write.
 //
 // More than two regions meet in a tree of links, with one that listens in the middle; links
-// must not form a ring, which NATS refuses as a loop.
+// must not form a ring: NATS refuses that as a loop, drops links of it and tries again every 30 s.
 //
 // A Broker watches its own store: JetStream goes on acknowledging into a folder that was
 // deleted under it. When that is seen, the server is started again with an empty store, and

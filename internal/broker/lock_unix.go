@@ -10,9 +10,6 @@ import (
 	"syscall"
 )
 
-// ErrStoreInUse: another process has the store open. Two servers over one store destroy it.
-var ErrStoreInUse = errors.New("the store is in use by another process")
-
 // lockStore takes the folder for this process. The lock ends with the process, however it
 // ends. Close the file to give it back.
 func lockStore(dir string) (*os.File, error) {

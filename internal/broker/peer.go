@@ -98,9 +98,12 @@ func (b *Broker) ping(region string) {
 	if now == was && known {
 		return
 	}
-	if now {
+	switch {
+	case now:
 		b.log.Info("peer is in reach", "peer", region, "rtt", rtt)
-	} else {
+	case !known: // nobody was ever heard of: the link may just be coming up
+		b.log.Info("peer is not in reach yet", "peer", region)
+	default:
 		b.log.Warn("peer is out of reach", "peer", region, "error", err)
 	}
 	b.changed()

@@ -34,7 +34,7 @@ var directives = map[string]shape{
 	"session": takesLines, "load": takesLines, "poll": takesLines, "chaos": takesLines, "shuffle": takesLines, "storm": takesNone,
 	// assertions and control
 	"let": takesLines, "assert": takesLines, "status": takesNone, "metric": takesNone, "log": takesNone, "pglog": takesNone,
-	"http": takesNone, "pause": takesNone, "repeat": takesNone, "foreach": takesNone, "end": takesNone, "limit": takesNone,
+	"http": takesNone, "pause": takesNone, "repeat": takesNone, "foreach": takesNone, "end": takesNone, "limit": takesNone, "nostart": takesNone,
 }
 
 func known(name string) (shape, bool) {
@@ -84,7 +84,7 @@ func startAt(steps []Step) int {
 
 func mentionsStart(steps []Step) bool {
 	for _, s := range steps {
-		if s.Name == "start" && (s.Arg == "" || s.Arg == "nowait" || strings.HasPrefix(s.Arg, "sidecar")) || mentionsStart(s.Sub) {
+		if s.Name == "nostart" || s.Name == "start" && (s.Arg == "" || s.Arg == "nowait" || strings.HasPrefix(s.Arg, "sidecar")) || mentionsStart(s.Sub) {
 			return true
 		}
 	}

@@ -23,6 +23,7 @@ func TestMatchAudit(t *testing.T) {
 		"alias":              {[]string{"both: update_concurrent acct id=1 winner=b"}, one, ""},
 		"tie reason":         {[]string{"both: update_concurrent acct id=1 reason=tie_origin"}, one, ""},
 		"wrong winner":       {[]string{"A: update_concurrent acct id=1 winner=a"}, one, "no row for"},
+		"rule covers keys":   {[]string{"A: update_concurrent acct id=1 winner=b reason=tie_origin"}, append(one, row("update_origin_differs", "2", "b", "content")), ""},
 		"missing":            {[]string{"A: update_concurrent acct id=2"}, one, "no row for"},
 		"unexpected":         {[]string{"A: update_concurrent acct id=1"}, append(one, row("insert_exists", "7", "a", "")), "1 rows that no line expects"},
 		"twice":              {[]string{"A: update_concurrent acct id=1"}, append(one, one[0]), "no line expects"},

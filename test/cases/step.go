@@ -20,7 +20,7 @@ func (x *run) step(ctx context.Context, s Step) error {
 	}
 	s = x.expandStep(s)
 	switch s.Name {
-	case "topology", "limit":
+	case "topology", "limit", "nostart":
 		return nil // read before the case began
 	case "both", "A", "B", "C":
 		return x.section(ctx, s)

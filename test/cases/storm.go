@@ -117,13 +117,14 @@ func (x *run) stormExplained(ctx context.Context, table string) error {
 			return err
 		}
 		losers[r.Side] = map[string]bool{}
-		rows, err = c.Query(ctx, `select coalesce(key->>'id',''), coalesce(local_row->>'v',''), coalesce(remote_row->>'v','') from pgwaltz.conflict where table_name = $1`, table)
+		rows, err = c.Query(ctx, `select coalesce(key->>'id',''), coalesce(local_row->>'v',''), coalesce(remote_row->>'v',''), coalesce(winner,'') from pgwaltz.conflict where table_name = $1`, table)
 		if err != nil {
 			return err
 		}
-		var key, a, b string
-		if _, err := pgx.ForEachRow(rows, []any{&key, &a, &b}, func() error {
-			losers[r.Side][key+"/"+a], losers[r.Side][key+"/"+b] = true, true
+		var key, a, b, winner string
+		if _, err := pgx.ForEachRow(rows, []any{&key, &a, &b, &winner}, func() error {
+			// A lost delete has no image of its own: a row that the other side won speaks for it.
+			losers[r.Side][key+"/"+a], losers[r.Side][key+"/"+b], losers[r.Side][key+"/won "+winner] = true, true, true
 			return nil
 		}); err != nil {
 			return err
@@ -139,9 +140,12 @@ func (x *run) stormExplained(ctx context.Context, table string) error {
 		if !okA || !okB || tipA == tipB {
 			continue
 		}
-		lost := tipA
+		lost, winner := tipA, x.p.B.Name
 		if got == tipA {
-			lost = tipB
+			lost, winner = tipB, x.p.A.Name
+		}
+		if lost == "" {
+			lost = "won " + winner
 		}
 		for side, have := range losers {
 			if !have[strconv.Itoa(k)+"/"+lost] {

@@ -17,7 +17,7 @@ func NewRoom() (*Room, error) {
 	if len(base) > 40 {
 		base = "/tmp"
 	}
-	dir, err := os.MkdirTemp(base, "pgw-")
+	dir, err := os.MkdirTemp(base, "harness-")
 	if err != nil {
 		return nil, fmt.Errorf("make temporary folder: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -76,7 +77,60 @@ func (s *Stream) DeleteMessage(ctx context.Context, seq int64) error {
 		}
 		seq += int64(info.State.LastSeq)
 	}
+	err = st.DeleteMsg(ctx, uint64(seq))
+	if err == nil || !isDenied(err) {
+		return err
+	}
+	if err := s.restore(ctx, nil); err != nil {
+		return err
+	}
+	if st, err = s.js.Stream(ctx, s.Name); err != nil {
+		return fmt.Errorf("look up stream %s: %w", s.Name, err)
+	}
 	return st.DeleteMsg(ctx, uint64(seq))
+}
+
+func isDenied(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == 10057
+}
+
+// restore makes the stream anew with the same settings, first sequence and messages, but
+// open for deletion. change, when set, may rearrange the messages.
+func (s *Stream) restore(ctx context.Context, change func([]*jetstream.RawStreamMsg) ([]*jetstream.RawStreamMsg, error)) error {
+	info, err := s.Info(ctx)
+	if err != nil {
+		return err
+	}
+	msgs, err := s.Messages(ctx, 1)
+	if err != nil {
+		return err
+	}
+	if change != nil {
+		if msgs, err = change(msgs); err != nil {
+			return err
+		}
+	}
+	if err := s.Delete(ctx); err != nil {
+		return fmt.Errorf("delete stream %s: %w", s.Name, err)
+	}
+	conf := info.Config
+	conf.DenyDelete, conf.FirstSeq = false, info.State.FirstSeq
+	if _, err := s.js.CreateStream(ctx, conf); err != nil {
+		return fmt.Errorf("make stream %s anew: %w", s.Name, err)
+	}
+	for _, m := range msgs {
+		h := nats.Header{}
+		for k, v := range m.Header {
+			if !strings.HasPrefix(k, "Nats-Expected-") {
+				h[k] = v
+			}
+		}
+		if err := s.Publish(ctx, m.Data, h); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Configure changes the stream's settings, or creates the stream with them when there is
@@ -151,41 +205,23 @@ func (s *Stream) Replay(ctx context.Context, msgs []*jetstream.RawStreamMsg, cha
 	return nil
 }
 
-// Reorder stores the last messages again in another order and removes the originals. The
-// order counts from 1 within the last len(order) messages.
+// Reorder makes the stream anew with its last messages in another order. The order counts
+// from 1 within the last len(order) messages.
 func (s *Stream) Reorder(ctx context.Context, order []int) error {
-	st, err := s.js.Stream(ctx, s.Name)
-	if err != nil {
-		return fmt.Errorf("look up stream %s: %w", s.Name, err)
-	}
-	info, err := st.Info(ctx)
-	if err != nil {
-		return fmt.Errorf("look at stream %s: %w", s.Name, err)
-	}
-	n := uint64(len(order))
-	if info.State.Msgs < n {
-		return fmt.Errorf("reorder %s: it holds %d messages, %d wanted", s.Name, info.State.Msgs, n)
-	}
-	msgs, err := s.Messages(ctx, info.State.LastSeq-n+1)
-	if err != nil {
-		return err
-	}
-	if len(msgs) != len(order) {
-		return fmt.Errorf("reorder %s: the last %d messages have holes", s.Name, n)
-	}
-	shuffled := make([]*jetstream.RawStreamMsg, 0, len(order))
-	for _, i := range order {
-		if i < 1 || i > len(msgs) {
-			return fmt.Errorf("reorder %s: no message %d", s.Name, i)
+	return s.restore(ctx, func(msgs []*jetstream.RawStreamMsg) ([]*jetstream.RawStreamMsg, error) {
+		first := len(msgs) - len(order)
+		if first < 0 {
+			return nil, fmt.Errorf("reorder %s: it holds %d messages, %d wanted", s.Name, len(msgs), len(order))
 		}
-		shuffled = append(shuffled, msgs[i-1])
-	}
-	for _, m := range msgs {
-		if err := st.DeleteMsg(ctx, m.Sequence); err != nil {
-			return fmt.Errorf("delete message %d of %s: %w", m.Sequence, s.Name, err)
+		out := append([]*jetstream.RawStreamMsg(nil), msgs[:first]...)
+		for _, i := range order {
+			if i < 1 || i > len(order) {
+				return nil, fmt.Errorf("reorder %s: no message %d", s.Name, i)
+			}
+			out = append(out, msgs[first+i-1])
 		}
-	}
-	return s.Replay(ctx, shuffled, nil)
+		return out, nil
+	})
 }
 
 // DuplicateIDs counts messages whose id another message of the stream has too.

@@ -19,6 +19,8 @@ type templateStore struct {
 	mu   sync.Mutex
 	room *Room
 	dirs map[string]string
+	// count numbers the folders.
+	count int
 }
 
 func (s *templateStore) copyTo(bin Binaries, name, dst string) error {
@@ -26,9 +28,15 @@ func (s *templateStore) copyTo(bin Binaries, name, dst string) error {
 	defer s.mu.Unlock()
 	key := bin.Dir + "/" + name
 	src, ok := s.dirs[key]
+	if ok {
+		// Somebody may have tidied the temporary folder of a long run.
+		_, err := os.Stat(filepath.Join(src, "PG_VERSION"))
+		ok = err == nil
+	}
 	if !ok {
+		s.count++
 		var err error
-		if src, err = s.initdb(bin, len(s.dirs)); err != nil {
+		if src, err = s.initdb(bin, s.count); err != nil {
 			return err
 		}
 		s.dirs[key] = src

@@ -45,24 +45,33 @@ func (t tableConf) stampless() bool { return !t.Version && !t.Time }
 type Breakage uint8
 
 const (
-	Sound        Breakage = iota
-	NoSkip                // what the checkpoint covers is applied again
-	NoChain               // frames are taken by number alone
-	NoTombstones          // deletes leave no grave
-	ConfirmEarly          // the slot is told what is published, not what is applied
-	SplitCommit           // the checkpoint is saved before the rows, in a commit of its own
-	NoAudit               // losers leave no record
-	NoSelfMerge           // own deletes and lifted rows are not recorded
-	ArrivalWins           // a loser is applied all the same
-	AckEarly              // a commit is acknowledged before it is on disk
-	NoEchoFilter          // what an applier wrote is published again
-	OldGraves             // a row of generation 0 leaves the tombstone that it beat
+	Sound            Breakage = iota
+	NoSkip                    // what the checkpoint covers is applied again
+	NoChain                   // frames are taken by number alone
+	NoTombstones              // deletes leave no grave
+	ConfirmEarly              // the slot is told what is published, not what is applied
+	SplitCommit               // the checkpoint is saved before the rows, in a commit of its own
+	NoAudit                   // losers leave no record
+	NoSelfMerge               // own deletes and lifted rows are not recorded
+	ArrivalWins               // a loser is applied all the same
+	AckEarly                  // a commit is acknowledged before it is on disk
+	NoEchoFilter              // what an applier wrote is published again
+	LossyPushback             // pushback is kept in memory only
+	Restamp                   // a change that is published again is stamped again
+	StaleTail                 // an incarnation goes on although a later one was lost
+	RunsFall                  // a run of changes takes its last one even if that is lower
+	HoldsByStamp              // the self-merge takes a row of equal version and time for its own
+	MarkSuperseded            // the self-merge leaves the grave of a change that a later own one replaced
+	BatchCovers               // within a batch, what its own frames cover is applied again
+	SelfVersionFirst          // the self-merge compares stamps by version whatever the order of the table is
+	MergedInMemory            // the slot is told of self-merges that are not on disk
+	OldGraves                 // a row of generation 0 leaves the tombstone that it beat
 	breakages
 )
 
 func (b Breakage) String() string {
 	return [...]string{"sound", "no skip", "no chain", "no tombstones", "confirm early", "split commit", "no audit",
-		"no self-merge", "arrival wins", "ack early", "no echo filter", "old graves"}[b]
+		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "batch covers", "self version first", "merged in memory", "old graves"}[b]
 }
 
 // Draw makes the configuration of a seed.

@@ -55,6 +55,7 @@ type logTx struct {
 	cp, old checkpoint.Checkpoint
 	hasCP   bool
 	audits  int
+	back    []*answer
 }
 
 type undo struct {
@@ -82,15 +83,18 @@ type database struct {
 	xid         uint32
 	offset      int64 // of its clock, microseconds
 	confirmed   wal.LSN
-	saved       wal.LSN // confirmed, as it is on disk
-	local       uint64  // transactions of applications
-	lifetime    int     // counts crashes and restarts
+	saved       wal.LSN   // confirmed, as it is on disk
+	back        []*answer // pushback that not every peer has
+	backs       int
+	stamps      map[part][]wal.Change // as they were published first
+	local       uint64                // transactions of applications
+	lifetime    int                   // counts crashes and restarts
 }
 
 func newDatabase(w *World, r *region) *database {
 	d := &database{
 		w: w, r: r, keys: map[rowKey]entry{}, cps: map[string]checkpoint.Checkpoint{}, onDisk: map[string]checkpoint.Checkpoint{},
-		locks: map[rowKey]*dbtx{}, insert: wal.LSN(1000 + w.rng.IntN(5000)), xid: 700,
+		locks: map[rowKey]*dbtx{}, stamps: map[part][]wal.Change{}, insert: wal.LSN(1000 + w.rng.IntN(5000)), xid: 700,
 		epoch: wal.Epoch{SystemID: uint64(7000 + r.id), Timeline: 1, Slot: "pgwaltz_" + r.name},
 	}
 	d.confirmed, d.saved = d.insert, d.insert
@@ -165,6 +169,9 @@ func (d *database) crash() {
 			d.cps[tx.cp.Origin] = tx.old
 		}
 		d.audit = d.audit[:len(d.audit)-tx.audits]
+		for _, b := range tx.back {
+			d.drop(b)
+		}
 		d.insert = tx.commit - 1
 	}
 	d.w.note(d.r.id, "pg crash", uint64(len(d.log)-d.flushed), uint64(d.saved))

@@ -18,6 +18,7 @@ type dbtx struct {
 	cp      checkpoint.Checkpoint
 	hasCP   bool
 	audit   []int
+	back    []*answer
 	applied bool
 }
 
@@ -75,7 +76,7 @@ func (t *dbtx) over() bool { return !slices.Contains(t.d.open, t) }
 func (t *dbtx) commit(sync bool) *logTx {
 	d := t.d
 	d.xid++
-	l := &logTx{xid: d.xid, at: d.now(), applied: t.applied, changes: t.changes, cp: t.cp, hasCP: t.hasCP, audits: len(t.audit)}
+	l := &logTx{xid: d.xid, at: d.now(), applied: t.applied, changes: t.changes, cp: t.cp, hasCP: t.hasCP, audits: len(t.audit), back: t.back}
 	l.commit = d.insert + wal.LSN(1+8*len(t.changes)+d.w.rng.IntN(30))
 	l.end = l.commit + 48
 	d.insert = l.end
@@ -89,6 +90,7 @@ func (t *dbtx) commit(sync bool) *logTx {
 		d.cps[t.cp.Origin] = t.cp
 	}
 	d.audit = append(d.audit, t.audit...)
+	d.back = append(d.back, t.back...)
 	d.log = append(d.log, l)
 	t.close()
 	if sync {

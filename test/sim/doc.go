@@ -11,9 +11,9 @@
 // loop is told to do something else, Breakage has a switch, and a test demands that the
 // simulation notices.
 //
-// One seed is one run. Each run lives in a testing/synctest bubble: every message, timer and
-// process is a time.AfterFunc of fake time. No two timers share an instant, so exactly one
-// callback runs at a time, in an order that is a function of the seed; the trace hash proves
+// One seed is one run. Each run lives in a testing/synctest bubble: clocks are time.Now, and
+// every message, timer and step of a process is an event that its one goroutine sleeps for,
+// in fake time. So the order of everything is a function of the seed; the trace hash proves
 // it. A run has three phases: work under faults, faults off, quiet. Then the oracle looks:
 //
 //   - all regions hold the same rows with the same stamps

@@ -36,8 +36,26 @@ func (w *World) note(region int, what string, a, b uint64) {
 }
 
 // say adds words that only a reader needs.
-func (w *World) say(format string, args ...any) {
+func (w *World) say(region int, format string, args ...any) {
 	if w.trace.print != nil {
-		w.trace.print(fmt.Sprintf("%16s"+format, append([]any{""}, args...)...))
+		w.trace.print(fmt.Sprintf("%14c  "+format, append([]any{'a' + rune(region)}, args...)...))
 	}
+}
+
+func (s *Stats) add(o Stats) {
+	s.Transactions += o.Transactions
+	s.Conflicts += o.Conflicts
+	s.Frames += o.Frames
+	s.Fragments += o.Fragments
+	s.Parts += o.Parts
+	s.Crashes += o.Crashes
+	s.Faults += o.Faults
+	s.Rewinds += o.Rewinds
+	s.Gaps += o.Gaps
+	s.Duplicates += o.Duplicates
+	s.Quarantined += o.Quarantined
+	s.Parked += o.Parked
+	s.Pushbacks += o.Pushbacks
+	s.SelfMerges += o.SelfMerges
+	s.Barriers += o.Barriers
 }

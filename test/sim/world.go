@@ -4,26 +4,23 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
-	"sync"
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // World is one run: the regions and everything between them. It must live in a synctest
-// bubble. Its lock is held by the one callback that runs; it is there for the race detector,
-// nobody ever waits for it.
+// bubble, where time passes only while it sleeps, and belongs to one goroutine.
 type World struct {
 	cfg     Config
 	rng     *rand.Rand
-	mu      sync.Mutex
 	start   time.Time
-	busy    map[int64]struct{} // instants that have a timer
+	due     events
+	seq     uint64
 	regions []*region
 	links   map[[2]int]bool // cut, by the lower and the higher region
 	faulty  bool
 	over    bool
-	done    chan struct{}
 	failure string
 	led     ledger
 	trace   trace
@@ -48,11 +45,10 @@ type region struct {
 // and the counts. print, if not nil, gets every event as a line.
 func Run(cfg Config, print func(string)) (string, uint64, Stats) {
 	w := &World{
-		cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 1)), start: time.Now(), busy: map[int64]struct{}{},
-		links: map[[2]int]bool{}, done: make(chan struct{}), faulty: true, trace: newTrace(print),
+		cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 1)), start: time.Now(),
+		links: map[[2]int]bool{}, faulty: true, trace: newTrace(print),
 	}
 	w.led.init()
-	w.mu.Lock()
 	for i := range cfg.Regions {
 		r := &region{id: i, name: string(rune('a'+i)) + "a"}
 		r.db = newDatabase(w, r)
@@ -61,38 +57,28 @@ func Run(cfg Config, print func(string)) (string, uint64, Stats) {
 		w.regions = append(w.regions, r)
 	}
 	for _, r := range w.regions {
-		r := r
 		w.after(w.span(0, 5000), r.side.boot)
 	}
 	w.after(time.Millisecond, w.work)
-	w.mu.Unlock()
-	<-w.done
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.loop()
 	return w.failure, w.trace.sum(), w.Stats
 }
 
 type stop struct{}
 
-// after runs f at an instant of its own, at least d from now.
+// after runs f at least d from now.
 func (w *World) after(d time.Duration, f func()) {
-	now := time.Now()
-	at := now.Add(max(d, 1)).UnixNano()
-	for {
-		if _, taken := w.busy[at]; !taken {
-			break
-		}
-		at++
+	w.seq++
+	w.due.push(event{at: time.Since(w.start) + max(d, 1), seq: w.seq, f: f})
+}
+
+// loop lets time pass from event to event.
+func (w *World) loop() {
+	for !w.over && len(w.due) > 0 {
+		e := w.due.pop()
+		time.Sleep(e.at - time.Since(w.start))
+		w.guard(e.f)
 	}
-	w.busy[at] = struct{}{}
-	time.AfterFunc(time.Duration(at-now.UnixNano()), func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		delete(w.busy, at)
-		if !w.over {
-			w.guard(f)
-		}
-	})
 }
 
 // guard runs one callback; failures and kills end it in the middle.
@@ -114,7 +100,6 @@ func (w *World) guard(f func()) {
 
 func (w *World) end() {
 	w.over = true
-	close(w.done)
 }
 
 // fail ends the run.

@@ -1,0 +1,193 @@
+package arch
+
+import (
+	"slices"
+	"strings"
+)
+
+// rule finds what must not be in one file.
+type rule struct {
+	name string
+	why  string
+	find func(*file) []string
+}
+
+// pure are the rooms without I/O, clock and goroutines, and what they may import of ours.
+// Their subfolders (conflict/audit, checkpoint/pgstore, ...) are rooms of their own.
+var pure = map[string][]string{
+	"wal":        {},
+	"decoder":    {"wal"},
+	"conflict":   {"wal"},
+	"checkpoint": {"wal"},
+	"wire":       {"wal"},
+}
+
+// impure are the standard packages that reach outside of the process.
+var impure = []string{"os", "net", "syscall", "database/sql", "log", "log/slog", "io/fs", "io/ioutil", "plugin"}
+
+// outside are the modules that a pure room may use: parsers and compressors, no connections.
+var outside = []string{"github.com/jackc/pglogrepl", "github.com/klauspost/compress/s2"}
+
+// level orders the rooms: a room imports only what is below it. Equal levels do not import
+// each other. A folder without an entry has the level of the one that it is in.
+var level = map[string]int{
+	"wal":                        1,
+	"decoder":                    2,
+	"conflict":                   2,
+	"checkpoint":                 2,
+	"wire":                       2,
+	"internal/failpoint":         2,
+	"internal/status":            2,
+	"conflict/audit":             3,
+	"conflict/tombstone":         3,
+	"checkpoint/pgstore":         3,
+	"internal/config":            3,
+	"internal/pg":                3,
+	"internal/broker":            4,
+	"internal/broker/brokertest": 5,
+	"internal/preflight":         5,
+	"internal/fallback":          5,
+	"internal/admin":             5,
+	"source":                     5,
+	"sink":                       5,
+	"replicator":                 6,
+	"internal/app":               7,
+	"internal/demo":              8,
+	"internal/demo/pgcluster":    3,
+	"cmd/pgwaltz":                9,
+	"test":                       10,
+}
+
+func levelOf(room string) (int, bool) {
+	for r := room; r != ""; {
+		if l, ok := level[r]; ok {
+			return l, true
+		}
+		i := strings.LastIndexByte(r, '/')
+		if i < 0 {
+			break
+		}
+		r = r[:i]
+	}
+	return 0, false
+}
+
+// under reports whether path is pkg or in it.
+func under(path, pkg string) bool { return path == pkg || strings.HasPrefix(path, pkg+"/") }
+
+// ours returns the room of an import path of this module.
+func ours(path string) (string, bool) {
+	return strings.CutPrefix(path, module+"/")
+}
+
+var rules = []rule{
+	{"pure rooms do no I/O",
+		"they run in the simulation and under fuzzing, where every run must be repeatable",
+		func(f *file) (out []string) {
+			allowed, ok := pure[f.room]
+			if !ok {
+				return nil
+			}
+			for _, p := range f.imports {
+				room, own := ours(p)
+				switch {
+				case own && !slices.Contains(allowed, room):
+					out = append(out, f.name+" imports "+p)
+				case !own && strings.Contains(strings.SplitN(p, "/", 2)[0], ".") && !slices.Contains(outside, p):
+					out = append(out, f.name+" imports "+p)
+				case !own && slices.ContainsFunc(impure, func(s string) bool { return under(p, s) }):
+					out = append(out, f.name+" imports "+p)
+				}
+			}
+			return out
+		}},
+	{"pure rooms read no clock",
+		"time is an argument there, or a decision would depend on when it is made",
+		func(f *file) []string {
+			if _, ok := pure[f.room]; !ok {
+				return nil
+			}
+			return f.uses("time", "Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker")
+		}},
+	{"pure rooms start no goroutines",
+		"their values belong to one goroutine each, the caller's",
+		func(f *file) []string {
+			if _, ok := pure[f.room]; !ok {
+				return nil
+			}
+			return f.goroutines()
+		}},
+	{"pure rooms draw no random numbers",
+		"two regions must come to the same verdict",
+		func(f *file) (out []string) {
+			if _, ok := pure[f.room]; !ok {
+				return nil
+			}
+			for _, p := range f.imports {
+				if p == "math/rand" || p == "math/rand/v2" || p == "crypto/rand" {
+					out = append(out, f.name+" imports "+p)
+				}
+			}
+			return out
+		}},
+	{"imports point downwards",
+		"a room can be understood, tested and replaced with what is below it only",
+		func(f *file) (out []string) {
+			from, ok := levelOf(f.room)
+			if !ok {
+				return []string{f.name + " is in a room without a place in the order; give it one in test/arch/rules.go"}
+			}
+			for _, p := range f.imports {
+				room, own := ours(p)
+				if !own || room == f.room {
+					continue
+				}
+				to, ok := levelOf(room)
+				if !ok || to > from || to == from && from < level["test"] {
+					out = append(out, f.name+" imports "+room+", which is not below it")
+				}
+			}
+			return out
+		}},
+	{"only cmd ends the process",
+		"elsewhere it would skip the stop order: the slot, the stream and the commit in flight",
+		func(f *file) []string {
+			if under(f.room, "cmd") || under(f.room, "test") || f.room == "internal/failpoint" {
+				return nil // a failpoint is there to kill
+			}
+			return append(f.uses("os", "Exit"), f.uses("log", "Fatal", "Fatalf", "Fatalln")...)
+		}},
+	{"only cmd traps signals",
+		"two listeners would race for the second signal, which must end the process at once",
+		func(f *file) (out []string) {
+			if under(f.room, "cmd") || under(f.room, "test") {
+				return nil
+			}
+			return f.uses("os/signal", "Notify", "NotifyContext", "Ignore", "Reset")
+		}},
+	{"the product does not import tests",
+		"what only tests need must not be in the binary",
+		func(f *file) (out []string) {
+			if under(f.room, "test") || strings.HasSuffix(f.room, "test") {
+				return nil
+			}
+			for _, p := range f.imports {
+				if room, own := ours(p); p == "testing" || own && under(room, "test") {
+					out = append(out, f.name+" imports "+p)
+				}
+			}
+			return out
+		}},
+}
+
+// check holds all files against all rules.
+func check(files []file) map[string][]string {
+	out := map[string][]string{}
+	for _, r := range rules {
+		for i := range files {
+			out[r.name] = append(out[r.name], r.find(&files[i])...)
+		}
+		slices.Sort(out[r.name])
+	}
+	return out
+}

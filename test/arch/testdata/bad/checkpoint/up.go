@@ -1,0 +1,5 @@
+package checkpoint
+
+import "github.com/pgwaltz/pgwaltz/sink"
+
+var _ sink.Policy

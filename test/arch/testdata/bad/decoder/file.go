@@ -1,0 +1,5 @@
+package decoder
+
+import "os"
+
+func Read() ([]byte, error) { return os.ReadFile("x") }

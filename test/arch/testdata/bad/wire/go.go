@@ -1,0 +1,3 @@
+package wire
+
+func Background(f func()) { go f() }

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/test/harness"
+)
+
+// history runs a pgbench script n times in each client, without waiting for the disk: how
+// fast a history is written is no part of any figure.
+func (r *Rig) history(ctx context.Context, database, script string, n int) error {
+	_, err := r.pgbench(ctx, database, script, 10*time.Minute, []string{"PGOPTIONS=-c synchronous_commit=off"}, "-t", strconv.Itoa(n))
+	return err
+}
+
+var tpsLine = regexp.MustCompile(`(?m)^tps = ([0-9.]+) \(without initial connection time\)`)
+
+// pgbench runs a script against the source and returns its transactions per second.
+func (r *Rig) pgbench(ctx context.Context, database, script string, limit time.Duration, env []string, args ...string) (float64, error) {
+	file := filepath.Join(r.Room.Dir, "load.sql")
+	if err := os.WriteFile(file, []byte(script), 0o644); err != nil {
+		return 0, fmt.Errorf("write pgbench script: %w", err)
+	}
+	log := filepath.Join(r.Room.Dir, "pgbench.log")
+	if err := os.RemoveAll(log); err != nil {
+		return 0, fmt.Errorf("remove pgbench log: %w", err)
+	}
+	p, err := harness.StartProcess(harness.Spec{
+		Name: "pgbench", Path: r.bin.Path("pgbench"), Log: log, Env: env,
+		Args: append([]string{
+			"-h", filepath.Dir(r.Source.DataDir), "-p", strconv.Itoa(r.Source.Port), "-U", "postgres",
+			"-n", "-M", "prepared", "-c", strconv.Itoa(clients), "-j", "2", "-f", file,
+		}, append(args, database)...),
+	})
+	if err != nil {
+		return 0, err
+	}
+	code, err := p.Wait(ctx, limit)
+	if err != nil {
+		p.Kill()
+		return 0, err
+	}
+	out, err := os.ReadFile(log)
+	if err != nil {
+		return 0, fmt.Errorf("read pgbench log: %w", err)
+	}
+	m := tpsLine.FindSubmatch(out)
+	if code != 0 || m == nil {
+		return 0, fmt.Errorf("run pgbench: exit code %d: %s", code, harness.TailFile(log, 5))
+	}
+	return strconv.ParseFloat(string(m[1]), 64)
+}
+
+// writeCopy is W3: one COPY in one transaction.
+func writeCopy(ctx context.Context, r *Rig, db string, o Options) (int, error) {
+	n := o.count(500_000)
+	conn, err := r.connect(ctx, r.Source, db)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	rd, wr := io.Pipe()
+	go func() { wr.CloseWithError(copyRows(wr, n)) }() // ends with the last row, or when the reader closes
+	defer rd.Close()
+	tag, err := conn.PgConn().CopyFrom(ctx, rd, `copy users (username, email, password) from stdin`)
+	if err != nil {
+		return 0, fmt.Errorf("copy rows: %w", err)
+	}
+	if tag.RowsAffected() != int64(n) {
+		return 0, errors.New("copy rows: not all arrived")
+	}
+	return n, nil
+}
+
+func copyRows(w io.Writer, n int) error {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "copy%d\tcopy%d@example.com\t$2a$10$%053d\n", i, i, i*7919)
+		if b.Len() > 64<<10 || i == n-1 {
+			if _, err := io.WriteString(w, b.String()); err != nil {
+				return err
+			}
+			b.Reset()
+		}
+	}
+	return nil
+}

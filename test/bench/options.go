@@ -1,0 +1,122 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Options are the choices of one run.
+type Options struct {
+	Scale         float64 // share of the full number of rows and seconds
+	Repetitions   int
+	Workloads     []string // names; empty is all
+	Contenders    []string // names in the order of the first repetition
+	SharedBuffers string
+	Timeout       time.Duration // of one drain
+	Out           string        // JSON file
+	Markdown      string        // file
+	Render        string        // JSON file to print as markdown instead of measuring
+	Keep          bool          // leave the folder with data and logs
+	Install       bool          // install pglogical when it is missing and this is root
+	Set           map[string]string
+}
+
+// contenderNames are all of them; "none" is the source without any replicator, in W1 only.
+var contenderNames = []string{"native", "pglogical", "pgwaltz"}
+
+type settings map[string]string
+
+func (s settings) String() string { return "" }
+
+func (s settings) Set(text string) error {
+	key, value, ok := strings.Cut(text, "=")
+	if !ok {
+		return errors.New("write it like publish.linger=3ms")
+	}
+	s[key] = value
+	return nil
+}
+
+func parseOptions(args []string, stderr io.Writer) (Options, error) {
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	o := Options{Set: settings{}}
+	var only, contenders, binary string
+	var short bool
+	f.Float64Var(&o.Scale, "scale", 1, "`share` of the full number of rows and seconds")
+	f.IntVar(&o.Repetitions, "repetitions", 3, "repetitions, interleaved; ratios are medians of them")
+	f.StringVar(&only, "only", "", "comma-separated `workloads`: "+strings.Join(workloadNames(), ","))
+	f.StringVar(&contenders, "contenders", strings.Join(contenderNames, ","), "comma-separated `names`")
+	f.StringVar(&o.SharedBuffers, "shared-buffers", "1GB", "shared_buffers of both clusters")
+	f.DurationVar(&o.Timeout, "timeout", 3*time.Minute, "limit of one drain")
+	f.StringVar(&o.Out, "out", "", "JSON `file` to write")
+	f.StringVar(&o.Markdown, "markdown", "", "markdown `file` to write")
+	f.StringVar(&o.Render, "render", "", "print the JSON `file` of an earlier run as markdown, and measure nothing")
+	f.StringVar(&binary, "pgwaltz", "", "`binary` to measure (default: build cmd/pgwaltz)")
+	f.BoolVar(&o.Keep, "keep", false, "keep the folder with data and logs")
+	f.BoolVar(&o.Install, "install", true, "install pglogical with apt-get when it is missing (root only)")
+	f.BoolVar(&short, "short", false, "tiny and once: is everything equal? its times mean nothing")
+	f.Var(settings(o.Set), "set", "`key=value` of the configuration of both sidecars, repeatable")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	if f.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	if short {
+		o.shorten()
+	}
+	var err error
+	if o.Workloads, err = pick("workload", only, workloadNames()); err != nil {
+		return o, err
+	}
+	if o.Contenders, err = pick("contender", contenders, contenderNames); err != nil {
+		return o, err
+	}
+	if o.Scale <= 0 || o.Repetitions < 1 {
+		return o, errors.New("scale and repetitions must be above 0")
+	}
+	if binary != "" {
+		abs, err := filepath.Abs(binary)
+		if err != nil {
+			return o, fmt.Errorf("find %s: %w", binary, err)
+		}
+		// The harness takes the binary from there.
+		return o, os.Setenv("PGWALTZ_BIN", abs)
+	}
+	return o, nil
+}
+
+func (o *Options) shorten() {
+	o.Scale, o.Repetitions, o.SharedBuffers, o.Timeout, o.Install = 0.002, 1, "64MB", time.Minute, false
+}
+
+func pick(what, text string, known []string) ([]string, error) {
+	if text == "" {
+		return known, nil
+	}
+	var out []string
+	for _, n := range strings.Split(text, ",") {
+		n = strings.TrimSpace(n)
+		if !slices.Contains(known, n) {
+			return nil, fmt.Errorf("unknown %s %q: there are %s", what, n, strings.Join(known, ", "))
+		}
+		out = append(out, n)
+	}
+	return out, nil
+}
+
+// count scales a number of rows.
+func (o Options) count(full int) int { return max(int(float64(full)*o.Scale), 40) }
+
+// span scales a duration.
+func (o Options) span(full time.Duration) time.Duration {
+	return max(time.Duration(float64(full)*o.Scale), 2*time.Second).Round(time.Second)
+}

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/pgwaltz/pgwaltz/test/harness"
+)
+
+// sidecars is pgwaltz: one process that publishes, one that applies, each with its embedded
+// NATS server, linked over loopback. JetStream syncs every message, frames carry chain and
+// checksum, conflicts are detected, audited and checkpointed: the defaults.
+type sidecars struct {
+	site
+	room     *harness.Room
+	src, dst *harness.Sidecar
+	holder   *pgconn.PgConn
+	made     bool
+}
+
+const waltzSlot = "bench_pgwaltz"
+
+func (p *sidecars) Name() string { return "pgwaltz" }
+
+func (p *sidecars) Slot() string { return waltzSlot }
+
+func (p *sidecars) Prepare(ctx context.Context) (err error) {
+	// Below the rig's room, so that one folder holds everything of a run.
+	p.room = &harness.Room{Dir: filepath.Join(p.rig.Room.Dir, p.target)}
+	port, err := harness.FreePort()
+	if err != nil {
+		return err
+	}
+	listen := fmt.Sprintf("127.0.0.1:%d", port)
+	common := func(region, peer, dsn string) map[string]any {
+		return map[string]any{
+			"cluster": "bench", "region": region, "postgres.dsn": dsn, "replica_identity": "keep", "copy.mode": "off",
+			"peers": []any{map[string]any{"region": peer}}, "tables.include": []any{"public.users", "public.mark"},
+			"nats.store_dir": filepath.Join(p.room.Dir, region, "nats"), "log.level": "info",
+		}
+	}
+	a := common("src", "dst", dsn(p.rig.Source, p.source))
+	a["direction"], a["postgres.slot"], a["postgres.publication"], a["nats.listen"] = "publish", waltzSlot, publication, listen
+	b := common("dst", "src", dsn(p.rig.Target, p.target))
+	b["direction"], b["nats.dial"] = "apply", []any{"nats-leaf://" + listen}
+	if p.src, err = harness.NewSidecar(p.room, "src", "src", a); err != nil {
+		return err
+	}
+	if p.dst, err = harness.NewSidecar(p.room, "dst", "dst", b); err != nil {
+		return err
+	}
+	for _, s := range []*harness.Sidecar{p.src, p.dst} {
+		for k, v := range p.set {
+			if err := s.SetText(k, v); err != nil {
+				return err
+			}
+		}
+	}
+	if err := p.rig.exec(ctx, p.rig.Source, p.source, `select pg_create_logical_replication_slot('`+waltzSlot+`', 'pgoutput')`); err != nil {
+		return err
+	}
+	p.made = true
+	return errors.Join(p.src.Setup(ctx), p.dst.Setup(ctx))
+}
+
+// Arm starts both processes while the slot is kept busy: they link up and wait for it.
+func (p *sidecars) Arm(ctx context.Context) error {
+	if err := p.hold(ctx); err != nil {
+		return err
+	}
+	if err := errors.Join(p.src.Start(), p.dst.Start()); err != nil {
+		return err
+	}
+	return harness.Poll(ctx, 30*time.Second, 50*time.Millisecond, func(ctx context.Context) (bool, string, error) {
+		if err := p.Alive(); err != nil {
+			return false, "", err
+		}
+		a, err := p.src.Status(ctx)
+		if err != nil {
+			return false, err.Error(), nil
+		}
+		b, err := p.dst.Status(ctx)
+		if err != nil {
+			return false, err.Error(), nil
+		}
+		if a.Outbound == nil || len(a.Outbound.Peers) == 0 || !a.Outbound.Peers[0].Reachable {
+			return false, "the source's sidecar to see its peer", nil
+		}
+		return len(b.Inbound) > 0, "the target's sidecar to name its origin", nil
+	})
+}
+
+// hold takes the slot and does not read it: its walsender fills one socket buffer and waits.
+func (p *sidecars) hold(ctx context.Context) error {
+	conn, err := pgconn.Connect(ctx, dsn(p.rig.Source, p.source)+" replication=database application_name=bench_holder")
+	if err != nil {
+		return fmt.Errorf("connect to hold the slot: %w", err)
+	}
+	p.holder = conn
+	conn.Frontend().SendQuery(&pgproto3.Query{String: `START_REPLICATION SLOT ` + waltzSlot + ` LOGICAL 0/0 (proto_version '1', publication_names '` + publication + `')`})
+	if err := conn.Frontend().Flush(); err != nil {
+		return fmt.Errorf("hold the slot: %w", err)
+	}
+	for {
+		msg, err := conn.ReceiveMessage(ctx)
+		if err != nil {
+			return fmt.Errorf("hold the slot: %w", err)
+		}
+		switch m := msg.(type) {
+		case *pgproto3.CopyBothResponse:
+			return nil
+		case *pgproto3.ErrorResponse:
+			return fmt.Errorf("hold the slot: %w", pgconn.ErrorResponseToPgError(m))
+		}
+	}
+}
+
+func (p *sidecars) Holder() uint32 {
+	if p.holder == nil {
+		return 0
+	}
+	return p.holder.PID()
+}
+
+func (p *sidecars) Release(ctx context.Context) error {
+	// The socket goes first: a walsender that is full cannot even say that it was terminated.
+	_ = p.holder.Conn().Close()
+	return p.rig.exec(ctx, p.rig.Source, "postgres", fmt.Sprintf(`select pg_terminate_backend(%d)`, p.holder.PID()))
+}
+
+func (p *sidecars) Alive() error {
+	for _, s := range []*harness.Sidecar{p.src, p.dst} {
+		if proc := s.Process(); proc != nil && !proc.Running() {
+			return fmt.Errorf("sidecar %s ended with code %d: %s", s.Region, proc.ExitCode(), harness.TailFile(s.LogPath, 4))
+		}
+	}
+	return nil
+}
+
+func (p *sidecars) Sidecars() map[string]*harness.Process {
+	return map[string]*harness.Process{"publish": p.src.Process(), "apply": p.dst.Process()}
+}
+
+func (p *sidecars) Close(ctx context.Context) error {
+	var errs []error
+	for _, s := range []*harness.Sidecar{p.src, p.dst} {
+		if s != nil && s.Running() {
+			if _, err := s.Stop(ctx, 15*time.Second); err != nil {
+				errs = append(errs, err)
+				s.Kill()
+			}
+		}
+	}
+	if p.holder != nil {
+		_ = p.holder.Close(ctx) // the server has ended it
+	}
+	if p.made {
+		errs = append(errs, dropSlot(ctx, p.rig, waltzSlot))
+	}
+	if p.room != nil && !p.rig.keep {
+		errs = append(errs, p.room.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Kind is how a workload is measured.
+type Kind string
+
+// Drain writes the history first and lets each contender drain it; Live and Latency run
+// while the contender is at work.
+const (
+	Drain   Kind = "drain"
+	Live    Kind = "live"
+	Latency Kind = "latency"
+)
+
+// Workload is one row of the table.
+type Workload struct {
+	Name  string
+	What  string
+	Kind  Kind
+	Must  string // ratio to native that performance.md asks for, for the reader
+	Base  func(Options) Base
+	Write func(ctx context.Context, r *Rig, database string, o Options) (rows int, err error) // Drain only
+}
+
+// loadScript is one insert, update or (5 %) delete per transaction, and each changes one
+// row. Every client updates rows of its own, so that nobody waits for a row lock; deletes
+// take rows that nobody updates.
+func loadScript(base int) string {
+	keep := base * 3 / 4
+	return fmt.Sprintf(`\set r random(1, 100)
+\set i random(1, %d) * 4 + :client_id
+\if :r <= 50
+insert into users (username, email, password) select 'n' || u, 'n' || u || '@example.com', md5(u) from (select gen_random_uuid()::text u) x;
+\elif :r <= 95
+update users set level = level + 1, active = not active where uuid = md5((:i)::text)::uuid;
+\else
+delete from users where uuid = (select md5((%d + nextval('bench_gone'))::text)::uuid);
+\endif
+`, max(keep/4-1, 1), keep)
+}
+
+func loadBase(o Options) Base { return Base{Rows: o.count(200_000)} }
+
+// workloads in the order in which they run.
+func workloads() []Workload {
+	return []Workload{
+		{Name: "W1", What: "live OLTP, source transactions/s kept", Kind: Live, Must: "0.95", Base: loadBase},
+		{Name: "W2", What: "backlog, ten rows a transaction", Kind: Drain, Must: "1.1", Base: loadBase, Write: writeTens},
+		{Name: "W3", What: "backlog, one COPY", Kind: Drain, Must: "1.15", Base: func(Options) Base { return Base{Rows: 40} }, Write: writeCopy},
+		{Name: "W4", What: "backlog, one UPDATE", Kind: Drain, Must: "1.15", Base: func(o Options) Base { return Base{Rows: o.count(200_000)} }, Write: writeUpdate},
+		{Name: "W5u", What: "backlog, wide rows updated, TOAST unchanged", Kind: Drain, Must: "1.5", Base: wideBase, Write: writeWideUpdates},
+		{Name: "W5i", What: "backlog, 2 kB inserts", Kind: Drain, Must: "0.9", Base: func(Options) Base { return Base{Rows: 40, Wide: true} }, Write: writeWideInserts},
+		{Name: "W6", What: "backlog, one-row transactions", Kind: Drain, Must: "1.15", Base: loadBase, Write: writeOnes},
+		{Name: "W7", What: "latency at 500 transactions/s", Kind: Latency, Must: "1.1 x, p99 < 6 ms", Base: loadBase},
+	}
+}
+
+func wideBase(o Options) Base { return Base{Rows: o.count(20_000), Wide: true} }
+
+func workloadNames() []string {
+	var names []string
+	for _, w := range workloads() {
+		names = append(names, w.Name)
+	}
+	return names
+}
+
+const clients = 4
+
+// writeOnes is W6: what W1 does, written to the end first.
+func writeOnes(ctx context.Context, r *Rig, db string, o Options) (int, error) {
+	n := o.count(500_000) / clients
+	return n * clients, r.history(ctx, db, loadScript(loadBase(o).Rows), n)
+}
+
+// writeTens is W2: five rows inserted and five updated in one transaction.
+func writeTens(ctx context.Context, r *Rig, db string, o Options) (int, error) {
+	n := max(o.count(500_000)/10/clients, 1)
+	quarter := loadBase(o).Rows / clients
+	script := fmt.Sprintf(`\set i %d * :client_id + random(1, %d)
+begin;
+insert into users (username, email, password) select 'n' || u, 'n' || u || '@example.com', md5(u) from (select gen_random_uuid()::text u from generate_series(1, 5)) x;
+update users set level = level + 1 where uuid = any (array(select md5(i::text)::uuid from generate_series(:i, :i + 4) i));
+commit;
+`, quarter, max(quarter-5, 1))
+	return n * clients * 10, r.history(ctx, db, script, n)
+}
+
+// writeUpdate is W4: every base row in one statement.
+func writeUpdate(ctx context.Context, r *Rig, db string, o Options) (int, error) {
+	return o.count(200_000), r.exec(ctx, r.Source, db, `update users set level = level + 1`)
+}
+
+// writeWideUpdates is W5u: each base row gets a new profile; the long text stays.
+func writeWideUpdates(ctx context.Context, r *Rig, db string, o Options) (int, error) {
+	n := wideBase(o).Rows / clients
+	script := `update users set profile = ` + profile("i") + ` from (select nextval('bench_next') i) x where uuid = md5(x.i::text)::uuid;
+`
+	return n * clients, r.history(ctx, db, script, n)
+}
+
+// writeWideInserts is W5i.
+func writeWideInserts(ctx context.Context, r *Rig, db string, o Options) (int, error) {
+	n := o.count(20_000) / clients
+	script := `insert into users (username, email, password, profile) select 'n' || i, 'n' || i || '@example.com', md5(i::text), ` + profile("i") + ` from (select nextval('bench_next') i) x;
+`
+	return n * clients, r.history(ctx, db, script, n)
+}
+
+// Durations of the live workloads at full scale.
+const (
+	liveSpan    = 12 * time.Second
+	latencySpan = 8 * time.Second
+	latencyRate = 500 // transactions per second
+	probeRate   = 50  // of them probes
+)

@@ -1,0 +1,385 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// applier writes what an inbound pipe has into the database: rows, graves, stamps, audit and
+// checkpoint in one transaction, or nothing.
+type applier struct {
+	in      *inbound
+	cp      checkpoint.Checkpoint // of the last commit
+	busy    bool
+	tx      *dbtx
+	parts   bool // a transaction of many parts is open
+	count   uint64
+	barrier bool
+	waited  time.Time
+}
+
+type keyedTx struct {
+	tx   *wal.Transaction
+	kind conflict.EventKind
+}
+
+// outcome of one try.
+type outcome uint8
+
+const (
+	done      outcome = iota
+	locked            // somebody holds a row
+	needOwn           // own changes have to be merged first
+	needLater         // own changes have to be decoded first
+)
+
+func (a *applier) close() {
+	if a.tx != nil && !a.tx.over() {
+		a.tx.rollback()
+	}
+	a.tx, a.parts, a.busy = nil, false, false
+}
+
+func (a *applier) wake() {
+	if a.busy || len(a.in.queue) == 0 {
+		return
+	}
+	a.busy = true
+	a.in.after(a.in.s.w.span(100, 2500), func() {
+		batch := a.gather()
+		a.in.queue = append([]delivery(nil), a.in.queue[len(batch):]...)
+		a.in.wake()
+		a.apply(batch)
+	})
+}
+
+// gather takes what is there, up to a batch; parts go by themselves.
+func (a *applier) gather() []delivery {
+	q := a.in.queue
+	for n := range q {
+		if inParts(q[n]) {
+			return q[:max(n, 1)]
+		}
+	}
+	return q
+}
+
+func inParts(d delivery) bool {
+	for _, tx := range d.packet.Transactions {
+		if tx.More || tx.Part > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// apply tries a batch until it is in.
+func (a *applier) apply(batch []delivery) {
+	w, s := a.in.s.w, a.in.s
+	var txs []keyedTx
+	at := a.cp
+	for i := range batch {
+		d := &batch[i]
+		for _, tx := range d.packet.Transactions {
+			live := d.kind == conflict.Live || d.kind == conflict.Self
+			if live && w.cfg.Break != NoSkip && at.Covers(d.ref, tx.CommitLSN, tx.EndLSN) {
+				continue
+			}
+			txs = append(txs, keyedTx{tx, d.kind})
+		}
+		if w.cfg.Break != BatchCovers {
+			at = d.cp
+		}
+	}
+	next := batch[len(batch)-1].cp
+	next.Transactions = a.cp.Transactions
+	more := false
+	for _, k := range txs {
+		if k.kind == conflict.Live && !k.tx.More {
+			next.Transactions++
+		}
+		more = k.tx.More
+	}
+	if a.tx == nil {
+		a.tx = s.r.db.begin(true)
+	}
+	changes, audit, back := len(a.tx.changes), len(a.tx.audit), len(a.tx.back)
+	res := a.rows(txs)
+	switch res {
+	case done:
+	default:
+		if a.parts {
+			// A part cannot be tried again by itself.
+			if res == locked {
+				a.in.again()
+				return
+			}
+			a.tx.changes, a.tx.audit, a.tx.back = a.tx.changes[:changes], a.tx.audit[:audit], a.tx.back[:back]
+		} else {
+			a.tx.rollback()
+			a.tx = nil
+		}
+		a.retry(batch, res)
+		return
+	}
+	s.step("after rows")
+	a.waited, a.barrier = time.Time{}, false
+	if more {
+		a.parts, a.busy = true, false
+		a.wake()
+		return
+	}
+	a.parts = false
+	tx := a.tx
+	told := tx.back
+	if w.cfg.Break == LossyPushback {
+		tx.back = nil
+	}
+	w.must(checkpoint.MustAdvance(a.cp, next, false))
+	next.AppliedAt = w.now()
+	if w.cfg.Break == SplitCommit && len(txs) > 0 {
+		early := s.r.db.begin(true)
+		early.cp, early.hasCP = next, true
+		early.commit(true)
+		s.step("between the commits")
+		if w.chance(20) {
+			panic(killed{s})
+		}
+	}
+	tx.cp, tx.hasCP = next, true
+	a.in.after(w.span(20, 1500), func() { // the commit is on its way to the server
+		if tx.over() {
+			a.in.again()
+			return
+		}
+		s.step("before commit")
+		tx.commit(!w.cfg.Async)
+		a.tx = nil
+		w.note(s.r.id, "applied", uint64(a.in.origin)<<32|uint64(next.Incarnation), next.FrameNo)
+		a.cp = next
+		s.step("after commit")
+		if a.in.self {
+			s.own.mergedTo(next.EndLSN)
+		}
+		s.pushback(told)
+		a.in.durable()
+		a.busy = false
+		a.wake()
+	})
+}
+
+// retry waits for what was missing.
+func (a *applier) retry(batch []delivery, res outcome) {
+	s := a.in.s
+	w := s.w
+	if a.waited.IsZero() {
+		a.waited = time.Now()
+		w.Stats.Barriers++
+	}
+	limit := 10 * time.Second
+	if a.parts {
+		limit = 2 * time.Second
+	}
+	at := s.r.db.insert
+	var poll func()
+	poll = func() {
+		ok := res == locked
+		switch res {
+		case needOwn:
+			ok = s.own.passed(at) || time.Since(a.waited) > limit
+			a.barrier = ok
+		case needLater:
+			ok = s.own.decoded >= at || time.Since(a.waited) > 3*limit
+		}
+		if ok {
+			a.apply(batch)
+			return
+		}
+		a.in.after(w.span(3000, 12_000), poll)
+	}
+	a.in.after(w.span(1000, 5000), poll)
+}
+
+// rows merges the changes into the open transaction.
+func (a *applier) rows(txs []keyedTx) outcome {
+	s := a.in.s
+	runs := a.coalesce(txs)
+	for i := range runs { // locks first: what is decided must not change any more
+		if !a.tx.lock(runs[i].key) {
+			return locked
+		}
+	}
+	for i := range runs {
+		r := &runs[i]
+		if r.ev.Stamp.Version == wal.NullVersion && r.ev.Stamp.UpdatedAt != wal.MinMicros {
+			s.clock.Observe(r.ev.Stamp.UpdatedAt)
+		}
+		if res := a.row(r); res != done {
+			return res
+		}
+	}
+	return done
+}
+
+func (a *applier) row(r *run) outcome {
+	s := a.in.s
+	w, d := s.w, s.r.db
+	e := a.tx.get(r.key)
+	l := d.side(r.key, e)
+	t := d.tables[r.key.table]
+	if a.in.self {
+		same, wait := a.decideSelf(r, e, l)
+		if wait {
+			return needLater
+		}
+		if same {
+			if !r.skip {
+				a.mark(r, e, true)
+			}
+			return done
+		}
+	} else if !a.barrier && a.needsBarrier(t, r, e, l) {
+		return needOwn
+	}
+	dec := conflict.Resolve(t.pol, r.ev, l)
+	if w.trace.print != nil {
+		w.say(s.r.id, "%s %s t%d %s of w%d %s over known=%t alive=%t w%d %s: %s %s %s pushback=%t", r.kind, r.ev.Op, r.key.table, r.key.key, widOf(r.row),
+			conflict.StampText(r.ev.Stamp), l.Known, l.Alive, e.wid, conflict.StampText(l.Stamp), dec.Verdict, dec.Type, dec.Reason, dec.Pushback)
+	}
+	if w.cfg.Break == ArrivalWins && dec.Verdict == conflict.Keep {
+		dec.Verdict, dec.Pushback = conflict.Apply, false
+	}
+	if dec.Conflict() && w.cfg.Break != NoAudit {
+		w.Stats.Conflicts++
+		lost := e.wid
+		if dec.Verdict == conflict.Keep {
+			lost = widOf(r.row)
+		}
+		a.tx.audit = append(a.tx.audit, lost)
+	}
+	if dec.Pushback && !a.in.self {
+		a.tx.back = append(a.tx.back, a.answer(r, e, l))
+	}
+	switch dec.Verdict {
+	case conflict.Apply:
+		a.carryOut(r, e)
+	case conflict.Same:
+		a.mark(r, e, false)
+	case conflict.Park:
+		w.Stats.Parked++
+		w.fail("a change was parked although every image is complete")
+	}
+	return done
+}
+
+// needsBarrier: the local side may hold an own change of the key whose stamp is not known.
+func (a *applier) needsBarrier(t *table, r *run, e entry, l conflict.Side) bool {
+	if e.row == nil {
+		return e.grave == nil && !r.ev.Born && r.ev.Op != wal.Insert
+	}
+	return t.conf.stampless() && (!r.ev.Base.HasDigest || conflict.Digest(l.Content) != r.ev.Base.Digest)
+}
+
+// decideSelf: an own change that is in the table already, or that a later own one replaced.
+func (a *applier) decideSelf(r *run, e entry, l conflict.Side) (same, wait bool) {
+	s := a.in.s
+	t := s.r.db.tables[r.key.table]
+	if r.ev.Op == wal.Delete && e.row == nil {
+		return true, false
+	}
+	if r.ev.Op != wal.Delete && e.row != nil {
+		same := string(l.Content) == string(r.ev.Content)
+		if s.w.cfg.Break == HoldsByStamp && !t.conf.stampless() {
+			same = l.Stamp.Version == r.ev.Stamp.Version && l.Stamp.UpdatedAt == r.ev.Stamp.UpdatedAt
+		}
+		if same {
+			return true, false
+		}
+	}
+	if s.own.later(r.key, r.tx.CommitLSN) {
+		// The later one says what there is to say. The row may be of another region, and a
+		// grave under it would make it a row of a later generation than it is.
+		r.skip = s.w.cfg.Break != MarkSuperseded
+		return true, false
+	}
+	if s.own.decoded < s.r.db.insert && time.Since(a.waited) < 30*time.Second || a.waited.IsZero() && s.own.decoded < s.r.db.insert {
+		return false, true
+	}
+	pol := t.pol
+	if s.w.cfg.Break == SelfVersionFirst {
+		pol.Order = conflict.VersionFirst
+	}
+	if r.ev.Op != wal.Delete && e.row == nil && e.grave != nil && pol.Compare(r.ev.Stamp, e.grave.stamp) <= 0 {
+		return true, false
+	}
+	return false, false
+}
+
+// carryOut makes the event the entry of its key.
+func (a *applier) carryOut(r *run, e entry) {
+	t := a.in.s.r.db.tables[r.key.table]
+	c := &logChange{table: r.key.table}
+	switch {
+	case r.row == nil && e.row == nil:
+		c = nil
+	case r.row == nil:
+		c.op = wal.Delete
+		c.old, c.full = t.old(e.row)
+	case e.row == nil:
+		c.op, c.new = wal.Insert, r.row
+	default:
+		c.op, c.new = wal.Update, r.row
+		if t.conf.Full {
+			c.old, c.full = e.row, true
+		}
+	}
+	e.row, e.wid = r.row, widOf(r.row)
+	if conflict.GraveUnder(r.ev.Stamp, r.row != nil) == (conflict.Grave{}) && a.in.s.w.cfg.Break != OldGraves {
+		e.grave = nil // not from the index: own stamps of a key must never fall
+	}
+	a.tx.put(r.key, e, c)
+	a.mark(r, e, a.in.s.w.cfg.Break == OldGraves)
+}
+
+// mark writes what stands beside the row: its grave, its stamp. Where the entry of the key is
+// another one than the event, a grave may only rise.
+func (a *applier) mark(r *run, e entry, rise bool) {
+	s := a.in.s
+	d := s.r.db
+	t := d.tables[r.key.table]
+	alive := r.ev.Op != wal.Delete
+	if alive && t.conf.stampless() && (!e.stampd || e.stamp < r.ev.Stamp.UpdatedAt || e.row != nil && e.wid == widOf(r.row)) {
+		e.stamp, e.stampd = r.ev.Stamp.UpdatedAt, true
+		a.tx.put(r.key, e, nil)
+	}
+	g := conflict.GraveUnder(r.ev.Stamp, alive)
+	if !g.Present || s.w.cfg.Break == NoTombstones {
+		return
+	}
+	stamp := r.ev.Stamp
+	if alive {
+		stamp = wal.Stamp{Generation: g.Generation, Version: wal.NullVersion, UpdatedAt: wal.MinMicros}
+	}
+	if rise && e.grave != nil && (t.pol.Compare(stamp, e.grave.stamp) < 0 || stamp == e.grave.stamp && alive == e.grave.live) &&
+		!(stamp.Generation == e.grave.stamp.Generation && alive != e.grave.live) {
+		return // a grave only ever rises
+	}
+	if rise && e.grave != nil && alive && stamp.Generation == e.grave.stamp.Generation {
+		stamp = e.grave.stamp // what is known of the grave under a living row stays known
+	}
+	lsn := d.insert
+	if a.in.self {
+		lsn = r.tx.CommitLSN
+	}
+	e.grave = &grave{stamp: stamp, live: alive, deleted: r.ev.CommitTime, lsn: lsn}
+	a.tx.put(r.key, e, nil)
+	s.index.Put(t.rel.Ref(), []byte(r.key.key), graveAt(stamp.Generation, lsn))
+}
+
+func graveAt(generation uint32, at wal.LSN) tombstone.Grave {
+	return tombstone.Grave{Generation: generation, LSN: at}
+}

@@ -1,0 +1,297 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/wire"
+)
+
+// inbound is the pipe from one origin's stream into the local database; for the own stream it
+// is the self-merge.
+type inbound struct {
+	s      *sidecar
+	origin int
+	self   bool
+	life   int // counts starts
+
+	// The subscription.
+	cp     checkpoint.Checkpoint // behind the last frame taken
+	asm    *wire.Assembler
+	cache  *wire.RelationCache
+	pos    uint64 // the next message to ask for
+	under  int    // messages on their way
+	gapped bool
+	hard   bool // a frame is missing, not just a message damaged
+	reads  int  // how often a gap was read again
+	stream int  // life of the stream that pos belongs to
+	held   int  // bytes of the packets in queue
+
+	queue []delivery
+	app   applier
+	acked checkpoint.Checkpoint
+}
+
+// delivery is a whole packet.
+type delivery struct {
+	packet *wire.Packet
+	kind   conflict.EventKind
+	ref    checkpoint.FrameRef
+	before checkpoint.Checkpoint
+	cp     checkpoint.Checkpoint
+}
+
+// fetchWindow is how many messages are asked for at once.
+const fetchWindow = 6
+
+func newInbound(s *sidecar, origin int) *inbound {
+	return &inbound{s: s, origin: origin, self: origin == s.r.id}
+}
+
+func (in *inbound) from() *region { return in.s.w.regions[in.origin] }
+
+func (in *inbound) after(d time.Duration, f func()) {
+	n := in.life
+	in.s.after(d, func() {
+		if in.life == n {
+			f()
+		}
+	})
+}
+
+// end gives up what is not committed.
+func (in *inbound) end() {
+	in.life++
+	in.app.close()
+	in.queue = nil
+}
+
+// start opens the pipe at the checkpoint that is in the database.
+func (in *inbound) start() {
+	in.end()
+	cp := in.s.r.db.cps[in.from().name]
+	cp.Origin = in.from().name
+	in.cp, in.held, in.gapped, in.hard, in.reads = cp, 0, false, false, 0
+	in.app = applier{in: in, cp: cp}
+	in.asm, in.cache = wire.NewAssembler(1<<20, in.cache), &wire.RelationCache{}
+	in.acked = in.s.r.db.onDisk[in.from().name]
+	if in.self {
+		if in.s.w.cfg.Break != MergedInMemory {
+			in.s.own.merged = 0 // commits may have vanished with the server
+		}
+		in.s.own.mergedTo(cp.EndLSN)
+	}
+	in.seek()
+}
+
+// again starts over after an error.
+func (in *inbound) again() {
+	in.end()
+	in.after(in.s.w.span(1000, 30_000), in.start)
+}
+
+// seek reads again from behind the last frame taken.
+func (in *inbound) seek() {
+	st := in.from().stream
+	in.stream, in.under = st.life, 0
+	in.pos = in.cp.StreamSeq + 1
+	if st.last < in.cp.StreamSeq || in.pos < st.first() {
+		in.pos = st.first()
+	}
+	in.wake()
+}
+
+// wake asks for what is there.
+func (in *inbound) wake() {
+	w, st := in.s.w, in.from().stream
+	if w.cut(in.s.r.id, in.origin) || in.stream != st.life {
+		return
+	}
+	for in.under < fetchWindow && len(in.queue) < 16 {
+		m := st.at(in.pos)
+		if m == nil {
+			return
+		}
+		in.pos++
+		in.under++
+		seq, data := m.seq, m.data
+		delay := w.span(300, 3000)
+		if in.self {
+			delay = w.span(50, 400)
+		}
+		in.send(delay, seq, data)
+		switch {
+		case w.chance(20): // it comes twice
+			in.send(delay+w.span(0, 9000), seq, data)
+			in.under++
+		}
+	}
+}
+
+// send is one message on the link.
+func (in *inbound) send(delay time.Duration, seq uint64, data []byte) {
+	w, life := in.s.w, in.stream
+	switch {
+	case w.chance(15): // others overtake it
+		delay += w.span(1000, 30_000)
+	case w.chance(8): // a bit flips on the way
+		data = append([]byte(nil), data...)
+		data[w.rng.IntN(len(data))] ^= 1 << w.rng.IntN(8)
+	}
+	lost := w.chance(8)
+	in.after(delay, func() {
+		if in.stream != life || in.under == 0 {
+			return
+		}
+		in.under--
+		if !lost && !w.cut(in.s.r.id, in.origin) {
+			in.take(seq, data)
+		}
+		in.wake()
+	})
+}
+
+// take holds one message against the checkpoint.
+func (in *inbound) take(seq uint64, data []byte) {
+	w := in.s.w
+	raw, err := wire.Parse(data)
+	if err != nil || raw.Cluster != cluster || raw.Origin != in.from().name {
+		w.Stats.Quarantined++
+		w.note(in.s.r.id, "quarantine", uint64(in.origin), seq)
+		in.gap(true) // if it was a frame, the next one tells
+		return
+	}
+	h := &raw.Header
+	ref := checkpoint.FrameRef{
+		Origin: h.Origin, Epoch: h.Epoch, Incarnation: h.Incarnation, Number: h.Number,
+		PrevEndLSN: h.PrevEndLSN, EndLSN: h.EndLSN, PrevChain: h.PrevChain, Chain: h.Chain, Resync: h.Flags.Has(wire.Resync),
+	}
+	v := in.cp.Check(ref)
+	if w.cfg.Break == NoChain && v == checkpoint.Gap && ref.Number > in.cp.FrameNo {
+		v = checkpoint.Fit
+		in.cp.Incarnation, in.cp.FrameNo, in.cp.Chain, in.cp.Epoch = ref.Incarnation, ref.Number-1, ref.PrevChain, ref.Epoch
+		in.cp.EndLSN = max(in.cp.EndLSN, ref.PrevEndLSN)
+		in.asm.Reset()
+	}
+	w.note(in.s.r.id, v.String(), uint64(in.origin)<<32|uint64(ref.Incarnation), ref.Number)
+	switch v {
+	case checkpoint.Duplicate:
+		w.Stats.Duplicates++
+		return
+	case checkpoint.Gap:
+		in.gap(false)
+		return
+	case checkpoint.Foreign:
+		w.fail("region %s: frame %s is foreign", in.s.r.name, h.MsgID())
+	}
+	w.must(checkpoint.MustApply(in.cp, ref))
+	p, err := in.asm.Add(raw)
+	if err != nil {
+		if w.cfg.Break == NoChain {
+			in.asm.Reset()
+			return
+		}
+		w.fail("region %s: a frame that fits does not assemble: %v", in.s.r.name, err)
+	}
+	before := in.cp
+	in.cp = in.cp.Next(ref)
+	in.cp.StreamSeq = seq
+	w.must(checkpoint.MustAdvance(before, in.cp, ref.Resync))
+	in.gapped, in.hard, in.reads = false, false, 0
+	if p == nil {
+		return
+	}
+	kind := conflict.Live
+	switch {
+	case in.self:
+		kind = conflict.Self
+		p = in.filter(p, h.Kind)
+	case h.Kind == wire.Copy:
+		kind = conflict.Copy
+	case h.Kind == wire.Repair:
+		kind = conflict.Repair
+	}
+	in.queue = append(in.queue, delivery{p, kind, ref, before, in.cp})
+	in.app.wake()
+}
+
+// filter leaves what the self-merge needs.
+func (in *inbound) filter(p *wire.Packet, kind wire.Kind) *wire.Packet {
+	out := &wire.Packet{}
+	if kind != wire.Data {
+		return out
+	}
+	for _, tx := range p.Transactions {
+		c := *tx
+		c.Changes = nil
+		for i := range tx.Changes {
+			if in.s.needsMerge(&tx.Changes[i]) {
+				c.Changes = append(c.Changes, tx.Changes[i])
+			}
+		}
+		if len(c.Changes) > 0 || c.More || c.Part > 0 {
+			out.Transactions = append(out.Transactions, &c)
+		}
+	}
+	return out
+}
+
+// gap reads the stream again, and asks the origin to rewind when that does not help. What
+// follows in the stream is looked at all the same: it may hold the next incarnation.
+func (in *inbound) gap(soft bool) {
+	w := in.s.w
+	in.hard = in.hard || !soft
+	if in.gapped {
+		return
+	}
+	in.gapped = true
+	if !soft {
+		w.Stats.Gaps++
+	}
+	in.after(w.span(5000, 60_000), func() {
+		if !in.gapped {
+			return
+		}
+		in.gapped = false
+		if in.reads++; in.reads > 2 && in.hard {
+			// What is applied is what counts; the frames behind it come again.
+			if !w.cut(in.s.r.id, in.origin) && !w.chance(100) {
+				cp := in.cp
+				w.after(w.span(300, 3000), func() { in.from().side.rewind(in.s.r.id, cp) })
+			}
+		}
+		in.seek()
+	})
+}
+
+// durable acknowledges what is on disk now.
+func (in *inbound) durable() {
+	cp, ok := in.s.r.db.onDisk[in.from().name]
+	if !ok || cp == in.acked {
+		return
+	}
+	in.acked = cp
+	in.sendAck()
+}
+
+// sendAck tells the origin. Acknowledgements may get lost and are repeated.
+func (in *inbound) sendAck() {
+	w, cp := in.s.w, in.acked
+	if w.cfg.Break == AckEarly {
+		cp = in.app.cp
+	}
+	if in.self {
+		in.s.confirm()
+		return
+	}
+	if cp.Incarnation == 0 || w.cut(in.s.r.id, in.origin) || w.chance(100) {
+		return
+	}
+	a := ack{cp.Epoch, cp.EndLSN, cp.StreamSeq, cp.Incarnation, cp.FrameNo, cp.Chain, time.Now()}
+	w.after(w.span(200, 3000), func() {
+		if !w.cut(in.s.r.id, in.origin) {
+			in.from().side.acked(in.s.r.id, a)
+		}
+	})
+}

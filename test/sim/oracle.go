@@ -1,0 +1,129 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/conflict"
+)
+
+// patience is how long everything may take to become quiet after the last fault.
+const patience = 90 * time.Second
+
+// drain ends the faults and waits for quiet. Nobody helps.
+func (w *World) drain() {
+	w.faulty = false
+	w.note(0, "faults off", 0, 0)
+	for a := range w.regions {
+		for b := range a {
+			w.heal([2]int{b, a})
+		}
+	}
+	end := time.Now().Add(patience)
+	quiet := 0
+	var poll func()
+	poll = func() {
+		why := w.restless()
+		switch {
+		case why != "":
+			quiet = 0
+		default:
+			quiet++
+		}
+		if quiet > 1 {
+			w.check()
+			w.note(0, "end", 0, 0)
+			w.end()
+			return
+		}
+		if time.Now().After(end) {
+			w.fail("not at rest after %s: %s", patience, why)
+		}
+		w.after(200*time.Millisecond, poll)
+	}
+	w.after(100*time.Millisecond, poll)
+}
+
+// restless says what still moves, "" for nothing.
+func (w *World) restless() string {
+	for _, r := range w.regions {
+		s := r.side
+		if len(r.db.back) > 0 {
+			return "region " + r.name + " has pushback that nobody has"
+		}
+		if !s.up || s.out == nil {
+			return "region " + r.name + " is down"
+		}
+		if r.db.flushed < len(r.db.log) {
+			return "region " + r.name + " has commits that are not on disk"
+		}
+		if s.out.next < r.db.flushed || s.out.enc.Len() > 0 || len(s.out.queue) > 0 || s.out.inFlight > 0 || len(s.out.waiting) > 0 {
+			return "region " + r.name + " publishes"
+		}
+		last := s.out.enc.Position()
+		for _, o := range w.regions {
+			in := o.side.in
+			if !o.side.up || len(in) == 0 {
+				return "region " + o.name + " is down"
+			}
+			a := &in[r.id].app
+			if a.cp.Incarnation != last.Incarnation || a.cp.FrameNo != last.Number || a.cp.Chain != last.Chain || a.busy {
+				return fmt.Sprintf("region %s is at %d/%d of %s, which is at %d/%d", o.name, a.cp.Incarnation, a.cp.FrameNo, r.name, last.Incarnation, last.Number)
+			}
+		}
+	}
+	return ""
+}
+
+// check is the oracle.
+func (w *World) check() {
+	var ends, losers []int
+	first := w.regions[0].db
+	for _, r := range w.regions {
+		losers = append(losers, r.db.audit...)
+		for _, e := range r.db.keys {
+			ends = append(ends, e.wid)
+		}
+		for _, o := range w.regions {
+			if o.id == r.id {
+				continue
+			}
+			if n := o.db.cps[r.name].Transactions; n != r.db.local {
+				w.fail("not exactly once: %s committed %d transactions, %s counts %d", r.name, r.db.local, o.name, n)
+			}
+		}
+	}
+	for i, t := range first.tables {
+		for n := range t.conf.Keys {
+			k := rowKey{i, fmt.Sprintf("[\"%d\"]", n)}
+			a := first.side(k, first.keys[k])
+			for _, r := range w.regions[1:] {
+				b := r.db.side(k, r.db.keys[k])
+				if a.Alive != b.Alive || string(a.Content) != string(b.Content) {
+					w.fail("diverged: %s %s is %s here and %s in %s", t.rel, k.key, describe(a, first.keys[k]), describe(b, r.db.keys[k]), r.name)
+				}
+				if a.Known && b.Known && t.pol.CompareSides(a, b) != 0 {
+					w.fail("stamps diverged: %s %s is %s here and %s in %s", t.rel, k.key, describe(a, first.keys[k]), describe(b, r.db.keys[k]), r.name)
+				}
+			}
+		}
+	}
+	for _, t := range first.tables {
+		if !t.conf.Full {
+			return // what an update overwrote is not known: only convergence is promised
+		}
+	}
+	if l := w.led.unexplained(ends, losers); l != 0 {
+		w.fail("lost: write w%d of t%d %s vanished without a record", l, w.led.writes[l].key.table, w.led.writes[l].key.key)
+	}
+}
+
+func describe(s conflict.Side, e entry) string {
+	switch {
+	case !s.Known:
+		return "unknown"
+	case !s.Alive:
+		return "dead " + conflict.StampText(s.Stamp)
+	}
+	return fmt.Sprintf("w%d %s", e.wid, conflict.StampText(s.Stamp))
+}

@@ -1,0 +1,47 @@
+package sim
+
+import "github.com/pgwaltz/pgwaltz/wal"
+
+// ownLog is what a sidecar knows of its own region's log: how far it is decoded and merged,
+// and which keys have own changes on the way to the self-merge.
+type ownLog struct {
+	decoded, merged wal.LSN
+	pending         map[rowKey]wal.LSN
+	queue           []ownKey
+}
+
+type ownKey struct {
+	key rowKey
+	at  wal.LSN
+}
+
+func newOwnLog() *ownLog { return &ownLog{pending: map[rowKey]wal.LSN{}} }
+
+func (o *ownLog) note(k rowKey, at wal.LSN) {
+	if o.pending[k] < at {
+		o.pending[k] = at
+		o.queue = append(o.queue, ownKey{k, at})
+	}
+}
+
+func (o *ownLog) mergedTo(l wal.LSN) {
+	if l <= o.merged {
+		return
+	}
+	o.merged = l
+	n := 0
+	for ; n < len(o.queue) && o.queue[n].at < l; n++ {
+		if o.pending[o.queue[n].key] == o.queue[n].at {
+			delete(o.pending, o.queue[n].key)
+		}
+	}
+	o.queue = o.queue[n:]
+}
+
+// passed reports whether every own change at or below at is merged.
+func (o *ownLog) passed(at wal.LSN) bool {
+	return o.merged >= at || o.decoded >= at && (len(o.queue) == 0 || o.queue[0].at >= at)
+}
+
+// later reports whether a change of the key after the given commit waits for the merge.
+func (o *ownLog) later(k rowKey, after wal.LSN) bool { return o.pending[k] > after }

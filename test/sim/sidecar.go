@@ -1,0 +1,289 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/replicator"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// sidecar is the process beside a database. Everything in it is gone when it is killed.
+type sidecar struct {
+	w    *World
+	r    *region
+	up   bool
+	life int // counts processes and sessions; timers of an earlier one do nothing
+
+	index *tombstone.Index
+	clock *replicator.Clock
+	own   *ownLog
+	out   *outbound
+	in    []*inbound // by origin; the own one is the self-merge
+
+	durable    wal.LSN                // end of what is published
+	acks       []ack                  // of the peers, by region
+	sent       map[[2]uint64][32]byte // chains of the frames that this process cut
+	newLife    bool                   // the next opening starts a new incarnation
+	lastRewind time.Time
+	told       wal.LSN // confirmed to the slot by this process
+}
+
+// ack is what a peer said last.
+type ack struct {
+	epoch  wal.Epoch
+	end    wal.LSN
+	seq    uint64
+	inc    uint32
+	number uint64
+	chain  [32]byte
+	at     time.Time
+}
+
+type killed struct{ s *sidecar }
+
+func newSidecar(w *World, r *region) *sidecar { return &sidecar{w: w, r: r} }
+
+// after runs f unless the process has ended by then.
+func (s *sidecar) after(d time.Duration, f func()) {
+	n := s.life
+	s.w.after(d, func() {
+		if s.up && s.life == n {
+			f()
+		}
+	})
+}
+
+// step is a point at which the process may be killed.
+func (s *sidecar) step(name string) {
+	if s.w.chance(2) {
+		s.w.note(s.r.id, "killed", uint64(len(name)), 0)
+		s.w.say(s.r.id, "killed at %s", name)
+		panic(killed{s})
+	}
+}
+
+// boot starts the process.
+func (s *sidecar) boot() {
+	if s.up {
+		return
+	}
+	s.up = true
+	s.clock, s.own = &replicator.Clock{}, newOwnLog()
+	s.acks = make([]ack, len(s.w.regions))
+	s.sent = map[[2]uint64][32]byte{}
+	s.told, s.newLife, s.lastRewind = 0, false, time.Time{}
+	s.open()
+}
+
+// open starts a session: what the process reads from its database, and all pipes.
+func (s *sidecar) open() {
+	s.life++
+	s.w.note(s.r.id, "open", uint64(s.life), 0)
+	s.index = tombstone.NewIndex(0)
+	for k, e := range s.r.db.keys { // the order does not matter to a map
+		if e.grave != nil {
+			s.index.Put(s.r.db.tables[k.table].rel.Ref(), []byte(k.key), tombstone.Grave{Generation: e.grave.stamp.Generation, LSN: e.grave.lsn})
+		}
+	}
+	s.in = nil
+	for _, r := range s.w.regions {
+		in := newInbound(s, r.id)
+		s.in = append(s.in, in)
+		in.start()
+	}
+	s.reopen()
+	s.status()
+}
+
+// crash is kill -9.
+func (s *sidecar) crash() {
+	if !s.up {
+		return
+	}
+	s.w.Stats.Crashes++
+	s.end()
+	s.w.after(s.w.span(1000, 300_000), s.boot)
+}
+
+// end closes all sessions.
+func (s *sidecar) end() {
+	s.up = false
+	s.life++
+	s.out = nil
+	for _, in := range s.in {
+		in.end()
+	}
+}
+
+// disconnected is the loss of the database's sessions; the process goes on and comes back.
+func (s *sidecar) disconnected() {
+	if !s.up {
+		return
+	}
+	s.end()
+	s.w.after(s.w.span(1000, 100_000), func() {
+		if !s.up {
+			s.up = true
+			s.open()
+		}
+	})
+}
+
+// reopen starts the outbound pipe anew from where slot and stream are now.
+func (s *sidecar) reopen() {
+	s.out = nil
+	n := s.life
+	s.after(s.w.span(500, 5000), func() {
+		if s.out == nil && s.life == n {
+			s.publish()
+		}
+	})
+}
+
+// status is the timer on which positions are confirmed and acknowledgements repeated.
+func (s *sidecar) status() {
+	s.confirm()
+	for _, in := range s.in {
+		in.sendAck()
+	}
+	s.after(s.w.span(400_000, 600_000), s.status)
+}
+
+// flushed is told that the log of the database is on disk.
+func (s *sidecar) flushed() {
+	if !s.up {
+		return
+	}
+	if s.out != nil {
+		s.out.wake()
+	}
+	for _, in := range s.in {
+		in.durable()
+	}
+}
+
+// stored is told of a new message in an origin's stream.
+func (s *sidecar) stored(origin int) {
+	if s.up && origin < len(s.in) {
+		s.in[origin].wake()
+	}
+}
+
+// moved is told that a stream is not what it was.
+func (s *sidecar) moved(origin int) {
+	if !s.up {
+		return
+	}
+	if origin < len(s.in) {
+		s.after(s.w.span(1000, 50_000), s.in[origin].seek)
+	}
+	if origin == s.r.id {
+		s.reopen()
+	}
+}
+
+// confirm tells the slot what the server may forget.
+func (s *sidecar) confirm() {
+	w, d := s.w, s.r.db
+	if s.out == nil {
+		return // no connection that could tell
+	}
+	in := checkpoint.Inputs{Published: s.durable, Confirmed: s.told}
+	for _, r := range w.regions {
+		if r.id == s.r.id {
+			continue
+		}
+		p := checkpoint.Peer{Region: r.name}
+		if a := s.acks[r.id]; a.epoch.SameLog(d.epoch) {
+			p.Applied = a.end
+		}
+		in.Peers = append(in.Peers, p)
+	}
+	lsn, _, _ := checkpoint.Confirm{Mode: w.cfg.Mode, HoldMax: 1 << 30, HoldMargin: 1 << 20}.LSN(in)
+	if w.cfg.Break == ConfirmEarly {
+		lsn = s.durable
+	}
+	if w.cfg.Break == MergedInMemory {
+		lsn = min(lsn, s.own.merged)
+	} else {
+		lsn = min(lsn, d.onDisk[s.r.name].EndLSN)
+	}
+	if lsn <= s.told {
+		return
+	}
+	if w.cfg.Break != ConfirmEarly {
+		w.must(checkpoint.MustConfirm(w.cfg.Mode, lsn, in))
+	}
+	s.told = lsn
+	s.step("before confirm")
+	if lsn <= d.confirmed {
+		return
+	}
+	if w.cfg.Break != ConfirmEarly {
+		for _, r := range w.regions {
+			if cp := r.db.onDisk[s.r.name]; r.id != s.r.id && cp.EndLSN < lsn {
+				w.fail("region %s confirms %s, but %s has applied %s on disk", s.r.name, lsn, r.name, cp.EndLSN)
+			}
+		}
+	}
+	d.confirmed = lsn
+	w.note(s.r.id, "confirm", uint64(lsn), 0)
+	if w.rng.IntN(2) == 0 { // a checkpoint of the server saves the slot, and flushes first
+		d.flush()
+		d.saved = d.confirmed
+	}
+	s.purge()
+}
+
+// purge removes from the stream what every peer has applied.
+func (s *sidecar) purge() {
+	st := s.r.stream
+	low := s.r.db.onDisk[s.r.name].StreamSeq
+	for _, r := range s.w.regions {
+		if r.id == s.r.id {
+			continue
+		}
+		a := s.acks[r.id]
+		if t := st.tail(); !t.found || t.damaged || a.inc != t.header.Incarnation {
+			return // its numbers are of another life
+		}
+		low = min(low, a.seq)
+	}
+	if low > 4 {
+		st.purge(low - 4)
+	}
+}
+
+// acked takes a peer's word.
+func (s *sidecar) acked(from int, a ack) {
+	if !s.up {
+		return
+	}
+	if old := s.acks[from]; old.epoch.SameLog(a.epoch) && a.end < old.end && a.at.Before(old.at) {
+		return
+	}
+	s.acks[from] = a
+	s.answered()
+	s.confirm()
+}
+
+// rewind answers a peer that misses frames.
+func (s *sidecar) rewind(from int, cp checkpoint.Checkpoint) {
+	if !s.up {
+		return
+	}
+	d := s.r.db
+	if cp.Epoch.SystemID != 0 && (!cp.Epoch.SameLog(d.epoch) || cp.EndLSN < d.confirmed) {
+		return // asked before it applied more; the log below is not needed any more
+	}
+	if !s.lastRewind.IsZero() && time.Since(s.lastRewind) < 3*time.Second {
+		return
+	}
+	s.lastRewind = time.Now()
+	s.newLife = true
+	s.w.Stats.Rewinds++
+	s.w.note(s.r.id, "rewind", uint64(from), uint64(cp.EndLSN))
+	s.reopen()
+}

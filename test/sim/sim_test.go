@@ -1,0 +1,78 @@
+package sim
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// play runs one configuration in a bubble of its own.
+func play(t *testing.T, cfg Config, print func(string)) (why string, hash uint64, stats Stats) {
+	synctest.Test(t, func(*testing.T) { why, hash, stats = Run(cfg, print) })
+	return why, hash, stats
+}
+
+func number(t *testing.T, name string, normal uint64) uint64 {
+	s := os.Getenv(name)
+	if s == "" {
+		return normal
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		t.Fatalf("%s is not a number", name)
+	}
+	return n
+}
+
+func repeat(seed uint64) string {
+	return fmt.Sprintf("PGWALTZ_SIM_SEED=%d go test -run 'TestSim$' -v ./test/sim", seed)
+}
+
+// TestSim plays many seeds, on all cores.
+func TestSim(t *testing.T) {
+	if os.Getenv("PGWALTZ_SIM_SEED") != "" {
+		seed := number(t, "PGWALTZ_SIM_SEED", 0)
+		cfg := Draw(seed)
+		t.Logf("%+v", cfg)
+		why, hash, stats := play(t, cfg, func(l string) { t.Log(l) })
+		t.Logf("trace %016x %+v", hash, stats)
+		if why != "" {
+			t.Error(why)
+		}
+		return
+	}
+	first, n := number(t, "PGWALTZ_SIM_FROM", 1), number(t, "PGWALTZ_SIM_SEEDS", 2000)
+	began := time.Now()
+	var next, bad atomic.Uint64
+	var all [64]Stats
+	t.Run("seeds", func(t *testing.T) {
+		for worker := range min(runtime.GOMAXPROCS(0), len(all)) {
+			t.Run(strconv.Itoa(worker), func(t *testing.T) {
+				t.Parallel()
+				for {
+					i := next.Add(1) - 1
+					if i >= n || bad.Load() > 20 {
+						return
+					}
+					why, _, stats := play(t, Draw(first+i), nil)
+					all[worker].add(stats)
+					if why != "" {
+						bad.Add(1)
+						t.Errorf("seed %d: %s\nrepeat it: %s", first+i, why, repeat(first+i))
+					}
+				}
+			})
+		}
+	})
+	var sum Stats
+	for i := range all {
+		sum.add(all[i])
+	}
+	took := time.Since(began)
+	t.Logf("%d seeds in %s, %.0f a second: %+v", n, took.Round(time.Millisecond), float64(n)/took.Seconds(), sum)
+}

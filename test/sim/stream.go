@@ -1,0 +1,112 @@
+package sim
+
+import (
+	"github.com/pgwaltz/pgwaltz/wire"
+)
+
+// message is one stored message.
+type message struct {
+	seq  uint64
+	id   string
+	data []byte
+}
+
+// stream is the durable stream of one origin: it stores in order, hands out sequence
+// numbers, and keeps them only as long as nothing happens to the disk.
+type stream struct {
+	w    *World
+	r    *region
+	msgs []message // ascending, without holes
+	last uint64
+	life int // a stream that is made anew begins at 1
+	ids  map[string]uint64
+}
+
+func newStream(w *World, r *region) *stream {
+	return &stream{w: w, r: r, ids: map[string]uint64{}}
+}
+
+// publish stores a message if last is the last sequence number. It answers with the number.
+func (s *stream) publish(last uint64, id string, data []byte) (uint64, bool) {
+	if seq, ok := s.ids[id]; ok && id != "" {
+		return seq, true // a duplicate
+	}
+	if id != "" && last != s.last {
+		return 0, false
+	}
+	s.last++
+	s.msgs = append(s.msgs, message{s.last, id, data})
+	if id != "" {
+		s.ids[id] = s.last
+	}
+	for _, r := range s.w.regions {
+		r.side.stored(s.r.id)
+	}
+	return s.last, true
+}
+
+func (s *stream) first() uint64 {
+	if len(s.msgs) == 0 {
+		return s.last + 1
+	}
+	return s.msgs[0].seq
+}
+
+// at returns the message with a number, or nil.
+func (s *stream) at(seq uint64) *message {
+	if f := s.first(); seq >= f && seq <= s.last {
+		return &s.msgs[seq-f]
+	}
+	return nil
+}
+
+// purge removes what is below seq, but never the last message.
+func (s *stream) purge(seq uint64) {
+	for len(s.msgs) > 1 && s.msgs[0].seq < seq {
+		s.msgs = s.msgs[1:]
+	}
+}
+
+// truncate loses the last n messages, acknowledged or not. Their numbers are given out again.
+func (s *stream) truncate(n int) {
+	for ; n > 0 && len(s.msgs) > 0; n-- {
+		m := s.msgs[len(s.msgs)-1]
+		delete(s.ids, m.id)
+		s.msgs = s.msgs[:len(s.msgs)-1]
+		s.last--
+	}
+	s.life++
+	for _, r := range s.w.regions {
+		r.side.moved(s.r.id)
+	}
+}
+
+// remove deletes the stream; the next publisher makes a new one.
+func (s *stream) remove() {
+	s.msgs, s.last, s.ids = nil, 0, map[string]uint64{}
+	s.life++
+	for _, r := range s.w.regions {
+		r.side.moved(s.r.id)
+	}
+}
+
+// tail is what a publisher finds at the end of its stream.
+type tail struct {
+	found   bool
+	damaged bool
+	header  wire.Header
+}
+
+func (s *stream) tail() tail {
+	for i := len(s.msgs) - 1; i >= 0; i-- {
+		h, err := wire.ParseHeader(s.msgs[i].data)
+		if err == nil {
+			return tail{found: true, header: h}
+		}
+		if s.msgs[i].id != "" {
+			return tail{found: true, damaged: true}
+		}
+		// A foreign message: not ours to say anything about.
+	}
+	return tail{}
+}
