@@ -210,7 +210,9 @@ func (r *follower) accept(ctx context.Context, seq uint64, raw *wire.RawFrame, r
 	if packet == nil {
 		return nil
 	}
-	r.dropCovered(before, ref, packet)
+	if raw.Kind == wire.Data {
+		r.dropCovered(before, ref, packet)
+	}
 	for _, tx := range packet.Transactions {
 		if !tx.More {
 			r.cursor.Transactions++
@@ -228,7 +230,8 @@ func (r *follower) accept(ctx context.Context, seq uint64, raw *wire.RawFrame, r
 	return r.s.enqueue(ctx, d)
 }
 
-// dropCovered removes what a rewound origin repeats.
+// dropCovered removes what a rewound origin repeats. Copied rows and repairs have no place in
+// the origin's log and are never covered.
 func (r *follower) dropCovered(before checkpoint.Checkpoint, ref checkpoint.FrameRef, packet *wire.Packet) {
 	kept := packet.Transactions[:0:0]
 	for _, tx := range packet.Transactions {

@@ -6,13 +6,13 @@ import (
 	"path/filepath"
 )
 
-// HoldSlot starts pg_recvlogical on a slot, so that nobody else can use it. It answers
-// keepalives and confirms nothing. The caller kills the process.
+// HoldSlot starts pg_recvlogical on a slot, so that nobody else can use it. It says
+// nothing by itself, because what it says would confirm what it has thrown away. The caller kills the process.
 func (k *Cluster) HoldSlot(dir, database, slot, publication string) (*Process, error) {
 	return StartProcess(Spec{
 		Name: "pg_recvlogical " + slot, Path: k.bin.Path("pg_recvlogical"), Log: filepath.Join(dir, "recvlogical.log"),
 		Args: []string{
-			"-d", k.DSN(database), "--slot", slot, "--start", "-f", "/dev/null", "--status-interval=1", "--fsync-interval=0",
+			"-d", k.DSN(database), "--slot", slot, "--start", "-f", "/dev/null", "--status-interval=0", "--fsync-interval=0",
 			"-o", "proto_version=1", "-o", "publication_names=" + publication,
 		},
 	})

@@ -107,7 +107,10 @@ func (a *applier) apply(batch []delivery) {
 	if a.tx == nil {
 		a.tx = s.r.db.begin(true)
 	}
-	changes, audit, back := len(a.tx.changes), len(a.tx.audit), len(a.tx.back)
+	var before dbtx
+	if a.parts {
+		before = a.tx.savepoint()
+	}
 	res := a.rows(txs)
 	switch res {
 	case done:
@@ -118,7 +121,7 @@ func (a *applier) apply(batch []delivery) {
 				a.in.again()
 				return
 			}
-			a.tx.changes, a.tx.audit, a.tx.back = a.tx.changes[:changes], a.tx.audit[:audit], a.tx.back[:back]
+			a.tx.rollbackTo(before)
 		} else {
 			a.tx.rollback()
 			a.tx = nil
@@ -262,7 +265,7 @@ func (a *applier) row(r *run) outcome {
 		a.tx.audit = append(a.tx.audit, lost)
 	}
 	if dec.Pushback && !a.in.self {
-		a.tx.back = append(a.tx.back, a.answer(r, e, l))
+		a.tx.back = append(a.tx.back, &answer{key: r.key})
 	}
 	switch dec.Verdict {
 	case conflict.Apply:
@@ -300,7 +303,11 @@ func (a *applier) decideSelf(r *run, e entry, l conflict.Side) (same, wait bool)
 			return true, false
 		}
 	}
-	if s.own.later(r.key, r.tx.CommitLSN) {
+	now := part{r.tx.CommitLSN, r.tx.Part}
+	if s.w.cfg.Break == PartsUnordered {
+		now.part = 1 << 30
+	}
+	if s.own.later(r.key, now) {
 		// The later one says what there is to say. The row may be of another region, and a
 		// grave under it would make it a row of a later generation than it is.
 		r.skip = s.w.cfg.Break != MarkSuperseded

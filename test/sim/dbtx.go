@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
@@ -66,6 +67,15 @@ func (t *dbtx) close() {
 	if i := slices.Index(t.d.open, t); i >= 0 {
 		t.d.open = slices.Delete(t.d.open, i, i+1)
 	}
+}
+
+// savepoint is what rollbackTo goes back to. Locks stay.
+func (t *dbtx) savepoint() dbtx {
+	return dbtx{writes: maps.Clone(t.writes), order: slices.Clone(t.order), changes: slices.Clone(t.changes), audit: slices.Clone(t.audit), back: slices.Clone(t.back)}
+}
+
+func (t *dbtx) rollbackTo(p dbtx) {
+	t.writes, t.order, t.changes, t.audit, t.back = p.writes, p.order, p.changes, p.audit, p.back
 }
 
 func (t *dbtx) rollback() { t.close() }

@@ -15,6 +15,7 @@ type inbound struct {
 	origin int
 	self   bool
 	life   int // counts starts
+	open   bool
 
 	// The subscription.
 	cp     checkpoint.Checkpoint // behind the last frame taken
@@ -63,6 +64,7 @@ func (in *inbound) after(d time.Duration, f func()) {
 // end gives up what is not committed.
 func (in *inbound) end() {
 	in.life++
+	in.open = false
 	in.app.close()
 	in.queue = nil
 }
@@ -70,6 +72,7 @@ func (in *inbound) end() {
 // start opens the pipe at the checkpoint that is in the database.
 func (in *inbound) start() {
 	in.end()
+	in.open = true
 	cp := in.s.r.db.cps[in.from().name]
 	cp.Origin = in.from().name
 	in.cp, in.held, in.gapped, in.hard, in.reads = cp, 0, false, false, 0
@@ -105,7 +108,7 @@ func (in *inbound) seek() {
 // wake asks for what is there.
 func (in *inbound) wake() {
 	w, st := in.s.w, in.from().stream
-	if w.cut(in.s.r.id, in.origin) || in.stream != st.life {
+	if !in.open || w.cut(in.s.r.id, in.origin) || in.stream != st.life {
 		return
 	}
 	for in.under < fetchWindow && len(in.queue) < 16 {

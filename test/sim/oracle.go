@@ -20,17 +20,10 @@ func (w *World) drain() {
 		}
 	}
 	end := time.Now().Add(patience)
-	quiet := 0
 	var poll func()
 	poll = func() {
 		why := w.restless()
-		switch {
-		case why != "":
-			quiet = 0
-		default:
-			quiet++
-		}
-		if quiet > 1 {
+		if why == "" {
 			w.check()
 			w.note(0, "end", 0, 0)
 			w.end()
@@ -39,7 +32,7 @@ func (w *World) drain() {
 		if time.Now().After(end) {
 			w.fail("not at rest after %s: %s", patience, why)
 		}
-		w.after(200*time.Millisecond, poll)
+		w.after(70*time.Millisecond, poll)
 	}
 	w.after(100*time.Millisecond, poll)
 }

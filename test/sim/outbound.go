@@ -230,7 +230,7 @@ func (o *outbound) transaction(tx *wal.Transaction) {
 func (o *outbound) merge(tx *wal.Transaction) {
 	for i := range tx.Changes {
 		if c := &tx.Changes[i]; o.s.needsMerge(c) {
-			o.s.own.note(o.s.keyOf(c), tx.CommitLSN)
+			o.s.own.note(o.s.keyOf(c), part{tx.CommitLSN, tx.Part})
 		}
 	}
 }
@@ -265,6 +265,12 @@ func (o *outbound) extras() {
 	for len(o.waiting) > 0 && !o.inParts && o.waiting[0].after <= o.decoded {
 		x := o.waiting[0]
 		o.waiting = o.waiting[1:]
+		if x.answer != nil {
+			if x.tx = o.s.r.db.entryOf(x.answer.key); x.tx == nil {
+				o.s.r.db.drop(x.answer)
+				continue
+			}
+		}
 		o.flush()
 		o.s.w.must(o.enc.Add(x.tx))
 		o.cut(x.kind, 0)

@@ -6,19 +6,24 @@ import "github.com/pgwaltz/pgwaltz/wal"
 // and which keys have own changes on the way to the self-merge.
 type ownLog struct {
 	decoded, merged wal.LSN
-	pending         map[rowKey]wal.LSN
+	pending         map[rowKey]part
 	queue           []ownKey
 }
 
 type ownKey struct {
 	key rowKey
-	at  wal.LSN
+	at  part
 }
 
-func newOwnLog() *ownLog { return &ownLog{pending: map[rowKey]wal.LSN{}} }
+func newOwnLog() *ownLog { return &ownLog{pending: map[rowKey]part{}} }
 
-func (o *ownLog) note(k rowKey, at wal.LSN) {
-	if o.pending[k] < at {
+// above orders the parts of a log.
+func (p part) above(o part) bool {
+	return p.commit > o.commit || p.commit == o.commit && p.part > o.part
+}
+
+func (o *ownLog) note(k rowKey, at part) {
+	if at.above(o.pending[k]) {
 		o.pending[k] = at
 		o.queue = append(o.queue, ownKey{k, at})
 	}
@@ -30,7 +35,7 @@ func (o *ownLog) mergedTo(l wal.LSN) {
 	}
 	o.merged = l
 	n := 0
-	for ; n < len(o.queue) && o.queue[n].at < l; n++ {
+	for ; n < len(o.queue) && o.queue[n].at.commit < l; n++ {
 		if o.pending[o.queue[n].key] == o.queue[n].at {
 			delete(o.pending, o.queue[n].key)
 		}
@@ -40,8 +45,9 @@ func (o *ownLog) mergedTo(l wal.LSN) {
 
 // passed reports whether every own change at or below at is merged.
 func (o *ownLog) passed(at wal.LSN) bool {
-	return o.merged >= at || o.decoded >= at && (len(o.queue) == 0 || o.queue[0].at >= at)
+	return o.merged >= at || o.decoded >= at && (len(o.queue) == 0 || o.queue[0].at.commit >= at)
 }
 
-// later reports whether a change of the key after the given commit waits for the merge.
-func (o *ownLog) later(k rowKey, after wal.LSN) bool { return o.pending[k] > after }
+// later reports whether a change of the key after the given one waits for the merge, be it
+// in a later part of the same transaction.
+func (o *ownLog) later(k rowKey, after part) bool { return o.pending[k].above(after) }

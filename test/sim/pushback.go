@@ -11,7 +11,7 @@ import (
 // answer is the entry that beat a remote change, on its way to the region that lost. It is
 // written in the transaction that refused the change and stays until every peer has it.
 type answer struct {
-	tx          *wal.Transaction
+	key         rowKey
 	incarnation uint32 // of the frame that carried it last
 	number      uint64
 }
@@ -28,9 +28,15 @@ func (d *database) drop(b *answer) {
 	}
 }
 
-// answer is the local entry as an event.
-func (a *applier) answer(r *run, e entry, l conflict.Side) *answer {
-	t := a.in.s.r.db.tables[r.key.table]
+// entryOf is what the region holds of a key now, as an event; nil when it holds nothing. An
+// entry is read when it is sent: an older one may have been overwritten here by a write that
+// did not raise its stamp, and nobody would take it back.
+func (d *database) entryOf(k rowKey) *wal.Transaction {
+	e, t := d.keys[k], d.tables[k.table]
+	l := d.side(k, e)
+	if !l.Known {
+		return nil
+	}
 	c := wal.Change{Op: wal.Update, Relation: t.rel, New: e.row, Stamp: l.Stamp}
 	if !l.Alive {
 		c.Op, c.New = wal.Delete, nil
@@ -38,9 +44,9 @@ func (a *applier) answer(r *run, e entry, l conflict.Side) *answer {
 		for i := range c.Old {
 			c.Old[i].Kind = wal.Null
 		}
-		c.Old[colKey] = text(r.key.key[2 : len(r.key.key)-2])
+		c.Old[colKey] = text(k.key[2 : len(k.key)-2])
 	}
-	return &answer{tx: &wal.Transaction{CommitTime: r.ev.CommitTime, CommitLSN: 1, EndLSN: 2, Changes: []wal.Change{c}}}
+	return &wal.Transaction{CommitTime: d.now(), CommitLSN: 1, EndLSN: 2, Changes: []wal.Change{c}}
 }
 
 // pushback hands answers to the outbound pipe, if there is one.
@@ -50,7 +56,7 @@ func (s *sidecar) pushback(back []*answer) {
 	}
 	for _, b := range back {
 		s.w.Stats.Pushbacks++
-		s.out.waiting = append(s.out.waiting, extra{kind: wire.Repair, tx: b.tx, answer: b})
+		s.out.waiting = append(s.out.waiting, extra{kind: wire.Repair, answer: b})
 	}
 	s.out.wake()
 }
