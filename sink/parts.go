@@ -3,6 +3,7 @@ package sink
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 )
@@ -56,6 +57,10 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 	}
 	if err != nil {
 		return err
+	}
+	// One level of subtransaction at a time, however many parts there are.
+	if _, err := a.conn.Exec(ctx, "release savepoint part"); err != nil {
+		return fmt.Errorf("release savepoint: %w", err)
 	}
 	if more {
 		// Side effects of a part are written with the part, so that memory stays bounded;

@@ -47,6 +47,7 @@ type session struct {
 	count    map[string]int
 	issued   uint64
 	consumer uint64 // last consumer sequence
+	last     uint64 // last stream sequence that came, or before the first
 }
 
 // open makes a consumer that starts at sequence start.
@@ -65,7 +66,7 @@ func (r *follower) open(ctx context.Context, start uint64) (*session, error) {
 		return nil, fmt.Errorf("create consumer on %s: %w", stream, err)
 	}
 	s := &session{
-		r: r, inbox: nats.NewInbox(), pulls: map[string]time.Time{}, count: map[string]int{},
+		r: r, last: max(start, 1) - 1, inbox: nats.NewInbox(), pulls: map[string]time.Time{}, count: map[string]int{},
 		// Room for every message of all pulls, and for heartbeats while the queue is full.
 		msgs: make(chan *nats.Msg, (pulls+1)*pullBatch),
 	}
@@ -122,6 +123,11 @@ func (s *session) run(ctx context.Context) error {
 	defer watchdog.Stop()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
+	// Messages that were under way when a link died count as delivered, and heartbeats come
+	// again as if nothing had happened. So a quiet session asks the stream for its end.
+	probe := time.NewTicker(probeEvery)
+	defer probe.Stop()
+	behind, last := 0, time.Now()
 	for {
 		if err := s.fill(); err != nil {
 			return err
@@ -134,6 +140,15 @@ func (s *session) run(ctx context.Context) error {
 				return err
 			}
 			watchdog.Reset(silence)
+			behind, last = 0, time.Now()
+		case <-probe.C:
+			if time.Since(last) < probeEvery || len(s.msgs) > 0 || !s.lacks(ctx) {
+				behind = 0
+				continue
+			}
+			if behind++; behind > 1 {
+				return fmt.Errorf("the stream has more than was delivered: %w", errReread)
+			}
 		case <-tick.C:
 			if err := s.r.tend(ctx); err != nil {
 				return err
@@ -145,6 +160,18 @@ func (s *session) run(ctx context.Context) error {
 			watchdog.Reset(silence)
 		}
 	}
+}
+
+// probeEvery is how long a session may be quiet before the stream is asked for its end.
+const probeEvery = 400 * time.Millisecond
+
+// lacks reports whether the stream holds messages behind the last one that came.
+func (s *session) lacks(ctx context.Context) bool {
+	cfg := &s.r.s.cfg
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	stream, err := cfg.JS.Stream(ctx, wire.StreamName(cfg.Cluster, cfg.Origin))
+	return err == nil && stream.CachedInfo().State.LastSeq > s.last
 }
 
 // take handles one message from the server.
@@ -164,7 +191,7 @@ func (s *session) take(ctx context.Context, m *nats.Msg) error {
 	if meta.Sequence.Consumer != s.consumer+1 {
 		return fmt.Errorf("message %d came after %d: %w", meta.Sequence.Consumer, s.consumer, errReread)
 	}
-	s.consumer = meta.Sequence.Consumer
+	s.consumer, s.last = meta.Sequence.Consumer, meta.Sequence.Stream
 	s.r.seen(meta.Sequence.Stream, meta.NumPending)
 	return s.r.message(ctx, meta.Sequence.Stream, m.Data)
 }
