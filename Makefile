@@ -63,7 +63,7 @@ chaos: go postgres build ## Faults against real processes (CHAOS_TIME=)
 .PHONY: bench
 bench: go postgres build ## Measure against native and pglogical; prints ratios, writes JSON (BENCH_FLAGS=)
 	@mkdir -p bench-results
-	$(GO) run ./test/bench -pgwaltz $(BIN) -out bench-results $(BENCH_FLAGS)
+	$(GO) run ./test/bench -pgwaltz $(BIN) -out bench-results/bench.json -markdown bench-results/bench.md $(BENCH_FLAGS)
 
 .PHONY: test-matrix
 test-matrix: go ## The tests against each installed PostgreSQL of PG_VERSIONS

@@ -1,10 +1,12 @@
 package source
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -23,7 +25,8 @@ import (
 type SlotConfig struct {
 	// Connect opens a connection in replication mode with the text settings pinned. It is
 	// called once for each Run.
-	Connect      func(ctx context.Context) (*pgconn.PgConn, error)
+	// Frontend has to read its messages.
+	Connect      func(ctx context.Context, frontend func(io.Reader, io.Writer) *pgproto3.Frontend) (*pgconn.PgConn, error)
 	Name         string
 	Publications []string
 	// Binary asks for values in binary form.
@@ -148,11 +151,16 @@ func (s *Slot) Drain() {
 // Slot is spent.
 func (s *Slot) Run(ctx context.Context, start wal.LSN) (err error) {
 	defer close(s.out)
-	conn, err := s.cfg.Connect(ctx)
+	r := &slotReader{slot: s, dec: decoder.New(s.cfg.Decoder)}
+	conn, err := s.cfg.Connect(ctx, func(in io.Reader, out io.Writer) *pgproto3.Frontend {
+		// The server sends small messages one by one; what has gathered is taken at once.
+		r.in = bufio.NewReaderSize(in, readBuffer)
+		return pgproto3.NewFrontend(r.in, out)
+	})
 	if err != nil {
 		return fmt.Errorf("connect to slot %q: %w", s.cfg.Name, err)
 	}
-	r := &slotReader{slot: s, conn: conn, dec: decoder.New(s.cfg.Decoder)}
+	r.conn = conn
 	defer func() {
 		s.wake.Store(nil)
 		closing, cancel := context.WithTimeout(context.Background(), 2*time.Second)
@@ -169,10 +177,14 @@ func (s *Slot) Run(ctx context.Context, start wal.LSN) (err error) {
 	return r.loop(ctx, w)
 }
 
+// readBuffer is how much is taken from the connection with one read.
+const readBuffer = 256 << 10
+
 // slotReader is the state of one connection.
 type slotReader struct {
 	slot    *Slot
 	conn    *pgconn.PgConn
+	in      *bufio.Reader
 	dec     *decoder.Decoder
 	pending Item
 	lastOut time.Time
@@ -238,7 +250,7 @@ func (r *slotReader) loop(ctx context.Context, w *wakeup) error {
 			continue // came after the look above and was overwritten by the deadline
 		}
 		// Everything that is in the buffer is decoded before the clock is looked at again.
-		for first := true; first || fe.ReadBufferLen() > 0; first = false {
+		for first := true; first || fe.ReadBufferLen() > 0 || r.in.Buffered() > 0; first = false {
 			msg, err := fe.Receive()
 			if err != nil {
 				var ne net.Error

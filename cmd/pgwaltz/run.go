@@ -21,6 +21,10 @@ same region waits and takes over. SIGTERM stops it in order, a second signal at 
 // It keeps a sidecar within 256 MiB in ordinary use; one giant row may need more for a while.
 const memoryLimit = 200 << 20
 
+// gcPercent lets garbage gather while there is room: the live heap is small and short-lived,
+// and the limit above brings the collector in when it is not.
+const gcPercent = 400
+
 func runRun(ctx context.Context, args, env []string, stdout, stderr io.Writer) int {
 	f := newFlags("run", "run -config FILE", runAbout, exitOK, exitOther, exitUsage, exitConfig, exitCheck, exitPostgres, exitPeer, exitInterrupted)
 	file := f.String("config", "", "configuration `file`")
@@ -33,6 +37,9 @@ func runRun(ctx context.Context, args, env []string, stdout, stderr io.Writer) i
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
 	}
 	sidecar, err := app.New(cfg, newLogger(cfg, stderr), versionText())
 	if err != nil {

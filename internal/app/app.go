@@ -7,13 +7,16 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
@@ -38,9 +41,12 @@ type Sidecar struct {
 	version string
 	started time.Time
 
-	db     *db // shared small session
+	db *db // shared small session
+	// broker, epoch, server and caps are set at the begin of each term, before its
+	// goroutines; view is the copy that the status reads at any time.
 	broker *broker.Broker
 	epoch  wal.Epoch
+	view   atomic.Pointer[view]
 	server int // server_version_num
 	caps   capabilities
 
@@ -61,6 +67,12 @@ type Sidecar struct {
 	pubMetrics *sink.PublisherMetrics
 	subMetrics map[string]*source.SubscriptionMetrics
 	key        ed25519.PrivateKey
+}
+
+// view is what the status may see of a term.
+type view struct {
+	broker *broker.Broker
+	epoch  wal.Epoch
 }
 
 // capabilities is what the runtime role may do on this server.
@@ -159,8 +171,9 @@ func (s *Sidecar) drained(slot *source.Slot) bool {
 	if durable < wal.LSN(s.out.stats.Published.Load()) {
 		return false
 	}
+	v := s.view.Load()
 	for _, p := range s.cfg.PeerNames() {
-		if !s.broker.PeerReachable(p) {
+		if v == nil || !v.broker.PeerReachable(p) {
 			return true // it may take for ever
 		}
 	}
@@ -188,8 +201,8 @@ func (s *Sidecar) connect(ctx context.Context, role string) (*pgx.Conn, error) {
 	return pg.Connect(ctx, s.cfg.Postgres.DSN.Reveal(), pg.Options{Region: s.cfg.Region, Role: role})
 }
 
-func (s *Sidecar) connectSlot(ctx context.Context) (*pgconn.PgConn, error) {
-	return pg.ConnectReplication(ctx, s.cfg.Postgres.DSN.Reveal(), pg.Options{Region: s.cfg.Region, Role: "slot"})
+func (s *Sidecar) connectSlot(ctx context.Context, frontend func(io.Reader, io.Writer) *pgproto3.Frontend) (*pgconn.PgConn, error) {
+	return pg.ConnectReplication(ctx, s.cfg.Postgres.DSN.Reveal(), pg.Options{Region: s.cfg.Region, Role: "slot", Frontend: frontend})
 }
 
 // connectApply opens an apply session for the changes of origin.

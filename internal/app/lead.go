@@ -100,6 +100,8 @@ func (s *Sidecar) term(ctx context.Context) error {
 	}
 	defer b.Close()
 	s.broker = b
+	s.view.Store(&view{b, s.epoch})
+	defer s.view.Store(nil)
 	s.setRole(status.Replicating)
 	defer s.setRole(status.Standby)
 	s.log.Info("at work", "region", s.cfg.Region, "epoch", s.epoch.String(), "direction", string(s.cfg.Direction))

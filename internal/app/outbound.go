@@ -105,6 +105,14 @@ func (s *Sidecar) publish(ctx context.Context) error {
 		return err
 	}
 	begin, err := s.whereToBegin(ctx, tail)
+	var busy *slotBusyError
+	if errors.As(err, &busy) {
+		o.set(status.Down, busy.Error())
+		if err := sleep(ctx, 300*time.Millisecond); err != nil {
+			return err
+		}
+		return errAgain
+	}
 	if err != nil {
 		return err
 	}
@@ -245,6 +253,17 @@ func (s *Sidecar) findGrave(rel wal.RelationName, key string) (g tombstone.Grave
 	return g, ok, err
 }
 
+// slotBusyError says that somebody else reads the slot. It is free again when that process
+// ends, or after wal_sender_timeout when it hangs.
+type slotBusyError struct {
+	slot string
+	pid  int32
+}
+
+func (e *slotBusyError) Error() string {
+	return fmt.Sprintf("replication slot %q is active for PID %d", e.slot, e.pid)
+}
+
 // beginning is where a run of the outbound pipe starts.
 type beginning struct {
 	at     wire.Position // of the stream
@@ -293,6 +312,9 @@ func (s *Sidecar) begin(ctx context.Context, c *pgx.Conn, tail sink.Tail, slot *
 			what = "the slot is lost: the server removed log that it still needed (max_slot_wal_keep_size)"
 		}
 		return nil, s.gap(ctx, c, row.last(tail), walEnd, what, "run `pgwaltz resync -config FILE --recreate-slot`")
+	}
+	if slot.Active {
+		return nil, &slotBusyError{s.cfg.Postgres.Slot, slot.ActivePID}
 	}
 	from := slot.ConfirmedFlushLSN
 	known := tail.Found && tail.Header.Epoch.SameLog(s.epoch)

@@ -58,11 +58,15 @@ const (
 )
 
 func (s *Sidecar) outboundStatus(working bool) status.Outbound {
-	o := &s.out
+	o, v := &s.out, s.view.Load()
+	var epoch wal.Epoch
+	if v != nil {
+		epoch = v.epoch
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	out := status.Outbound{
-		State: o.state, Reason: o.reason, Slot: s.cfg.Postgres.Slot, Epoch: s.epoch.String(), Incarnation: o.incarnation,
+		State: o.state, Reason: o.reason, Slot: s.cfg.Postgres.Slot, Epoch: epoch.String(), Incarnation: o.incarnation,
 		Frame: o.frame.Load(), PublishedLSN: wal.LSN(o.durable.Load()).String(), ConfirmedLSN: wal.LSN(o.confirmed.Load()).String(),
 		BytesAtRisk: int64(o.atRisk.Load()), Transactions: o.stats.Transactions.Load(), Rows: o.stats.Rows.Load(),
 		Gap: o.gap, LastError: o.lastErr,
@@ -103,12 +107,12 @@ func (s *Sidecar) outboundStatus(working bool) status.Outbound {
 	for _, p := range s.cfg.PeerNames() {
 		a := o.acks[p]
 		peer := status.Peer{Region: p, AppliedLSN: wal.LSN(0).String()}
-		if s.broker != nil && working {
-			peer.Reachable = s.broker.PeerReachable(p)
+		if v != nil && working {
+			peer.Reachable = v.broker.PeerReachable(p)
 		}
 		if !a.received.IsZero() {
 			peer.AckedAt = a.received
-			if a.Epoch.SameLog(s.epoch) {
+			if a.Epoch.SameLog(epoch) {
 				peer.AppliedLSN = a.EndLSN.String()
 				if d := wal.LSN(o.durable.Load()); d > a.EndLSN {
 					peer.LagBytes = int64(d - a.EndLSN)
@@ -160,7 +164,7 @@ func (s *Sidecar) inboundStatus(in *inboundState, working bool) status.Inbound {
 	}
 	if st.State == status.Replicating {
 		switch {
-		case s.broker != nil && working && !s.broker.PeerReachable(in.origin):
+		case !s.reachable(in.origin):
 			st.State, st.Reason = status.Partitioned, "origin "+in.origin+" is unreachable"
 		case st.Parked > 0:
 			st.State = status.Parked
@@ -172,6 +176,11 @@ func (s *Sidecar) inboundStatus(in *inboundState, working bool) status.Inbound {
 		st.State = status.Down
 	}
 	return st
+}
+
+func (s *Sidecar) reachable(region string) bool {
+	v := s.view.Load()
+	return v == nil || v.broker.PeerReachable(region)
 }
 
 // alive says why a loop is stuck; nil while all turn.

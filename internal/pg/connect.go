@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 )
 
 // Options are what differs between connections.
@@ -25,6 +27,8 @@ type Options struct {
 	Settings map[string]string
 	// ConnectTimeout is used where the connection string has none; 0 means 10 s.
 	ConnectTimeout time.Duration
+	// Frontend replaces the reader of the server's messages, for a connection that streams.
+	Frontend func(r io.Reader, w io.Writer) *pgproto3.Frontend
 	// Dial replaces the dialer, for tests that cut connections.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
@@ -92,6 +96,9 @@ func tune(c *pgconn.Config, o Options, replication bool) {
 	c.DialFunc = dialer.DialContext
 	if o.Dial != nil {
 		c.DialFunc = o.Dial
+	}
+	if o.Frontend != nil {
+		c.BuildFrontend = o.Frontend
 	}
 }
 

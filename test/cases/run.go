@@ -142,6 +142,8 @@ func (x *run) open(ctx context.Context) error {
 		switch {
 		case s.Name == "topology":
 			o.Topology = harness.Topology(s.Arg)
+		case s.Name == "nats" && strings.HasPrefix(s.Arg, "tmpfs "):
+			_, _ = fmt.Sscanf(s.Arg, "tmpfs %d", &o.NATSMB)
 		case strings.HasPrefix(s.Name, "pg.") && strings.HasPrefix(s.Arg, "tmpfs "):
 			var mb int
 			_, _ = fmt.Sscanf(s.Arg, "tmpfs %d", &mb)

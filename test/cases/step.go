@@ -47,6 +47,18 @@ func (x *run) step(ctx context.Context, s Step) error {
 	case "pg.A", "pg.B", "pg.C":
 		return x.server(ctx, s.Name[3:], s.Arg)
 	case "nats":
+		if f := strings.Fields(s.Arg); len(f) == 2 && x.p.NATS != nil {
+			switch f[0] {
+			case "tmpfs":
+				return nil // done when the case began
+			case "remount":
+				mb, err := strconv.Atoi(f[1])
+				if err != nil {
+					return fmt.Errorf("read size in MB: %w", err)
+				}
+				return x.p.NATS.Tmpfs(mb)
+			}
+		}
 		return x.act(ctx, strings.TrimSpace(s.Arg+" nats"))
 	case "config", "env", "failpoint", "exit", "cli", "resync", "standby", "rss":
 		return x.sidecarStep(ctx, s)

@@ -116,7 +116,7 @@ from (select pg_catalog.md5(`+rowText(cols)+`) h from `+name+`) x`).Scan(&n, &ha
 
 // difference shows up to three rows that only one side has.
 func difference(ctx context.Context, a, b *pgx.Conn, na, nb string, cols []string, total int64) string {
-	if total > 100_000 {
+	if total > 300_000 {
 		return ""
 	}
 	left, err1 := allRows(ctx, a, na, cols)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"syscall"
@@ -67,6 +68,7 @@ type NATS struct {
 	Store string
 	Log   string
 	max   int64
+	mount bool // the folder around the store is a tmpfs
 	proc  *Process
 }
 
@@ -148,8 +150,29 @@ func (n *NATS) Kill() {
 	}
 }
 
+// Tmpfs puts the store on a tmpfs of the given size, or changes the size of that tmpfs. The
+// first call comes before the first start. It needs root.
+func (n *NATS) Tmpfs(mb int) error {
+	dir := filepath.Dir(n.Store)
+	args := []string{"-t", "tmpfs", "-o", fmt.Sprintf("size=%dm", mb), "tmpfs", dir}
+	if n.mount {
+		args = []string{"-o", fmt.Sprintf("remount,size=%dm", mb), dir}
+	}
+	if out, err := exec.Command("mount", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("mount tmpfs for the store: %w: %s", err, out)
+	}
+	n.mount = true
+	return nil
+}
+
 // Close ends the server.
-func (n *NATS) Close() { n.Kill() }
+func (n *NATS) Close() {
+	n.Kill()
+	if n.mount {
+		_ = exec.Command("umount", "-l", filepath.Dir(n.Store)).Run()
+		n.mount = false
+	}
+}
 
 // Client opens a connection that bypasses the proxies; the caller closes it.
 func (n *NATS) Client() (*nats.Conn, jetstream.JetStream, error) {

@@ -23,6 +23,7 @@ const (
 // PairOptions are the choices for one pair of regions.
 type PairOptions struct {
 	Topology Topology
+	NATSMB   int               // put the external server's store on a tmpfs of this size (needs root)
 	ProxyPG  bool              // put a proxy between each sidecar and its PostgreSQL
 	Settings map[string]string // configuration of both sidecars: dotted key -> YAML value
 }
@@ -68,7 +69,7 @@ func newPair(ctx context.Context, f *Fleet, name string, o PairOptions) (_ *Pair
 	}()
 	p.A = &Region{Side: "A", Name: "a", Cluster: f.a, Database: name}
 	p.B = &Region{Side: "B", Name: "b", Cluster: f.b, Database: name}
-	broker, err := p.brokers(ctx)
+	broker, err := p.brokers(ctx, o.NATSMB)
 	if err != nil {
 		return nil, err
 	}
@@ -104,11 +105,16 @@ func newPair(ctx context.Context, f *Fleet, name string, o PairOptions) (_ *Pair
 }
 
 // brokers starts what the topology needs and returns the nats settings of each region.
-func (p *Pair) brokers(ctx context.Context) (map[string]map[string]any, error) {
+func (p *Pair) brokers(ctx context.Context, storeMB int) (map[string]map[string]any, error) {
 	if p.Topology == External {
 		var err error
 		if p.NATS, err = NewNATS(p.room, "nats"); err != nil {
 			return nil, err
+		}
+		if storeMB > 0 {
+			if err := p.NATS.Tmpfs(storeMB); err != nil {
+				return nil, err
+			}
 		}
 		if err := p.NATS.Start(ctx); err != nil {
 			return nil, err

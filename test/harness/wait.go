@@ -46,6 +46,11 @@ func (p *Pair) WaitInStep(ctx context.Context, limit time.Duration) error {
 func (p *Pair) round(ctx context.Context, limit time.Duration) error {
 	marks := map[*Region]wal.LSN{}
 	for _, r := range p.Regions() {
+		if err := p.copied(ctx, r, limit); err != nil {
+			return err
+		}
+	}
+	for _, r := range p.Regions() {
 		lsn, err := p.mark(ctx, r, limit)
 		if err != nil {
 			return err
@@ -59,6 +64,27 @@ func (p *Pair) round(ctx context.Context, limit time.Duration) error {
 			}
 		}
 		return true, "", nil
+	})
+}
+
+// copied waits until no table of the region waits for its copy. It asks the database: a
+// request that was made a moment ago is there before the sidecar has seen it.
+func (p *Pair) copied(ctx context.Context, r *Region, limit time.Duration) error {
+	return Poll(ctx, limit, 100*time.Millisecond, func(ctx context.Context) (bool, string, error) {
+		if !r.alive() {
+			return true, "", nil // what follows says so
+		}
+		c, err := r.Cluster.Connect(ctx, r.Database)
+		if err != nil {
+			return false, "cluster " + r.Side + ": " + err.Error(), nil
+		}
+		defer c.Close(ctx)
+		var left string
+		err = c.QueryRow(ctx, `select coalesce(string_agg(schema_name || '.' || table_name || ' ' || state, ', '), '') from pgwaltz.copy where state in ('pending', 'running')`).Scan(&left)
+		if err != nil {
+			return true, "", nil // the product keeps no such table here
+		}
+		return left == "", "copies out of " + r.Side + ": " + left, nil
 	})
 }
 

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"testing"
+
+	"github.com/pgwaltz/pgwaltz/test/harness"
+)
+
+// TestShort runs every workload with every contender that is there, on few rows: it proves
+// that they can be measured and end with equal rows. Its times are not looked at.
+func TestShort(t *testing.T) {
+	if _, err := harness.FindBinaries(); errors.Is(err, harness.ErrNoPostgres) && os.Getenv("CI") == "" && os.Getenv("PGWALTZ_TEST_REQUIRE_POSTGRES") == "" {
+		t.Skip(err)
+	}
+	o, err := parseOptions([]string{"-short"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(harness.RemoveTemplates)
+	t.Cleanup(harness.RemoveProduct)
+	rep, err := measure(t.Context(), o, t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := rep.failures(); err != nil {
+		t.Error(err)
+	}
+	for _, w := range workloads() {
+		for _, c := range rep.Contenders {
+			if len(rep.of(w.Name, c)) != 1 {
+				t.Errorf("%s of %s was not measured", w.Name, c)
+			}
+		}
+	}
+}
+
+func TestRatiosStayWithinARepetition(t *testing.T) {
+	t.Parallel()
+	rep := &Report{}
+	for n, seconds := range map[int][2]float64{1: {1, 2}, 2: {2, 4}, 3: {4, 4}} {
+		rep.Runs = append(rep.Runs,
+			Run{Workload: "W6", Contender: "pgwaltz", Repetition: n, Rows: 100, Seconds: seconds[0]},
+			Run{Workload: "W6", Contender: "native", Repetition: n, Rows: 100, Seconds: seconds[1]})
+	}
+	// A failed run counts for nothing, nor does a repetition without its counterpart.
+	rep.Runs = append(rep.Runs, Run{Workload: "W6", Contender: "pgwaltz", Repetition: 4, Rows: 100, Seconds: 1},
+		Run{Workload: "W6", Contender: "native", Repetition: 4, Rows: 100, Seconds: 9, Error: "rows differ"})
+	if got, want := rep.ratios("W6", "pgwaltz", "native"), (spread{Median: 2, Min: 1, Max: 2, N: 3}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestClassOf(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		source bool
+		title  string
+		want   string
+	}{
+		{true, "postgres: walsender postgres job1 [local] START_REPLICATION\x00", ClassWalsender},
+		{true, "postgres: postgres job1 [local] idle", ClassSourceOther},
+		{false, "postgres: logical replication worker for subscription 16500 ", ClassApply},
+		{false, "postgres: pglogical apply 16385:123", ClassApply},
+		{false, "postgres: postgres job1_pgwaltz [local] INSERT", ClassApply},
+		{false, "postgres: walwriter ", ClassTargetWriter},
+		{false, "postgres: checkpointer ", ClassTargetOther},
+		{false, "bash", ""},
+	} {
+		if got := classOf(c.source, c.title); got != c.want {
+			t.Errorf("%q: got %q, want %q", c.title, got, c.want)
+		}
+	}
+}
