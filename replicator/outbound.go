@@ -83,7 +83,9 @@ type Outbound struct {
 	decoded   wal.LSN // everything at or below is framed or in the encoder
 	published wal.LSN // EndLSN of the last frame
 	inParts   bool
-	force     bool // somebody waits for a position
+	force     bool       // somebody waits for a position
+	newest    wal.Micros // commit time of the transaction added last
+	lastCount int        // transactions in the last packet
 	last      time.Time
 	waiting   []Extra
 }
@@ -169,22 +171,42 @@ func (o *Outbound) Run(ctx context.Context, log Log) error {
 		if err := o.extras(ctx); err != nil {
 			return err
 		}
-		// Nothing under way: send at once. Otherwise gather, up to a frame or the linger.
-		if o.enc.Len() > 0 && !armed {
-			if o.stream.InFlight() == 0 {
-				if err := o.flush(ctx); err != nil {
-					return err
-				}
-			} else {
-				linger.Reset(o.cfg.Linger)
-				armed = true
-			}
-		} else if o.enc.Len() > 0 && o.stream.InFlight() == 0 {
+		if o.enc.Len() == 0 {
+			continue
+		}
+		if o.stream.InFlight() == 0 && !o.behind() {
+			// Nothing under way and in step: send at once.
 			if err := o.flush(ctx); err != nil {
 				return err
 			}
+		} else if !armed {
+			// Otherwise gather, up to a frame or the linger.
+			linger.Reset(o.linger())
+			armed = true
 		}
 	}
+}
+
+// behind reports whether what is read now was committed a while ago: then nobody waits for
+// the single transaction, and frames had better be full.
+func (o *Outbound) behind() bool {
+	return o.newest != 0 && wal.MicrosOf(time.Now())-o.newest > behindBy
+}
+
+const (
+	behindBy     = wal.Micros(200 * time.Millisecond / time.Microsecond)
+	behindLinger = 40 * time.Millisecond
+)
+
+// linger is how long to gather while something is under way: longer when many come.
+func (o *Outbound) linger() time.Duration {
+	switch {
+	case o.behind():
+		return max(o.cfg.Linger, behindLinger)
+	case o.lastCount >= 16:
+		return 2 * o.cfg.Linger
+	}
+	return o.cfg.Linger
 }
 
 var errLogEnded = errors.New("the log reader has ended")
@@ -202,8 +224,11 @@ func (o *Outbound) item(ctx context.Context, it source.Item) error {
 	if o.cfg.Decoded != nil && it.Decoded != 0 {
 		o.cfg.Decoded(it.Decoded)
 	}
-	if o.force && o.enc.Len() == 0 && !o.inParts {
+	if o.force && !o.inParts {
 		o.force = false
+		if o.enc.Len() > 0 {
+			return o.flush(ctx)
+		}
 		return o.cut(ctx, wire.Heartbeat, o.decoded)
 	}
 	return nil
@@ -248,6 +273,7 @@ func (o *Outbound) transaction(ctx context.Context, tx *wal.Transaction) error {
 		o.decoded = max(o.decoded, tx.EndLSN)
 		o.Stats.Transactions.Add(1)
 		o.Stats.LastCommit.Store(int64(tx.CommitTime))
+		o.newest = tx.CommitTime
 	}
 	if o.enc.Size() >= o.cfg.FrameBytes || tx.More {
 		return o.flush(ctx)
@@ -313,6 +339,7 @@ func (o *Outbound) publish(ctx context.Context, kind wire.Kind, end wal.LSN) (wi
 	if o.enc.Position().Number == 0 && o.cfg.Resync {
 		flags = wire.Resync
 	}
+	o.lastCount = o.enc.Len()
 	var last wire.Header
 	for f := range o.enc.CutSeq(kind, flags, end, wal.MicrosOf(time.Now())) {
 		if err := o.stream.Publish(ctx, []wire.Frame{f}); err != nil {

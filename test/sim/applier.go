@@ -264,7 +264,7 @@ func (a *applier) row(r *run) outcome {
 		}
 		a.tx.audit = append(a.tx.audit, lost)
 	}
-	if dec.Pushback && !a.in.self {
+	if dec.Pushback && !(a.in.self && (w.cfg.Break == SelfSilent || w.cfg.Break == RunsFall)) { // what the one breaks, the other heals
 		a.tx.back = append(a.tx.back, &answer{key: r.key})
 	}
 	switch dec.Verdict {
@@ -316,11 +316,11 @@ func (a *applier) decideSelf(r *run, e entry, l conflict.Side) (same, wait bool)
 	if s.own.decoded < s.r.db.insert && time.Since(a.waited) < 30*time.Second || a.waited.IsZero() && s.own.decoded < s.r.db.insert {
 		return false, true
 	}
-	pol := t.pol
+	pol, tie := t.pol, 0 // in an exact tie the living wins
 	if s.w.cfg.Break == SelfVersionFirst {
-		pol.Order = conflict.VersionFirst
+		pol.Order, tie = conflict.VersionFirst, 1
 	}
-	if r.ev.Op != wal.Delete && e.row == nil && e.grave != nil && pol.Compare(r.ev.Stamp, e.grave.stamp) <= 0 {
+	if r.ev.Op != wal.Delete && e.row == nil && e.grave != nil && pol.Compare(r.ev.Stamp, e.grave.stamp) < tie {
 		return true, false
 	}
 	return false, false

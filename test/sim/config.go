@@ -66,13 +66,14 @@ const (
 	SelfVersionFirst          // the self-merge compares stamps by version whatever the order of the table is
 	MergedInMemory            // the slot is told of self-merges that are not on disk
 	PartsUnordered            // the self-merge does not see that a later part replaced a change
+	SelfSilent                // what the self-merge undoes is not told to anybody
 	OldGraves                 // a row of generation 0 leaves the tombstone that it beat
 	breakages
 )
 
 func (b Breakage) String() string {
 	return [...]string{"sound", "no skip", "no chain", "no tombstones", "confirm early", "split commit", "no audit",
-		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "batch covers", "self version first", "merged in memory", "parts unordered", "old graves"}[b]
+		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "batch covers", "self version first", "merged in memory", "parts unordered", "self silent", "old graves"}[b]
 }
 
 // Draw makes the configuration of a seed.
