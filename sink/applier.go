@@ -304,36 +304,63 @@ func (a *Applier) attempt(ctx context.Context, txs []keyedTx, next checkpoint.Ch
 }
 
 // set applies transactions set-based. b holds what goes first.
+//
+// A table that has several groups gets them one after the other, in waves: what one group
+// buries, the next one has to find.
 func (a *Applier) set(ctx context.Context, b *pipeline, txs []keyedTx, fx *effects) error {
 	a.batch.reset()
 	for _, k := range txs {
 		a.batch.add(k.tx, k.kind)
 	}
-	var stmts []fastStmt
-	type slowGroup struct {
-		g    *group
-		t    *target
-		runs []int
+	groups := a.batch.groups
+	for {
+		n := wave(groups)
+		if err := a.wave(ctx, b, groups[:n], fx); err != nil {
+			return err
+		}
+		if groups = groups[n:]; len(groups) == 0 {
+			return failpoint.Hit("apply_after_dml")
+		}
+		if err := a.spill(ctx, fx); err != nil {
+			return err
+		}
+		b = &pipeline{fence: -1}
 	}
-	var slow []slowGroup
+}
+
+// wave is how many groups, from the first, belong to different tables.
+func wave(groups []*group) int {
+	seen := make(map[wal.RelationName]bool, len(groups))
+	for n, g := range groups {
+		if seen[g.rel.Ref()] {
+			return n
+		}
+		seen[g.rel.Ref()] = true
+	}
+	return len(groups)
+}
+
+// wave applies groups of different tables: the fast statements in one round trip, then what
+// they left alone.
+func (a *Applier) wave(ctx context.Context, b *pipeline, groups []*group, fx *effects) error {
+	var stmts []fastStmt
 	left := map[*group][]int{}
 	keep := func(st fastStmt, runs []int) error {
 		left[st.group] = append(left[st.group], runs...)
 		return nil
 	}
-	for _, g := range a.batch.groups {
+	slow := map[*group][]int{}
+	for _, g := range groups {
 		t, err := a.target(ctx, g.rel)
 		if err != nil {
 			return err
 		}
 		a.truncates(g, fx)
 		if t.keyless() {
-			if b.n > 0 {
-				if err := a.run(ctx, b, stmts, keep, a.doneInto(fx)); err != nil {
-					return err
-				}
-				stmts, b = nil, &pipeline{fence: -1}
+			if err := a.run(ctx, b, stmts, keep, a.doneInto(fx)); err != nil {
+				return err
 			}
+			stmts, b = nil, &pipeline{fence: -1}
 			if err := a.exact(ctx, g, t, fx); err != nil {
 				return err
 			}
@@ -345,9 +372,7 @@ func (a *Applier) set(ctx context.Context, b *pipeline, txs []keyedTx, fx *effec
 			return err
 		}
 		stmts = append(stmts, st...)
-		if len(p.slow) > 0 {
-			slow = append(slow, slowGroup{g, t, p.slow})
-		}
+		slow[g] = p.slow
 	}
 	if err := a.run(ctx, b, stmts, keep, a.doneInto(fx)); err != nil {
 		return err
@@ -355,21 +380,40 @@ func (a *Applier) set(ctx context.Context, b *pipeline, txs []keyedTx, fx *effec
 	if err := failpoint.Hit("apply_after_first_dml"); err != nil {
 		return err
 	}
-	for _, s := range slow {
-		left[s.g] = append(left[s.g], s.runs...)
-	}
-	for _, g := range a.batch.groups {
-		if runs := left[g]; len(runs) > 0 {
-			t, err := a.target(ctx, g.rel)
-			if err != nil {
-				return err
-			}
-			if err := a.resolve(ctx, g, t, runs, fx); err != nil {
-				return err
-			}
+	for _, g := range groups {
+		runs := append(left[g], slow[g]...)
+		if len(runs) == 0 {
+			continue
+		}
+		t, err := a.target(ctx, g.rel)
+		if err != nil {
+			return err
+		}
+		if err := a.resolve(ctx, g, t, runs, fx); err != nil {
+			return err
 		}
 	}
-	return failpoint.Hit("apply_after_dml")
+	return nil
+}
+
+// spill writes the side effects gathered so far, within the transaction, so that what follows
+// in it finds them.
+func (a *Applier) spill(ctx context.Context, fx *effects) error {
+	at, err := a.effectsLSN(ctx, fx, a.cp)
+	if err != nil {
+		return err
+	}
+	a.indexGraves(fx, at)
+	b := fx.queue(a, at)
+	if b.Len() > 0 {
+		if err := a.conn.SendBatch(ctx, b).Close(); err != nil {
+			return fmt.Errorf("write audit rows and tombstones: %w", err)
+		}
+	}
+	fx.graves, fx.stamps, fx.unbury = nil, nil, nil
+	fx.told = append(fx.told, fx.audit...)
+	fx.audit = nil
+	return nil
 }
 
 func (a *Applier) doneInto(fx *effects) func(fastStmt, int) {
@@ -466,10 +510,10 @@ func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effec
 		}
 	}
 	a.Stats.Transactions.Add(n)
-	if len(fx.audit) > 0 {
-		a.Stats.Conflicts.Add(uint64(len(fx.audit)))
+	if told := append(fx.told, fx.audit...); len(told) > 0 {
+		a.Stats.Conflicts.Add(uint64(len(told)))
 		if a.onAudit != nil {
-			a.onAudit(fx.audit)
+			a.onAudit(told)
 		}
 	}
 	if len(fx.unpark) > 0 {

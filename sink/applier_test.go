@@ -397,3 +397,25 @@ func TestApplierIsFenced(t *testing.T) {
 	}
 	b.want(acctRows, "")
 }
+
+// A copied row and the delete of the same row may come in one batch, the delete first: then
+// the copy must find the tombstone although nothing is committed yet.
+func TestApplyCopyBehindDelete(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	del := b.tx(nil, remove(r, row("1", "a", 1, 1)))
+	copied := b.tx(nil, insert(r, row("1", "a", 1, 1)), insert(r, row("2", "b", 1, 1)))
+	next := b.a.Checkpoint()
+	next.Epoch = wal.Epoch{SystemID: 7, Timeline: 1, Slot: "s"}
+	next.Incarnation, next.FrameNo, next.EndLSN = 1, 1, del.EndLSN
+	last := next
+	last.FrameNo = 2
+	if err := b.a.Apply(t.Context(), []Unit{
+		{Transactions: []*wal.Transaction{del}, Next: next},
+		{Transactions: []*wal.Transaction{copied}, Kind: conflict.Copy, Next: last},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	b.want(acctRows, "2|b|1")
+	b.want("select key, live from pgwaltz.tombstone", `["1"]|false`)
+}

@@ -17,6 +17,7 @@ type effects struct {
 	graves   []grave
 	stamps   []stampRow
 	audit    []audit.Record
+	told     []audit.Record     // written already, to be counted after the commit
 	pushback []*wal.Transaction // handed on after the commit
 	unbury   []grave            // graves of rows that live in generation 0 again
 	unpark   []int64
@@ -43,6 +44,7 @@ func (fx *effects) add(o effects) {
 	fx.graves = append(fx.graves, o.graves...)
 	fx.stamps = append(fx.stamps, o.stamps...)
 	fx.audit = append(fx.audit, o.audit...)
+	fx.told = append(fx.told, o.told...)
 	fx.pushback = append(fx.pushback, o.pushback...)
 	fx.unbury = append(fx.unbury, o.unbury...)
 	fx.unpark = append(fx.unpark, o.unpark...)

@@ -65,7 +65,7 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 	if more {
 		// Side effects of a part are written with the part, so that memory stays bounded;
 		// audit rows are few and told after the commit.
-		return a.flushPart(ctx, &fx, next)
+		return a.flushPart(ctx, &fx)
 	}
 	last := pipeline{fence: -1}
 	a.saveCheckpoint(&last, next)
@@ -83,20 +83,12 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 }
 
 // flushPart writes the side effects of one part within the open transaction.
-func (a *Applier) flushPart(ctx context.Context, fx *effects, next checkpoint.Checkpoint) error {
-	at, err := a.effectsLSN(ctx, fx, next)
-	if err != nil {
+func (a *Applier) flushPart(ctx context.Context, fx *effects) error {
+	if err := a.spill(ctx, fx); err != nil {
 		return err
 	}
-	a.indexGraves(fx, at)
-	b := fx.queue(a, at)
-	if b.Len() > 0 {
-		if err := a.conn.SendBatch(ctx, b).Close(); err != nil {
-			return err
-		}
-	}
-	if len(fx.audit) > 0 && len(a.openFx.audit) < 100 {
-		a.openFx.audit = append(a.openFx.audit, fx.audit[0])
+	if len(fx.told) > 0 && len(a.openFx.told) < 100 {
+		a.openFx.told = append(a.openFx.told, fx.told[0])
 	}
 	a.openFx.pushback = append(a.openFx.pushback, fx.pushback...)
 	a.openFx.rows += fx.rows

@@ -226,6 +226,7 @@ func quoteAll(names []string) []string {
 func (r *slotReader) loop(ctx context.Context, w *wakeup) error {
 	fe, nc := r.conn.Frontend(), r.conn.Conn()
 	r.status = time.Now()
+	window, reads := r.status, 0
 	for {
 		if ctx.Err() != nil {
 			// A last word, so that a restart repeats as little as possible.
@@ -271,17 +272,24 @@ func (r *slotReader) loop(ctx context.Context, w *wakeup) error {
 		if err := r.flush(ctx); err != nil {
 			return err
 		}
-		if got >= busyReads {
-			// The server sends each message by itself and would wake us for each. Under load
-			// a short pause lets some gather; it never comes at a few hundred a second.
+		// The server sends each message by itself and would wake us for each. Under load a
+		// short pause lets some gather; it never comes at a few hundred a second.
+		reads++
+		if end := time.Now(); got >= busyMessages || (reads > busyReads && end.Sub(window) < busyWindow) {
 			time.Sleep(busyPause)
+			window, reads = end, busyReads // one read in the next window is enough to stay
+		} else if end.Sub(window) >= busyWindow {
+			window, reads = end, 0
 		}
 	}
 }
 
+// Load is more than busyReads reads within busyWindow, or busyMessages with one read.
 const (
-	busyReads = 24
-	busyPause = 200 * time.Microsecond
+	busyMessages = 24
+	busyReads    = 8
+	busyWindow   = 2 * time.Millisecond
+	busyPause    = 200 * time.Microsecond
 )
 
 // drain confirms what becomes safe while nothing is read any more.

@@ -15,6 +15,7 @@ var hints = map[Breakage]uint64{
 
 // provoke makes the situation more likely in which a rule matters.
 func provoke(c *Config) {
+	c.Calm = false
 	switch c.Break {
 	case StaleTail, BatchCovers, Restamp, LossyPushback:
 		c.Faults += 10
@@ -58,10 +59,16 @@ func TestSimFindsBreakage(t *testing.T) {
 				cfg := Draw(seed)
 				cfg.Break = b
 				provoke(&cfg)
-				if why, _, _ := play(t, cfg, nil); why != "" {
-					t.Logf("seed %d: %s", seed, why)
-					return
+				why, _, _ := play(t, cfg, nil)
+				if why == "" {
+					continue
 				}
+				t.Logf("seed %d: %s", seed, why)
+				cfg.Break = Sound
+				if why, _, _ := play(t, cfg, nil); why != "" {
+					t.Errorf("seed %d goes wrong with the rule in place, too: %s", seed, why)
+				}
+				return
 			}
 			t.Errorf("seeds %d to %d did not notice", hints[b], limit)
 		})

@@ -111,6 +111,7 @@ func (in *inbound) wake() {
 	if !in.open || w.cut(in.s.r.id, in.origin) || in.stream != st.life {
 		return
 	}
+	in.pos = max(in.pos, st.first()) // what is purged, everybody has
 	for in.under < fetchWindow && len(in.queue) < 16 {
 		m := st.at(in.pos)
 		if m == nil {

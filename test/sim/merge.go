@@ -1,0 +1,173 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// row decides about one run under the lock of its row, and carries the decision out.
+func (a *applier) row(r *run) outcome {
+	s := a.in.s
+	w, d := s.w, s.r.db
+	e := a.tx.get(r.key)
+	l := d.side(r.key, e)
+	t := d.tables[r.key.table]
+	if a.in.self {
+		same, wait := a.decideSelf(r, e, l)
+		if wait {
+			return needLater
+		}
+		if same {
+			if !r.skip {
+				a.mark(r, e, true)
+			}
+			return done
+		}
+	} else if !a.barrier && a.needsBarrier(t, r, e, l) {
+		return needOwn
+	}
+	dec := conflict.Resolve(t.pol, r.ev, l)
+	if w.trace.print != nil {
+		w.say(s.r.id, "%s %s t%d %s of w%d %s over known=%t alive=%t w%d %s: %s %s %s pushback=%t", r.kind, r.ev.Op, r.key.table, r.key.key, widOf(r.row),
+			conflict.StampText(r.ev.Stamp), l.Known, l.Alive, e.wid, conflict.StampText(l.Stamp), dec.Verdict, dec.Type, dec.Reason, dec.Pushback)
+	}
+	if w.cfg.Break == ArrivalWins && dec.Verdict == conflict.Keep {
+		dec.Verdict, dec.Pushback = conflict.Apply, false
+	}
+	if dec.Conflict() && w.cfg.Break != NoAudit {
+		w.Stats.Conflicts++
+		lost := e.wid
+		if dec.Verdict == conflict.Keep {
+			lost = widOf(r.row)
+		}
+		a.tx.audit = append(a.tx.audit, lost)
+	}
+	if dec.Pushback && !(a.in.self && (w.cfg.Break == SelfSilent || w.cfg.Break == RunsFall)) { // what the one breaks, the other heals
+		a.tx.back = append(a.tx.back, &answer{key: r.key})
+	}
+	switch dec.Verdict {
+	case conflict.Apply:
+		a.carryOut(r, e)
+	case conflict.Same:
+		a.mark(r, e, false)
+	case conflict.Park:
+		w.Stats.Parked++
+		w.fail("a change was parked although every image is complete")
+	}
+	return done
+}
+
+// needsBarrier: the local side may hold an own change of the key whose stamp is not known.
+func (a *applier) needsBarrier(t *table, r *run, e entry, l conflict.Side) bool {
+	if e.row == nil {
+		return e.grave == nil && !r.ev.Born && r.ev.Op != wal.Insert
+	}
+	return t.conf.stampless() && (!r.ev.Base.HasDigest || conflict.Digest(l.Content) != r.ev.Base.Digest)
+}
+
+// decideSelf: an own change that is in the table already, or that a later own one replaced.
+func (a *applier) decideSelf(r *run, e entry, l conflict.Side) (same, wait bool) {
+	s := a.in.s
+	t := s.r.db.tables[r.key.table]
+	if r.ev.Op == wal.Delete && e.row == nil {
+		return true, false
+	}
+	if r.ev.Op != wal.Delete && e.row != nil {
+		same := string(l.Content) == string(r.ev.Content)
+		if s.w.cfg.Break == HoldsByStamp && !t.conf.stampless() {
+			same = l.Stamp.Version == r.ev.Stamp.Version && l.Stamp.UpdatedAt == r.ev.Stamp.UpdatedAt
+		}
+		if same {
+			return true, false
+		}
+	}
+	now := part{r.tx.CommitLSN, r.tx.Part}
+	if s.w.cfg.Break == PartsUnordered {
+		now.part = 1 << 30
+	}
+	if s.own.later(r.key, now) {
+		// The later one says what there is to say. The row may be of another region, and a
+		// grave under it would make it a row of a later generation than it is.
+		r.skip = s.w.cfg.Break != MarkSuperseded
+		return true, false
+	}
+	if s.own.decoded < s.r.db.insert && time.Since(a.waited) < 30*time.Second || a.waited.IsZero() && s.own.decoded < s.r.db.insert {
+		return false, true
+	}
+	pol, tie := t.pol, 0 // in an exact tie the living wins
+	if s.w.cfg.Break == SelfVersionFirst {
+		pol.Order, tie = conflict.VersionFirst, 1
+	}
+	if r.ev.Op != wal.Delete && e.row == nil && e.grave != nil && pol.Compare(r.ev.Stamp, e.grave.stamp) < tie {
+		return true, false
+	}
+	return false, false
+}
+
+// carryOut makes the event the entry of its key.
+func (a *applier) carryOut(r *run, e entry) {
+	t := a.in.s.r.db.tables[r.key.table]
+	c := &logChange{table: r.key.table}
+	switch {
+	case r.row == nil && e.row == nil:
+		c = nil
+	case r.row == nil:
+		c.op = wal.Delete
+		c.old, c.full = t.old(e.row)
+	case e.row == nil:
+		c.op, c.new = wal.Insert, r.row
+	default:
+		c.op, c.new = wal.Update, r.row
+		if t.conf.Full {
+			c.old, c.full = e.row, true
+		}
+	}
+	e.row, e.wid = r.row, widOf(r.row)
+	if conflict.GraveUnder(r.ev.Stamp, r.row != nil) == (conflict.Grave{}) && a.in.s.w.cfg.Break != OldGraves {
+		e.grave = nil // not from the index: own stamps of a key must never fall
+	}
+	a.tx.put(r.key, e, c)
+	a.mark(r, e, a.in.s.w.cfg.Break == OldGraves)
+}
+
+// mark writes what stands beside the row: its grave, its stamp. Where the entry of the key is
+// another one than the event, a grave may only rise.
+func (a *applier) mark(r *run, e entry, rise bool) {
+	s := a.in.s
+	d := s.r.db
+	t := d.tables[r.key.table]
+	alive := r.ev.Op != wal.Delete
+	if alive && t.conf.stampless() && (!e.stampd || e.stamp < r.ev.Stamp.UpdatedAt || e.row != nil && e.wid == widOf(r.row)) {
+		e.stamp, e.stampd = r.ev.Stamp.UpdatedAt, true
+		a.tx.put(r.key, e, nil)
+	}
+	g := conflict.GraveUnder(r.ev.Stamp, alive)
+	if !g.Present || s.w.cfg.Break == NoTombstones {
+		return
+	}
+	stamp := r.ev.Stamp
+	if alive {
+		stamp = wal.Stamp{Generation: g.Generation, Version: wal.NullVersion, UpdatedAt: wal.MinMicros}
+	}
+	if rise && e.grave != nil && (t.pol.Compare(stamp, e.grave.stamp) < 0 || stamp == e.grave.stamp && alive == e.grave.live) &&
+		!(stamp.Generation == e.grave.stamp.Generation && alive != e.grave.live) {
+		return // a grave only ever rises
+	}
+	if rise && e.grave != nil && alive && stamp.Generation == e.grave.stamp.Generation {
+		stamp = e.grave.stamp // what is known of the grave under a living row stays known
+	}
+	lsn := d.insert
+	if a.in.self {
+		lsn = r.tx.CommitLSN
+	}
+	e.grave = &grave{stamp: stamp, live: alive, deleted: r.ev.CommitTime, lsn: lsn}
+	a.tx.put(r.key, e, nil)
+	s.index.Put(t.rel.Ref(), []byte(r.key.key), graveAt(stamp.Generation, lsn))
+}
+
+func graveAt(generation uint32, at wal.LSN) tombstone.Grave {
+	return tombstone.Grave{Generation: generation, LSN: at}
+}
