@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -46,6 +47,8 @@ type OutboundConfig struct {
 	Merge func(*wal.Transaction)
 	// NeedsMerge tells which do.
 	NeedsMerge func(*wal.Transaction, *wal.Change) bool
+	// Changed is told of each transaction that is framed, before any later packet; may be nil.
+	Changed func(*wal.Transaction)
 	// Decoded is told how far the log is stamped and handed on.
 	Decoded func(wal.LSN)
 	// Extra brings packets of other kinds: repairs and copied rows.
@@ -60,6 +63,8 @@ type Extra struct {
 	// After is the position that the log must have reached before the packet may go out:
 	// copied rows must not overtake the changes that they already contain.
 	After wal.LSN
+	// Keep tells which of the changes still may go out, when their turn has come; nil: all.
+	Keep func(*wal.Change) bool
 	// Done is called when the packet was framed, with its last header.
 	Done func(wire.Header)
 }
@@ -268,6 +273,9 @@ func (o *Outbound) transaction(ctx context.Context, tx *wal.Transaction) error {
 		return err
 	}
 	o.merge(tx)
+	if o.cfg.Changed != nil {
+		o.cfg.Changed(tx)
+	}
 	o.Stats.Rows.Add(uint64(len(tx.Changes)))
 	if !tx.More {
 		o.decoded = max(o.decoded, tx.EndLSN)
@@ -364,6 +372,9 @@ func (o *Outbound) extras(ctx context.Context) error {
 			return err
 		}
 		for _, tx := range x.Transactions {
+			if x.Keep != nil {
+				tx.Changes = slices.DeleteFunc(tx.Changes, func(ch wal.Change) bool { return !x.Keep(&ch) })
+			}
 			if err := o.enc.Add(tx); err != nil {
 				return err
 			}

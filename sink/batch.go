@@ -87,11 +87,16 @@ func (b *batch) add(tx *wal.Transaction, kind conflict.EventKind) {
 // before it: an insert behind another change of the same relation and transaction.
 func isNotice(tx *wal.Transaction, i int) bool {
 	return i > 0 && tx.Changes[i].Base.Known && tx.Changes[i].Base.Stamp == tx.Changes[i-1].Stamp &&
-		tx.Changes[i].Relation == tx.Changes[i-1].Relation && tx.Changes[i].Base.Digest == noticeMark
+		tx.Changes[i].Relation == tx.Changes[i-1].Relation &&
+		(tx.Changes[i].Base.Digest == noticeLost || tx.Changes[i].Base.Digest == noticeWon)
 }
 
-// noticeMark stands as base digest of a notice.
-var noticeMark = [16]byte{'l', 'o', 's', 'e', 'r'}
+// These stand as base digest of a notice: the change of the region that is told has lost, or
+// it has won over the one that is named.
+var (
+	noticeLost = [16]byte{'l', 'o', 's', 't'}
+	noticeWon  = [16]byte{'w', 'o', 'n'}
+)
 
 // group finds or opens the group of a change; fresh opens one in any case.
 func (b *batch) group(ch *wal.Change, kind conflict.EventKind, fresh bool) *group {

@@ -83,7 +83,9 @@ func (a *Applier) note(ctx context.Context, g *group, t *target, v *verdict, fx 
 	if v.Verdict != conflict.Keep && a.cfg.Policy.table(name).Resolve.Skewed(r.stamp, r.tx.CommitTime) {
 		fx.audit = append(fx.audit, a.skewRecord(g, r, v.known.key, v.event.Side()))
 	}
-	if v.Pushback && a.cfg.Pushback != nil {
+	// A copied row that met another one is told of too: the region it comes from may never
+	// send the change that its own log would show the conflict by.
+	if (v.Pushback || (g.kind == conflict.Copy && v.Type != "")) && a.cfg.Pushback != nil {
 		tx, err := a.pushback(ctx, g, t, v)
 		if err != nil {
 			return err

@@ -115,11 +115,19 @@ func (a *Applier) told(g *group, r *run, key string) audit.Record {
 	rec := a.plainRecord(g.rel, typ, "told", r.tx, winner)
 	rec.EventID = conflict.EventID(g.rel.Ref(), key, winner, loser)
 	rec.Key = a.imager.Key(nil, g.rel, keyImage(g, r), g.key)
-	rec.Verdict, rec.Winner, rec.Loser = conflict.Apply.String(), a.cfg.Origin, a.cfg.Region
-	rec.LocalStamp, rec.LocalRow = stampText(loser.Stamp), a.json(g.rel, r.loser.New)
+	won, lost := a.json(g.rel, nil), a.json(g.rel, r.loser.New)
 	if winner.Alive {
-		rec.RemoteRow = a.json(g.rel, r.image)
+		won = a.json(g.rel, r.image)
 	}
+	if r.loser.Base.Digest == noticeWon {
+		rec.Verdict, rec.Winner, rec.Loser = conflict.Keep.String(), a.cfg.Region, a.cfg.Origin
+		rec.LocalStamp, rec.LocalRow = stampText(winner.Stamp), won
+		rec.RemoteStamp, rec.RemoteRow = stampText(loser.Stamp), lost
+		return rec
+	}
+	rec.Verdict, rec.Winner, rec.Loser = conflict.Apply.String(), a.cfg.Origin, a.cfg.Region
+	rec.LocalStamp, rec.LocalRow = stampText(loser.Stamp), lost
+	rec.RemoteRow = won
 	return rec
 }
 
@@ -207,14 +215,20 @@ func (a *Applier) pushback(ctx context.Context, g *group, t *target, v *verdict)
 	if !v.side.Alive {
 		local.Op, local.New, local.Old = wal.Delete, nil, keyImage(g, r)
 	}
-	winner, loser, to := local, remote, a.cfg.Origin
-	if v.Verdict == conflict.Apply {
-		// Self-merge: the own change won over what a peer had put here.
+	if v.Type == conflict.InsertExists {
+		local.Op, remote.Op = wal.Insert, wal.Insert
+	}
+	winner, loser, to, mark := local, remote, a.cfg.Origin, noticeLost
+	switch {
+	case v.Verdict == conflict.Apply && a.cfg.Self:
+		// The own change won over what a peer had put here.
 		winner, loser, to = remote, local, a.cfg.Peer
+	case v.Verdict == conflict.Apply:
+		winner, loser, mark = remote, local, noticeWon
 	}
 	if winner.Op == wal.Insert {
 		winner.Op = wal.Update
 	}
-	loser.Base = wal.Base{Known: true, Stamp: winner.Stamp, Digest: noticeMark, HasDigest: true}
+	loser.Base = wal.Base{Known: true, Stamp: winner.Stamp, Digest: mark, HasDigest: true}
 	return &wal.Transaction{Origin: to, CommitTime: r.tx.CommitTime, Changes: []wal.Change{winner, loser}}, nil
 }

@@ -107,6 +107,28 @@ from pgwaltz.tombstone where relation = $1 and key = any($2::text[]) order by ke
 	return found, nil
 }
 
+// Generations reads the generations of the graves of the given keys, without locks.
+func Generations(ctx context.Context, q Querier, rel wal.RelationName, keys []string) (map[string]uint32, error) {
+	rows, err := q.Query(ctx, `select key, generation from pgwaltz.tombstone where relation = $1 and key = any($2::text[])`, rel.String(), keys)
+	if err != nil {
+		return nil, fmt.Errorf("read generations of %s: %w", rel, err)
+	}
+	defer rows.Close()
+	found := map[string]uint32{}
+	for rows.Next() {
+		var key string
+		var gen int64
+		if err := rows.Scan(&key, &gen); err != nil {
+			return nil, fmt.Errorf("read generations of %s: %w", rel, err)
+		}
+		found[key] = uint32(gen)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read generations of %s: %w", rel, err)
+	}
+	return found, nil
+}
+
 // Collect removes graves that no peer can need any more: of dead keys, older than minAge,
 // and written at a local position that every peer has applied (passed). At most limit are
 // removed in one call. It returns how many went; the index forgets them too.

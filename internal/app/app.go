@@ -53,6 +53,7 @@ type Sidecar struct {
 	index    *tombstone.Index
 	clock    *replicator.Clock
 	own      *ownLog
+	watch    copyWatch
 	redactor *audit.Redactor
 
 	stopping   chan struct{} // closed when an orderly stop begins
@@ -202,7 +203,7 @@ func (s *Sidecar) connect(ctx context.Context, role string) (*pgx.Conn, error) {
 }
 
 func (s *Sidecar) connectSlot(ctx context.Context, frontend func(io.Reader, io.Writer) *pgproto3.Frontend) (*pgconn.PgConn, error) {
-	return pg.ConnectReplication(ctx, s.cfg.Postgres.DSN.Reveal(), pg.Options{Region: s.cfg.Region, Role: "slot", Frontend: frontend})
+	return pg.ConnectReplication(ctx, s.cfg.Postgres.DSN.Reveal(), pg.Options{Region: s.cfg.Region, Role: "slot", Frontend: frontend, Dial: pg.DialBlocking})
 }
 
 // connectApply opens an apply session for the changes of origin.

@@ -128,16 +128,18 @@ func (s *Sidecar) copyTable(ctx context.Context, j copyJob) error {
 	}
 	s.log.Info("copying", "relation", j.name.String(), "rows_done", j.rows)
 	after := t.parseKey(j.lastKey)
+	s.watch.start(j.name)
+	defer s.watch.stop()
 	for {
 		chunk, err := t.read(ctx, s, conn, after, s.cfg.Copy.ChunkRows)
 		if err != nil {
 			return fmt.Errorf("copy %s: %w", j.name, err)
 		}
-		if len(chunk.tx.Changes) > 0 {
+		if chunk.rows > 0 {
 			if err := s.sendCopy(ctx, chunk); err != nil {
 				return fmt.Errorf("copy %s: %w", j.name, err)
 			}
-			j.rows += int64(len(chunk.tx.Changes))
+			j.rows += int64(chunk.rows)
 			after = chunk.last
 			text := t.formatKey(after)
 			j.lastKey = &text
@@ -145,7 +147,8 @@ func (s *Sidecar) copyTable(ctx context.Context, j copyJob) error {
 				return err
 			}
 		}
-		if len(chunk.tx.Changes) < s.cfg.Copy.ChunkRows {
+		s.watch.forget(chunk.at)
+		if chunk.rows < s.cfg.Copy.ChunkRows {
 			s.log.Info("copied", "relation", j.name.String(), "rows", j.rows)
 			return s.copyDone(ctx, j, "done", nil)
 		}
@@ -161,7 +164,7 @@ func (s *Sidecar) sendCopy(ctx context.Context, c copyChunk) error {
 		o.mu.Unlock()
 		if ch != nil {
 			framed := make(chan wire.Header, 1)
-			x := replicator.Extra{Kind: wire.Copy, Transactions: []*wal.Transaction{c.tx}, After: c.at, Done: func(h wire.Header) { framed <- h }}
+			x := replicator.Extra{Kind: wire.Copy, Transactions: []*wal.Transaction{c.tx}, After: c.at, Keep: func(ch *wal.Change) bool { return s.watch.unchanged(ch, c.at) }, Done: func(h wire.Header) { framed <- h }}
 			select {
 			case ch <- x:
 			case <-ctx.Done():
@@ -249,6 +252,7 @@ type copyPlan struct {
 type copyChunk struct {
 	tx   *wal.Transaction
 	at   wal.LSN
+	rows int // read; some may be left out later
 	last []string
 }
 
@@ -320,6 +324,12 @@ func (p *copyPlan) read(ctx context.Context, s *Sidecar, conn *pgx.Conn, after [
 		}
 	}
 	args = append(args, strconv.AppendInt(nil, int64(limit), 10))
+	// Rows and what is kept beside them have to be of one snapshot: a grave that came after the
+	// row was read would make the row count as a later life.
+	if _, err := conn.Exec(ctx, "begin isolation level repeatable read, read only"); err != nil {
+		return c, fmt.Errorf("begin: %w", err)
+	}
+	defer conn.Exec(context.WithoutCancel(ctx), "rollback")
 	now := wal.MicrosOf(time.Now())
 	c.tx.CommitTime, c.tx.CommitLSN, c.tx.EndLSN = now, c.at, c.at+1
 	rr := conn.PgConn().ExecParams(ctx, sql, args, nil, nil, nil)
@@ -345,7 +355,8 @@ func (p *copyPlan) read(ctx context.Context, s *Sidecar, conn *pgx.Conn, after [
 	if _, err := rr.Close(); err != nil {
 		return c, err
 	}
-	if n := len(c.tx.Changes); n > 0 {
+	c.rows = len(c.tx.Changes)
+	if n := c.rows; n > 0 {
 		last := c.tx.Changes[n-1].New
 		for _, k := range p.order {
 			c.last = append(c.last, string(last[k].Bytes))
@@ -360,13 +371,13 @@ func (p *copyPlan) besides(ctx context.Context, conn *pgx.Conn, s *Sidecar, tx *
 		return nil
 	}
 	if s.index.Any(p.rel.Ref()) {
-		graves, err := tombstone.Find(ctx, conn, p.rel.Ref(), keys)
+		graves, err := tombstone.Generations(ctx, conn, p.rel.Ref(), keys)
 		if err != nil {
 			return err
 		}
 		for i, k := range keys {
 			if g, ok := graves[k]; ok {
-				tx.Changes[i].Stamp.Generation = g.Stamp.Generation + 1
+				tx.Changes[i].Stamp.Generation = g + 1
 			}
 		}
 	}

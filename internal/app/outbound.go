@@ -137,6 +137,7 @@ func (s *Sidecar) publish(ctx context.Context) error {
 		NeedsMerge: func(tx *wal.Transaction, ch *wal.Change) bool { return sink.NeedsSelfMerge(policy, tx, ch) },
 		Merge:      s.own.note,
 		Decoded:    s.own.decodedTo,
+		Changed:    s.watch.changed,
 		Extra:      o.extra, Log: s.log,
 	}, stream{pub}, &o.stats)
 	o.durable.Store(uint64(begin.at.EndLSN))

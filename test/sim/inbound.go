@@ -27,7 +27,6 @@ type inbound struct {
 	hard   bool // a frame is missing, not just a message damaged
 	reads  int  // how often a gap was read again
 	stream int  // life of the stream that pos belongs to
-	held   int  // bytes of the packets in queue
 
 	queue []delivery
 	app   applier
@@ -75,7 +74,7 @@ func (in *inbound) start() {
 	in.open = true
 	cp := in.s.r.db.cps[in.from().name]
 	cp.Origin = in.from().name
-	in.cp, in.held, in.gapped, in.hard, in.reads = cp, 0, false, false, 0
+	in.cp, in.gapped, in.hard, in.reads = cp, false, false, 0
 	in.app = applier{in: in, cp: cp}
 	in.asm, in.cache = wire.NewAssembler(1<<20, in.cache), &wire.RelationCache{}
 	in.acked = in.s.r.db.onDisk[in.from().name]

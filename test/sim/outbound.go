@@ -42,14 +42,6 @@ type outbound struct {
 	tracker  *checkpoint.Tracker
 }
 
-// extra is a packet that does not come from the log.
-type extra struct {
-	kind   wire.Kind
-	tx     *wal.Transaction
-	after  wal.LSN
-	answer *answer
-}
-
 // publish opens the pipe: where the stream ends, where the slot begins, whether that fits.
 func (s *sidecar) publish() {
 	w, d, st := s.w, s.r.db, s.r.stream
@@ -258,27 +250,6 @@ func (o *outbound) cut(kind wire.Kind, end wal.LSN) {
 	}
 	o.lastCut = time.Now()
 	o.send()
-}
-
-// extras sends the packets whose position has come.
-func (o *outbound) extras() {
-	for len(o.waiting) > 0 && !o.inParts && o.waiting[0].after <= o.decoded {
-		x := o.waiting[0]
-		o.waiting = o.waiting[1:]
-		if x.answer != nil {
-			if x.tx = o.s.r.db.entryOf(x.answer.key); x.tx == nil {
-				o.s.r.db.drop(x.answer)
-				continue
-			}
-		}
-		o.flush()
-		o.s.w.must(o.enc.Add(x.tx))
-		o.cut(x.kind, 0)
-		if x.answer != nil {
-			at := o.enc.Position()
-			x.answer.incarnation, x.answer.number = at.Incarnation, at.Number
-		}
-	}
 }
 
 // beat publishes a position when nothing else does.

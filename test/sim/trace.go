@@ -56,6 +56,5 @@ func (s *Stats) add(o Stats) {
 	s.Quarantined += o.Quarantined
 	s.Parked += o.Parked
 	s.Pushbacks += o.Pushbacks
-	s.SelfMerges += o.SelfMerges
 	s.Barriers += o.Barriers
 }

@@ -29,7 +29,8 @@ type World struct {
 
 // Stats counts what a run has met.
 type Stats struct {
-	Transactions, Conflicts, Frames, Fragments, Parts, Crashes, Faults, Rewinds, Gaps, Duplicates, Quarantined, Parked, Pushbacks, SelfMerges, Barriers int
+	Transactions, Conflicts, Frames, Fragments, Parts, Crashes, Faults, Rewinds, Gaps,
+	Duplicates, Quarantined, Parked, Pushbacks, Barriers int
 }
 
 // region is a database and what stands beside it.
