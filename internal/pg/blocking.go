@@ -5,7 +5,6 @@ package pg
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -23,25 +22,79 @@ import (
 // Deadlines are looked at every blockingTick. One goroutine may read and write; Close and the
 // deadlines may be used from others.
 func DialBlocking(ctx context.Context, network, addr string) (net.Conn, error) {
-	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}}
-	c, err := d.DialContext(ctx, network, addr)
+	to, family, local, err := sockaddr(network, addr)
 	if err != nil {
 		return nil, err
 	}
-	f, err := c.(interface{ File() (*os.File, error) }).File()
-	c.Close() // f is a descriptor of its own
+	// Made here and not taken from package net: a descriptor that was in the poller once
+	// stays there as long as a duplicate of it lives.
+	fd, err := syscall.Socket(family, syscall.SOCK_STREAM, 0)
 	if err != nil {
-		return nil, fmt.Errorf("take connection out of the poller: %w", err)
+		return nil, os.NewSyscallError("socket", err)
 	}
-	b := &blockingConn{file: f, fd: int(f.Fd()), local: c.LocalAddr(), remote: c.RemoteAddr()}
-	tick := syscall.NsecToTimeval(int64(blockingTick))
-	for _, opt := range []int{syscall.SO_RCVTIMEO, syscall.SO_SNDTIMEO} {
-		if err := syscall.SetsockoptTimeval(b.fd, syscall.SOL_SOCKET, opt, &tick); err != nil {
-			f.Close()
-			return nil, fmt.Errorf("take connection out of the poller: %w", err)
-		}
+	syscall.CloseOnExec(fd)
+	b := &blockingConn{file: os.NewFile(uintptr(fd), addr), fd: fd, local: local, remote: local}
+	if err := b.connect(ctx, to, family); err != nil {
+		b.file.Close()
+		return nil, &net.OpError{Op: "dial", Net: network, Addr: local, Err: err}
 	}
 	return b, nil
+}
+
+func sockaddr(network, addr string) (syscall.Sockaddr, int, net.Addr, error) {
+	if network == "unix" {
+		return &syscall.SockaddrUnix{Name: addr}, syscall.AF_UNIX, &net.UnixAddr{Name: addr, Net: "unix"}, nil
+	}
+	tcp, err := net.ResolveTCPAddr(network, addr)
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	if ip := tcp.IP.To4(); ip != nil {
+		to := &syscall.SockaddrInet4{Port: tcp.Port}
+		copy(to.Addr[:], ip)
+		return to, syscall.AF_INET, tcp, nil
+	}
+	to := &syscall.SockaddrInet6{Port: tcp.Port}
+	copy(to.Addr[:], tcp.IP.To16())
+	return to, syscall.AF_INET6, tcp, nil
+}
+
+func (c *blockingConn) connect(ctx context.Context, to syscall.Sockaddr, family int) error {
+	limit := 10 * time.Second
+	if d, ok := ctx.Deadline(); ok {
+		limit = min(limit, max(time.Until(d), blockingTick))
+	}
+	if err := c.timeout(syscall.SO_SNDTIMEO, limit); err != nil { // bounds the connect, too
+		return err
+	}
+	if family != syscall.AF_UNIX {
+		for _, o := range [][3]int{
+			{syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1}, {syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1},
+		} {
+			if err := syscall.SetsockoptInt(c.fd, o[0], o[1], o[2]); err != nil {
+				return os.NewSyscallError("setsockopt", err)
+			}
+		}
+	}
+	for {
+		err := syscall.Connect(c.fd, to)
+		if err == nil || errors.Is(err, syscall.EISCONN) {
+			break
+		}
+		if errors.Is(err, syscall.EINTR) && ctx.Err() == nil {
+			continue
+		}
+		if errors.Is(err, syscall.EINPROGRESS) || errors.Is(err, syscall.EAGAIN) {
+			return os.ErrDeadlineExceeded
+		}
+		return os.NewSyscallError("connect", err)
+	}
+	return errors.Join(c.timeout(syscall.SO_SNDTIMEO, blockingTick), c.timeout(syscall.SO_RCVTIMEO, blockingTick))
+}
+
+func (c *blockingConn) timeout(option int, d time.Duration) error {
+	tv := syscall.NsecToTimeval(int64(d))
+	return os.NewSyscallError("setsockopt", syscall.SetsockoptTimeval(c.fd, syscall.SOL_SOCKET, option, &tv))
 }
 
 // blockingTick is how often a blocked call looks at its deadline.
