@@ -34,6 +34,8 @@ type ApplierConfig struct {
 	// Connect opens the apply session: settings pinned, ordinary triggers switched off or
 	// the restorer told to work, replication origin set up where granted.
 	Connect func(ctx context.Context) (*pgx.Conn, error)
+	// Replica: ordinary triggers do not fire in the apply session.
+	Replica bool
 	// Marker is the content of the logical message that marks every transaction as applied;
 	// nil when the session carries a replication origin instead.
 	Marker []byte
@@ -367,6 +369,22 @@ func (a *Applier) wave(ctx context.Context, b *pipeline, groups []*group, fx *ef
 			continue
 		}
 		p := a.plan(g, t)
+		if a.mayCopy(g, t, p.insert) {
+			if err := a.run(ctx, b, stmts, keep, a.doneInto(fx)); err != nil {
+				return err
+			}
+			stmts, b = nil, &pipeline{fence: -1}
+			ok, err := a.copyIn(ctx, g, t, p.insert)
+			if err != nil {
+				return err
+			}
+			if ok {
+				for _, i := range p.insert {
+					a.fastDone(fastStmt{op: wal.Insert, group: g, t: t}, i, fx)
+				}
+				p.insert = nil
+			}
+		}
 		st, err := a.queue(ctx, b, g, t, p)
 		if err != nil {
 			return err

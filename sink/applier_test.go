@@ -103,7 +103,7 @@ func newBench(t *testing.T, ddl string) *bench {
 	}
 	b := &bench{t: t, dsn: c.DSN(name), conn: conn, lsn: 1000, idx: tombstone.NewIndex(0)}
 	b.a = NewApplier(ApplierConfig{
-		Region: "b", Origin: "a", Marker: []byte("m"), Index: b.idx,
+		Region: "b", Origin: "a", Marker: []byte("m"), Replica: true, Index: b.idx,
 		Policy: PolicyFunc(func(wal.RelationName) TablePolicy {
 			return TablePolicy{Version: "version", UpdatedAt: "updated_at"}
 		}),
@@ -418,4 +418,25 @@ func TestApplyCopyBehindDelete(t *testing.T) {
 	}
 	b.want(acctRows, "2|b|1")
 	b.want("select key, live from pgwaltz.tombstone", `["1"]|false`)
+}
+
+func TestApplyCopiesManyRows(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	odd := "tab\tnew\nline\r back\\slash \\N \\. ü"
+	many := func(from int) (chs []wal.Change) {
+		for i := range 600 {
+			chs = append(chs, insert(r, row(fmt.Sprint(from+i), odd, 1, 1)))
+		}
+		chs[5].New[1] = wal.Value{Kind: wal.Null}
+		return chs
+	}
+	b.apply(b.tx(nil, many(0)...))
+	b.want("select count(*), count(v), count(distinct v), max(length(v)) from acct", fmt.Sprintf("600|599|1|%d", len([]rune(odd))))
+	b.want("select v = E'tab\\tnew\\nline\\r back\\\\slash \\\\N \\\\. ü' from acct where id = 7", "true")
+	// One row is there already and newer: only that one is a conflict.
+	b.exec("insert into acct values (1300, 'mine', 9, '2024-01-09 00:00:00+00')")
+	b.apply(b.tx(nil, many(1000)...))
+	b.want("select count(*), count(*) filter (where v = 'mine') from acct", "1200|1")
+	b.want("select type, verdict from pgwaltz.conflict", "insert_exists|keep")
 }

@@ -24,6 +24,7 @@ type tableSchema struct {
 	columns   []tableColumn
 	index     map[string]int
 	immediate bool // every unique index is checked at once, so ON CONFLICT may be used
+	fires     bool // a row trigger fires here also for applied rows (ENABLE REPLICA or ALWAYS)
 }
 
 type tableColumn struct {
@@ -37,7 +38,8 @@ type tableColumn struct {
 const schemaSQL = `select a.attname, pg_catalog.format_type(a.atttypid, -1), a.atttypid::int8,
   a.attgenerated <> '', a.attidentity = 'a',
   not exists (select from pg_catalog.pg_index i where i.indrelid = c.oid
-    and (i.indisunique or i.indisexclusion) and not i.indimmediate)
+    and (i.indisunique or i.indisexclusion) and not i.indimmediate),
+  exists (select from pg_catalog.pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal and g.tgenabled in ('R', 'A'))
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'p')
@@ -53,7 +55,7 @@ func loadSchema(ctx context.Context, q querier, name wal.RelationName) (*tableSc
 	for rows.Next() {
 		var c tableColumn
 		var oid int64
-		if err := rows.Scan(&c.name, &c.typ, &oid, &c.generated, &c.always, &t.immediate); err != nil {
+		if err := rows.Scan(&c.name, &c.typ, &oid, &c.generated, &c.always, &t.immediate, &t.fires); err != nil {
 			return nil, fmt.Errorf("read definition of %s: %w", name, err)
 		}
 		c.oid = uint32(oid)

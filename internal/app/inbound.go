@@ -56,7 +56,7 @@ func (in *inboundState) fail(err error) {
 func (s *Sidecar) receive(ctx context.Context, in *inboundState) error {
 	policy := sink.PolicyFunc(s.policy)
 	cfg := sink.ApplierConfig{
-		Region: s.cfg.Region, Origin: in.origin, Connect: s.connectApply(in.origin), Marker: s.marker(in.origin),
+		Region: s.cfg.Region, Origin: in.origin, Connect: s.connectApply(in.origin), Marker: s.marker(in.origin), Replica: s.caps.replica,
 		Policy: policy, Index: s.index, Redact: s.redactor, Log: s.log,
 	}
 	if s.cfg.Publishes() {
