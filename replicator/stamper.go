@@ -16,13 +16,15 @@ type Stamper struct {
 	policy func(wal.RelationName) TablePolicy
 	graves *tombstone.Index
 	clock  *Clock
+	stamps *Stamps
 	rels   map[*wal.Relation]*stamping
 
 	find func(wal.RelationName, string) (tombstone.Grave, bool, error)
 
 	local map[string]uint32 // generations set by the open transaction, by relation and key
 	xid   wal.XID
-	at    wal.Micros
+	at    wal.Micros // time of the open transaction in tables without stamps; 0: none given yet
+	keep  bool       // stamps were given that the rows do not hold
 	// Lifted counts local writes whose version or time did not rise.
 	Lifted uint64
 }
@@ -46,8 +48,8 @@ type stamping struct {
 
 // NewStamper makes a stamper. graves is shared with the appliers, clock with everything that
 // sees times of other regions.
-func NewStamper(policy func(wal.RelationName) TablePolicy, graves *tombstone.Index, clock *Clock) *Stamper {
-	return &Stamper{policy: policy, graves: graves, clock: clock,
+func NewStamper(policy func(wal.RelationName) TablePolicy, graves *tombstone.Index, clock *Clock, stamps *Stamps) *Stamper {
+	return &Stamper{policy: policy, graves: graves, clock: clock, stamps: stamps,
 		rels: map[*wal.Relation]*stamping{}, local: map[string]uint32{}}
 }
 
@@ -83,7 +85,7 @@ func (s *Stamper) Stamp(tx *wal.Transaction) error {
 	if tx.Part == 0 || tx.XID != s.xid {
 		clear(s.local)
 		s.xid = tx.XID
-		s.at = s.clock.Commit(tx.CommitTime)
+		s.at = 0
 	}
 	split := false
 	for i := range tx.Changes {
@@ -98,10 +100,19 @@ func (s *Stamper) Stamp(tx *wal.Transaction) error {
 	if split {
 		s.split(tx)
 	}
+	before, again := s.stamps.get(tx)
+	s.keep = false
 	for i := range tx.Changes {
-		if err := s.change(tx, &tx.Changes[i]); err != nil {
+		var given *keptStamp
+		if again {
+			given = &before.stamps[i]
+		}
+		if err := s.change(tx, &tx.Changes[i], given); err != nil {
 			return fmt.Errorf("stamp %s of %s in the transaction at %s: %w", tx.Changes[i].Op, tx.Changes[i].Relation, tx.CommitLSN, err)
 		}
+	}
+	if s.keep && !again {
+		s.stamps.put(tx, s.at)
 	}
 	return nil
 }
@@ -121,14 +132,14 @@ func (s *Stamper) split(tx *wal.Transaction) {
 	tx.Changes = out
 }
 
-func (s *Stamper) change(tx *wal.Transaction, ch *wal.Change) error {
+func (s *Stamper) change(tx *wal.Transaction, ch *wal.Change, given *keptStamp) error {
 	if ch.Op == wal.Truncate {
-		ch.Stamp = wal.Stamp{UpdatedAt: s.at}
+		ch.Stamp = wal.Stamp{UpdatedAt: tx.CommitTime}
 		return nil
 	}
 	st := s.of(ch.Relation)
 	if st.keyless {
-		ch.Stamp = wal.Stamp{Version: wal.NullVersion, UpdatedAt: s.at}
+		ch.Stamp = wal.Stamp{Version: wal.NullVersion, UpdatedAt: tx.CommitTime}
 		return nil
 	}
 	row := ch.New
@@ -145,12 +156,27 @@ func (s *Stamper) change(tx *wal.Transaction, ch *wal.Change) error {
 			return err
 		}
 	}
+	if given != nil {
+		gen = given.base
+		if ch.Op == wal.Insert {
+			gen = given.stamp.Generation
+		}
+	}
 	grave := conflict.Grave{Present: gen > 0}
 	if gen > 0 {
 		grave.Generation = gen - 1
 	}
-	at := s.at
-	if st.less {
+	// The rows of a stamped table say all that their stamps need; others get a time.
+	at := tx.CommitTime
+	switch {
+	case !st.less:
+	case given != nil:
+		at = given.stamp.UpdatedAt
+		s.clock.Observe(at)
+	case s.at == 0:
+		s.at = s.clock.Commit(tx.CommitTime)
+		at = s.at
+	default:
 		at = s.clock.Tick() // each change of a key needs a time of its own
 	}
 	found, err := conflict.StampChange(st.policy, st.cols, ch, at, grave)
@@ -160,6 +186,10 @@ func (s *Stamper) change(tx *wal.Transaction, ch *wal.Change) error {
 	if found.Lifted {
 		s.Lifted++
 	}
+	if given != nil {
+		ch.Stamp = given.stamp
+	}
+	s.keep = s.keep || st.less || ch.Stamp.Generation > 0 || gen > 0
 	if ch.Op == wal.Delete || ch.Stamp.Generation > gen {
 		s.bury(st, key, row, found.Grave.Generation, tx.CommitLSN)
 	}

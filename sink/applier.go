@@ -48,7 +48,7 @@ type ApplierConfig struct {
 	Barrier func(ctx context.Context) error
 	// Superseded reports whether a later own change of the key is on its way; self-merge
 	// only.
-	Superseded func(ctx context.Context, rel wal.RelationName, key string, after wal.LSN) (bool, error)
+	Superseded func(ctx context.Context, rel wal.RelationName, key string, commit wal.LSN, part uint32) (bool, error)
 	// Pushback takes the local entries that beat remote changes, after the commit; nil for
 	// none.
 	Pushback func([]*wal.Transaction)

@@ -96,6 +96,8 @@ func isNotice(tx *wal.Transaction, i int) bool {
 var (
 	noticeLost = [16]byte{'l', 'o', 's', 't'}
 	noticeWon  = [16]byte{'w', 'o', 'n'}
+	// noticeOnly stands at the winner: it is not to be applied, only to be told of.
+	noticeOnly = [16]byte{'o', 'n', 'l', 'y'}
 )
 
 // group finds or opens the group of a change; fresh opens one in any case.

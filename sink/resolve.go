@@ -65,6 +65,12 @@ func (a *Applier) resolveChunk(ctx context.Context, g *group, t *target, runs []
 	updates := map[string][]int{}
 	for n, i := range runs {
 		r, st := &g.runs[i], &states[n]
+		if g.kind == conflict.Repair && r.base.Digest == noticeOnly {
+			if r.loser != nil && r.tx.Origin == a.cfg.Region {
+				fx.audit = append(fx.audit, a.told(g, r, st.key))
+			}
+			continue
+		}
 		if st.parked != nil {
 			r.image = fill(r.image, st.parked.image(g.rel))
 		}

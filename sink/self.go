@@ -41,7 +41,7 @@ func (a *Applier) decideSelf(ctx context.Context, g *group, t *target, i int, st
 		return same, true, nil
 	}
 	if a.cfg.Superseded != nil {
-		later, err := a.cfg.Superseded(ctx, g.rel.Ref(), st.key, r.tx.EndLSN)
+		later, err := a.cfg.Superseded(ctx, g.rel.Ref(), st.key, r.tx.CommitLSN, r.tx.Part)
 		if err != nil {
 			return verdict{}, true, err
 		}
@@ -52,16 +52,14 @@ func (a *Applier) decideSelf(ctx context.Context, g *group, t *target, i int, st
 			return gone, true, nil
 		}
 	}
-	if r.op != wal.Delete && st.row == nil && st.grave != nil && r.stamp.Compare(st.grave.Stamp) <= 0 {
-		return same, true, nil // deleted since, and that is known
-	}
 	return verdict{}, false, nil
 }
 
-// holds reports whether the local row is the one that the change wrote.
+// holds reports whether the local row is the one that the change wrote. Equal stamps are not
+// enough: a row of another region may carry the same.
 func (a *Applier) holds(t *target, r *run, side conflict.Side, e conflict.Event) bool {
-	if t.stampless() {
-		return bytes.Equal(side.Content, e.Content)
+	if !bytes.Equal(side.Content, e.Content) {
+		return false
 	}
-	return side.Stamp.Version == r.stamp.Version && side.Stamp.UpdatedAt == r.stamp.UpdatedAt
+	return t.stampless() || (side.Stamp.Version == r.stamp.Version && side.Stamp.UpdatedAt == r.stamp.UpdatedAt)
 }

@@ -52,6 +52,7 @@ type Sidecar struct {
 
 	index    *tombstone.Index
 	clock    *replicator.Clock
+	stamps   *replicator.Stamps
 	own      *ownLog
 	watch    copyWatch
 	redactor *audit.Redactor
@@ -88,7 +89,7 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error)
 	s := &Sidecar{
 		cfg: cfg, log: log, version: version, started: time.Now(),
 		subMetrics: map[string]*source.SubscriptionMetrics{},
-		index:      tombstone.NewIndex(0), clock: &replicator.Clock{}, own: newOwnLog(),
+		index:      tombstone.NewIndex(0), clock: &replicator.Clock{}, stamps: replicator.NewStamps(), own: newOwnLog(),
 		stopping: make(chan struct{}), in: map[string]*inboundState{}, role: status.Standby, registry: prometheus.NewRegistry(),
 	}
 	s.db = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "status") }}

@@ -34,6 +34,7 @@ func busy(t *testing.T) *Sidecar {
 	}
 	now := time.Now()
 	s.epoch = wal.Epoch{SystemID: 7, Timeline: 1, Slot: "pgwaltz_eu"}
+	s.view.Store(&view{epoch: s.epoch})
 	s.role = status.Replicating
 	s.lastErr = &status.LastError{At: now.Add(-time.Hour), Message: "gone"}
 	s.conf = status.Conflicts{Total: 3, ByType: map[string]uint64{"update_deleted": 3}, LastAt: &now}
@@ -53,6 +54,7 @@ func busy(t *testing.T) *Sidecar {
 	o.stats.Rows.Store(22)
 	o.acks["us"] = peerAck{broker.Ack{Peer: "us", Epoch: s.epoch, Incarnation: 2, Frame: 15, EndLSN: 750, CommitTime: 4_000_000}, now.Add(-3 * time.Second)}
 	o.stats.LastCommit.Store(6_500_000)
+	o.stats.Sent.Store(6_500_000)
 
 	in := s.in["us"]
 	in.state = status.Replicating

@@ -51,6 +51,7 @@ type outboundState struct {
 	extra       chan replicator.Extra
 	stats       replicator.OutboundStats
 	stamper     *replicator.Stamper
+	untold      []*wal.Transaction // repairs that the pipe has not taken yet
 	seqs        seqIndex
 }
 
@@ -123,7 +124,7 @@ func (s *Sidecar) publish(ctx context.Context) error {
 		return err
 	}
 	slot := s.newSlot()
-	o.stamper = replicator.NewStamper(s.stampPolicy, s.index, s.clock)
+	o.stamper = replicator.NewStamper(s.stampPolicy, s.index, s.clock, s.stamps)
 	o.stamper.Find(s.findGrave)
 	policy := sink.PolicyFunc(s.policy)
 	pipe = replicator.NewOutbound(replicator.OutboundConfig{
@@ -336,7 +337,7 @@ func (s *Sidecar) begin(ctx context.Context, c *pgx.Conn, tail sink.Tail, slot *
 	case tail.Found && !known:
 		return nil, s.gap(ctx, c, tail.Header.EndLSN, from, "the server's log is another one than the stream's ("+tail.Header.Epoch.String()+"): failed over or restored",
 			"run `pgwaltz resync -config FILE`")
-	case !tail.Found || newLife || tail.Damaged:
+	case !tail.Found || newLife || tail.Damaged || uint64(tail.Header.Incarnation) < row.incarnation:
 		// The stream is gone, or a peer misses a piece of it: publish again what the slot holds.
 		return fresh(false)
 	case walEnd < tail.Header.EndLSN:
@@ -475,13 +476,14 @@ func (s *Sidecar) confirm() wal.LSN {
 		Published: wal.LSN(o.durable.Load()), Confirmed: wal.LSN(o.confirmed.Load()), Peers: peers, Retained: retained,
 	})
 	// Own deletes have to be recorded before the log that holds them may go.
-	if m := s.own.mergedLSN(); lsn > m {
+	if m := s.own.safeLSN(); lsn > m {
 		lsn = m
 	}
 	o.confirmed.Store(max(o.confirmed.Load(), uint64(lsn)))
 	o.atRisk.Store(risk)
 	o.mode.Store(string(mode))
 	lsn = wal.LSN(o.confirmed.Load())
+	s.stamps.Confirmed(lsn)
 	if err := checkpoint.MustConfirm(checkpoint.Published, lsn, checkpoint.Inputs{Published: max(wal.LSN(o.durable.Load()), o.start)}); err != nil {
 		s.log.Error("confirm slot", "error", err.Error())
 		return 0 // nothing moves until somebody has looked
@@ -555,19 +557,32 @@ func (s *Sidecar) pushback(txs []*wal.Transaction) {
 		return
 	}
 	o := &s.out
-	o.mu.Lock()
-	ch := o.extra
-	o.mu.Unlock()
-	if ch == nil {
-		return
-	}
 	for i, tx := range txs {
 		tx.CommitLSN, tx.EndLSN = wal.LSN(2*i+1), wal.LSN(2*i+2) // repairs have no place in the log
 	}
-	select {
-	case ch <- replicator.Extra{Kind: wire.Repair, Transactions: txs}:
-	default:
-		// The pipe is busy or away. What was lost is told by the ordinary change as well;
-		// pushback only hastens it.
+	o.mu.Lock()
+	if len(o.untold) < maxUntold {
+		o.untold = append(o.untold, txs...)
+	}
+	o.mu.Unlock()
+	s.tell()
+}
+
+// maxUntold bounds the repairs that wait for the pipe.
+const maxUntold = 100000
+
+// tell hands waiting repairs to the pipe, as far as it takes them now. Upkeep calls it again.
+func (s *Sidecar) tell() {
+	o := &s.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.untold) > 0 && o.extra != nil {
+		n := min(len(o.untold), 256)
+		select {
+		case o.extra <- replicator.Extra{Kind: wire.Repair, Transactions: o.untold[:n:n]}:
+			o.untold = o.untold[n:]
+		default:
+			return
+		}
 	}
 }

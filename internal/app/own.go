@@ -18,18 +18,29 @@ type ownLog struct {
 	changed chan struct{} // closed and replaced at every move
 	decoded wal.LSN       // every own change at or below is stamped
 	merged  wal.LSN       // every own change at or below is merged
-	pending map[uint64]wal.LSN
+	safe    wal.LSN       // as merged, and on disk
+	pending map[uint64]place
 	queue   []pendingKey // in log order
 	ping    func()
 }
 
+// place orders own changes: by commit, and within a giant transaction by part.
+type place struct {
+	commit wal.LSN
+	part   uint32
+}
+
+func (p place) before(q place) bool {
+	return p.commit < q.commit || (p.commit == q.commit && p.part < q.part)
+}
+
 type pendingKey struct {
 	hash uint64
-	at   wal.LSN
+	at   place
 }
 
 func newOwnLog() *ownLog {
-	return &ownLog{seed: maphash.MakeSeed(), changed: make(chan struct{}), pending: map[uint64]wal.LSN{}}
+	return &ownLog{seed: maphash.MakeSeed(), changed: make(chan struct{}), pending: map[uint64]place{}}
 }
 
 func (o *ownLog) hash(rel wal.RelationName, key []byte) uint64 {
@@ -61,6 +72,7 @@ func (o *ownLog) note(tx *wal.Transaction) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var key []byte
+	at := place{tx.CommitLSN, tx.Part}
 	for i := range tx.Changes {
 		ch := &tx.Changes[i]
 		image := ch.New
@@ -69,9 +81,9 @@ func (o *ownLog) note(tx *wal.Transaction) {
 		}
 		key = appendKeyText(key[:0], ch.Relation, image)
 		h := o.hash(ch.Relation.Ref(), key)
-		if o.pending[h] < tx.CommitLSN {
-			o.pending[h] = tx.CommitLSN
-			o.queue = append(o.queue, pendingKey{h, tx.CommitLSN})
+		if o.pending[h].before(at) {
+			o.pending[h] = at
+			o.queue = append(o.queue, pendingKey{h, at})
 		}
 	}
 }
@@ -105,7 +117,7 @@ func (o *ownLog) mergedTo(l wal.LSN) {
 	}
 	o.merged = l
 	n := 0
-	for ; n < len(o.queue) && o.queue[n].at < l; n++ {
+	for ; n < len(o.queue) && o.queue[n].at.commit < l; n++ {
 		if o.pending[o.queue[n].hash] == o.queue[n].at {
 			delete(o.pending, o.queue[n].hash)
 		}
@@ -117,17 +129,24 @@ func (o *ownLog) mergedTo(l wal.LSN) {
 	o.wake()
 }
 
-func (o *ownLog) mergedLSN() wal.LSN {
+// safeTo moves the position up to which the merge is on disk.
+func (o *ownLog) safeTo(l wal.LSN) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.merged
+	o.safe = max(o.safe, l)
+}
+
+func (o *ownLog) safeLSN() wal.LSN {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.safe
 }
 
 // later reports whether a change of the key after the given commit waits for the self-merge.
-func (o *ownLog) later(rel wal.RelationName, key string, after wal.LSN) bool {
+func (o *ownLog) later(rel wal.RelationName, key string, after place) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.pending[o.hash(rel, []byte(key))] > after
+	return after.before(o.pending[o.hash(rel, []byte(key))])
 }
 
 // wait blocks until ok holds; it asks the server for its position while it waits.
@@ -165,6 +184,6 @@ func (o *ownLog) waitDecoded(ctx context.Context, at wal.LSN) error {
 // it, or the log is decoded past it and nothing waits.
 func (o *ownLog) waitMerged(ctx context.Context, at wal.LSN) error {
 	return o.wait(ctx, func() bool {
-		return o.merged >= at || (o.decoded >= at && (len(o.queue) == 0 || o.queue[0].at >= at))
+		return o.merged >= at || (o.decoded >= at && (len(o.queue) == 0 || o.queue[0].at.commit >= at))
 	})
 }

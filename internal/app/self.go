@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
@@ -45,11 +47,33 @@ func (s *Sidecar) merge(ctx context.Context) error {
 		Subscribe: func(ctx context.Context, from checkpoint.Checkpoint, deliver func(context.Context, source.Delivery) error) error {
 			return sub.Run(ctx, from, func(ctx context.Context, d source.Delivery) error { return m.filter(ctx, d, deliver) })
 		},
-		Committed: func(cp checkpoint.Checkpoint) { s.own.mergedTo(cp.EndLSN) },
-		Idle:      m.idle,
-		Log:       s.log,
+		Committed: func(cp checkpoint.Checkpoint) {
+			s.own.mergedTo(cp.EndLSN)
+			in.committed(cp, a)
+		},
+		Idle: m.idle,
+		Log:  s.log,
 	})
-	return pipe.Run(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return pipe.Run(ctx) })
+	g.Go(func() error {
+		// Only what is on disk lets the slot forget.
+		for {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-in.fresh:
+			}
+			if err := s.flushed(ctx, in); err != nil {
+				return err
+			}
+			in.mu.Lock()
+			end := in.acked.EndLSN
+			in.mu.Unlock()
+			s.own.safeTo(end)
+		}
+	})
+	return g.Wait()
 }
 
 // merger lets only those packets through that have something to merge. The checkpoint behind
@@ -114,7 +138,8 @@ func (m *merger) filter(ctx context.Context, d source.Delivery, deliver func(con
 
 // superseded reports whether a later own change of the key is on its way to the self-merge.
 // To be sure, everything that is committed now must have been decoded.
-func (s *Sidecar) superseded(ctx context.Context, rel wal.RelationName, key string, after wal.LSN) (bool, error) {
+func (s *Sidecar) superseded(ctx context.Context, rel wal.RelationName, key string, commit wal.LSN, part uint32) (bool, error) {
+	after := place{commit, part}
 	if s.own.later(rel, key, after) {
 		return true, nil
 	}

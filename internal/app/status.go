@@ -107,7 +107,7 @@ func (s *Sidecar) outboundStatus(working bool) status.Outbound {
 	for _, p := range s.cfg.PeerNames() {
 		a := o.acks[p]
 		peer := status.Peer{Region: p, AppliedLSN: wal.LSN(0).String()}
-		if v != nil && working {
+		if v != nil && v.broker != nil && working {
 			peer.Reachable = v.broker.PeerReachable(p)
 		}
 		if !a.received.IsZero() {
@@ -180,7 +180,7 @@ func (s *Sidecar) inboundStatus(in *inboundState, working bool) status.Inbound {
 
 func (s *Sidecar) reachable(region string) bool {
 	v := s.view.Load()
-	return v == nil || v.broker.PeerReachable(region)
+	return v == nil || v.broker == nil || v.broker.PeerReachable(region)
 }
 
 // alive says why a loop is stuck; nil while all turn.

@@ -83,7 +83,7 @@ func (s *sidecar) publish() {
 		MaxPart: w.cfg.MaxPart, Marker: []byte("token"),
 		PrimaryKey: func(string, string, []wal.Column) []int { return []int{colKey} },
 	})
-	o.stamper = replicator.NewStamper(s.policy, s.index, s.clock)
+	o.stamper = replicator.NewStamper(s.policy, s.index, s.clock, replicator.NewStamps())
 	o.enc = wire.NewEncoder(wire.EncoderConfig{
 		Cluster: cluster, Origin: s.r.name, Epoch: d.epoch, Compress: w.cfg.Compress, MaxFrame: w.cfg.MaxFrame, MaxPacket: 1 << 20,
 	}, at)
