@@ -267,7 +267,7 @@ func TestApplySettlesConflicts(t *testing.T) {
 	))
 	b.want(acctRows, "1|B|2;2|A|4;3|A|2;4|B|2")
 	b.want("select type, verdict, key::text, winner from pgwaltz.conflict order by key", `update_origin_differs|keep|{"id": 1}|b;update_origin_differs|apply|{"id": 2}|a;insert_exists|apply|{"id": 3}|a;delete_origin_differs|keep|{"id": 4}|b`)
-	if len(b.push) != 2 || string(b.push[0].Changes[0].New[1].Bytes) != "B" {
+	if len(b.push) != 4 || string(b.push[0].Changes[0].New[1].Bytes) != "B" {
 		t.Errorf("pushback %v", b.push)
 	}
 }

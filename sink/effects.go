@@ -83,9 +83,9 @@ func (a *Applier) note(ctx context.Context, g *group, t *target, v *verdict, fx 
 	if v.Verdict != conflict.Keep && a.cfg.Policy.table(name).Resolve.Skewed(r.stamp, r.tx.CommitTime) {
 		fx.audit = append(fx.audit, a.skewRecord(g, r, v.known.key, v.event.Side()))
 	}
-	// A copied row that met another one is told of too: the region it comes from may never
-	// send the change that its own log would show the conflict by.
-	if (v.Pushback || (g.kind == conflict.Copy && v.Type != "")) && a.cfg.Pushback != nil {
+	// The other region is told of every conflict, so that both logs hold the same ones: it may
+	// have moved on before the change that would show it the conflict arrives.
+	if (v.Pushback || (v.Type != "" && v.side.Known && v.Verdict != conflict.Park)) && a.cfg.Pushback != nil {
 		tx, err := a.pushback(ctx, g, t, v)
 		if err != nil {
 			return err

@@ -229,7 +229,7 @@ func (a *Applier) pushback(ctx context.Context, g *group, t *target, v *verdict)
 	if winner.Op == wal.Insert {
 		winner.Op = wal.Update
 	}
-	if !a.cfg.Self && (g.rel.Identity == wal.IdentityFull || g.kind == conflict.Copy) {
+	if !a.cfg.Self && (g.rel.Identity == wal.IdentityFull || v.Verdict == conflict.Apply || !v.Pushback) {
 		// The peer gets, or has, the winner by itself: its stamp may not be known here yet,
 		// if it was written a moment ago. Only the word is sent.
 		winner.Base = wal.Base{Known: true, Digest: noticeOnly, HasDigest: true}
