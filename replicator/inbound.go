@@ -190,7 +190,7 @@ func (p *Inbound) gather(ctx context.Context, batch []source.Delivery, ch <-chan
 			continue
 		default:
 		}
-		if p.cfg.Linger <= 0 || len(batch) < 2 {
+		if p.cfg.Linger <= 0 || rows < busyRows {
 			return batch, nil
 		}
 		if linger == nil {
@@ -213,6 +213,9 @@ func (p *Inbound) gather(ctx context.Context, batch []source.Delivery, ch <-chan
 	}
 	return batch, nil
 }
+
+// busyRows is from how many waiting rows on more are worth waiting for.
+const busyRows = 200
 
 // idleEvery is how often a held-back position is saved.
 const idleEvery = 250 * time.Millisecond

@@ -90,7 +90,9 @@ type Outbound struct {
 	inParts   bool
 	force     bool       // somebody waits for a position
 	newest    wal.Micros // commit time of the transaction added last
-	lastCount int        // transactions in the last packet
+	rate      float64    // transactions per second, lately
+	counted   int
+	since     time.Time
 	last      time.Time
 	waiting   []Extra
 }
@@ -179,7 +181,7 @@ func (o *Outbound) Run(ctx context.Context, log Log) error {
 		if o.enc.Len() == 0 {
 			continue
 		}
-		if o.stream.InFlight() == 0 && !o.behind() {
+		if o.stream.InFlight() == 0 && !o.behind() && !o.busy() {
 			// Nothing under way and in step: send at once.
 			if err := o.flush(ctx); err != nil {
 				return err
@@ -198,7 +200,23 @@ func (o *Outbound) behind() bool {
 	return o.newest != 0 && wal.MicrosOf(time.Now())-o.newest > behindBy
 }
 
+// busy reports whether transactions come so fast that a frame for each would cost both
+// regions more than the few milliseconds by which gathering delays them.
+func (o *Outbound) busy() bool { return o.rate > busyRate }
+
+// count notes transactions and measures their rate.
+func (o *Outbound) count(n int) {
+	o.counted += n
+	if d := time.Since(o.since); d >= rateWindow {
+		o.rate = float64(o.counted) / d.Seconds()
+		o.counted, o.since = 0, time.Now()
+	}
+}
+
 const (
+	busyRate   = 1500 // transactions per second
+	rateWindow = 50 * time.Millisecond
+
 	behindBy     = wal.Micros(200 * time.Millisecond / time.Microsecond)
 	behindLinger = 40 * time.Millisecond
 )
@@ -208,7 +226,7 @@ func (o *Outbound) linger() time.Duration {
 	switch {
 	case o.behind():
 		return max(o.cfg.Linger, behindLinger)
-	case o.lastCount >= 16:
+	case o.busy():
 		return 2 * o.cfg.Linger
 	}
 	return o.cfg.Linger
@@ -218,6 +236,7 @@ var errLogEnded = errors.New("the log reader has ended")
 
 // item takes one batch of the log.
 func (o *Outbound) item(ctx context.Context, it source.Item) error {
+	o.count(len(it.Transactions))
 	for _, tx := range it.Transactions {
 		if err := o.transaction(ctx, tx); err != nil {
 			return err
@@ -347,7 +366,6 @@ func (o *Outbound) publish(ctx context.Context, kind wire.Kind, end wal.LSN) (wi
 	if o.enc.Position().Number == 0 && o.cfg.Resync {
 		flags = wire.Resync
 	}
-	o.lastCount = o.enc.Len()
 	var last wire.Header
 	for f := range o.enc.CutSeq(kind, flags, end, wal.MicrosOf(time.Now())) {
 		if err := o.stream.Publish(ctx, []wire.Frame{f}); err != nil {

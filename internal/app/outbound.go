@@ -199,11 +199,14 @@ func (s *Sidecar) newSlot() *source.Slot {
 		Connect: s.connectSlot, Name: s.cfg.Postgres.Slot, Publications: []string{s.cfg.Postgres.Publication},
 		OriginNone: s.caps.origin && s.server >= 160000 && len(s.cfg.ForwardOrigins) == 0,
 		Decoder: decoder.Config{
-			Marker: s.caps.token, ForwardOrigins: s.cfg.ForwardOrigins, PrimaryKey: s.primaryKey,
+			MaxPart: maxPart, Marker: s.caps.token, ForwardOrigins: s.cfg.ForwardOrigins, PrimaryKey: s.primaryKey,
 		},
 		Confirm: s.confirm, StatusInterval: statusInterval,
 	})
 }
+
+// maxPart is the size of the parts of a giant transaction in memory: some thousand rows.
+const maxPart = 2 << 20
 
 // statusInterval is how often positions are confirmed: a fraction of the smallest
 // wal_sender_timeout that anybody sets.
