@@ -91,7 +91,7 @@ type target struct {
 	schema *tableSchema
 	rel    *wal.Relation
 	table  string
-	params []param // one for each column of rel; name "" where it is generated here
+	params []param // one for each column of rel
 	key    []int   // positions in rel
 	insert []int   // positions in rel to write on insert
 	update []int   // positions in rel to write on update, the key left out
@@ -116,12 +116,15 @@ func newTarget(s *tableSchema, rel *wal.Relation, policy Policy) (*target, error
 			continue
 		}
 		c := s.columns[n]
-		if c.generated {
-			continue
-		}
 		t.params[i] = param{name: c.name, typ: c.typ}
-		t.insert = append(t.insert, i)
 		t.image = append(t.image, i)
+		if c.generated {
+			if inKey[i] {
+				return nil, &schemaError{name: s.name, code: "428C9", what: "key column " + c.name + " is generated here"}
+			}
+			continue // computed here; only read, so that contents compare
+		}
+		t.insert = append(t.insert, i)
 		if c.always {
 			t.shape.override = true
 		}
@@ -132,11 +135,6 @@ func newTarget(s *tableSchema, rel *wal.Relation, policy Policy) (*target, error
 	if len(missing) > 0 {
 		return nil, &schemaError{name: s.name, code: "42703",
 			what: "columns are missing here: " + strings.Join(missing, ", ")}
-	}
-	for _, k := range t.key {
-		if t.params[k].name == "" {
-			return nil, &schemaError{name: s.name, code: "428C9", what: "key column " + rel.Columns[k].Name + " is generated here"}
-		}
 	}
 	version, updatedAt := policy.stampColumns(s.name)
 	t.cols = conflict.Columns{Version: rel.Column(version), UpdatedAt: rel.Column(updatedAt)}

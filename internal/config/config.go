@@ -134,7 +134,6 @@ type Publish struct {
 	Linger     time.Duration `yaml:"linger"`
 	Compress   bool          `yaml:"compress"`
 	Heartbeat  time.Duration `yaml:"heartbeat"`
-	Binary     Binary        `yaml:"binary"`
 }
 
 // Apply is the direction stream to database.

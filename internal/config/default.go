@@ -16,7 +16,7 @@ func Default() *Config {
 		NATS:            NATS{MaxBytes: 1 << 30, Replicas: 1},
 		Publish: Publish{
 			Confirm: ConfirmAdaptive, WALHoldMax: 8 << 30, HoldMargin: 1 << 30, FrameBytes: 256 << 10, MaxFrame: 900 << 10,
-			Linger: 3 * time.Millisecond, Compress: true, Heartbeat: 10 * time.Second, Binary: BinaryAuto,
+			Linger: 3 * time.Millisecond, Compress: true, Heartbeat: 10 * time.Second,
 		},
 		Apply:           Apply{BatchRows: 4000, Linger: 2 * time.Millisecond, Privileges: PrivilegesAuto},
 		Copy:            Copy{Mode: CopyAuto, ChunkRows: 5000},

@@ -38,16 +38,6 @@ const (
 	ConfirmPublished Confirm = "published"
 )
 
-// Binary says whether values are asked for in binary form.
-type Binary string
-
-// Binary choices.
-const (
-	BinaryAuto Binary = "auto"
-	BinaryOn   Binary = "on"
-	BinaryOff  Binary = "off"
-)
-
 // Privileges says how the application's triggers are kept from changing applied rows.
 type Privileges string
 
@@ -86,7 +76,6 @@ func (Direction) words() []string       { return []string{"both", "publish", "ap
 func (Order) words() []string           { return []string{"version", "time"} }
 func (ReplicaIdentity) words() []string { return []string{"full", "keep"} }
 func (Confirm) words() []string         { return []string{"adaptive", "applied", "published"} }
-func (Binary) words() []string          { return []string{"auto", "on", "off"} }
 func (Privileges) words() []string      { return []string{"auto", "replica", "restorer"} }
 func (CopyMode) words() []string        { return []string{"auto", "off"} }
 func (LogLevel) words() []string        { return []string{"debug", "info", "warn", "error"} }

@@ -78,7 +78,7 @@ func TestFullFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Publish.Compress || c.Publish.Binary != BinaryOff || c.Copy.Mode != CopyOff || c.Audit.Retention != 720*time.Hour || c.NATS.MaxBytes != 10<<30 {
+	if c.Publish.Compress || c.Copy.Mode != CopyOff || c.Audit.Retention != 720*time.Hour || c.NATS.MaxBytes != 10<<30 {
 		t.Errorf("%+v %+v %+v %+v", c.Publish, c.Copy, c.Audit, c.NATS)
 	}
 	if c.Publish.HoldMargin != 8<<20 {

@@ -75,15 +75,26 @@ func (p *planner) planPublication(context.Context) error {
 	}
 	switch {
 	case p.pub == nil && len(missing) == 0:
-		p.add(false, "what is published", "create publication "+name+" with (publish_via_partition_root = true)")
+		p.add(false, "what is published", "create publication "+name+" with ("+p.publicationOptions()+")")
 	case p.pub == nil:
-		p.add(false, "what is published", "create publication "+name+" for table "+tableList(missing)+" with (publish_via_partition_root = true)")
+		p.add(false, "what is published", "create publication "+name+" for table "+tableList(missing)+" with ("+p.publicationOptions()+")")
 	case len(missing) > 0:
 		p.add(false, "tables that are new in the publication", "alter publication "+name+" add table "+tableList(missing))
 	default:
-		p.add(true, "what is published", "create publication "+name+" for table "+tableList(p.sel.Tables)+" with (publish_via_partition_root = true)")
+		p.add(true, "what is published", "create publication "+name+" for table "+tableList(p.sel.Tables)+" with ("+p.publicationOptions()+")")
 	}
 	return nil
+}
+
+// publicationOptions are the options of a publication that setup creates. From 18 on, identity
+// FULL wants stored generated columns in the publication; peers compute them by themselves
+// and leave the values aside.
+func (p *planner) publicationOptions() string {
+	o := "publish_via_partition_root = true"
+	if p.sys.Version >= 180000 {
+		o += ", publish_generated_columns = stored"
+	}
+	return o
 }
 
 // tableList names tables for a publication. ONLY keeps children that inherit from a table
