@@ -106,7 +106,7 @@ func TestOutboundFramesAtOnceWhenIdleAndGathersOtherwise(t *testing.T) {
 		if len(kinds) != 3 || kinds[0] != wire.Heartbeat || txs[1] != 1 || txs[2] != 2 || ends[2] != 350 {
 			t.Errorf("kinds %v, transactions %v, ends %v", kinds, txs, ends)
 		}
-		time.Sleep(13 * time.Second)
+		time.Sleep(13 * time.Second) // fake time: the heartbeat interval
 		synctest.Wait()
 		if kinds, _, _ := stream.packets(t); kinds[len(kinds)-1] != wire.Heartbeat {
 			t.Errorf("no heartbeat in a quiet stream: %v", kinds)

@@ -63,7 +63,7 @@ func (x *run) sidecarStep(ctx context.Context, s Step) error {
 				return err
 			}
 		default:
-			return fmt.Errorf("--@%s is not implemented", s.Name)
+			return fmt.Errorf("run --@%s: not a directive of a sidecar", s.Name)
 		}
 	}
 	return nil
