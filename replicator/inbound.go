@@ -7,16 +7,16 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
-	"github.com/pgwaltz/pgwaltz/sink"
-	"github.com/pgwaltz/pgwaltz/source"
+	"github.com/pgwaltz/pgwaltz/sink/apply"
+	"github.com/pgwaltz/pgwaltz/source/subscribe"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
 // InboundConfig joins the stream of one origin and the local database.
 type InboundConfig struct {
-	Applier *sink.Applier
+	Applier *apply.Applier
 	// Subscribe pulls the origin's stream from a checkpoint on.
-	Subscribe func(ctx context.Context, from checkpoint.Checkpoint, deliver func(context.Context, source.Delivery) error) error
+	Subscribe func(ctx context.Context, from checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error
 	BatchRows int
 	Linger    time.Duration
 	// RetryParked is how often parked changes are tried again.
@@ -24,13 +24,13 @@ type InboundConfig struct {
 	// Committed is told of every checkpoint that was committed; it may not be durable yet.
 	Committed func(checkpoint.Checkpoint)
 	// Applied is told of the newest delivery of each commit; may be nil.
-	Applied func(source.Delivery)
+	Applied func(subscribe.Delivery)
 	// Observe is told of a delivery before it is applied.
-	Observe func(source.Delivery)
+	Observe func(subscribe.Delivery)
 	Kind    conflict.EventKind // Live, or Self for the own stream
 	// Idle, when set, is asked while nothing waits for a delivery that was held back, given
 	// how many deliveries were applied in this run.
-	Idle func(applied int) *source.Delivery
+	Idle func(applied int) *subscribe.Delivery
 	// Stop ends Run, with nil, once the batch in hand is committed.
 	Stop <-chan struct{}
 	Log  *slog.Logger
@@ -64,10 +64,10 @@ func (p *Inbound) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	// One delivery is read ahead while a batch is applied; the subscription bounds bytes.
-	ch := make(chan source.Delivery, 16)
+	ch := make(chan subscribe.Delivery, 16)
 	done := make(chan error, 1)
 	go func() {
-		err := p.cfg.Subscribe(ctx, cp, func(ctx context.Context, d source.Delivery) error {
+		err := p.cfg.Subscribe(ctx, cp, func(ctx context.Context, d subscribe.Delivery) error {
 			select {
 			case ch <- d:
 				return nil
@@ -87,10 +87,10 @@ func (p *Inbound) Run(ctx context.Context) error {
 	return err
 }
 
-func (p *Inbound) apply(ctx context.Context, ch <-chan source.Delivery) error {
+func (p *Inbound) apply(ctx context.Context, ch <-chan subscribe.Delivery) error {
 	retry := time.NewTicker(p.cfg.RetryParked)
 	defer retry.Stop()
-	var held *source.Delivery
+	var held *subscribe.Delivery
 	var idle <-chan time.Time
 	if p.cfg.Idle != nil {
 		t := time.NewTicker(idleEvery)
@@ -99,7 +99,7 @@ func (p *Inbound) apply(ctx context.Context, ch <-chan source.Delivery) error {
 	}
 	taken := 0
 	for {
-		var batch []source.Delivery
+		var batch []subscribe.Delivery
 		own := false
 		if held != nil {
 			batch = append(batch, *held)
@@ -137,12 +137,12 @@ func (p *Inbound) apply(ctx context.Context, ch <-chan source.Delivery) error {
 				return err
 			}
 		}
-		units := make([]sink.Unit, len(batch))
+		units := make([]apply.Unit, len(batch))
 		for i, d := range batch {
 			if p.cfg.Observe != nil {
 				p.cfg.Observe(d)
 			}
-			units[i] = sink.Unit{Transactions: d.Packet.Transactions, Kind: p.kind(d.Header.Kind), Next: d.Checkpoint}
+			units[i] = apply.Unit{Transactions: d.Packet.Transactions, Kind: p.kind(d.Header.Kind), Next: d.Checkpoint}
 			if i > 0 {
 				units[i].Next.Transactions = 0
 			}
@@ -173,7 +173,7 @@ func (p *Inbound) kind(k wire.Kind) conflict.EventKind {
 
 // gather adds what is there already, up to a batch. Under load it waits a moment for more:
 // one commit for many transactions is what makes it fast; when idle it does not wait.
-func (p *Inbound) gather(ctx context.Context, batch []source.Delivery, ch <-chan source.Delivery) ([]source.Delivery, *source.Delivery) {
+func (p *Inbound) gather(ctx context.Context, batch []subscribe.Delivery, ch <-chan subscribe.Delivery) ([]subscribe.Delivery, *subscribe.Delivery) {
 	rows := batch[0].Packet.Changes()
 	if inParts(batch[0]) {
 		return batch, nil
@@ -222,7 +222,7 @@ const idleEvery = 250 * time.Millisecond
 
 // inParts reports whether a packet holds a part of a giant transaction; such packets are
 // applied by themselves.
-func inParts(d source.Delivery) bool {
+func inParts(d subscribe.Delivery) bool {
 	for _, tx := range d.Packet.Transactions {
 		if tx.More || tx.Part > 0 {
 			return true

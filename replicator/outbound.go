@@ -9,15 +9,15 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pgwaltz/pgwaltz/source"
+	"github.com/pgwaltz/pgwaltz/source/slot"
 	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
 // Log is the source of the outbound pipe: the decoded log of this region.
 type Log interface {
-	Items() <-chan source.Item
-	Taken(source.Item)
+	Items() <-chan slot.Item
+	Taken(slot.Item)
 	Ping()
 }
 
@@ -235,7 +235,7 @@ func (o *Outbound) linger() time.Duration {
 var errLogEnded = errors.New("the log reader has ended")
 
 // item takes one batch of the log.
-func (o *Outbound) item(ctx context.Context, it source.Item) error {
+func (o *Outbound) item(ctx context.Context, it slot.Item) error {
 	o.count(len(it.Transactions))
 	for _, tx := range it.Transactions {
 		if err := o.transaction(ctx, tx); err != nil {

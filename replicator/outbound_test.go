@@ -8,20 +8,20 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/pgwaltz/pgwaltz/source"
+	"github.com/pgwaltz/pgwaltz/source/slot"
 	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
 // fakeLog hands out items and counts what was given back.
 type fakeLog struct {
-	items chan source.Item
+	items chan slot.Item
 	taken int
 }
 
-func (l *fakeLog) Items() <-chan source.Item { return l.items }
-func (l *fakeLog) Taken(source.Item)         { l.taken++ }
-func (l *fakeLog) Ping()                     {}
+func (l *fakeLog) Items() <-chan slot.Item { return l.items }
+func (l *fakeLog) Taken(slot.Item)         { l.taken++ }
+func (l *fakeLog) Ping()                   {}
 
 // fakeStream keeps frames; held frames count as under way.
 type fakeStream struct {
@@ -84,18 +84,18 @@ func ins(lsn wal.LSN, id string) *wal.Transaction {
 func TestOutboundFramesAtOnceWhenIdleAndGathersOtherwise(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		log, stream := &fakeLog{items: make(chan source.Item)}, &fakeStream{}
+		log, stream := &fakeLog{items: make(chan slot.Item)}, &fakeStream{}
 		o := newOutbound(stream, wire.Position{Incarnation: 1, EndLSN: 50}, nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- o.Run(ctx, log) }()
-		log.items <- source.Item{Transactions: []*wal.Transaction{ins(100, "1")}, Decoded: 150}
+		log.items <- slot.Item{Transactions: []*wal.Transaction{ins(100, "1")}, Decoded: 150}
 		synctest.Wait()
 		stream.mu.Lock()
 		stream.held = true
 		stream.mu.Unlock()
-		log.items <- source.Item{Transactions: []*wal.Transaction{ins(200, "2")}, Decoded: 250}
-		log.items <- source.Item{Transactions: []*wal.Transaction{ins(300, "3")}, Decoded: 350}
+		log.items <- slot.Item{Transactions: []*wal.Transaction{ins(200, "2")}, Decoded: 250}
+		log.items <- slot.Item{Transactions: []*wal.Transaction{ins(300, "3")}, Decoded: 350}
 		synctest.Wait()
 		if _, txs, _ := stream.packets(t); len(txs) != 2 {
 			t.Errorf("packets %v while a frame is under way", txs)
@@ -124,12 +124,12 @@ func TestOutboundFramesAtOnceWhenIdleAndGathersOtherwise(t *testing.T) {
 func TestOutboundLeavesOutWhatTheStreamHolds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		log, stream := &fakeLog{items: make(chan source.Item)}, &fakeStream{}
+		log, stream := &fakeLog{items: make(chan slot.Item)}, &fakeStream{}
 		o := newOutbound(stream, wire.Position{Incarnation: 1, Number: 4, EndLSN: 150}, nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go o.Run(ctx, log)
-		log.items <- source.Item{Transactions: []*wal.Transaction{ins(100, "1"), ins(200, "2")}, Decoded: 250}
+		log.items <- slot.Item{Transactions: []*wal.Transaction{ins(100, "1"), ins(200, "2")}, Decoded: 250}
 		synctest.Wait()
 		if _, txs, ends := stream.packets(t); len(txs) != 1 || txs[0] != 1 || ends[0] != 250 {
 			t.Errorf("transactions %v, ends %v", txs, ends)
@@ -141,19 +141,19 @@ func TestOutboundHoldsCopiedRowsBackUntilTheirPosition(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		extra := make(chan Extra, 1)
-		log, stream := &fakeLog{items: make(chan source.Item)}, &fakeStream{}
+		log, stream := &fakeLog{items: make(chan slot.Item)}, &fakeStream{}
 		o := newOutbound(stream, wire.Position{Incarnation: 1, Number: 4, EndLSN: 50}, extra)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go o.Run(ctx, log)
 		framed := make(chan wire.Header, 1)
 		extra <- Extra{Kind: wire.Copy, After: 200, Transactions: []*wal.Transaction{ins(10, "9")}, Done: func(h wire.Header) { framed <- h }}
-		log.items <- source.Item{Transactions: []*wal.Transaction{ins(100, "1")}, Decoded: 150}
+		log.items <- slot.Item{Transactions: []*wal.Transaction{ins(100, "1")}, Decoded: 150}
 		synctest.Wait()
 		if kinds, _, _ := stream.packets(t); len(kinds) != 1 || kinds[0] != wire.Data {
 			t.Errorf("kinds %v before the position", kinds)
 		}
-		log.items <- source.Item{Decoded: 200}
+		log.items <- slot.Item{Decoded: 200}
 		h := <-framed
 		if h.Kind != wire.Copy || h.EndLSN != 150 {
 			t.Errorf("copied rows went out as %v with end %v", h.Kind, h.EndLSN)

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/pgwaltz/pgwaltz/internal/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
-	"github.com/pgwaltz/pgwaltz/internal/pg"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
 )
 

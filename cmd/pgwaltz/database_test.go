@@ -16,7 +16,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/internal/admin"
-	"github.com/pgwaltz/pgwaltz/internal/demo/pgcluster"
+	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
 	"github.com/pgwaltz/pgwaltz/internal/status"
 	"github.com/pgwaltz/pgwaltz/wal"
 )

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/pgwaltz/pgwaltz/internal/app"
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/sidecar"
 )
 
 const resyncAbout = `Copies tables of this region to its peers again, through the ordinary merge: newer rows at
@@ -32,7 +32,7 @@ func runResync(ctx context.Context, args, env []string, stdout, stderr io.Writer
 	if *table != "" {
 		tables = append(tables, *table)
 	}
-	n, err := app.Resync(ctx, cfg, tables, *recreate)
+	n, err := sidecar.Resync(ctx, cfg, tables, *recreate)
 	if err != nil {
 		return report(stderr, &coded{exitPostgres, err})
 	}

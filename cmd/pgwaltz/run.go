@@ -9,8 +9,8 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/pgwaltz/pgwaltz/internal/app"
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/sidecar"
 )
 
 const runAbout = `Replicates: publishes the changes of the local database and applies those of the peers.
@@ -41,12 +41,12 @@ func runRun(ctx context.Context, args, env []string, stdout, stderr io.Writer) i
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	sidecar, err := app.New(cfg, newLogger(cfg, stderr), versionText())
+	s, err := sidecar.New(cfg, newLogger(cfg, stderr), versionText())
 	if err != nil {
 		return report(stderr, err)
 	}
 	done := make(chan error, 1) // room for the result, so that the goroutine ends in any case
-	go func() { done <- sidecar.Run(ctx) }()
+	go func() { done <- s.Run(ctx) }()
 	select {
 	case err = <-done:
 	case <-ctx.Done():

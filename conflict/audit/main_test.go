@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/pgwaltz/pgwaltz/internal/demo/pgcluster"
+	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
 )
 
 // The table as setup makes it.

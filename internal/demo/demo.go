@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/pgwaltz/pgwaltz/internal/demo/pgcluster"
+	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
 )
 
 // demo is one run. Run is its only owner; what it starts, cleanUp ends.

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/pgwaltz/pgwaltz/internal/demo/pgcluster"
+	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
 )
 
 const database = "accounts"

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/internal/config"
-	"github.com/pgwaltz/pgwaltz/internal/demo/pgcluster"
+	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
 )
 
 // oneDatabase is both regions on one database: replication without delay or conflict.

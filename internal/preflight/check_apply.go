@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pgwaltz/pgwaltz/internal/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
-	"github.com/pgwaltz/pgwaltz/internal/pg"
 )
 
 func checkApplying(ctx context.Context, f *facts, fs *Findings) error {

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pgwaltz/pgwaltz/internal/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
-	"github.com/pgwaltz/pgwaltz/internal/pg"
 )
 
 // planGrants gives the runtime role what it needs, where setup runs as another one.

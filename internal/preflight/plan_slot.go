@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/pgwaltz/pgwaltz/internal/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
-	"github.com/pgwaltz/pgwaltz/internal/pg"
 )
 
 // planOrigins creates one replication origin for each peer.

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/pgwaltz/pgwaltz/internal/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
-	"github.com/pgwaltz/pgwaltz/internal/pg"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 

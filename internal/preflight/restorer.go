@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pgwaltz/pgwaltz/internal/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
-	"github.com/pgwaltz/pgwaltz/internal/pg"
 )
 
 // The application's triggers set version and updated_at of every row that is written, also

@@ -20,43 +20,59 @@ var pure = map[string][]string{
 	"conflict":   {"wal"},
 	"checkpoint": {"wal"},
 	"wire":       {"wal"},
+
+	"sink/apply/batch":     {"wal", "conflict"},
+	"sink/apply/statement": {"wal"},
 }
 
 // impure are the standard packages that reach outside of the process.
 var impure = []string{"os", "net", "syscall", "database/sql", "log", "log/slog", "io/fs", "io/ioutil", "plugin"}
 
 // outside are the modules that a pure room may use: parsers and compressors, no connections.
-var outside = []string{"github.com/jackc/pglogrepl", "github.com/klauspost/compress/s2"}
+var outside = []string{"github.com/jackc/pglogrepl", "github.com/klauspost/compress/s2", "github.com/jackc/pgx/v5"}
 
 // level orders the rooms: a room imports only what is below it. Equal levels do not import
 // each other. A folder without an entry has the level of the one that it is in.
 var level = map[string]int{
-	"wal":                        1,
-	"decoder":                    2,
-	"conflict":                   2,
-	"checkpoint":                 2,
-	"wire":                       2,
-	"internal/failpoint":         2,
-	"internal/status":            2,
-	"conflict/audit":             3,
-	"conflict/tombstone":         3,
-	"checkpoint/pgstore":         3,
-	"internal/config":            3,
-	"internal/pg":                3,
-	"internal/broker":            4,
-	"internal/broker/brokertest": 5,
-	"internal/preflight":         5,
-	"internal/fallback":          5,
-	"internal/admin":             5,
-	"source":                     5,
-	"sink":                       5,
-	"replicator":                 6,
-	"internal/app":               7,
-	"internal/demo":              8,
-	"internal/demo/pgcluster":    3,
-	"cmd/pgwaltz":                9,
-	"test":                       10,
+	"wal":                  1,
+	"decoder":              2,
+	"conflict":             2,
+	"checkpoint":           2,
+	"wire":                 2,
+	"internal/status":      2,
+	"conflict/audit":       3,
+	"conflict/tombstone":   3,
+	"checkpoint/pgstore":   3,
+	"sink/apply/batch":     3,
+	"sink/apply/statement": 3,
+	// The lower floor of internal: adapters to the outside.
+	"internal/adapter/failpoint":         2,
+	"internal/adapter/pg":                3,
+	"internal/adapter/broker":            4,
+	"internal/adapter/broker/brokertest": 5,
+	"source/slot":                        5,
+	"source/subscribe":                   5,
+	"source/copy":                        5,
+	"sink/publish":                       5,
+	"sink/apply":                         5,
+	"replicator":                         6,
+	// The upper floor: what decides, shows and wires.
+	"internal/config":    3,
+	"internal/preflight": 7,
+	"internal/admin":     7,
+	"internal/sidecar":   8,
+	"internal/pgcluster": 3,
+	"internal/demo":      9,
+	"cmd/pgwaltz":        10,
+	"test":               11,
 }
+
+// upper are the rooms of internal that stand above the pipes; the pipes and the adapters
+// below them must not know these.
+var upper = []string{"internal/config", "internal/preflight", "internal/admin", "internal/sidecar", "internal/pgcluster", "internal/demo"}
+
+// pipes are the rooms between the two floors.
+var pipes = []string{"source", "sink", "replicator"}
 
 func levelOf(room string) (int, bool) {
 	for r := room; r != ""; {
@@ -149,10 +165,26 @@ var rules = []rule{
 			}
 			return out
 		}},
+	{"pipes and adapters do not know the upper floor",
+		"wiring, checks and screens depend on the pipes, never the other way round",
+		func(f *file) (out []string) {
+			in := func(rooms []string, p string) bool {
+				return slices.ContainsFunc(rooms, func(r string) bool { return under(p, r) })
+			}
+			if !in(pipes, f.room) && !under(f.room, "internal/adapter") {
+				return nil
+			}
+			for _, p := range f.imports {
+				if room, own := ours(p); own && in(upper, room) {
+					out = append(out, f.name+" imports "+p)
+				}
+			}
+			return out
+		}},
 	{"only cmd ends the process",
 		"elsewhere it would skip the stop order: the slot, the stream and the commit in flight",
 		func(f *file) []string {
-			if under(f.room, "cmd") || under(f.room, "test") || f.room == "internal/failpoint" {
+			if under(f.room, "cmd") || under(f.room, "test") || f.room == "internal/adapter/failpoint" {
 				return nil // a failpoint is there to kill
 			}
 			return append(f.uses("os", "Exit"), f.uses("log", "Fatal", "Fatalf", "Fatalln")...)

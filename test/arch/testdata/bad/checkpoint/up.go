@@ -1,5 +1,5 @@
 package checkpoint
 
-import "github.com/pgwaltz/pgwaltz/sink"
+import "github.com/pgwaltz/pgwaltz/sink/apply"
 
-var _ sink.Policy
+var _ apply.Policy

@@ -1,0 +1,301 @@
+// Package app wires the rooms into a running sidecar. It is the only place that knows all
+// concrete types.
+package sidecar
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/audit"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/internal/adapter/broker"
+	"github.com/pgwaltz/pgwaltz/internal/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/internal/admin"
+	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/status"
+	"github.com/pgwaltz/pgwaltz/replicator"
+	"github.com/pgwaltz/pgwaltz/sink/apply"
+	"github.com/pgwaltz/pgwaltz/sink/publish"
+	"github.com/pgwaltz/pgwaltz/source/slot"
+	"github.com/pgwaltz/pgwaltz/source/subscribe"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// Sidecar is one region's replicator. Run is called once.
+type Sidecar struct {
+	cfg     *config.Config
+	log     *slog.Logger
+	version string
+	started time.Time
+
+	db *db // shared small session
+	// broker, epoch, server and caps are set at the begin of each term, before its
+	// goroutines; view is the copy that the status reads at any time.
+	broker *broker.Broker
+	epoch  wal.Epoch
+	view   atomic.Pointer[view]
+	server int // server_version_num
+	caps   capabilities
+
+	index    *tombstone.Index
+	clock    *replicator.Clock
+	stamps   *replicator.Stamps
+	own      *ownLog
+	watch    copyWatch
+	redactor *audit.Redactor
+
+	stopping   chan struct{} // closed when an orderly stop begins
+	out        outboundState
+	in         map[string]*inboundState
+	mu         sync.Mutex
+	role       status.State // Standby until it leads
+	lastErr    *status.LastError
+	conf       status.Conflicts
+	copy       []status.Copy
+	registry   *prometheus.Registry
+	pubMetrics *publish.Metrics
+	subMetrics map[string]*subscribe.Metrics
+	key        ed25519.PrivateKey
+}
+
+// view is what the status may see of a term.
+type view struct {
+	broker *broker.Broker
+	epoch  wal.Epoch
+}
+
+// capabilities is what the runtime role may do on this server.
+type capabilities struct {
+	replica bool // may set session_replication_role
+	origin  bool // may use replication origins
+	token   []byte
+}
+
+// New prepares a sidecar.
+func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error) {
+	s := &Sidecar{
+		cfg: cfg, log: log, version: version, started: time.Now(),
+		subMetrics: map[string]*subscribe.Metrics{},
+		index:      tombstone.NewIndex(0), clock: &replicator.Clock{}, stamps: replicator.NewStamps(), own: newOwnLog(),
+		stopping: make(chan struct{}), in: map[string]*inboundState{}, role: status.Standby, registry: prometheus.NewRegistry(),
+	}
+	s.db = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "status") }}
+	s.redactor = audit.NewRedactor(cfg.Audit.Redact)
+	s.pubMetrics = publish.NewMetrics(s.registry)
+	s.conf.ByType = map[string]uint64{}
+	for _, p := range cfg.PeerNames() {
+		s.in[p] = &inboundState{origin: p}
+	}
+	s.out.acks = map[string]peerAck{}
+	if path := cfg.Signing.KeyFile; path != "" {
+		key, err := loadKey(path)
+		if err != nil {
+			return nil, &hintError{err, "make one with: openssl genpkey -algorithm ed25519"}
+		}
+		s.key = key
+	}
+	return s, nil
+}
+
+// Run replicates until the context ends, and then stops in order: nothing more is read from
+// the slot, what was read is published and confirmed, the batch in hand is committed; what
+// takes longer than the shutdown timeout is left to the next start. Before it leads it waits.
+// It returns nil after an orderly stop, and an error for what no waiting can mend.
+func (s *Sidecar) Run(ctx context.Context) error {
+	defer s.db.close()
+	s.registry.MustRegister(newCollector(s))
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	release := context.AfterFunc(ctx, func() {
+		s.drain()
+		stop()
+	})
+	defer release()
+	g, work := errgroup.WithContext(work)
+	if s.cfg.HTTP.Listen != "" {
+		srv := admin.New(admin.Config{Listen: s.cfg.HTTP.Listen, AddressFile: AddressFile(s.cfg), Registry: s.registry, Status: s.Status, Alive: s.alive, Log: s.log})
+		g.Go(func() error { return ignoreStop(work, srv.Run(work)) })
+	}
+	g.Go(func() error { return ignoreStop(work, s.lead(work)) })
+	return g.Wait()
+}
+
+// drain is the first step of a stop.
+func (s *Sidecar) drain() {
+	close(s.stopping)
+	s.mu.Lock()
+	working := s.role == status.Replicating
+	s.mu.Unlock()
+	if !working {
+		return
+	}
+	s.log.Info("stopping")
+	s.out.mu.Lock()
+	slot := s.out.slot
+	s.out.mu.Unlock()
+	if slot != nil {
+		slot.Drain()
+	}
+	// Half of the time is for the peers; the other half for closing everything.
+	deadline := time.Now().Add(min(s.cfg.ShutdownTimeout/2, 5*time.Second))
+	for time.Now().Before(deadline) && !s.drained(slot) {
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// drained reports whether nothing is under way any more that is worth waiting for.
+func (s *Sidecar) drained(slot *slot.Reader) bool {
+	for _, in := range s.in {
+		in.mu.Lock()
+		busy := in.applier != nil
+		in.mu.Unlock()
+		if busy {
+			return false
+		}
+	}
+	if slot == nil {
+		return true
+	}
+	durable := wal.LSN(s.out.durable.Load())
+	if durable < wal.LSN(s.out.stats.Published.Load()) {
+		return false
+	}
+	v := s.view.Load()
+	for _, p := range s.cfg.PeerNames() {
+		if v == nil || !v.broker.PeerReachable(p) {
+			return true // it may take for ever
+		}
+	}
+	return slot.Confirmed() >= durable
+}
+
+func (s *Sidecar) isStopping() bool {
+	select {
+	case <-s.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// ignoreStop makes nil of the error of an orderly stop.
+func ignoreStop(ctx context.Context, err error) error {
+	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))) {
+		return nil
+	}
+	return err
+}
+
+func (s *Sidecar) connect(ctx context.Context, role string) (*pgx.Conn, error) {
+	return pg.Connect(ctx, s.cfg.Postgres.DSN.Reveal(), pg.Options{Region: s.cfg.Region, Role: role})
+}
+
+func (s *Sidecar) connectSlot(ctx context.Context, frontend func(io.Reader, io.Writer) *pgproto3.Frontend) (*pgconn.PgConn, error) {
+	return pg.ConnectReplication(ctx, s.cfg.Postgres.DSN.Reveal(), pg.Options{Region: s.cfg.Region, Role: "slot", Frontend: frontend, Dial: pg.DialBlocking})
+}
+
+// connectApply opens an apply session for the changes of origin.
+func (s *Sidecar) connectApply(origin string) func(ctx context.Context) (*pgx.Conn, error) {
+	return func(ctx context.Context) (*pgx.Conn, error) {
+		conn, err := pg.Connect(ctx, s.cfg.Postgres.DSN.Reveal(), pg.Options{
+			Region: s.cfg.Region, Role: "apply_" + origin, Apply: true, LockTimeout: s.cfg.Postgres.LockTimeout,
+		})
+		if err != nil {
+			return nil, err
+		}
+		sql := `select pg_catalog.set_config('pgwaltz.apply', 'on', false), pg_catalog.set_config('synchronous_commit', 'off', false),
+  pg_catalog.set_config('enable_seqscan', 'off', false), pg_catalog.set_config('enable_hashjoin', 'off', false),
+  pg_catalog.set_config('enable_mergejoin', 'off', false), pg_catalog.set_config('plan_cache_mode', 'force_generic_plan', false)`
+		if s.caps.replica {
+			sql += `, pg_catalog.set_config('session_replication_role', 'replica', false)`
+		}
+		if s.caps.origin && origin != s.cfg.Region {
+			sql += `, pg_catalog.pg_replication_origin_session_setup('` + config.OriginName(origin) + `')`
+		}
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			conn.Close(ctx)
+			return nil, fmt.Errorf("prepare apply session: %w", err)
+		}
+		return conn, nil
+	}
+}
+
+// marker is what marks an apply transaction; nil when a replication origin does. The
+// self-merge has no origin of its own and is always marked.
+func (s *Sidecar) marker(origin string) []byte {
+	if s.caps.origin && origin != s.cfg.Region {
+		return nil
+	}
+	return s.caps.token
+}
+
+// policy is the merge policy of one table.
+func (s *Sidecar) policy(n wal.RelationName) apply.TablePolicy {
+	t := s.cfg.Table(n.Schema, n.Name)
+	order := conflict.VersionFirst
+	if t.Order == config.OrderTime {
+		order = conflict.TimeFirst
+	}
+	return apply.TablePolicy{
+		Version: t.Version, UpdatedAt: t.UpdatedAt, Order: order,
+		Resolve: conflict.Policy{
+			Order:       order,
+			ForgetAfter: wal.Micros(s.cfg.Tombstones.MinAge.Microseconds() / 2),
+			MaxSkew:     wal.Micros(s.cfg.MaxClockSkew.Microseconds()),
+		},
+	}
+}
+
+func (s *Sidecar) stampPolicy(n wal.RelationName) replicator.TablePolicy {
+	p := s.policy(n)
+	return replicator.TablePolicy{Version: p.Version, UpdatedAt: p.UpdatedAt, Resolve: p.Resolve}
+}
+
+// noteError keeps the newest error for the status.
+func (s *Sidecar) noteError(err error) *status.LastError {
+	e := &status.LastError{At: time.Now(), Message: publicMessage(err), SQLState: pg.Code(err)}
+	s.mu.Lock()
+	s.lastErr = e
+	s.mu.Unlock()
+	return e
+}
+
+// publicMessage is an error's text without what PostgreSQL may quote of a row.
+func publicMessage(err error) string {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		text := fmt.Sprintf("%s (SQLSTATE %s)", pe.Message, pe.Code)
+		switch pe.Code[:2] {
+		case "22", "23", "P0":
+			text = "SQLSTATE " + pe.Code
+			if pe.TableName != "" {
+				text += " in " + pe.SchemaName + "." + pe.TableName
+			}
+		}
+		return text
+	}
+	return err.Error()
+}
+
+// AddressFile is where a sidecar writes the address of its HTTP side.
+func AddressFile(cfg *config.Config) string {
+	if cfg.NATS.StoreDir == "" {
+		return ""
+	}
+	return filepath.Join(cfg.NATS.StoreDir, "http.addr")
+}

@@ -1,0 +1,54 @@
+package sidecar
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/internal/adapter/pg"
+)
+
+// db is one session with the local server, shared by everything that asks little: status,
+// upkeep, positions. It connects when it is needed and again after a loss.
+type db struct {
+	connect func(ctx context.Context) (*pgx.Conn, error)
+	mu      sync.Mutex
+	conn    *pgx.Conn
+}
+
+// do runs f on the session, alone. An error that ends the session closes it; the next call
+// opens a new one. f must not keep the connection.
+func (d *db) do(ctx context.Context, f func(ctx context.Context, c *pgx.Conn) error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.conn == nil || d.conn.IsClosed() {
+		c, err := d.connect(ctx)
+		if err != nil {
+			return err
+		}
+		d.conn = c
+	}
+	err := f(ctx, d.conn)
+	if err != nil && (pg.Disconnected(err) || d.conn.IsClosed()) {
+		d.drop()
+	}
+	return err
+}
+
+func (d *db) drop() {
+	if d.conn == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	d.conn.Close(ctx)
+	d.conn = nil
+}
+
+func (d *db) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.drop()
+}

@@ -1,0 +1,334 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/conflict/audit"
+	"github.com/pgwaltz/pgwaltz/internal/adapter/broker"
+	"github.com/pgwaltz/pgwaltz/internal/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/internal/status"
+	"github.com/pgwaltz/pgwaltz/replicator"
+	"github.com/pgwaltz/pgwaltz/sink/apply"
+	"github.com/pgwaltz/pgwaltz/source/subscribe"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// inboundState is what the rest of the process sees of one origin's direction.
+type inboundState struct {
+	origin  string
+	mu      sync.Mutex
+	state   status.State
+	reason  string
+	gap     *status.GapInfo
+	lastErr *status.LastError
+	cp      checkpoint.Checkpoint // committed, perhaps not yet durable
+	sent    wal.Micros            // when the origin sent the newest frame that is applied
+	applier *apply.Applier
+	sub     *subscribe.Subscription
+	parked  atomic.Int64
+	skew    atomic.Int64 // microseconds that the origin's stamps were ahead, lately
+	lastAt  atomic.Int64 // unix microseconds of the last conflict
+
+	fresh     chan struct{} // one token: the checkpoint moved
+	acked     checkpoint.Checkpoint
+	ackedSent wal.Micros
+	durable   bool
+
+	transactions, rows, duplicates, quarantined atomic.Uint64
+}
+
+func (in *inboundState) fail(err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.lastErr = &status.LastError{At: time.Now(), Message: publicMessage(err), SQLState: pg.Code(err)}
+	in.state, in.reason = status.Down, publicMessage(err)
+}
+
+// receive is one run of the inbound pipe of one origin.
+func (s *Sidecar) receive(ctx context.Context, in *inboundState) error {
+	policy := apply.PolicyFunc(s.policy)
+	cfg := apply.Config{
+		Region: s.cfg.Region, Origin: in.origin, Connect: s.connectApply(in.origin), Marker: s.marker(in.origin), Replica: s.caps.replica,
+		Policy: policy, Index: s.index, Redact: s.redactor, Log: s.log,
+	}
+	if s.cfg.Publishes() {
+		cfg.Barrier = s.barrier
+		cfg.Pushback = s.pushback
+	}
+	a := apply.New(cfg)
+	a.OnAudit(func(rs []audit.Record) { s.noteConflicts(in, rs) })
+	sub, err := s.newSubscription(in)
+	if err != nil {
+		return err
+	}
+	in.mu.Lock()
+	in.applier, in.sub, in.state, in.reason, in.gap = a, sub, status.Replicating, "", nil
+	if in.fresh == nil {
+		in.fresh = make(chan struct{}, 1)
+	}
+	in.mu.Unlock()
+	defer in.account(a)
+	pipe := replicator.NewInbound(replicator.InboundConfig{
+		Applier: a, Subscribe: sub.Run, BatchRows: s.cfg.Apply.BatchRows, Linger: s.cfg.Apply.Linger,
+		Committed: func(cp checkpoint.Checkpoint) { in.committed(cp, a) },
+		Applied:   in.applied,
+		Observe:   func(d subscribe.Delivery) { s.observe(in, d) },
+		Stop:      s.stopping,
+		Log:       s.log,
+	})
+	return pipe.Run(ctx)
+}
+
+// account keeps the counters of an applier that ends.
+func (in *inboundState) account(a *apply.Applier) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.transactions.Add(a.Stats.Transactions.Load())
+	in.rows.Add(a.Stats.Rows.Load())
+	in.applier = nil
+}
+
+func (in *inboundState) committed(cp checkpoint.Checkpoint, a *apply.Applier) {
+	in.mu.Lock()
+	in.cp, in.durable = cp, false
+	in.mu.Unlock()
+	in.parked.Store(a.Parked())
+	select {
+	case in.fresh <- struct{}{}:
+	default:
+	}
+}
+
+// applied notes the newest packet that is applied.
+func (in *inboundState) applied(d subscribe.Delivery) {
+	in.mu.Lock()
+	in.sent = d.Header.SentAt
+	in.mu.Unlock()
+}
+
+// observe looks at a packet before it is applied: its times feed the clock and the skew.
+func (s *Sidecar) observe(in *inboundState, d subscribe.Delivery) {
+	var ahead wal.Micros
+	now := wal.MicrosOf(time.Now())
+	for _, tx := range d.Packet.Transactions {
+		for i := range tx.Changes {
+			t := tx.Changes[i].Stamp.UpdatedAt
+			if t == wal.MaxMicros || t == wal.MinMicros {
+				continue
+			}
+			if tx.Changes[i].Stamp.Version == wal.NullVersion {
+				s.clock.Observe(t)
+			}
+			ahead = max(ahead, t-now)
+		}
+	}
+	old := in.skew.Load()
+	switch {
+	case int64(ahead) > old:
+		in.skew.Store(int64(ahead))
+		if limit := s.cfg.MaxClockSkew; limit > 0 && time.Duration(ahead)*time.Microsecond > limit && time.Duration(old)*time.Microsecond <= limit {
+			s.log.Warn("stamps of a peer are ahead of this clock", "origin", in.origin, "seconds", float64(ahead)/1e6)
+		}
+	case len(d.Packet.Transactions) > 0:
+		in.skew.Store(old - (old-int64(ahead))/64)
+	}
+}
+
+// barrier waits until this region's own changes that are committed by now are recorded.
+func (s *Sidecar) barrier(ctx context.Context) error {
+	at, err := s.insertLSN(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errBarrierTimeout)
+	defer cancel()
+	err = s.own.waitMerged(ctx, at)
+	if errors.Is(err, errBarrierTimeout) {
+		// The own log does not move (the slot is away, or the stream is full). The merge
+		// puts right what is overwritten meanwhile.
+		return nil
+	}
+	return err
+}
+
+var errBarrierTimeout = errors.New("own changes are not known in time")
+
+func (s *Sidecar) insertLSN(ctx context.Context) (wal.LSN, error) {
+	var text string
+	err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		return c.QueryRow(ctx, `select pg_catalog.pg_current_wal_insert_lsn()::text`).Scan(&text)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read local log position: %w", err)
+	}
+	return wal.ParseLSN(text)
+}
+
+// acknowledge tells the origin how far its changes are durably applied: a commit counts when
+// the local log is flushed behind it.
+func (s *Sidecar) acknowledge(ctx context.Context, in *inboundState) error {
+	in.mu.Lock()
+	if in.fresh == nil {
+		in.fresh = make(chan struct{}, 1)
+	}
+	in.mu.Unlock()
+	repeat := time.NewTicker(time.Second)
+	defer repeat.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-in.fresh:
+			if err := s.flushed(ctx, in); err != nil && ctx.Err() == nil {
+				s.log.Debug("acknowledge", "origin", in.origin, "reason", publicMessage(err))
+				continue
+			}
+		case <-repeat.C:
+		}
+		s.sendAck(in)
+	}
+}
+
+// flushed waits until what is committed now is on disk.
+func (s *Sidecar) flushed(ctx context.Context, in *inboundState) error {
+	in.mu.Lock()
+	cp, sent := in.cp, in.sent
+	in.mu.Unlock()
+	at, err := s.insertLSN(ctx)
+	if err != nil {
+		return err
+	}
+	for {
+		var ok bool
+		err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+			return c.QueryRow(ctx, `select pg_catalog.pg_current_wal_flush_lsn() >= $1::text::pg_lsn`, at.String()).Scan(&ok)
+		})
+		if err != nil {
+			return fmt.Errorf("read flush position: %w", err)
+		}
+		if ok {
+			break
+		}
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	in.mu.Lock()
+	in.acked, in.ackedSent, in.durable = cp, sent, true
+	in.mu.Unlock()
+	return nil
+}
+
+func (s *Sidecar) sendAck(in *inboundState) {
+	in.mu.Lock()
+	cp, sent := in.acked, in.ackedSent
+	in.mu.Unlock()
+	if cp.Incarnation == 0 {
+		return
+	}
+	err := s.broker.PublishAck(in.origin, broker.Ack{
+		Epoch: cp.Epoch, Incarnation: cp.Incarnation, Frame: cp.FrameNo, StreamSeq: cp.StreamSeq,
+		EndLSN: cp.EndLSN, CommitTime: sent, At: wal.MicrosOf(time.Now()),
+	})
+	if err != nil {
+		s.log.Debug("acknowledge", "origin", in.origin, "reason", err.Error())
+	}
+}
+
+// noteConflicts counts what went into the audit log.
+func (s *Sidecar) noteConflicts(in *inboundState, rs []audit.Record) {
+	now := time.Now()
+	in.lastAt.Store(now.UnixMicro())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range rs {
+		s.conf.Total++
+		s.conf.ByType[rs[i].Type]++
+		s.conf.Last = rs[i].Type + " " + rs[i].Relation.String()
+	}
+	s.conf.LastAt = &now
+}
+
+// newSubscription reads the stream of in's origin, which may be this region itself.
+func (s *Sidecar) newSubscription(in *inboundState) (*subscribe.Subscription, error) {
+	js, err := s.broker.JS(in.origin)
+	if err != nil {
+		return nil, err
+	}
+	cfg := subscribe.Config{
+		Cluster: s.cfg.Cluster, Region: s.cfg.Region, Origin: in.origin, Conn: s.broker.Conn(), JS: js, Control: s.broker,
+		Log: s.log, Metrics: s.subscriptionMetrics(in.origin),
+		Quarantine: func(ctx context.Context, m subscribe.Refused) error { return s.quarantine(ctx, in, m) },
+	}
+	if in.origin == s.cfg.Region {
+		cfg.PublicKey = s.publicKey()
+		cfg.Quarantine = nil // the peers keep it
+	}
+	for _, p := range s.cfg.Peers {
+		if p.Region == in.origin && p.PublicKey != "" {
+			if cfg.PublicKey, err = p.Key(); err != nil {
+				return nil, &fatalError{err}
+			}
+		}
+	}
+	return subscribe.New(cfg), nil
+}
+
+func (s *Sidecar) subscriptionMetrics(origin string) *subscribe.Metrics {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.subMetrics[origin]
+	if m == nil {
+		m = subscribe.NewMetrics(s.registry, origin)
+		s.subMetrics[origin] = m
+	}
+	return m
+}
+
+// subscriptionStatus fills in what the subscription knows.
+func (s *Sidecar) subscriptionStatus(in *inboundState, sub *subscribe.Subscription, cp checkpoint.Checkpoint, st *status.Inbound) {
+	r := sub.State()
+	st.OriginLSN, st.BacklogFrames, st.Duplicates = r.OriginLSN.String(), r.Backlog, st.Duplicates+r.Duplicates
+	if r.OriginLSN > cp.EndLSN {
+		st.LagBytes = int64(r.OriginLSN - cp.EndLSN)
+		// Both are the origin's clock: how much older is what stands here than what was sent.
+		in.mu.Lock()
+		if in.sent > 0 && r.SentAt > in.sent {
+			st.LagSeconds = float64(r.SentAt-in.sent) / 1e6
+		}
+		in.mu.Unlock()
+	}
+	if g := r.Gap; g != nil {
+		st.State, st.Reason = status.CatchingUp, g.Error()
+		if g.Refused != "" {
+			st.State = status.Gap
+		}
+		st.Gap = &status.GapInfo{From: g.From.String(), To: g.To.String(), Since: g.Since, Remedy: g.Hint()}
+	}
+	if !r.Reachable && r.Err != nil && st.State == status.Replicating {
+		st.State, st.Reason = status.Partitioned, r.Err.Error()
+	}
+}
+
+// quarantine keeps a message that was refused.
+func (s *Sidecar) quarantine(ctx context.Context, in *inboundState, m subscribe.Refused) error {
+	in.quarantined.Add(1)
+	s.log.Warn("message refused", "origin", m.Origin, "stream_seq", m.StreamSeq, "reason", m.Reason, "bytes", len(m.Data))
+	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		_, err := c.Exec(ctx, `insert into pgwaltz.quarantine (origin, stream_seq, reason, message)
+select $1, $2, $3, $4 where not exists (select from pgwaltz.quarantine where origin = $1 and stream_seq = $2 and reason = $3 and message = $4)`,
+			m.Origin, int64(m.StreamSeq), m.Reason, m.Data)
+		if err != nil {
+			return fmt.Errorf("keep refused message: %w", err)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,341 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/internal/adapter/broker"
+	"github.com/pgwaltz/pgwaltz/internal/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/preflight"
+	"github.com/pgwaltz/pgwaltz/internal/status"
+	"github.com/pgwaltz/pgwaltz/source/subscribe"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// reconnect is the pace of every reconnect state: quick at first, then calm.
+func reconnect() *backoff.ExponentialBackOff {
+	return backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMultiplier(1.7),
+		backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
+}
+
+// lead waits until this process is the one at work for its region, works, and waits again
+// when it loses the lead with its session.
+func (s *Sidecar) lead(ctx context.Context) error {
+	pace := reconnect()
+	for {
+		started := time.Now()
+		err := s.term(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		var stop *fatalError
+		if errors.As(err, &stop) {
+			return stop.err
+		}
+		if time.Since(started) > 30*time.Second {
+			pace.Reset()
+		}
+		wait := pace.NextBackOff()
+		s.setRole(status.Down)
+		s.noteError(err)
+		s.log.Warn("not at work", "reason", publicMessage(err), "again_in", wait.Round(time.Millisecond))
+		if err := sleep(ctx, wait); err != nil {
+			return nil
+		}
+	}
+}
+
+// fatalError is what no waiting can mend.
+type fatalError struct{ err error }
+
+func (e *fatalError) Error() string { return e.err.Error() }
+func (e *fatalError) Unwrap() error { return e.err }
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}
+
+func (s *Sidecar) setRole(r status.State) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.role = r
+}
+
+// term is one time at work: from taking the lead to losing it.
+func (s *Sidecar) term(ctx context.Context) error {
+	lock, err := s.takeLead(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeConn(lock)
+	if err := s.prepare(ctx, lock); err != nil {
+		return err
+	}
+	if err := tombstone.Load(ctx, lock, s.index); err != nil {
+		return err
+	}
+	b, err := broker.New(s.brokerConfig())
+	if err != nil {
+		return &fatalError{err}
+	}
+	if err := b.Start(ctx); err != nil {
+		return fmt.Errorf("start broker: %w", err)
+	}
+	defer b.Close()
+	s.broker = b
+	s.view.Store(&view{b, s.epoch})
+	defer s.view.Store(nil)
+	s.setRole(status.Replicating)
+	defer s.setRole(status.Standby)
+	s.log.Info("at work", "region", s.cfg.Region, "epoch", s.epoch.String(), "direction", string(s.cfg.Direction))
+	return s.work(ctx, lock)
+}
+
+// work runs the pipes until the session that holds the lead is gone or the context ends.
+func (s *Sidecar) work(ctx context.Context, lock *pgx.Conn) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.holdLead(ctx, lock) })
+	if s.cfg.Publishes() {
+		g.Go(func() error { return s.supervise(ctx, "outbound", s.out.fail, s.publish) })
+		g.Go(func() error { return s.supervise(ctx, "self-merge", nil, s.merge) })
+		g.Go(func() error { return s.supervise(ctx, "copy", nil, s.copyTables) })
+		stopAcks, err := s.broker.SubscribeAcks(s.acked)
+		if err != nil {
+			return err
+		}
+		defer stopAcks()
+		stopRewind, err := s.broker.Serve(subscribe.VerbRewind, s.rewind)
+		if err != nil {
+			return err
+		}
+		defer stopRewind()
+	}
+	if s.cfg.Applies() {
+		for _, p := range s.cfg.PeerNames() {
+			in := s.in[p]
+			g.Go(func() error {
+				return s.supervise(ctx, "inbound", in.fail, func(ctx context.Context) error { return s.receive(ctx, in) })
+			})
+			g.Go(func() error { return s.acknowledge(ctx, in) })
+		}
+	}
+	g.Go(func() error { return s.upkeep(ctx) })
+	return g.Wait()
+}
+
+// supervise runs one pipe again and again; it returns when the context ends, or on an error
+// that no repetition can mend.
+func (s *Sidecar) supervise(ctx context.Context, name string, note func(error), run func(context.Context) error) error {
+	pace := reconnect()
+	for {
+		started := time.Now()
+		err := run(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil && s.isStopping() {
+			<-ctx.Done() // the others finish
+			return ctx.Err()
+		}
+		var stop *fatalError
+		if errors.As(err, &stop) {
+			return err
+		}
+		if time.Since(started) > 10*time.Second {
+			pace.Reset()
+		}
+		wait := pace.NextBackOff()
+		if errors.Is(err, errAgain) {
+			wait, err = 0, nil
+		} else if err != nil {
+			s.noteError(err)
+			if note != nil {
+				note(err)
+			}
+			s.log.Warn("pipe stopped", "pipe", name, "reason", publicMessage(err), "again_in", wait.Round(time.Millisecond))
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// errAgain makes supervise run the pipe again at once: a wanted restart.
+var errAgain = errors.New("the pipe is to be opened anew")
+
+// lockKeys name the advisory lock of a region's lead.
+const lockSpace = 0x70677761 // "pgwa"
+
+// takeLead returns the session that holds the lead. While another one holds it, this process
+// is the standby.
+func (s *Sidecar) takeLead(ctx context.Context) (*pgx.Conn, error) {
+	conn, err := s.connect(ctx, "lead")
+	if err != nil {
+		return nil, err
+	}
+	said, idle := false, time.Time{}
+	for {
+		var ok bool
+		err := conn.QueryRow(ctx, `select pg_catalog.pg_try_advisory_lock($1::int, pg_catalog.hashtext($2))`, int32(lockSpace), s.cfg.Cluster+"/"+s.cfg.Region).Scan(&ok)
+		if err != nil {
+			closeConn(conn)
+			return nil, fmt.Errorf("ask for the lead: %w", err)
+		}
+		if ok {
+			return conn, nil
+		}
+		s.setRole(status.Standby)
+		if !said {
+			s.log.Info("standby: another sidecar of this region is at work", "region", s.cfg.Region)
+			said = true
+		}
+		if err := s.deposeFrozen(ctx, conn, &idle); err != nil {
+			s.log.Debug("look at the other sidecar", "reason", publicMessage(err))
+		}
+		if err := sleep(ctx, 300*time.Millisecond); err != nil {
+			closeConn(conn)
+			return nil, err
+		}
+	}
+}
+
+// deposeFrozen ends the session of a leader that has stopped reading its slot: the server has
+// given its walsender up (wal_sender_timeout), but its other sessions look alive.
+func (s *Sidecar) deposeFrozen(ctx context.Context, conn *pgx.Conn, idle *time.Time) error {
+	if !s.cfg.Publishes() {
+		return nil
+	}
+	slot, err := pg.LoadSlot(ctx, conn, s.cfg.Postgres.Slot)
+	if err != nil || slot == nil || slot.Active || slot.Lost() {
+		*idle = time.Time{}
+		return err
+	}
+	if idle.IsZero() {
+		*idle = time.Now()
+	}
+	if time.Since(*idle) < 15*time.Second {
+		return nil
+	}
+	s.log.Warn("the sidecar that holds the lead does not read its slot; taking over", "slot", s.cfg.Postgres.Slot)
+	_, err = conn.Exec(ctx, `select pg_catalog.pg_terminate_backend(l.pid) from pg_catalog.pg_locks l
+join pg_catalog.pg_stat_activity a on a.pid = l.pid and a.usename = current_user
+where l.locktype = 'advisory' and l.classid = $1::int::oid and l.granted and l.pid <> pg_catalog.pg_backend_pid()
+  and l.objid = pg_catalog.hashtext($2)::oid`, int32(lockSpace), s.cfg.Cluster+"/"+s.cfg.Region)
+	return err
+}
+
+// holdLead watches the session that holds the lead.
+func (s *Sidecar) holdLead(ctx context.Context, conn *pgx.Conn) error {
+	for {
+		if err := sleep(ctx, time.Second); err != nil {
+			return err
+		}
+		asking, cancel := context.WithTimeout(ctx, 10*time.Second)
+		_, err := conn.Exec(asking, "select 1")
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			return fmt.Errorf("hold the lead: %w", err)
+		}
+	}
+}
+
+func closeConn(c *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	c.Close(ctx)
+}
+
+// prepare looks at the server: what is missing stops the start, with a remedy.
+func (s *Sidecar) prepare(ctx context.Context, conn *pgx.Conn) error {
+	findings, err := preflight.Check(ctx, conn, s.cfg)
+	if err != nil {
+		return err
+	}
+	kept := findings[:0:0]
+	for _, f := range findings {
+		// A slot that is gone or lost is a state of a running sidecar, not a refusal: peers
+		// are served from the stream, and status says what to do.
+		if f.Severity == preflight.Error && slices.Contains([]string{"slot_lost", "slot_missing"}, f.Code) && s.hasPublished(ctx, conn) {
+			f.Severity = preflight.Warning
+		}
+		if f.Severity == preflight.Warning {
+			s.log.Warn("preflight", "code", f.Code, "what", f.What, "remedy", f.Remedy)
+		}
+		kept = append(kept, f)
+	}
+	if err := preflight.Findings(kept).Err("start"); err != nil {
+		return &fatalError{err}
+	}
+	sys, err := pg.LoadSystem(ctx, conn)
+	if err != nil {
+		return err
+	}
+	s.epoch = wal.Epoch{SystemID: sys.SystemID, Timeline: sys.Timeline, Slot: s.cfg.Postgres.Slot}
+	s.server = pg.ServerVersion(conn.PgConn())
+	return s.findCapabilities(ctx, conn)
+}
+
+// hasPublished reports whether this region has published before.
+func (s *Sidecar) hasPublished(ctx context.Context, conn *pgx.Conn) bool {
+	var n int64
+	err := conn.QueryRow(ctx, `select incarnation from pgwaltz.stream where region = $1`, s.cfg.Region).Scan(&n)
+	return err == nil && n > 0
+}
+
+func (s *Sidecar) findCapabilities(ctx context.Context, conn *pgx.Conn) error {
+	p, err := pg.LoadRole(ctx, conn, "")
+	if err != nil {
+		return err
+	}
+	s.caps.replica = p.SetReplicationRole && s.cfg.Apply.Privileges != config.PrivilegesRestorer
+	s.caps.origin = p.Origins && s.originsExist(ctx, conn)
+	var token string
+	if err := conn.QueryRow(ctx, `select token::text from pgwaltz.node where region = $1`, s.cfg.Region).Scan(&token); err != nil {
+		return fmt.Errorf("read node row: %w", err)
+	}
+	s.caps.token = []byte(token)
+	return nil
+}
+
+// originsExist reports whether setup made the replication origins of all peers.
+func (s *Sidecar) originsExist(ctx context.Context, conn *pgx.Conn) bool {
+	var names []string
+	for _, p := range s.cfg.PeerNames() {
+		names = append(names, config.OriginName(p))
+	}
+	var n int
+	err := conn.QueryRow(ctx, `select count(*) from pg_catalog.pg_replication_origin where roname = any($1)`, names).Scan(&n)
+	return err == nil && n == len(names) && n > 0
+}
+
+func (s *Sidecar) brokerConfig() broker.Config {
+	n := s.cfg.NATS
+	c := broker.Config{
+		Cluster: s.cfg.Cluster, Region: s.cfg.Region, Peers: s.cfg.PeerNames(),
+		URL: n.URL, CredentialsFile: n.CredentialsFile, User: n.User, PasswordFile: n.PasswordFile,
+		TLS:    broker.TLS{CertFile: n.TLS.CertFile, KeyFile: n.TLS.KeyFile, CAFile: n.TLS.CAFile},
+		Listen: n.Listen, Dial: n.Dial, StoreDir: n.StoreDir, MaxBytes: int64(n.MaxBytes),
+		AllowPlain: n.Insecure, Log: s.log.With("room", "broker"),
+	}
+	if c.URL != "" {
+		c.Listen, c.Dial = "", nil
+	}
+	return c
+}

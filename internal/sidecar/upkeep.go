@@ -1,0 +1,239 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/conflict/audit"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/internal/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/wal"
+	"github.com/pgwaltz/pgwaltz/wire"
+)
+
+// upkeep does what is due now and then: look at the slot, take frames out of the stream that
+// everybody has, collect tombstones, keep the audit log within its retention, and keep an
+// idle database's slot moving.
+func (s *Sidecar) upkeep(ctx context.Context) error {
+	var slow time.Time
+	var beat int64
+	for {
+		if s.cfg.Publishes() {
+			if err := s.lookAtSlot(ctx); err != nil && ctx.Err() == nil {
+				s.log.Debug("look at slot", "reason", publicMessage(err))
+			}
+			s.purge(ctx)
+			s.tell()
+			if err := s.beat(ctx, &beat); err != nil && ctx.Err() == nil {
+				s.log.Debug("heartbeat", "reason", publicMessage(err))
+			}
+		}
+		if time.Since(slow) > time.Minute {
+			slow = time.Now()
+			if err := s.collect(ctx); err != nil && ctx.Err() == nil {
+				s.log.Warn("upkeep", "reason", publicMessage(err))
+			}
+		}
+		if err := sleep(ctx, time.Second); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Sidecar) lookAtSlot(ctx context.Context) error {
+	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		slot, err := pg.LoadSlot(ctx, c, s.cfg.Postgres.Slot)
+		if err != nil {
+			return err
+		}
+		row, err := loadStreamRow(ctx, c, s.cfg.Region)
+		if err != nil {
+			return err
+		}
+		s.out.mu.Lock()
+		defer s.out.mu.Unlock()
+		s.out.row, s.out.seenAt = slot, time.Now()
+		if row.resync && s.out.pipe != nil && s.out.reopen != nil {
+			s.out.reopen(errAgain) // a peer cannot go on without a new incarnation
+		}
+		return nil
+	})
+}
+
+// beatBytes is how far the server's log may run ahead of a slot that has nothing to send
+// before a message of our own makes it move.
+const beatBytes = 1 << 20
+
+// beat writes a transactional logical message when other databases fill the log: it is
+// decoded, framed, acknowledged and confirmed like any change, and so releases what was
+// retained, without a table or a change of the publication.
+func (s *Sidecar) beat(ctx context.Context, last *int64) error {
+	s.out.mu.Lock()
+	slot := s.out.slot
+	s.out.mu.Unlock()
+	if slot == nil {
+		return nil
+	}
+	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		var end int64
+		if err := c.QueryRow(ctx, `select (pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::int8`).Scan(&end); err != nil {
+			return err
+		}
+		if end-max(*last, int64(s.out.confirmed.Load())) < beatBytes {
+			return nil
+		}
+		*last = end
+		_, err := c.Exec(ctx, `select pg_catalog.pg_logical_emit_message(true, 'pgwaltz.beat', '')`)
+		return err
+	})
+}
+
+// purge removes what every peer has durably applied, and the self-merge has seen.
+func (s *Sidecar) purge(ctx context.Context) {
+	o := &s.out
+	o.mu.Lock()
+	pub, inc := o.publisher, o.incarnation
+	frame := uint64(0)
+	for i, p := range s.cfg.PeerNames() {
+		a := o.acks[p]
+		if a.Incarnation != inc || !a.Epoch.SameLog(s.epoch) {
+			o.mu.Unlock()
+			return
+		}
+		if i == 0 || a.Frame < frame {
+			frame = a.Frame
+		}
+	}
+	o.mu.Unlock()
+	if pub == nil || frame == 0 {
+		return
+	}
+	merged, err := s.mergedFrame(ctx, inc)
+	if err != nil {
+		return
+	}
+	if seq := o.seqs.upTo(min(frame, merged)); seq > 0 {
+		if _, err := pub.Purge(ctx, seq); err != nil && ctx.Err() == nil {
+			s.log.Debug("purge stream", "reason", err.Error())
+		}
+	}
+}
+
+// mergedFrame is the frame up to which the self-merge has stored its checkpoint.
+func (s *Sidecar) mergedFrame(ctx context.Context, incarnation uint32) (uint64, error) {
+	var n int64
+	err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		return c.QueryRow(ctx, `select frame_no from pgwaltz.checkpoint where origin = $1 and incarnation = $2`, s.cfg.Region, int64(incarnation)).Scan(&n)
+	})
+	return uint64(n), err
+}
+
+// collect removes what is old: tombstones that no peer can need, and audit rows.
+func (s *Sidecar) collect(ctx context.Context) error {
+	passed, age := s.passedByAll(), s.settledAge()
+	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		if passed > 0 && s.cfg.Tombstones.MinAge > 0 {
+			n, err := tombstone.Collect(ctx, c, s.index, age, passed, 10000)
+			if err != nil {
+				return err
+			}
+			if _, err := c.Exec(ctx, `delete from pgwaltz.row_stamp where ctid = any(array(select ctid from pgwaltz.row_stamp
+where touched_at < pg_catalog.now() - $1::interval and lsn <= $2::text::pg_lsn limit 10000))`, age, passed.String()); err != nil {
+				return fmt.Errorf("collect stamps: %w", err)
+			}
+			if n > 0 {
+				s.log.Debug("tombstones collected", "keys", n)
+			}
+		}
+		if r := s.cfg.Audit.Retention; r > 0 {
+			if _, err := audit.Prune(ctx, c, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// settledAge is the age from which nothing can come any more that a tombstone would have to
+// refuse: the configured one, and more while a peer's changes are late here.
+func (s *Sidecar) settledAge() time.Duration {
+	age := s.cfg.Tombstones.MinAge
+	for _, in := range s.in {
+		in.mu.Lock()
+		sent := in.sent
+		in.mu.Unlock()
+		if sent == 0 {
+			return 100 * 365 * 24 * time.Hour // nothing is known of it yet
+		}
+		age = max(age, time.Since(sent.Time())+time.Minute)
+	}
+	return age
+}
+
+// passedByAll is the position of this region's log that every peer has applied; 0 when one
+// of them has not been heard of.
+func (s *Sidecar) passedByAll() wal.LSN {
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	low := wal.LSN(0)
+	for i, p := range s.cfg.PeerNames() {
+		a := s.out.acks[p]
+		if !a.Epoch.SameLog(s.epoch) {
+			return 0
+		}
+		if i == 0 || a.EndLSN < low {
+			low = a.EndLSN
+		}
+	}
+	return low
+}
+
+// seqIndex remembers which stream sequence holds which frame of the incarnation at hand,
+// sparsely, so that acknowledged frames can be purged by sequence.
+type seqIndex struct {
+	mu          sync.Mutex
+	incarnation uint32
+	frames      []frameSeq
+}
+
+type frameSeq struct{ frame, seq uint64 }
+
+// maxSeqs bounds the index; every second entry goes when it is full.
+const maxSeqs = 4096
+
+func (x *seqIndex) add(h wire.Header, seq uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if h.Incarnation != x.incarnation {
+		x.incarnation, x.frames = h.Incarnation, x.frames[:0]
+	}
+	if len(x.frames) >= maxSeqs {
+		n := 0
+		for i := 1; i < len(x.frames); i += 2 {
+			x.frames[n] = x.frames[i]
+			n++
+		}
+		x.frames = x.frames[:n]
+	}
+	x.frames = append(x.frames, frameSeq{h.Number, seq})
+}
+
+// upTo returns the sequence up to which all frames up to the given one lie; 0 for none. What
+// is older than that is forgotten.
+func (x *seqIndex) upTo(frame uint64) uint64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	seq, n := uint64(0), 0
+	for n < len(x.frames) && x.frames[n].frame <= frame {
+		seq = x.frames[n].seq
+		n++
+	}
+	if n > 1 {
+		x.frames = append(x.frames[:0], x.frames[n-1:]...)
+	}
+	return seq
+}

@@ -1,0 +1,442 @@
+package apply
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/internal/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
+	"github.com/pgwaltz/pgwaltz/internal/preflight"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// server is the one PostgreSQL of this package's tests; each test has a database of its own.
+var server = sync.OnceValues(func() (*pgcluster.Cluster, error) {
+	dir, err := os.MkdirTemp("", "pgwaltz-sink-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return nil, err
+	}
+	bin, err := pgcluster.FindBin("")
+	if err != nil {
+		return nil, err
+	}
+	serverDir = filepath.Join(dir, "pg")
+	c, err := pgcluster.Create(context.Background(), pgcluster.Config{Dir: serverDir, Bin: bin})
+	if err != nil {
+		return nil, err
+	}
+	return c, c.Start(context.Background())
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if c, err := server(); err == nil {
+		c.Stop()
+		os.RemoveAll(filepath.Dir(serverDir))
+	}
+	os.Exit(code)
+}
+
+var serverDir string
+
+// bench is a database with an applier of region b for the changes of region a.
+type bench struct {
+	t    *testing.T
+	dsn  string
+	conn *pgx.Conn
+	a    *Applier
+	lsn  wal.LSN
+	rel  *wal.Relation
+	idx  *tombstone.Index
+	push []*wal.Transaction
+}
+
+var databases struct {
+	sync.Mutex
+	n int
+}
+
+func newBench(t *testing.T, ddl string) *bench {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs PostgreSQL")
+	}
+	c, err := server()
+	if err != nil {
+		t.Fatalf("start PostgreSQL: %v", err)
+	}
+	databases.Lock()
+	databases.n++
+	name := fmt.Sprintf("sink%d", databases.n)
+	databases.Unlock()
+	ctx := t.Context()
+	root, err := pgx.Connect(ctx, c.DSN("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close(ctx)
+	if _, err := root.Exec(ctx, "create database "+name); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pg.Connect(ctx, c.DSN(name), pg.Options{Region: "b", Role: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	for _, s := range append(preflight.SchemaSQL(), "set search_path = public", ddl) {
+		if _, err := conn.Exec(ctx, s); err != nil {
+			t.Fatalf("%s: %v", s, err)
+		}
+	}
+	b := &bench{t: t, dsn: c.DSN(name), conn: conn, lsn: 1000, idx: tombstone.NewIndex(0)}
+	b.a = New(Config{
+		Region: "b", Origin: "a", Marker: []byte("m"), Replica: true, Index: b.idx,
+		Policy: PolicyFunc(func(wal.RelationName) TablePolicy {
+			return TablePolicy{Version: "version", UpdatedAt: "updated_at"}
+		}),
+		Pushback: func(txs []*wal.Transaction) { b.push = append(b.push, txs...) },
+		Connect: func(ctx context.Context) (*pgx.Conn, error) {
+			conn, err := pg.Connect(ctx, b.dsn, pg.Options{Region: "b", Role: "apply"})
+			if err == nil {
+				_, err = conn.Exec(ctx, "set session_replication_role = replica")
+			}
+			return conn, err
+		},
+	})
+	if _, err := b.a.Open(ctx); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.a.Close)
+	return b
+}
+
+// acct is the table of most tests.
+const acctDDL = `create table public.acct(id int primary key, v text, version bigint, updated_at timestamptz)`
+
+func acct() *wal.Relation {
+	return &wal.Relation{Schema: "public", Name: "acct", Identity: wal.IdentityFull, PrimaryKey: []int{0}, Columns: []wal.Column{
+		{Name: "id", OID: 23, Key: true}, {Name: "v", OID: 25, Key: true}, {Name: "version", OID: 20, Key: true}, {Name: "updated_at", OID: 1184, Key: true},
+	}}
+}
+
+func text(vals ...string) wal.Tuple {
+	t := make(wal.Tuple, len(vals))
+	for i, v := range vals {
+		switch v {
+		case "\\N":
+			t[i].Kind = wal.Null
+		case "\\U":
+			t[i].Kind = wal.Unchanged
+		default:
+			t[i] = wal.Value{Kind: wal.Text, Bytes: []byte(v)}
+		}
+	}
+	return t
+}
+
+func row(id, v string, version, day int) wal.Tuple {
+	return text(id, v, fmt.Sprint(version), fmt.Sprintf("2024-01-%02d 00:00:00+00", day))
+}
+
+// tx makes a transaction of stamped changes.
+func (b *bench) tx(graves map[string]conflict.Grave, chs ...wal.Change) *wal.Transaction {
+	b.t.Helper()
+	b.lsn += 100
+	tx := &wal.Transaction{XID: wal.XID(b.lsn), CommitLSN: b.lsn, EndLSN: b.lsn + 50, CommitTime: wal.Micros(1704067200000000) + wal.Micros(b.lsn)}
+	for _, ch := range chs {
+		cols := conflict.ColumnsOf(ch.Relation, "version", "updated_at")
+		key := ch.New
+		if ch.Op == wal.Delete {
+			key = ch.Old
+		}
+		k := string(key[0].Bytes)
+		st, err := conflict.StampChange(conflict.Policy{}, cols, &ch, tx.CommitTime, graves[k])
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if st.Grave.Present && graves != nil {
+			graves[k] = st.Grave
+		}
+		if ch.Op == wal.Update {
+			ch.Old = nil
+		}
+		tx.Changes = append(tx.Changes, ch)
+	}
+	return tx
+}
+
+func (b *bench) apply(txs ...*wal.Transaction) {
+	b.t.Helper()
+	next := b.a.Checkpoint()
+	next.Epoch = wal.Epoch{SystemID: 7, Timeline: 1, Slot: "s"}
+	next.Incarnation, next.FrameNo = 1, next.FrameNo+1
+	next.EndLSN = txs[len(txs)-1].EndLSN
+	if err := b.a.Apply(b.t.Context(), []Unit{{Transactions: txs, Next: next}}); err != nil {
+		b.t.Fatalf("apply: %v", err)
+	}
+}
+
+func (b *bench) query(sql string) string {
+	b.t.Helper()
+	rows, err := b.conn.Query(b.t.Context(), sql)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer rows.Close()
+	var out []string
+	for rows.Next() {
+		vals, err := rows.Values()
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		var cols []string
+		for _, v := range vals {
+			cols = append(cols, fmt.Sprint(v))
+		}
+		out = append(out, strings.Join(cols, "|"))
+	}
+	if err := rows.Err(); err != nil {
+		b.t.Fatal(err)
+	}
+	return strings.Join(out, ";")
+}
+
+func (b *bench) want(sql, want string) {
+	b.t.Helper()
+	if got := b.query(sql); got != want {
+		b.t.Errorf("%s\n got %s\nwant %s", sql, got, want)
+	}
+}
+
+func (b *bench) exec(sql string) {
+	b.t.Helper()
+	if _, err := b.conn.Exec(b.t.Context(), sql); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+const acctRows = "select id, v, version from acct order by id"
+const conflicts = "select type, verdict, key::text, coalesce(winner, '-') from pgwaltz.conflict order by id"
+
+func insert(rel *wal.Relation, new wal.Tuple) wal.Change {
+	return wal.Change{Op: wal.Insert, Relation: rel, New: new}
+}
+func update(rel *wal.Relation, old, new wal.Tuple) wal.Change {
+	return wal.Change{Op: wal.Update, Relation: rel, Old: old, OldFull: old != nil, New: new}
+}
+func remove(rel *wal.Relation, old wal.Tuple) wal.Change {
+	return wal.Change{Op: wal.Delete, Relation: rel, Old: old, OldFull: true}
+}
+
+func TestApplyFastForwards(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	b.apply(b.tx(nil, insert(r, row("1", "a", 1, 1)), insert(r, row("2", "b", 1, 1)), insert(r, row("3", "c", 1, 1))))
+	b.apply(b.tx(nil, update(r, row("1", "a", 1, 1), row("1", "a2", 2, 2)), remove(r, row("2", "b", 1, 1))))
+	b.want(acctRows, "1|a2|2;3|c|1")
+	b.want(conflicts, "")
+	b.want("select key, generation, version, live from pgwaltz.tombstone", `["2"]|0|2|false`)
+	b.want("select origin, frame_no, transactions from pgwaltz.checkpoint", "a|2|2")
+}
+
+func TestApplySettlesConflicts(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	b.apply(b.tx(nil, insert(r, row("1", "0", 1, 1)), insert(r, row("2", "0", 1, 1)), insert(r, row("4", "0", 1, 1))))
+	b.exec("update acct set v='B', version=2, updated_at='2024-01-09 00:00:00+00' where id in (1, 4)")
+	b.exec("update acct set v='B', version=3 where id = 2")
+	b.exec("insert into acct values (3, 'B', 1, '2024-01-01 00:00:00+00')")
+	b.apply(b.tx(nil,
+		update(r, row("1", "0", 1, 1), row("1", "A", 2, 5)),
+		update(r, row("2", "0", 1, 1), row("2", "A", 4, 5)),
+		insert(r, row("3", "A", 2, 1)),
+		remove(r, row("4", "0", 1, 1)),
+	))
+	b.want(acctRows, "1|B|2;2|A|4;3|A|2;4|B|2")
+	b.want("select type, verdict, key::text, winner from pgwaltz.conflict order by key", `update_origin_differs|keep|{"id": 1}|b;update_origin_differs|apply|{"id": 2}|a;insert_exists|apply|{"id": 3}|a;delete_origin_differs|keep|{"id": 4}|b`)
+	if len(b.push) != 4 || string(b.push[0].Changes[0].New[1].Bytes) != "B" {
+		t.Errorf("pushback %v", b.push)
+	}
+}
+
+func TestApplyReborn(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	g := map[string]conflict.Grave{}
+	b.apply(b.tx(g, insert(r, row("1", "a", 5, 1))))
+	b.apply(b.tx(g, remove(r, row("1", "a", 5, 1)), insert(r, row("1", "re", 1, 2))))
+	b.want(acctRows, "1|re|1")
+	b.want("select key, generation, live from pgwaltz.tombstone", `["1"]|0|true`)
+	b.apply(b.tx(g, update(r, row("1", "re", 1, 2), row("1", "re2", 2, 3))))
+	b.want(acctRows, "1|re2|2")
+	// A late update of the first life is not heard any more.
+	b.exec("update acct set v = 'local' where id = 1")
+	b.apply(b.tx(nil, update(r, row("1", "x", 8, 1), row("1", "y", 9, 9))))
+	b.want(acctRows, "1|local|2")
+	b.apply(b.tx(g, insert(r, row("2", "x", 1, 1)), remove(r, row("2", "x", 1, 1))))
+	b.want(acctRows, "1|local|2")
+	b.want("select type, verdict from pgwaltz.conflict", "update_origin_differs|keep")
+}
+
+func TestApplySkipsWhatIsCovered(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	one := b.tx(nil, insert(r, row("1", "a", 1, 1)))
+	b.apply(one)
+	b.exec("delete from acct")
+	b.apply(one, b.tx(nil, insert(r, row("2", "b", 1, 1))))
+	b.want(acctRows, "2|b|1")
+	b.want("select transactions from pgwaltz.checkpoint", "2")
+}
+
+func TestApplySwapsUniqueValues(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+`; create unique index on acct(v)`), acct()
+	b.apply(b.tx(nil, insert(r, row("1", "a", 1, 1)), insert(r, row("2", "b", 1, 1))))
+	b.apply(b.tx(nil,
+		update(r, row("1", "a", 1, 1), row("1", "t", 2, 1)),
+		update(r, row("2", "b", 1, 1), row("2", "a", 2, 1)),
+		update(r, row("1", "t", 2, 1), row("1", "b", 3, 1))))
+	b.want(acctRows, "1|b|3;2|a|2")
+	b.want("select count(*) from pgwaltz.parked", "0")
+}
+
+func TestApplyParksAndGoesOn(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+`; create unique index on acct(v)`), acct()
+	b.exec("insert into acct values (9, 'x', 1, '2024-01-01 00:00:00+00')")
+	b.apply(b.tx(nil, insert(r, row("1", "x", 1, 1)), insert(r, row("2", "b", 1, 1))))
+	b.want(acctRows, "2|b|1;9|x|1")
+	b.want("select key, sqlstate, row->>'v' from pgwaltz.parked", `["1"]|23505|x`)
+	// A newer change of the key supersedes what is parked.
+	b.apply(b.tx(nil, update(r, row("1", "x", 1, 1), row("1", "free", 2, 2))))
+	b.want(acctRows, "1|free|2;2|b|1;9|x|1")
+	b.want("select count(*) from pgwaltz.parked", "0")
+	// What is parked goes in by itself once the way is free.
+	b.apply(b.tx(nil, insert(r, row("3", "x", 1, 1))))
+	b.want("select count(*) from pgwaltz.parked", "1")
+	b.exec("delete from acct where id = 9")
+	n, err := b.a.RetryParked(t.Context())
+	if n != 1 || err != nil {
+		t.Fatalf("retried %d, %v", n, err)
+	}
+	b.want(acctRows, "1|free|2;2|b|1;3|x|1")
+}
+
+func TestApplyStampless(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "create table public.plain(id int primary key, v text)")
+	r := &wal.Relation{Schema: "public", Name: "plain", Identity: wal.IdentityFull, PrimaryKey: []int{0}, Columns: []wal.Column{{Name: "id", OID: 23, Key: true}, {Name: "v", OID: 25, Key: true}}}
+	b.apply(b.tx(nil, insert(r, text("1", "a")), insert(r, text("2", "b"))))
+	b.apply(b.tx(nil, update(r, text("1", "a"), text("1", "a2")), remove(r, text("2", "b"))))
+	b.want("select * from plain", "1|a2")
+	b.want(conflicts, "")
+	b.want("select count(*) from pgwaltz.row_stamp", "2")
+}
+
+func TestApplyKeyless(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "create table public.r9(a int, b text, c numeric); alter table r9 replica identity full")
+	r := &wal.Relation{Schema: "public", Name: "r9", Identity: wal.IdentityFull, Columns: []wal.Column{{Name: "a", OID: 23, Key: true}, {Name: "b", OID: 25, Key: true}, {Name: "c", OID: 1700, Key: true}}}
+	b.apply(b.tx(nil, insert(r, text("\\N", "\\N", "\\N")), insert(r, text("1", "\\N", "1.0")), insert(r, text("1", "\\N", "1.0"))))
+	keep := func(old, new wal.Tuple) wal.Change {
+		return wal.Change{Op: wal.Update, Relation: r, Old: old, OldFull: true, New: new}
+	}
+	tx := b.tx(nil)
+	tx.Changes = append(tx.Changes, keep(text("\\N", "\\N", "\\N"), text("\\N", "n", "2")), remove(r, text("1", "\\N", "1.0")), remove(r, text("5", "\\N", "1.0")))
+	b.apply(tx)
+	b.want("select coalesce(a, -1), coalesce(b, '~'), c::text from r9 order by 1", "-1|n|2;1|~|1.0")
+	b.want("select type from pgwaltz.conflict", "delete_missing")
+}
+
+func TestApplyParts(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	whole := b.tx(nil, insert(r, row("1", "a", 1, 1)), insert(r, row("2", "b", 1, 1)), update(r, row("1", "a", 1, 1), row("1", "a2", 2, 2)))
+	for i := range whole.Changes {
+		p := *whole
+		p.Changes, p.Part, p.More = whole.Changes[i:i+1], uint32(i), i < 2
+		if p.More {
+			p.EndLSN = 0
+		}
+		next := b.a.Checkpoint()
+		next.Epoch = wal.Epoch{SystemID: 7, Timeline: 1, Slot: "s"}
+		next.Incarnation, next.FrameNo, next.EndLSN = 1, uint64(i+1), p.EndLSN
+		if err := b.a.Apply(t.Context(), []Unit{{Transactions: []*wal.Transaction{&p}, Next: next}}); err != nil {
+			t.Fatal(err)
+		}
+		if p.More {
+			b.want("select count(*) from acct", "0")
+		}
+	}
+	b.want(acctRows, "1|a2|2;2|b|1")
+	b.want("select transactions from pgwaltz.checkpoint", "1")
+}
+
+func TestApplierIsFenced(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	b.exec("update pgwaltz.checkpoint set frame_no = 5")
+	next := checkpoint.Checkpoint{Origin: "a", Epoch: wal.Epoch{SystemID: 7, Timeline: 1}, Incarnation: 1, FrameNo: 1, EndLSN: 5000}
+	err := b.a.Apply(t.Context(), []Unit{{Transactions: []*wal.Transaction{b.tx(nil, insert(r, row("1", "a", 1, 1)))}, Next: next}})
+	if err == nil || !strings.Contains(err.Error(), "moved") {
+		t.Fatalf("error %v", err)
+	}
+	b.want(acctRows, "")
+}
+
+// A copied row and the delete of the same row may come in one batch, the delete first: then
+// the copy must find the tombstone although nothing is committed yet.
+func TestApplyCopyBehindDelete(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	del := b.tx(nil, remove(r, row("1", "a", 1, 1)))
+	copied := b.tx(nil, insert(r, row("1", "a", 1, 1)), insert(r, row("2", "b", 1, 1)))
+	next := b.a.Checkpoint()
+	next.Epoch = wal.Epoch{SystemID: 7, Timeline: 1, Slot: "s"}
+	next.Incarnation, next.FrameNo, next.EndLSN = 1, 1, del.EndLSN
+	last := next
+	last.FrameNo = 2
+	if err := b.a.Apply(t.Context(), []Unit{
+		{Transactions: []*wal.Transaction{del}, Next: next},
+		{Transactions: []*wal.Transaction{copied}, Kind: conflict.Copy, Next: last},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	b.want(acctRows, "2|b|1")
+	b.want("select key, live from pgwaltz.tombstone", `["1"]|false`)
+}
+
+func TestApplyCopiesManyRows(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	odd := "tab\tnew\nline\r back\\slash \\N \\. ü"
+	many := func(from int) (chs []wal.Change) {
+		for i := range 600 {
+			chs = append(chs, insert(r, row(fmt.Sprint(from+i), odd, 1, 1)))
+		}
+		chs[5].New[1] = wal.Value{Kind: wal.Null}
+		return chs
+	}
+	b.apply(b.tx(nil, many(0)...))
+	b.want("select count(*), count(v), count(distinct v), max(length(v)) from acct", fmt.Sprintf("600|599|1|%d", len([]rune(odd))))
+	b.want("select v = E'tab\\tnew\\nline\\r back\\\\slash \\\\N \\\\. ü' from acct where id = 7", "true")
+	// One row is there already and newer: only that one is a conflict.
+	b.exec("insert into acct values (1300, 'mine', 9, '2024-01-09 00:00:00+00')")
+	b.apply(b.tx(nil, many(1000)...))
+	b.want("select count(*), count(*) filter (where v = 'mine') from acct", "1200|1")
+	b.want("select type, verdict from pgwaltz.conflict", "insert_exists|keep")
+}

@@ -1,0 +1,213 @@
+// Package batch reduces whole transactions of one origin to one net effect for each key. It is
+// pure: the applier and the simulation run the same code.
+package batch
+
+import (
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// Batch gathers whole transactions of one origin and reduces them, for each table, to one
+// net effect for each key. That is allowed because the events of one origin on one key come
+// in order and each later one supersedes the earlier: the base of the run is the base of its
+// first event, the stamp and the image are those of its last.
+type Batch struct {
+	Groups []*Group
+	latest map[wal.RelationName]*Group
+	Rows   int
+	Bytes  int
+	Policy func(wal.RelationName) conflict.Policy // the order of stamps; nil is the default
+}
+
+// Group is the part of a batch that touches one table under one definition of it. A table
+// that changes its definition within a batch has several groups, applied in order.
+type Group struct {
+	Rel    *wal.Relation
+	Binary bool
+	Kind   conflict.EventKind
+	Key    []int
+	index  map[string]int
+	Runs   []Run
+	policy conflict.Policy
+	Exact  []Exact // tables without a key: every change, in order
+	trunc  int     // truncates seen (never applied)
+	Truncs []*wal.Transaction
+}
+
+// Run is the net effect of a batch on one key.
+type Run struct {
+	Op    wal.Op // Insert, Update or Delete: what the run amounts to
+	Born  bool   // the first event was an insert
+	Base  wal.Base
+	Stamp wal.Stamp
+	Image wal.Tuple // the row after the run; for deletes the old image or key
+	Full  bool      // deletes: image is the whole row
+	Key   []wal.Value
+	Tx    *wal.Transaction
+	Loser *wal.Change // repairs: the change that lost at the sender, if it is told
+}
+
+type Exact struct {
+	Change *wal.Change
+	Tx     *wal.Transaction
+}
+
+func New() *Batch {
+	return &Batch{latest: map[wal.RelationName]*Group{}}
+}
+
+func (b *Batch) Reset() {
+	b.Groups = b.Groups[:0]
+	clear(b.latest)
+	b.Rows, b.Bytes = 0, 0
+}
+
+// Add takes in one transaction, or part of one. The batch keeps references into it.
+func (b *Batch) Add(tx *wal.Transaction, kind conflict.EventKind) {
+	for i := range tx.Changes {
+		ch := &tx.Changes[i]
+		g := b.group(ch, kind, false)
+		b.Rows++
+		b.Bytes += ch.New.Size() + ch.Old.Size()
+		switch {
+		case ch.Op == wal.Truncate:
+			g.trunc++
+			g.Truncs = append(g.Truncs, tx)
+		case g.Key == nil:
+			g.Exact = append(g.Exact, Exact{ch, tx})
+		case kind == conflict.Repair && isNotice(tx, i):
+			g.Runs[len(g.Runs)-1].Loser = ch
+		case !g.add(ch, tx):
+			// The stamp does not rise over that of the change before it: the two are merged
+			// one after the other.
+			b.group(ch, kind, true).add(ch, tx)
+		}
+	}
+}
+
+// isNotice reports whether a change of a repair tells which change lost against the one
+// before it: an insert behind another change of the same relation and transaction.
+func isNotice(tx *wal.Transaction, i int) bool {
+	return i > 0 && tx.Changes[i].Base.Known && tx.Changes[i].Base.Stamp == tx.Changes[i-1].Stamp &&
+		tx.Changes[i].Relation == tx.Changes[i-1].Relation &&
+		(tx.Changes[i].Base.Digest == NoticeLost || tx.Changes[i].Base.Digest == NoticeWon)
+}
+
+// These stand as base digest of a notice: the change of the region that is told has lost, or
+// it has won over the one that is named.
+var (
+	NoticeLost = [16]byte{'l', 'o', 's', 't'}
+	NoticeWon  = [16]byte{'w', 'o', 'n'}
+	// NoticeOnly stands at the winner: it is not to be applied, only to be told of.
+	NoticeOnly = [16]byte{'o', 'n', 'l', 'y'}
+)
+
+// group finds or opens the group of a change; fresh opens one in any case.
+func (b *Batch) group(ch *wal.Change, kind conflict.EventKind, fresh bool) *Group {
+	name := ch.Relation.Ref()
+	bin := isBinary(ch.New) || isBinary(ch.Old)
+	if g := b.latest[name]; !fresh && g != nil && g.Rel == ch.Relation && g.Binary == bin && g.Kind == kind {
+		return g
+	}
+	g := &Group{
+		Rel: ch.Relation, Binary: bin, Kind: kind,
+		Key:   ch.Relation.KeyColumns(),
+		index: map[string]int{},
+	}
+	if b.Policy != nil {
+		g.policy = b.Policy(name)
+	}
+	b.latest[name] = g
+	b.Groups = append(b.Groups, g)
+	return g
+}
+
+func isBinary(t wal.Tuple) bool {
+	for i := range t {
+		switch t[i].Kind {
+		case wal.Binary:
+			return true
+		case wal.Text:
+			return false
+		}
+	}
+	return false
+}
+
+// add takes in one change. It reports false, and takes nothing, when the key has a run whose
+// stamp the change's does not exceed.
+func (g *Group) add(ch *wal.Change, tx *wal.Transaction) bool {
+	image := ch.New
+	if ch.Op == wal.Delete {
+		image = ch.Old
+	}
+	var raw [64]byte
+	k := appendRawKey(raw[:0], g.Key, image)
+	i, seen := g.index[string(k)]
+	if !seen {
+		i = len(g.Runs)
+		g.index[string(k)] = i
+		key := make([]wal.Value, len(g.Key))
+		for n, c := range g.Key {
+			key[n] = image[c]
+		}
+		g.Runs = append(g.Runs, Run{
+			Op: ch.Op, Born: ch.Op == wal.Insert, Base: ch.Base, Stamp: ch.Stamp,
+			Image: image, Full: ch.OldFull, Key: key, Tx: tx,
+		})
+		return true
+	}
+	r := &g.Runs[i]
+	if g.policy.Compare(ch.Stamp, r.Stamp) <= 0 {
+		return false
+	}
+	if ch.Op == wal.Update && r.Op != wal.Delete {
+		image = Fill(image, r.Image)
+	}
+	switch {
+	case ch.Op == wal.Delete:
+		r.Op = wal.Delete
+	case r.Born:
+		r.Op = wal.Insert
+	default:
+		r.Op = wal.Update // a delete and insert of a row that was there amount to an update
+	}
+	r.Image, r.Full, r.Stamp, r.Tx = image, ch.OldFull, ch.Stamp, tx
+	return true
+}
+
+// appendRawKey appends the key columns of a tuple, each with its length; the result names a
+// row within one group.
+func appendRawKey(dst []byte, key []int, t wal.Tuple) []byte {
+	for _, c := range key {
+		n := len(t[c].Bytes)
+		dst = append(dst, byte(t[c].Kind), byte(n), byte(n>>8), byte(n>>16), byte(n>>24))
+		dst = append(dst, t[c].Bytes...)
+	}
+	return dst
+}
+
+// Fill completes an image with the values of the one before it in the same run, for the
+// columns that the update left untouched. Both come from the same origin, in order.
+func Fill(image, before wal.Tuple) wal.Tuple {
+	if image.Complete() || len(image) != len(before) {
+		return image
+	}
+	out := make(wal.Tuple, len(image))
+	copy(out, image)
+	for i := range out {
+		if out[i].Kind == wal.Unchanged {
+			out[i] = before[i]
+		}
+	}
+	return out
+}
+
+// KeyText is the canonical text of the run's key.
+func (g *Group) KeyText(r *Run) string {
+	oids := make([]uint32, len(g.Key))
+	for i, c := range g.Key {
+		oids[i] = g.Rel.Columns[c].OID
+	}
+	return string(wal.AppendKey(nil, oids, r.Key))
+}

@@ -1,0 +1,427 @@
+package apply
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
+	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// The fast path writes what needs no decision: rows that are not there yet, and rows whose
+// local stamp is the one that the event overwrote at its origin. Both conditions are part of
+// the statement, so a racing local writer makes a row fall out of the result instead of
+// being overwritten; what falls out is locked, read and resolved (resolve.go).
+
+// fastStmt is one set-based statement in flight and the runs that its ordinals mean.
+type fastStmt struct {
+	op    wal.Op
+	group *batch.Group
+	t     *target
+	runs  []int
+}
+
+// plan sorts the runs of a group by the statement that may write them; the rest needs a
+// decision.
+type plan struct {
+	insert  []int
+	update  map[updateKey][]int
+	deletes map[statement.Guard][]int
+	slow    []int
+}
+
+// updateKey is what distinguishes the UPDATE statements of one table: which columns are left
+// as they are, and how the overwrite is guarded.
+type updateKey struct {
+	mask  string
+	guard statement.Guard
+}
+
+func (a *Applier) plan(g *batch.Group, t *target) plan {
+	p := plan{}
+	if t.stampless() || a.cfg.Self {
+		p.slow = make([]int, len(g.Runs))
+		for i := range g.Runs {
+			p.slow[i] = i
+		}
+		return p
+	}
+	graves := a.cfg.Index.Any(g.Rel.Ref())
+	parked := a.parked.any(g.Rel.Ref())
+	pol := a.cfg.Policy.table(g.Rel.Ref()).Resolve
+	order := pol.Order
+	for i := range g.Runs {
+		r := &g.Runs[i]
+		if r.Stamp.Generation > 0 || r.Base.Stamp.Generation > 0 || r.Base.HasDigest || pol.Skewed(r.Stamp, r.Tx.CommitTime) ||
+			((graves || parked) && a.mayMatter(g, r)) || g.Kind == conflict.Repair {
+			p.slow = append(p.slow, i)
+			continue
+		}
+		switch {
+		case r.Op == wal.Insert && r.Image.Complete():
+			p.insert = append(p.insert, i)
+		case r.Op == wal.Update && g.Kind == conflict.Live:
+			gd, ok := a.guardOf(r, t, order)
+			if !ok || len(t.update) == 0 {
+				p.slow = append(p.slow, i)
+				continue
+			}
+			if p.update == nil {
+				p.update = map[updateKey][]int{}
+			}
+			k := updateKey{maskOf(r.Image), gd}
+			p.update[k] = append(p.update[k], i)
+		case r.Op == wal.Delete && g.Kind == conflict.Live && !r.Born:
+			gd, ok := a.deleteGuardOf(r, t)
+			if !ok {
+				p.slow = append(p.slow, i)
+				continue
+			}
+			if p.deletes == nil {
+				p.deletes = map[statement.Guard][]int{}
+			}
+			p.deletes[gd] = append(p.deletes[gd], i)
+		default:
+			p.slow = append(p.slow, i)
+		}
+	}
+	return p
+}
+
+// mayMatter reports whether something beside the table is known of the run's key.
+func (a *Applier) mayMatter(g *batch.Group, r *batch.Run) bool {
+	key := []byte(g.KeyText(r))
+	if a.cfg.Index.Full() {
+		return true
+	}
+	if _, ok := a.cfg.Index.Get(g.Rel.Ref(), key); ok {
+		return true
+	}
+	return a.parked.has(g.Rel.Ref(), string(key))
+}
+
+// guardOf picks the guard under which an update is a fast-forward by the rules of
+// conflict.Resolve.
+func (a *Applier) guardOf(r *batch.Run, t *target, order conflict.Order) (statement.Guard, bool) {
+	if r.Base.Known {
+		b := r.Base.Stamp
+		if order == conflict.VersionFirst && b.Compare(r.Stamp) >= 0 {
+			return 0, false
+		}
+		if order != conflict.VersionFirst && b.UpdatedAt >= r.Stamp.UpdatedAt {
+			return 0, false
+		}
+		if t.shape.Version != "" && b.Version == wal.NullVersion {
+			return 0, false // NULL is not found by an equality
+		}
+		if t.shape.UpdatedAt != "" && (b.UpdatedAt == wal.MinMicros || b.UpdatedAt == wal.MaxMicros) {
+			return 0, false
+		}
+		return statement.GuardBase, true
+	}
+	if order != conflict.VersionFirst {
+		return 0, false
+	}
+	switch {
+	case t.shape.Version != "":
+		return statement.GuardVersion, r.Stamp.Version != wal.NullVersion
+	case t.shape.UpdatedAt != "":
+		return statement.GuardTime, r.Stamp.UpdatedAt != wal.MinMicros
+	}
+	return 0, false
+}
+
+func (a *Applier) deleteGuardOf(r *batch.Run, t *target) (statement.Guard, bool) {
+	if r.Base.Known {
+		b := r.Base.Stamp
+		if (t.shape.Version != "" && b.Version == wal.NullVersion) ||
+			(t.shape.UpdatedAt != "" && (b.UpdatedAt == wal.MinMicros || b.UpdatedAt == wal.MaxMicros)) {
+			return 0, false
+		}
+		return statement.GuardBase, true
+	}
+	if t.shape.UpdatedAt == "" {
+		return 0, false
+	}
+	return statement.GuardTime, true
+}
+
+func maskOf(t wal.Tuple) string {
+	if t.Complete() {
+		return ""
+	}
+	m := make([]byte, len(t))
+	for i := range t {
+		m[i] = '1'
+		if t[i].Kind == wal.Unchanged {
+			m[i] = '0'
+		}
+	}
+	return string(m)
+}
+
+// queue adds the statements of a plan to a pipeline and returns them in order.
+func (a *Applier) queue(ctx context.Context, b *pipeline, g *batch.Group, t *target, p plan) ([]fastStmt, error) {
+	var out []fastStmt
+	for gd, runs := range p.deletes {
+		s := a.keyShape(g, t)
+		if err := a.exec(ctx, b, statement.Delete(s, gd), a.keyArrays(g, t, runs, guardArgs(gd, t, true)), []int16{1}); err != nil {
+			return nil, err
+		}
+		out = append(out, fastStmt{wal.Delete, g, t, runs})
+	}
+	for k, runs := range p.update {
+		st, err := a.queueUpdate(ctx, b, g, t, runs, k)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, st)
+	}
+	if len(p.insert) > 0 {
+		st, err := a.queueInsert(ctx, b, g, t, p.insert, false)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, st)
+	}
+	return out, nil
+}
+
+func (a *Applier) queueInsert(ctx context.Context, b *pipeline, g *batch.Group, t *target, runs []int, plain bool) (fastStmt, error) {
+	s := t.shape
+	s.Values = t.paramsOf(t.insert, binaryColumn(g, runs))
+	s.Plain = s.Plain || plain
+	args := make([][]byte, len(t.insert))
+	for n, c := range t.insert {
+		arr := a.array(s.Values[n], t, c)
+		for _, i := range runs {
+			arr.value(g.Runs[i].Image[c])
+		}
+		args[n] = arr.param()
+	}
+	formats := stampFormats(s)
+	if formats == nil {
+		formats = []int16{1} // returning 1
+	}
+	err := a.exec(ctx, b, statement.Insert(s), args, formats)
+	return fastStmt{wal.Insert, g, t, runs}, err
+}
+
+func (a *Applier) queueUpdate(ctx context.Context, b *pipeline, g *batch.Group, t *target, runs []int, k updateKey) (fastStmt, error) {
+	s := a.keyShape(g, t)
+	var cols []int
+	for _, c := range t.update {
+		if k.mask == "" || k.mask[c] == '1' {
+			cols = append(cols, c)
+		}
+	}
+	if len(cols) == 0 {
+		return fastStmt{}, fmt.Errorf("apply update of %s: no column to write", g.Rel)
+	}
+	binary := binaryColumn(g, runs)
+	s.Values = t.paramsOf(cols, binary)
+	extra := func() [][]byte {
+		var args [][]byte
+		for n, c := range cols {
+			arr := a.array(s.Values[n], t, c)
+			for _, i := range runs {
+				arr.value(g.Runs[i].Image[c])
+			}
+			args = append(args, arr.param())
+		}
+		return append(args, guardArgs(k.guard, t, false)(a, g, runs)...)
+	}
+	err := a.exec(ctx, b, statement.Update(s, k.guard), a.keyArrays(g, t, runs, func(*Applier, *batch.Group, []int) [][]byte { return extra() }), append([]int16{1}, stampFormats(s)...))
+	return fastStmt{wal.Update, g, t, runs}, err
+}
+
+// keyShape is the table's shape with its key parameters.
+func (a *Applier) keyShape(g *batch.Group, t *target) statement.Shape {
+	s := t.shape
+	s.Key = t.paramsOf(t.key, func(int) bool { return g.Binary })
+	return s
+}
+
+// keyArrays makes the key parameters, followed by what more adds.
+func (a *Applier) keyArrays(g *batch.Group, t *target, runs []int, more func(*Applier, *batch.Group, []int) [][]byte) [][]byte {
+	var args [][]byte
+	for n, c := range t.key {
+		arr := a.array(statement.Param{Binary: g.Binary}, t, c)
+		for _, i := range runs {
+			arr.value(g.Runs[i].Key[n])
+		}
+		args = append(args, arr.param())
+	}
+	if more != nil {
+		args = append(args, more(a, g, runs)...)
+	}
+	return args
+}
+
+// guardArgs makes the guard's parameters.
+func guardArgs(gd statement.Guard, t *target, isDelete bool) func(*Applier, *batch.Group, []int) [][]byte {
+	return func(a *Applier, g *batch.Group, runs []int) [][]byte {
+		ints := func(f func(*batch.Run) int64) []byte {
+			arr := a.scratch(oidInt8)
+			for _, i := range runs {
+				arr.int8(f(&g.Runs[i]))
+			}
+			return arr.param()
+		}
+		times := func(f func(*batch.Run) wal.Micros) []byte {
+			arr := a.scratch(oidTimestamptz)
+			for _, i := range runs {
+				arr.micros(f(&g.Runs[i]))
+			}
+			return arr.param()
+		}
+		switch gd {
+		case statement.GuardBase:
+			var args [][]byte
+			if t.shape.Version != "" {
+				args = append(args, ints(func(r *batch.Run) int64 { return r.Base.Stamp.Version }))
+			}
+			if t.shape.UpdatedAt != "" {
+				args = append(args, times(func(r *batch.Run) wal.Micros { return r.Base.Stamp.UpdatedAt }))
+			}
+			return args
+		case statement.GuardVersion:
+			return [][]byte{ints(func(r *batch.Run) int64 { return r.Stamp.Version })}
+		case statement.GuardTime:
+			if isDelete {
+				return [][]byte{times(func(r *batch.Run) wal.Micros { return r.Tx.CommitTime })}
+			}
+			return [][]byte{times(func(r *batch.Run) wal.Micros { return r.Stamp.UpdatedAt })}
+		}
+		return nil
+	}
+}
+
+// stampFormats asks for binary stamps.
+func stampFormats(s statement.Shape) []int16 {
+	var f []int16
+	if s.Version != "" {
+		f = append(f, 1)
+	}
+	if s.UpdatedAt != "" {
+		f = append(f, 1)
+	}
+	return f
+}
+
+// binaryColumn tells whether a column's values travel in binary in these runs. Types without
+// a send function stay text within a binary stream.
+func binaryColumn(g *batch.Group, runs []int) func(int) bool {
+	return func(c int) bool {
+		if !g.Binary {
+			return false
+		}
+		for _, i := range runs {
+			switch g.Runs[i].Image[c].Kind {
+			case wal.Binary:
+				return true
+			case wal.Text:
+				return false
+			}
+		}
+		return false
+	}
+}
+
+// collect reads the result of one fast statement. It returns the runs that the statement
+// left alone. Stamps that differ from the event's are an error: something rewrites them.
+func (a *Applier) collect(rr *pgconn.ResultReader, st fastStmt, done func(i int)) (left []int, err error) {
+	if st.op == wal.Insert {
+		n := 0
+		var bad error
+		for rr.NextRow() {
+			if n < len(st.runs) && bad == nil {
+				bad = a.verify(st, st.runs[n], rr.Values())
+			}
+			n++
+		}
+		if _, err := rr.Close(); err != nil {
+			return nil, err
+		}
+		if n == len(st.runs) {
+			if bad != nil {
+				return nil, bad
+			}
+			for _, i := range st.runs {
+				done(i)
+			}
+			return nil, nil
+		}
+		// Which rows were left out is not told; all are looked at under a lock. Those just
+		// inserted are found to be the same.
+		return st.runs, nil
+	}
+	hit := make([]bool, len(st.runs))
+	for rr.NextRow() {
+		v := rr.Values()
+		ord := int(int8Of(v[0])) - 1
+		hit[ord] = true
+		if st.op == wal.Update && err == nil {
+			err = a.verify(st, st.runs[ord], v[1:])
+		}
+	}
+	if _, cerr := rr.Close(); cerr != nil {
+		return nil, cerr
+	}
+	if err != nil {
+		return nil, err
+	}
+	for n, i := range st.runs {
+		if hit[n] {
+			done(i)
+		} else {
+			left = append(left, i)
+		}
+	}
+	return left, nil
+}
+
+// verify holds the stored stamp against the event's (invariant 6).
+func (a *Applier) verify(st fastStmt, i int, stored [][]byte) error {
+	r, s := &st.group.Runs[i], st.t.shape
+	n := 0
+	if s.Version != "" {
+		got := wal.NullVersion
+		if stored[n] != nil {
+			got = int8Of(stored[n])
+		}
+		if got != r.Stamp.Version {
+			return &stampError{name: st.group.Rel.Ref(), column: s.Version}
+		}
+		n++
+	}
+	if s.UpdatedAt != "" {
+		got := wal.MinMicros
+		if stored[n] != nil {
+			got = microsOf(stored[n])
+		}
+		if got != r.Stamp.UpdatedAt {
+			return &stampError{name: st.group.Rel.Ref(), column: s.UpdatedAt}
+		}
+	}
+	return nil
+}
+
+// stampError says that what was stored is not what was sent: a trigger interferes.
+type stampError struct {
+	name   wal.RelationName
+	column string
+}
+
+func (e *stampError) Error() string {
+	return fmt.Sprintf("apply to %s: the stored %s is not the event's; a trigger rewrites it", e.name, e.column)
+}
+
+// Hint says what to do about it.
+func (e *stampError) Hint() string {
+	return "run `pgwaltz setup` so that triggers are passed by (session_replication_role, or the restorer triggers)"
+}

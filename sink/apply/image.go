@@ -1,0 +1,240 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/audit"
+	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+func errorsAs[T error](err error, target *T) bool { return errors.As(err, target) }
+
+// textImage returns the run's image in text form. Values that travel in binary are turned
+// into text by PostgreSQL itself, so that contents compare equal however they came.
+func (a *Applier) textImage(ctx context.Context, g *batch.Group, t *target, i int) (wal.Tuple, error) {
+	r := &g.Runs[i]
+	if !g.Binary {
+		return r.Image, nil
+	}
+	var cols []int
+	for c := range r.Image {
+		if r.Image[c].Kind == wal.Binary {
+			cols = append(cols, c)
+		}
+	}
+	if len(cols) == 0 {
+		return r.Image, nil
+	}
+	sql := "select "
+	args := make([][]byte, len(cols))
+	for n, c := range cols {
+		if n > 0 {
+			sql += ", "
+		}
+		sql += fmt.Sprintf("$%d::%s", n+1, a.typeOf(t, g.Rel, c))
+		args[n] = r.Image[c].Bytes
+	}
+	out := make(wal.Tuple, len(r.Image))
+	copy(out, r.Image)
+	// The parameter's type follows from the cast: the same built-in type on both sides.
+	if err := a.query(ctx, sql, args, make([]int16, len(cols)), func(v [][]byte) {
+		for n := range v {
+			out[cols[n]] = clone(v[n])
+		}
+	}); err != nil {
+		return nil, fmt.Errorf("convert image of a row of %s: %w", g.Rel, err)
+	}
+	return out, nil
+}
+
+func (a *Applier) typeOf(t *target, rel *wal.Relation, c int) string {
+	if t.params[c].Type != "" {
+		return t.params[c].Type
+	}
+	return "text"
+}
+
+// record describes a decided conflict for the audit log.
+func (a *Applier) record(ctx context.Context, g *batch.Group, t *target, v *verdict) (audit.Record, error) {
+	r := &g.Runs[v.i]
+	image, err := a.textImage(ctx, g, t, v.i)
+	if err != nil {
+		return audit.Record{}, err
+	}
+	if r.Op != wal.Delete && v.event.Content == nil {
+		v.event.Content, _ = conflict.Content(g.Rel, image)
+	}
+	remote := v.event.Side()
+	rec := a.plainRecord(g.Rel, v.Type, v.Reason, r.Tx, remote)
+	rec.Key = a.imager.Key(nil, g.Rel, keyImage(g, r), g.Key)
+	rec.Verdict = v.Verdict.String()
+	rec.EventID = conflict.EventID(g.Rel.Ref(), v.known.key, remote, v.side)
+	if v.side.Known {
+		rec.LocalStamp = stampText(v.side.Stamp)
+	}
+	if r.Base.Known && !r.Base.HasDigest {
+		rec.BaseStamp = stampText(r.Base.Stamp)
+	}
+	rec.LocalRow = a.json(g.Rel, v.known.row)
+	if r.Op != wal.Delete || r.Full {
+		rec.RemoteRow = a.json(g.Rel, batch.Fill(image, v.known.row))
+	}
+	local, from := a.cfg.Region, a.cfg.Origin
+	if a.cfg.Self {
+		local = a.cfg.Peer // what stands here against our own change came from there
+	}
+	rec.Winner, rec.Loser = v.Decision.Winner(local, from)
+	return rec, nil
+}
+
+// told describes a conflict that another region decided against a change of this one.
+func (a *Applier) told(g *batch.Group, r *batch.Run, key string) audit.Record {
+	winner := conflict.Side{Known: true, Alive: r.Op != wal.Delete, Stamp: r.Stamp}
+	if winner.Alive {
+		winner.Content, _ = conflict.Content(g.Rel, r.Image)
+	}
+	loser := conflict.Side{Known: true, Alive: r.Loser.New != nil, Stamp: r.Loser.Stamp}
+	if loser.Alive {
+		loser.Content, _ = conflict.Content(g.Rel, r.Loser.New)
+	}
+	typ := conflict.UpdateOriginDiffers
+	switch {
+	case !winner.Alive && loser.Alive:
+		typ = conflict.UpdateDeleted
+	case !loser.Alive && winner.Alive:
+		typ = conflict.DeleteOriginDiffers
+	case !loser.Alive:
+		typ = conflict.DeleteMissing
+	case r.Loser.Op == wal.Insert:
+		typ = conflict.InsertExists
+	}
+	rec := a.plainRecord(g.Rel, typ, "told", r.Tx, winner)
+	rec.EventID = conflict.EventID(g.Rel.Ref(), key, winner, loser)
+	rec.Key = a.imager.Key(nil, g.Rel, keyImage(g, r), g.Key)
+	won, lost := a.json(g.Rel, nil), a.json(g.Rel, r.Loser.New)
+	if winner.Alive {
+		won = a.json(g.Rel, r.Image)
+	}
+	if r.Loser.Base.Digest == batch.NoticeWon {
+		rec.Verdict, rec.Winner, rec.Loser = conflict.Keep.String(), a.cfg.Region, a.cfg.Origin
+		rec.LocalStamp, rec.LocalRow = stampText(winner.Stamp), won
+		rec.RemoteStamp, rec.RemoteRow = stampText(loser.Stamp), lost
+		return rec
+	}
+	rec.Verdict, rec.Winner, rec.Loser = conflict.Apply.String(), a.cfg.Origin, a.cfg.Region
+	rec.LocalStamp, rec.LocalRow = stampText(loser.Stamp), lost
+	rec.RemoteRow = won
+	return rec
+}
+
+// skewRecord reports a stamp that lies further ahead than clocks may.
+func (a *Applier) skewRecord(g *batch.Group, r *batch.Run, key string, side conflict.Side) audit.Record {
+	rec := a.plainRecord(g.Rel, conflict.ClockSkew, "ahead of max_clock_skew", r.Tx, side)
+	// The contents do not matter: one report for one stamp of one key.
+	rec.EventID = conflict.EventID(g.Rel.Ref(), key, conflict.Side{Known: true, Stamp: side.Stamp}, conflict.Side{})
+	rec.Key = a.imager.Key(nil, g.Rel, keyImage(g, r), g.Key)
+	rec.Verdict = conflict.Apply.String()
+	rec.Winner, rec.Loser = a.cfg.Origin, ""
+	return rec
+}
+
+// plainRecord is a record without images: of what is not applied at all.
+func (a *Applier) plainRecord(rel *wal.Relation, typ conflict.Type, reason conflict.Reason, tx *wal.Transaction, remote conflict.Side) audit.Record {
+	return audit.Record{
+		EventID: conflict.EventID(rel.Ref(), tx.CommitLSN.String(), remote, conflict.Side{}),
+		Region:  a.cfg.Region, Relation: rel.Ref(), Key: []byte("{}"),
+		Type: string(typ), Verdict: conflict.Keep.String(), Reason: string(reason),
+		Winner: a.cfg.Region, Loser: a.cfg.Origin, RemoteStamp: stampText(remote.Stamp),
+		Origin: a.cfg.Origin, OriginXID: tx.XID, CommitLSN: tx.CommitLSN, CommitTime: tx.CommitTime,
+	}
+}
+
+// parkedRecord describes a change that could not be applied and was set aside.
+func (a *Applier) parkedRecord(g *batch.Group, r *batch.Run, typ conflict.Type, state string) audit.Record {
+	remote := conflict.Side{Known: true, Alive: r.Op != wal.Delete, Stamp: r.Stamp}
+	rec := a.plainRecord(g.Rel, typ, conflict.Reason("sqlstate "+state), r.Tx, remote)
+	rec.EventID = conflict.EventID(g.Rel.Ref(), g.KeyText(r), remote, conflict.Side{})
+	rec.Key = a.imager.Key(nil, g.Rel, keyImage(g, r), g.Key)
+	rec.Verdict, rec.Winner, rec.Loser = conflict.Park.String(), "", ""
+	if r.Op != wal.Delete {
+		rec.RemoteRow = a.json(g.Rel, r.Image)
+	}
+	return rec
+}
+
+// keyImage is a tuple that holds the key and nothing else.
+func keyImage(g *batch.Group, r *batch.Run) wal.Tuple {
+	t := make(wal.Tuple, len(g.Rel.Columns))
+	for i := range t {
+		t[i].Kind = wal.Null
+	}
+	for n, c := range g.Key {
+		t[c] = r.Key[n]
+	}
+	return t
+}
+
+func (a *Applier) json(rel *wal.Relation, row wal.Tuple) []byte {
+	if row == nil {
+		return nil
+	}
+	return a.imager.Row(nil, rel, row)
+}
+
+// stampText prints a stamp for the audit log: generation, version, time.
+func stampText(s wal.Stamp) string {
+	version := strconv.FormatInt(s.Version, 10)
+	switch s.Version {
+	case wal.NullVersion:
+		version = "null"
+	case wal.MaxVersion:
+		version = "max"
+	}
+	return fmt.Sprintf("g%d v%s %s", s.Generation, version, s.UpdatedAt)
+}
+
+// pushback makes the entry that won into an event of its own, so that the region that holds
+// the other is told: the winner, and behind it the change that lost.
+func (a *Applier) pushback(ctx context.Context, g *batch.Group, t *target, v *verdict) (*wal.Transaction, error) {
+	r := &g.Runs[v.i]
+	image, err := a.textImage(ctx, g, t, v.i)
+	if err != nil {
+		return nil, err
+	}
+	remote := wal.Change{Op: r.Op, Relation: g.Rel, Stamp: r.Stamp}
+	if r.Op == wal.Delete {
+		remote.Old = keyImage(g, r)
+	} else {
+		remote.New = batch.Fill(image, v.known.row)
+	}
+	local := wal.Change{Op: wal.Update, Relation: g.Rel, New: v.known.row, Stamp: v.side.Stamp}
+	if !v.side.Alive {
+		local.Op, local.New, local.Old = wal.Delete, nil, keyImage(g, r)
+	}
+	if v.Type == conflict.InsertExists {
+		local.Op, remote.Op = wal.Insert, wal.Insert
+	}
+	winner, loser, to, mark := local, remote, a.cfg.Origin, batch.NoticeLost
+	switch {
+	case v.Verdict == conflict.Apply && a.cfg.Self:
+		// The own change won over what a peer had put here.
+		winner, loser, to = remote, local, a.cfg.Peer
+	case v.Verdict == conflict.Apply:
+		winner, loser, mark = remote, local, batch.NoticeWon
+	}
+	if winner.Op == wal.Insert {
+		winner.Op = wal.Update
+	}
+	if !a.cfg.Self && (g.Rel.Identity == wal.IdentityFull || v.Verdict == conflict.Apply || !v.Pushback) {
+		// The peer gets, or has, the winner by itself: its stamp may not be known here yet,
+		// if it was written a moment ago. Only the word is sent.
+		winner.Base = wal.Base{Known: true, Digest: batch.NoticeOnly, HasDigest: true}
+	}
+	loser.Base = wal.Base{Known: true, Stamp: winner.Stamp, Digest: mark, HasDigest: true}
+	return &wal.Transaction{Origin: to, CommitTime: r.Tx.CommitTime, Changes: []wal.Change{winner, loser}}, nil
+}

@@ -1,0 +1,113 @@
+package apply
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// pipeline is a sequence of statements that goes out in one round trip.
+type pipeline struct {
+	batch pgconn.Batch
+	n     int
+	fence int // the statement that must touch exactly one row; -1 for none
+}
+
+// text queues a statement with parameters in text form; nil is NULL.
+func (b *pipeline) text(sql string, args ...[]byte) {
+	b.batch.ExecParams(sql, args, nil, nil, nil)
+	b.n++
+}
+
+// exec queues a prepared statement with binary parameters. It is prepared at its first use
+// in this session.
+func (a *Applier) exec(ctx context.Context, b *pipeline, sql string, args [][]byte, results []int16) error {
+	name, ok := a.prepared[sql]
+	if !ok {
+		name = "pgwaltz_" + strconv.Itoa(len(a.prepared))
+		if _, err := a.conn.PgConn().Prepare(ctx, name, sql, nil); err != nil {
+			return fmt.Errorf("prepare statement: %w", err)
+		}
+		a.prepared[sql] = name
+	}
+	formats := make([]int16, len(args))
+	for i := range formats {
+		formats[i] = 1
+	}
+	b.batch.ExecPrepared(name, args, formats, results)
+	b.n++
+	return nil
+}
+
+// run sends a pipeline. The fast statements are the last in it; left is told which runs each
+// of them left alone, done which it wrote.
+func (a *Applier) run(ctx context.Context, b *pipeline, stmts []fastStmt, left func(fastStmt, []int) error, done func(fastStmt, int)) error {
+	if b.n == 0 {
+		return nil
+	}
+	mrr := a.conn.PgConn().ExecBatch(ctx, &b.batch)
+	a.used = 0
+	var first error
+	note := func(err error) {
+		if first == nil {
+			first = err
+		}
+	}
+	for n := 0; mrr.NextResult(); n++ {
+		rr := mrr.ResultReader()
+		k := n - (b.n - len(stmts))
+		if k < 0 {
+			tag, err := rr.Close()
+			note(err)
+			if n == b.fence && err == nil {
+				note(pgstore.Fenced(a.cp, tag.RowsAffected()))
+			}
+			continue
+		}
+		st := stmts[k]
+		rest, err := a.collect(rr, st, func(i int) { done(st, i) })
+		note(err)
+		if err == nil && len(rest) > 0 {
+			note(left(st, rest))
+		}
+	}
+	note(mrr.Close())
+	return first
+}
+
+// query runs one prepared statement and hands on its rows; v is valid only within f.
+func (a *Applier) query(ctx context.Context, sql string, args [][]byte, results []int16, f func(v [][]byte)) error {
+	b := pipeline{fence: -1}
+	if err := a.exec(ctx, &b, sql, args, results); err != nil {
+		return err
+	}
+	mrr := a.conn.PgConn().ExecBatch(ctx, &b.batch)
+	a.used = 0
+	var first error
+	for mrr.NextResult() {
+		rr := mrr.ResultReader()
+		for rr.NextRow() {
+			f(rr.Values())
+		}
+		if _, err := rr.Close(); err != nil && first == nil {
+			first = err
+		}
+	}
+	if err := mrr.Close(); err != nil && first == nil {
+		first = err
+	}
+	return first
+}
+
+// clone keeps a value beyond the read buffer.
+func clone(b []byte) wal.Value {
+	if b == nil {
+		return wal.Value{Kind: wal.Null}
+	}
+	return wal.Value{Kind: wal.Text, Bytes: append(make([]byte, 0, len(b)), b...)}
+}

@@ -1,0 +1,291 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
+	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// The slow path: the rows are locked and read, conflict.Resolve decides, and what it decided
+// is written set-based. Everything that is known of a key beside its row (graves, stamps kept
+// beside the table, parked changes) is read here, in the same transaction.
+
+var (
+	// errBarrier asks for the batch to be tried again once this region's own changes up to
+	// now are known: a missing row may have been deleted by a local transaction that was
+	// not decoded yet.
+	errBarrier = errors.New("own changes have to be known first")
+	// errRace: a local writer came between look and write. The batch is tried again.
+	errRace = errors.New("a local writer was faster")
+)
+
+// resolveChunk bounds how many local rows are held in memory at once.
+const resolveChunk = 1000
+
+// known is what the local side holds of one run's key.
+type known struct {
+	key    string
+	row    wal.Tuple // in the columns of the event's relation; nil when there is no row
+	grave  *tombstone.Entry
+	stamp  *rowStamp
+	parked *parkedEvent
+}
+
+// verdict is one decision, to be written.
+type verdict struct {
+	i int
+	conflict.Decision
+	side  conflict.Side
+	event conflict.Event
+	known *known
+}
+
+// resolve decides and writes the given runs of a group.
+func (a *Applier) resolve(ctx context.Context, g *batch.Group, t *target, runs []int, fx *effects) error {
+	for len(runs) > 0 {
+		n := min(len(runs), resolveChunk)
+		if err := a.resolveChunk(ctx, g, t, runs[:n], fx); err != nil {
+			return err
+		}
+		runs = runs[n:]
+	}
+	return nil
+}
+
+func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, runs []int, fx *effects) error {
+	states, err := a.look(ctx, g, t, runs)
+	if err != nil {
+		return err
+	}
+	var inserts, deletes []int
+	updates := map[string][]int{}
+	for n, i := range runs {
+		r, st := &g.Runs[i], &states[n]
+		if g.Kind == conflict.Repair && r.Base.Digest == batch.NoticeOnly {
+			if r.Loser != nil && r.Tx.Origin == a.cfg.Region {
+				fx.audit = append(fx.audit, a.told(g, r, st.key))
+			}
+			continue
+		}
+		if st.parked != nil {
+			r.Image = batch.Fill(r.Image, st.parked.image(g.Rel))
+		}
+		v, err := a.decide(ctx, g, t, i, st)
+		if err != nil {
+			return err
+		}
+		if err := a.note(ctx, g, t, &v, fx); err != nil {
+			return err
+		}
+		if v.Verdict == conflict.Park {
+			if err := a.park(ctx, g, r, st.key, "P0002", "the row is not here and the change does not carry all of it"); err != nil {
+				return err
+			}
+			continue
+		}
+		if st.parked != nil && v.Verdict != conflict.Keep {
+			fx.unpark = append(fx.unpark, st.parked.id)
+		}
+		if v.Verdict != conflict.Apply {
+			continue
+		}
+		switch {
+		case r.Op == wal.Delete:
+			if st.row != nil {
+				deletes = append(deletes, i)
+			}
+		case st.row == nil:
+			inserts = append(inserts, i)
+		case len(t.update) > 0:
+			m := maskOf(r.Image)
+			updates[m] = append(updates[m], i)
+		}
+	}
+	return a.write(ctx, g, t, inserts, updates, deletes, fx)
+}
+
+// look locks and reads the rows of the runs and collects what else is known of their keys.
+func (a *Applier) look(ctx context.Context, g *batch.Group, t *target, runs []int) ([]known, error) {
+	states := make([]known, len(runs))
+	keys := make([]string, len(runs))
+	byKey := make(map[string]int, len(runs))
+	graves := a.cfg.Index.Any(g.Rel.Ref())
+	for n, i := range runs {
+		keys[n] = g.KeyText(&g.Runs[i])
+		states[n].key = keys[n]
+		byKey[keys[n]] = n
+		graves = graves || g.Runs[i].Stamp.Generation > 0
+	}
+	if err := a.lockRows(ctx, g, t, runs, states); err != nil {
+		return nil, err
+	}
+	// After the locks: what was decided about these keys before is visible now.
+	if graves {
+		found, err := tombstone.Find(ctx, a.conn, g.Rel.Ref(), keys)
+		if err != nil {
+			return nil, err
+		}
+		for k, e := range found {
+			states[byKey[k]].grave = &e
+		}
+	}
+	if t.stampless() {
+		found, err := findRowStamps(ctx, a.conn, g.Rel.Ref(), keys)
+		if err != nil {
+			return nil, err
+		}
+		for k, e := range found {
+			states[byKey[k]].stamp = &e
+		}
+	}
+	if a.parked.any(g.Rel.Ref()) {
+		found, err := findParked(ctx, a.conn, g.Rel.Ref(), keys)
+		if err != nil {
+			return nil, err
+		}
+		for k, e := range found {
+			states[byKey[k]].parked = e
+		}
+	}
+	return states, nil
+}
+
+func (a *Applier) lockRows(ctx context.Context, g *batch.Group, t *target, runs []int, states []known) error {
+	s := a.keyShape(g, t)
+	cols := make([]string, len(t.image))
+	for n, c := range t.image {
+		cols[n] = t.params[c].Name
+	}
+	formats := make([]int16, 1+len(cols))
+	formats[0] = 1
+	err := a.query(ctx, statement.Lock(s, cols), a.keyArrays(g, t, runs, nil), formats, func(v [][]byte) {
+		row := make(wal.Tuple, len(g.Rel.Columns))
+		for c := range row {
+			row[c].Kind = wal.Null
+		}
+		for n, c := range t.image {
+			row[c] = clone(v[n+1])
+		}
+		states[int8Of(v[0])-1].row = row
+	})
+	if err != nil {
+		return fmt.Errorf("lock rows of %s: %w", g.Rel, err)
+	}
+	return nil
+}
+
+// decide asks conflict.Resolve about one run.
+func (a *Applier) decide(ctx context.Context, g *batch.Group, t *target, i int, st *known) (verdict, error) {
+	r := &g.Runs[i]
+	pol := a.cfg.Policy.table(g.Rel.Ref())
+	side, err := a.side(t, g.Rel, st)
+	if err != nil {
+		return verdict{}, err
+	}
+	e := conflict.Event{
+		Op: r.Op, Stamp: r.Stamp, Base: r.Base, Kind: g.Kind, Born: r.Born,
+		Complete: r.Image.Complete(), CommitTime: r.Tx.CommitTime,
+	}
+	if st.parked != nil && e.Base.Known && e.Base.Stamp == st.parked.stamp {
+		// What the event overwrote is known here, only not visible.
+		e.Base.Stamp, e.Base.HasDigest = side.Stamp, false
+	}
+	if side.Alive {
+		side.Content, _ = conflict.Content(g.Rel, st.row)
+	}
+	if r.Op != wal.Delete && side.Known {
+		text, err := a.textImage(ctx, g, t, i)
+		if err != nil {
+			return verdict{}, err
+		}
+		e.Content, _ = conflict.Content(g.Rel, batch.Fill(text, st.row))
+	}
+	if a.cfg.Self {
+		if v, done, err := a.decideSelf(ctx, g, t, i, st, side, e); done || err != nil {
+			return v, err
+		}
+	} else if a.cfg.Barrier != nil && !a.barrier && a.needsBarrier(t, r, st, side, e) {
+		return verdict{}, errBarrier
+	}
+	d := conflict.Resolve(pol.Resolve, e, side)
+	return verdict{i: i, Decision: d, side: side, event: e, known: st}, nil
+}
+
+// needsBarrier tells whether the local side may hold an own change of the key that was
+// committed but not decoded yet, and whose stamp therefore is not known.
+func (a *Applier) needsBarrier(t *target, r *batch.Run, st *known, side conflict.Side, e conflict.Event) bool {
+	if st.row == nil {
+		return st.grave == nil && !r.Born
+	}
+	if !t.stampless() {
+		return false
+	}
+	// The row is known by a stamp beside the table; is it the row that the stamp is of?
+	return !e.Base.HasDigest || conflict.Digest(side.Content) != e.Base.Digest
+}
+
+// side describes the local entry of a key.
+func (a *Applier) side(t *target, rel *wal.Relation, st *known) (conflict.Side, error) {
+	gen := uint32(0)
+	if st.grave != nil {
+		gen = st.grave.Stamp.Generation + 1
+	}
+	if st.row == nil {
+		if st.grave == nil || st.grave.Live {
+			return conflict.Side{}, nil
+		}
+		return conflict.Side{Known: true, Stamp: st.grave.Stamp, DeletedAt: st.grave.Stamp.UpdatedAt}, nil
+	}
+	fallback := wal.MinMicros
+	if st.stamp != nil {
+		fallback = st.stamp.at
+	}
+	s, err := conflict.StampOf(t.cols, rel, st.row, fallback)
+	if err != nil {
+		return conflict.Side{}, fmt.Errorf("read stamp of a row of %s: %w", rel, err)
+	}
+	s.Generation = gen
+	return conflict.Side{Known: true, Alive: true, Stamp: s}, nil
+}
+
+// write executes what was decided for one chunk.
+func (a *Applier) write(ctx context.Context, g *batch.Group, t *target, inserts []int, updates map[string][]int, deletes []int, fx *effects) error {
+	if len(inserts)+len(updates)+len(deletes) == 0 {
+		return nil
+	}
+	b := pipeline{fence: -1}
+	var stmts []fastStmt
+	if len(deletes) > 0 {
+		s := a.keyShape(g, t)
+		if err := a.exec(ctx, &b, statement.Delete(s, statement.GuardNone), a.keyArrays(g, t, deletes, nil), []int16{1}); err != nil {
+			return err
+		}
+		stmts = append(stmts, fastStmt{wal.Delete, g, t, deletes})
+	}
+	for m, runs := range updates {
+		st, err := a.queueUpdate(ctx, &b, g, t, runs, updateKey{m, statement.GuardNone})
+		if err != nil {
+			return err
+		}
+		stmts = append(stmts, st)
+	}
+	if len(inserts) > 0 {
+		st, err := a.queueInsert(ctx, &b, g, t, inserts, a.plain)
+		if err != nil {
+			return err
+		}
+		stmts = append(stmts, st)
+	}
+	return a.run(ctx, &b, stmts, func(st fastStmt, left []int) error {
+		if len(left) > 0 {
+			return errRace
+		}
+		return nil
+	}, func(fastStmt, int) {})
+}

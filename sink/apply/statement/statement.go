@@ -1,0 +1,269 @@
+package statement
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// This file generates every statement that touches a replicated table. It is pure; golden
+// files hold what it writes. Identifiers are always quoted and schema-qualified, types are
+// named by PostgreSQL itself (format_type under an empty search_path).
+//
+// All statements are set-based: one array parameter for each column, unnested. A value that
+// travels as text is sent as an element of text[] and converted by its type's input
+// function; a value that travels in binary is sent as an element of its own type.
+
+// Param is one array parameter: a column of the unnested set.
+type Param struct {
+	Name   string // the table's column
+	Type   string // its type as SQL
+	Binary bool   // the values travel in the type's binary form
+}
+
+// arrayType is the SQL type of the parameter.
+func (p Param) arrayType() string {
+	if p.Binary {
+		return p.Type + "[]"
+	}
+	return "text[]"
+}
+
+// expr converts element alias to the column's type.
+func (p Param) expr(alias string) string {
+	if p.Binary || p.Type == "text" {
+		return alias
+	}
+	return alias + "::" + p.Type
+}
+
+// Shape is what a statement depends on beside the table.
+type Shape struct {
+	Table       string  // quoted and qualified
+	Key         []Param // identify the row
+	Values      []Param // INSERT: all columns incl. the key; UPDATE: the SET list
+	Version     string  // column names, "" when the table has none
+	UpdatedAt   string
+	UpdatedType string // type of updatedAt
+	Override    bool   // INSERT needs OVERRIDING SYSTEM VALUE
+	Plain       bool   // INSERT without ON CONFLICT
+}
+
+func Quote(ident string) string { return pgx.Identifier{ident}.Sanitize() }
+
+// unnest writes `unnest($1::t1[], ...) with ordinality as u(p1, ..., ord)`.
+func unnest(b *strings.Builder, types []string) {
+	b.WriteString("unnest(")
+	for i, t := range types {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString("$" + strconv.Itoa(i+1) + "::" + t)
+	}
+	b.WriteString(") with ordinality as u(")
+	for i := range types {
+		b.WriteString("p" + strconv.Itoa(i+1) + ", ")
+	}
+	b.WriteString("ord)")
+}
+
+func arrayTypes(params ...[]Param) []string {
+	var types []string
+	for _, ps := range params {
+		for _, p := range ps {
+			types = append(types, p.arrayType())
+		}
+	}
+	return types
+}
+
+// returning lists the stored stamp, which the applier compares with the event's.
+func (s Shape) returning(prefix string) string {
+	var cols []string
+	if s.Version != "" {
+		cols = append(cols, prefix+Quote(s.Version)+"::int8")
+	}
+	if s.UpdatedAt != "" {
+		cols = append(cols, prefix+Quote(s.UpdatedAt)+"::timestamptz")
+	}
+	return strings.Join(cols, ", ")
+}
+
+// Insert inserts the rows that are not there and returns the stamps of those that it
+// inserted, in the order of the parameters. A row that is there, or that collides with a
+// unique index, is left out; the applier then looks at it under a lock.
+func Insert(s Shape) string {
+	var b strings.Builder
+	b.WriteString("insert into " + s.Table + " (")
+	for i, p := range s.Values {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(Quote(p.Name))
+	}
+	b.WriteString(")")
+	if s.Override {
+		b.WriteString(" overriding system value")
+	}
+	b.WriteString(" select ")
+	for i, p := range s.Values {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(p.expr("u.p" + strconv.Itoa(i+1)))
+	}
+	b.WriteString(" from ")
+	unnest(&b, arrayTypes(s.Values))
+	if !s.Plain {
+		b.WriteString(" on conflict do nothing")
+	}
+	if r := s.returning(""); r != "" {
+		b.WriteString(" returning " + r)
+	} else {
+		b.WriteString(" returning 1")
+	}
+	return b.String()
+}
+
+// keyJoin writes `t.k1 = u.p1 and ...`, the key parameters starting at number from.
+func keyJoin(b *strings.Builder, key []Param, from int) {
+	for i, p := range key {
+		if i > 0 {
+			b.WriteString(" and ")
+		}
+		b.WriteString("t." + Quote(p.Name) + " = " + p.expr("u.p"+strconv.Itoa(from+i)))
+	}
+}
+
+// Guard says under which condition a statement may overwrite without a look.
+type Guard int
+
+const (
+	// GuardNone: the row is locked and was resolved already.
+	GuardNone Guard = iota
+	// GuardBase: the local stamp is the base that the event overwrote at its origin; two
+	// more parameters, base version and base time.
+	GuardBase
+	// GuardVersion: the base is unknown; the event's version is above the local one; one
+	// more parameter.
+	GuardVersion
+	// GuardTime: the base is unknown and there is no version; the event's time is above.
+	GuardTime
+)
+
+// types lists the guard's parameters.
+func (g Guard) types(s Shape) []string {
+	switch g {
+	case GuardBase:
+		var t []string
+		if s.Version != "" {
+			t = append(t, "int8[]")
+		}
+		if s.UpdatedAt != "" {
+			t = append(t, "timestamptz[]")
+		}
+		return t
+	case GuardVersion:
+		return []string{"int8[]"}
+	case GuardTime:
+		return []string{"timestamptz[]"}
+	}
+	return nil
+}
+
+func (g Guard) write(b *strings.Builder, s Shape, from int) {
+	arg := func() string { from++; return "u.p" + strconv.Itoa(from-1) }
+	switch g {
+	case GuardBase:
+		if s.Version != "" {
+			b.WriteString(" and t." + Quote(s.Version) + " = " + arg())
+		}
+		if s.UpdatedAt != "" {
+			b.WriteString(" and t." + Quote(s.UpdatedAt) + " = " + arg() + "::" + s.UpdatedType)
+		}
+	case GuardVersion:
+		b.WriteString(" and t." + Quote(s.Version) + " < " + arg())
+	case GuardTime:
+		b.WriteString(" and t." + Quote(s.UpdatedAt) + " < " + arg() + "::" + s.UpdatedType)
+	}
+}
+
+// Update overwrites the rows that satisfy the guard and returns their ordinals and
+// stored stamps. Parameters: key, values, guard.
+func Update(s Shape, g Guard) string {
+	var b strings.Builder
+	b.WriteString("update " + s.Table + " as t set ")
+	for i, p := range s.Values {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(Quote(p.Name) + " = " + p.expr("u.p"+strconv.Itoa(len(s.Key)+1+i)))
+	}
+	b.WriteString(" from ")
+	unnest(&b, append(arrayTypes(s.Key, s.Values), g.types(s)...))
+	b.WriteString(" where ")
+	keyJoin(&b, s.Key, 1)
+	g.write(&b, s, len(s.Key)+len(s.Values)+1)
+	b.WriteString(" returning u.ord")
+	if r := s.returning("t."); r != "" {
+		b.WriteString(", " + r)
+	}
+	return b.String()
+}
+
+// Delete deletes the rows that satisfy the guard and returns their ordinals. GuardTime
+// has the meaning "not younger than" here.
+func Delete(s Shape, g Guard) string {
+	var b strings.Builder
+	b.WriteString("delete from " + s.Table + " as t using ")
+	unnest(&b, append(arrayTypes(s.Key), g.types(s)...))
+	b.WriteString(" where ")
+	keyJoin(&b, s.Key, 1)
+	if g == GuardTime {
+		b.WriteString(" and t." + Quote(s.UpdatedAt) + " <= u.p" + strconv.Itoa(len(s.Key)+1) + "::" + s.UpdatedType)
+	} else {
+		g.write(&b, s, len(s.Key)+1)
+	}
+	b.WriteString(" returning u.ord")
+	return b.String()
+}
+
+// Lock reads the rows of the given keys under row locks, in the order of the key so that
+// two appliers never lock crosswise. Columns come in the output form of their types.
+func Lock(s Shape, columns []string) string {
+	var b strings.Builder
+	b.WriteString("select u.ord")
+	for _, c := range columns {
+		b.WriteString(", t." + Quote(c))
+	}
+	b.WriteString(" from ")
+	unnest(&b, arrayTypes(s.Key))
+	b.WriteString(" join " + s.Table + " as t on ")
+	keyJoin(&b, s.Key, 1)
+	b.WriteString(" order by ")
+	for i, p := range s.Key {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString("t." + Quote(p.Name))
+	}
+	b.WriteString(" for update of t")
+	return b.String()
+}
+
+// Exact selects one row whose columns all equal the given images: for tables with
+// identity FULL and no key. Both sides are compared in their text form, which every type
+// has; NULL equals NULL. Parameters are plain texts, one for each column.
+func Exact(table string, columns []Param) string {
+	var b strings.Builder
+	b.WriteString("select t.ctid from " + table + " as t where ")
+	for i, p := range columns {
+		if i > 0 {
+			b.WriteString(" and ")
+		}
+		b.WriteString("t." + Quote(p.Name) + "::text is not distinct from ($" + strconv.Itoa(i+1) + "::text)::" + p.Type + "::text")
+	}
+	b.WriteString(" limit 1 for update")
+	return b.String()
+}

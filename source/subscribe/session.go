@@ -1,0 +1,213 @@
+package subscribe
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pgwaltz/pgwaltz/wire"
+)
+
+const (
+	// apiTimeout is short because a call under way when a link dies is never answered.
+	apiTimeout = 3 * time.Second
+	// Two pulls are always under way, so that the server has the next one while we take the
+	// messages of the last.
+	pulls     = 2
+	pullBatch = 2048
+	pullFor   = 30 * time.Second
+	// inactive is when the server forgets a consumer that nobody pulls from.
+	inactive = 30 * time.Second
+)
+
+var (
+	errSilent = errors.New("no sign of life from the stream")
+	errEnded  = errors.New("the server ended the consumer")
+	// errReread asks for a session that starts behind the last good frame again.
+	errReread = errors.New("reading again from the last good frame")
+)
+
+// session is one consumer on the stream, ours alone: a cursor at the server that is thrown
+// away at the first doubt.
+type session struct {
+	r        *follower
+	msgs     chan *nats.Msg
+	sub      *nats.Subscription
+	inbox    string
+	next     string // subject of pull requests
+	pulls    map[string]time.Time
+	count    map[string]int
+	issued   uint64
+	consumer uint64 // last consumer sequence
+	last     uint64 // last stream sequence that came, or before the first
+}
+
+// open makes a consumer that starts at sequence start.
+func (r *follower) open(ctx context.Context, start uint64) (*session, error) {
+	cfg := &r.s.cfg
+	name := fmt.Sprintf("pgwaltz-%s-%s", cfg.Region, rand.Text()[:8])
+	stream := wire.StreamName(cfg.Cluster, cfg.Origin)
+	call, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	_, err := cfg.JS.CreateConsumer(call, stream, jetstream.ConsumerConfig{
+		Name: name, Description: "region " + cfg.Region,
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(start, 1), AckPolicy: jetstream.AckNonePolicy,
+		MemoryStorage: true, Replicas: 1, InactiveThreshold: inactive, MaxWaiting: 2 * pulls,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create consumer on %s: %w", stream, err)
+	}
+	s := &session{
+		r: r, last: max(start, 1) - 1, inbox: nats.NewInbox(), pulls: map[string]time.Time{}, count: map[string]int{},
+		// Room for every message of all pulls, and for heartbeats while the queue is full.
+		msgs: make(chan *nats.Msg, (pulls+1)*pullBatch),
+	}
+	prefix := "$JS.API."
+	switch o := cfg.JS.Options(); {
+	case o.Domain != "":
+		prefix = "$JS." + o.Domain + ".API."
+	case o.APIPrefix != "":
+		prefix = strings.TrimSuffix(o.APIPrefix, ".") + "."
+	}
+	s.next = prefix + "CONSUMER.MSG.NEXT." + stream + "." + name
+	if s.sub, err = cfg.Conn.ChanSubscribe(s.inbox+".*", s.msgs); err != nil {
+		return nil, fmt.Errorf("subscribe to messages of %s: %w", stream, err)
+	}
+	return s, nil
+}
+
+func (s *session) close() { _ = s.sub.Unsubscribe() }
+
+// fill keeps the pulls under way; one whose time is over counts as ended, whatever became of it.
+func (s *session) fill() error {
+	now := time.Now()
+	for id, end := range s.pulls {
+		if now.After(end) {
+			delete(s.pulls, id)
+		}
+	}
+	cfg := &s.r.s.cfg
+	for len(s.pulls) < pulls {
+		s.issued++
+		id := strconv.FormatUint(s.issued, 10)
+		req, err := json.Marshal(struct {
+			Expires   time.Duration `json:"expires"`
+			Batch     int           `json:"batch"`
+			MaxBytes  int           `json:"max_bytes"`
+			Heartbeat time.Duration `json:"idle_heartbeat"`
+		}{pullFor, pullBatch, cfg.WindowBytes / pulls, cfg.Heartbeat})
+		if err != nil {
+			return err
+		}
+		if err := cfg.Conn.PublishRequest(s.next, s.inbox+"."+id, req); err != nil {
+			return fmt.Errorf("pull: %w", err)
+		}
+		s.pulls[id], s.count[id] = now.Add(pullFor+time.Second), 0
+	}
+	return nil
+}
+
+// run reads until something is in doubt.
+func (s *session) run(ctx context.Context) error {
+	cfg := &s.r.s.cfg
+	silence := cfg.Heartbeat*5/2 + 50*time.Millisecond
+	watchdog := time.NewTimer(silence)
+	defer watchdog.Stop()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	// Messages that were under way when a link died count as delivered, and heartbeats come
+	// again as if nothing had happened. So a quiet session asks the stream for its end.
+	probe := time.NewTicker(probeEvery)
+	defer probe.Stop()
+	behind, last := 0, time.Now()
+	for {
+		if err := s.fill(); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case m := <-s.msgs:
+			if err := s.take(ctx, m); err != nil {
+				return err
+			}
+			watchdog.Reset(silence)
+			behind, last = 0, time.Now()
+		case <-probe.C:
+			if time.Since(last) < probeEvery || len(s.msgs) > 0 || !s.lacks(ctx) {
+				behind = 0
+				continue
+			}
+			if behind++; behind > 1 {
+				return fmt.Errorf("the stream has more than was delivered: %w", errReread)
+			}
+		case <-tick.C:
+			if err := s.r.tend(ctx); err != nil {
+				return err
+			}
+		case <-watchdog.C:
+			if len(s.msgs) == 0 { // tend may have waited for an answer meanwhile
+				return errSilent
+			}
+			watchdog.Reset(silence)
+		}
+	}
+}
+
+// probeEvery is how long a session may be quiet before the stream is asked for its end.
+const probeEvery = 400 * time.Millisecond
+
+// lacks reports whether the stream holds messages behind the last one that came.
+func (s *session) lacks(ctx context.Context) bool {
+	cfg := &s.r.s.cfg
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	stream, err := cfg.JS.Stream(ctx, wire.StreamName(cfg.Cluster, cfg.Origin))
+	return err == nil && stream.CachedInfo().State.LastSeq > s.last
+}
+
+// take handles one message from the server.
+func (s *session) take(ctx context.Context, m *nats.Msg) error {
+	id := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+	if status := m.Header.Get("Status"); status != "" && len(m.Data) == 0 && !strings.HasPrefix(m.Reply, "$JS.ACK.") {
+		return s.status(id, status, m.Header.Get("Description"))
+	}
+	meta, err := m.Metadata()
+	if err != nil {
+		return fmt.Errorf("read message: %w", err)
+	}
+	if s.count[id]++; s.count[id] >= pullBatch {
+		delete(s.pulls, id)
+		delete(s.count, id)
+	}
+	if meta.Sequence.Consumer != s.consumer+1 {
+		return fmt.Errorf("message %d came after %d: %w", meta.Sequence.Consumer, s.consumer, errReread)
+	}
+	s.consumer, s.last = meta.Sequence.Consumer, meta.Sequence.Stream
+	s.r.seen(meta.Sequence.Stream, meta.NumPending)
+	return s.r.message(ctx, meta.Sequence.Stream, m.Data)
+}
+
+func (s *session) status(id, code, text string) error {
+	switch {
+	case code == "100": // heartbeat
+		s.r.alive()
+		return nil
+	case code == "404", code == "408", code == "409" && (strings.Contains(text, "MaxBytes") || strings.Contains(text, "Batch Completed")):
+		s.r.alive()
+		delete(s.pulls, id)
+		delete(s.count, id)
+		return nil
+	case code == "503":
+		return nats.ErrNoResponders
+	}
+	return fmt.Errorf("%w: %s %s", errEnded, code, text)
+}
