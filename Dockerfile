@@ -20,5 +20,5 @@ VOLUME /var/lib/pgwaltz
 # A graceful stop drains what is in hand within shutdown_timeout (10s by default).
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/pgwaltz"]
-CMD ["run", "-config", "/etc/pgwaltz/pgwaltz.yaml"]
-HEALTHCHECK --interval=10s --timeout=6s --start-period=30s CMD ["/pgwaltz", "status", "-config", "/etc/pgwaltz/pgwaltz.yaml"]
+CMD ["run", "--config", "/etc/pgwaltz/pgwaltz.yaml"]
+HEALTHCHECK --interval=10s --timeout=6s --start-period=30s CMD ["/pgwaltz", "status", "--config", "/etc/pgwaltz/pgwaltz.yaml"]

@@ -94,6 +94,10 @@ fuzz: go ## Every fuzz target for FUZZ_TIME each
 	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ_TIME) "$$pkg"; \
 	  done; done
 
+.PHONY: docs
+docs: go ## Write docs/cli.md anew from the commands
+	$(GO) generate ./cmd/pgwaltz
+
 .PHONY: clean
 clean: ## Remove what the other targets made
 	rm -rf bin dist bench-results

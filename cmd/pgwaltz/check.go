@@ -2,9 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
+
+	"github.com/spf13/cobra"
 
 	"github.com/pgwaltz/pgwaltz/internal/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
@@ -21,47 +22,59 @@ type checkReport struct {
 	Findings preflight.Findings `json:"findings"`
 }
 
-func runCheck(ctx context.Context, args, env []string, stdout, stderr io.Writer) int {
-	f := newFlags("check", "check -config FILE [-json] [-show-config]", checkAbout, exitOK, exitOther, exitUsage, exitConfig, exitCheck, exitPostgres, exitInterrupted)
-	file := f.String("config", "", "configuration `file`")
-	asJSON := f.Bool("json", false, "print one JSON object")
-	show := f.Bool("show-config", false, "print the configuration in effect, secrets masked, and check nothing")
-	if err := parseFlags(f, args, stdout, false); err != nil {
-		return report(stderr, err)
-	}
-	cfg, err := config.Load(*file, env)
-	if err != nil {
-		return report(stderr, err)
-	}
-	if *show {
-		text, err := cfg.Render()
-		if err == nil {
-			_, err = stdout.Write(text)
+func newCheck(env []string) *cobra.Command {
+	c := exits(&cobra.Command{
+		Use:   "check --config FILE [--json] [--show-config]",
+		Short: "say what is missing before run, with remedies",
+		Long:  checkAbout,
+		Args:  noWords,
+	}, exitOK, exitOther, exitUsage, exitConfig, exitCheck, exitPostgres, exitInterrupted)
+	load := needsConfig(c, env)
+	asJSON := c.Flags().Bool("json", false, "print one JSON object")
+	show := c.Flags().Bool("show-config", false, "print the configuration in effect, secrets masked, and check nothing")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		cfg, err := load()
+		if err != nil {
+			return err
 		}
-		return report(stderr, err)
+		if *show {
+			return showConfig(cfg, c.OutOrStdout())
+		}
+		found, err := checkRegion(c.Context(), cfg)
+		if err != nil {
+			return setupError(err)
+		}
+		return printFindings(c.OutOrStdout(), cfg.Region, found, *asJSON)
 	}
-	found, err := checkRegion(ctx, cfg)
-	if err != nil {
-		return report(stderr, setupError(err))
+	return c
+}
+
+func showConfig(cfg *config.Config, w io.Writer) error {
+	text, err := cfg.Render()
+	if err == nil {
+		_, err = w.Write(text)
 	}
+	return err
+}
+
+// printFindings prints what check found. Where errors are among it, it returns exitCheck.
+func printFindings(w io.Writer, region string, found preflight.Findings, asJSON bool) error {
 	errors := len(found.Errors())
-	if *asJSON {
-		e := json.NewEncoder(stdout)
-		e.SetIndent("", "  ")
+	if asJSON {
 		if found == nil {
 			found = preflight.Findings{}
 		}
-		if err := e.Encode(checkReport{Region: cfg.Region, OK: errors == 0, Findings: found}); err != nil {
-			return report(stderr, err)
+		if err := printJSON(w, checkReport{Region: region, OK: errors == 0, Findings: found}); err != nil {
+			return err
 		}
 	} else {
-		found.Print(stdout)
-		fmt.Fprintf(stdout, "Region %s: %d errors, %d warnings.\n", cfg.Region, errors, len(found)-errors)
+		found.Print(w)
+		fmt.Fprintf(w, "Region %s: %d errors, %d warnings.\n", region, errors, len(found)-errors)
 	}
 	if errors > 0 {
-		return exitCheck
+		return silent(exitCheck)
 	}
-	return exitOK
+	return nil
 }
 
 func checkRegion(ctx context.Context, cfg *config.Config) (preflight.Findings, error) {

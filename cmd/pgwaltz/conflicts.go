@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,72 +10,100 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/internal/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 )
 
-const (
-	conflictsAbout = `Lists the audit log of conflicts in this region's database, newest first, or shows one
-conflict with both rows side by side.
-
-  pgwaltz conflicts -config FILE [flags]
-  pgwaltz conflicts show -config FILE ID     ID: the number or the event id
+const conflictsAbout = `Lists the audit log of conflicts in this region's database, newest first.
 
 Times are given as 2026-01-31, 2026-01-31T10:00:00Z, or as an age: 90m, 36h, 7d.`
-)
 
-func runConflicts(ctx context.Context, args, env []string, stdout, stderr io.Writer) int {
-	f := newFlags("conflicts", "conflicts [show ID] -config FILE [flags]", conflictsAbout, exitOK, exitOther, exitUsage, exitConfig, exitPostgres, exitInterrupted)
-	configPath := f.String("config", "", "configuration `file`")
-	table := f.String("table", "", "only this table: users or public.users")
-	key := f.String("key", "", `only this key: a value of a key column, or the key as {"column": "value"}`)
-	kind := f.String("type", "", "only this type, for example update_origin_differs")
-	verdict := f.String("verdict", "", "only this verdict: apply, keep or park")
-	since := f.String("since", "", "only what was detected at or after this `time`")
-	until := f.String("until", "", "only what was detected before this `time`")
-	limit := f.Int("limit", 100, "at most so many rows")
-	asJSON := f.Bool("json", false, "print JSON")
+var conflictsExits = []int{exitOK, exitOther, exitUsage, exitConfig, exitPostgres, exitInterrupted}
 
-	show := len(args) > 0 && args[0] == "show"
-	if show {
-		args = args[1:]
-	}
-	id := ""
-	if show && len(args) > 0 && args[0] != "" && args[0][0] != '-' {
-		id, args = args[0], args[1:]
-	}
-	if err := parseFlags(f, args, stdout, show); err != nil {
-		return report(stderr, err)
-	}
-	if show && id == "" {
-		id = f.Arg(0)
-	}
-	filter := audit.Filter{Table: *table, Key: *key, Type: *kind, Verdict: *verdict, Limit: *limit}
-	err := errors.Join(readTime(&filter.Since, "since", *since), readTime(&filter.Until, "until", *until))
-	switch {
-	case err != nil:
-		return report(stderr, err)
-	case show && id == "":
-		return report(stderr, &usageError{"show needs the id of a conflict", "pgwaltz conflicts -config FILE"})
-	case *limit < 1:
-		return report(stderr, &usageError{"limit must be at least 1", "pgwaltz conflicts -h"})
-	}
-	return report(stderr, func() error {
-		c, err := config.Load(*configPath, env)
+func newConflicts(env []string) *cobra.Command {
+	c := exits(&cobra.Command{
+		Use:   "conflicts --config FILE [flags]",
+		Short: "list the audit log of conflicts, or show one",
+		Long:  conflictsAbout,
+		Example: "  pgwaltz conflicts --config eu.yaml --since 24h --table users\n" +
+			"  pgwaltz conflicts show 17 --config eu.yaml",
+		Args: onlyCommands,
+	}, conflictsExits...)
+	load := needsConfig(c, env)
+	asJSON := c.PersistentFlags().Bool("json", false, "print JSON")
+	filter := conflictFilter(c.Flags())
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		filter, err := filter()
 		if err != nil {
 			return err
 		}
-		conn, err := pg.Connect(ctx, c.Postgres.DSN.Reveal(), pg.Options{Region: c.Region, Role: "conflicts"})
-		if err != nil {
-			return &coded{exitPostgres, err}
+		return withConflicts(c.Context(), load, func(conn *pgx.Conn) error {
+			return listConflicts(c.Context(), conn, filter, *asJSON, c.OutOrStdout())
+		})
+	}
+	c.RegisterFlagCompletionFunc("verdict", cobra.FixedCompletions([]string{"apply", "keep", "park"}, cobra.ShellCompDirectiveNoFileComp))
+	c.AddCommand(newConflictsShow(load, asJSON))
+	return c
+}
+
+func newConflictsShow(load func() (*config.Config, error), asJSON *bool) *cobra.Command {
+	c := exits(&cobra.Command{
+		Use:   "show ID --config FILE [--json]",
+		Short: "show one conflict with both rows side by side",
+		Long:  "Shows one conflict with both rows side by side. ID is the number or the event id.",
+	}, conflictsExits...)
+	c.Args = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return &usageError{"show needs the id of a conflict", "pgwaltz conflicts --config FILE"}
 		}
-		defer conn.Close(context.WithoutCancel(ctx))
-		if show {
-			return showConflict(ctx, conn, id, *asJSON, stdout)
+		return noWords(c, args[1:])
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		return withConflicts(c.Context(), load, func(conn *pgx.Conn) error {
+			return showConflict(c.Context(), conn, args[0], *asJSON, c.OutOrStdout())
+		})
+	}
+	return c
+}
+
+// conflictFilter adds the flags that choose conflicts, and returns what reads them.
+func conflictFilter(f *pflag.FlagSet) func() (audit.Filter, error) {
+	var filter audit.Filter
+	f.StringVar(&filter.Table, "table", "", "only this table: users or public.users")
+	f.StringVar(&filter.Key, "key", "", `only this key: a value of a key column, or the key as {"column": "value"}`)
+	f.StringVar(&filter.Type, "type", "", "only this type, for example update_origin_differs")
+	f.StringVar(&filter.Verdict, "verdict", "", "only this verdict: apply, keep or park")
+	since := f.String("since", "", "only what was detected at or after this time")
+	until := f.String("until", "", "only what was detected before this time")
+	f.IntVar(&filter.Limit, "limit", 100, "at most so many rows")
+	for flag, value := range map[string]string{"table": "TABLE", "key": "KEY", "type": "TYPE", "verdict": "VERDICT", "since": "TIME", "until": "TIME", "limit": "N"} {
+		takes(f, flag, value)
+	}
+	return func() (audit.Filter, error) {
+		if filter.Limit < 1 {
+			return filter, &usageError{"limit must be at least 1", "pgwaltz conflicts --help"}
 		}
-		return listConflicts(ctx, conn, filter, *asJSON, stdout)
-	}())
+		return filter, errors.Join(readTime(&filter.Since, "since", *since), readTime(&filter.Until, "until", *until))
+	}
+}
+
+// withConflicts calls f with a connection to the region's database.
+func withConflicts(ctx context.Context, load func() (*config.Config, error), f func(*pgx.Conn) error) error {
+	c, err := load()
+	if err != nil {
+		return err
+	}
+	conn, err := pg.Connect(ctx, c.Postgres.DSN.Reveal(), pg.Options{Region: c.Region, Role: "conflicts"})
+	if err != nil {
+		return &coded{exitPostgres, err}
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	return f(conn)
 }
 
 func listConflicts(ctx context.Context, q audit.Querier, filter audit.Filter, asJSON bool, stdout io.Writer) error {
@@ -122,16 +149,6 @@ func showConflict(ctx context.Context, q audit.Querier, id string, asJSON bool, 
 	}{row, diff})
 }
 
-func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	if err := e.Encode(v); err != nil {
-		return fmt.Errorf("print json: %w", err)
-	}
-	return nil
-}
-
 // readTime reads a point in time or an age.
 func readTime(into *time.Time, name, text string) error {
 	if text == "" {
@@ -151,7 +168,7 @@ func readTime(into *time.Time, name, text string) error {
 		*into = time.Now().Add(-age)
 		return nil
 	}
-	return &usageError{fmt.Sprintf("-%s %q is neither a time nor an age", name, text), "-" + name + " 2026-01-31T10:00:00Z, or -" + name + " 36h"}
+	return &usageError{fmt.Sprintf("--%s %q is neither a time nor an age", name, text), "--" + name + " 2026-01-31T10:00:00Z, or --" + name + " 36h"}
 }
 
 func shorten(s string, most int) string {

@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/pgwaltz/pgwaltz/internal/demo"
@@ -19,27 +19,43 @@ at once with some conflicts on purpose, cuts the link between them and heals it,
 compares every table and looks for every write in the result or in the audit log.
 Everything it started is gone when it ends.`
 
-func runDemo(ctx context.Context, args, env []string, stdout, stderr io.Writer) int {
-	f := newFlags("demo", "demo [flags]", demoAbout, exitOK, exitOther, exitUsage, exitDiffer, exitInterrupted)
-	duration := f.Duration("duration", 30*time.Second, "how long to write, the cut included")
-	cut := f.Duration("cut", 5*time.Second, "how long to cut the link; 0 for no cut")
-	rate := f.Int("rate", 200, "operations per second, both regions together")
-	seed := f.Uint64("seed", uint64(time.Now().UnixNano()%1_000_000), "of the workload; the summary names it")
-	keep := f.Bool("keep", false, "keep the folder with the databases, configurations and logs")
-	asJSON := f.Bool("json", false, "print only the summary, as one JSON object")
-	if err := parseFlags(f, args, stdout, false); err != nil {
-		return report(stderr, err)
+func newDemo(env []string) *cobra.Command {
+	c := exits(&cobra.Command{
+		Use:   "demo [flags]",
+		Short: "two regions on this machine, a cut link, and the proof that they agree",
+		Long:  demoAbout,
+		Args:  noWords,
+	}, exitOK, exitOther, exitUsage, exitDiffer, exitInterrupted)
+	opt := demo.Options{Env: withoutConfig(env), Bin: lookup(env, "PGWALTZ_PG_BIN")}
+	f := c.Flags()
+	f.DurationVar(&opt.Duration, "duration", 30*time.Second, "how long to write, the cut included")
+	f.DurationVar(&opt.Cut, "cut", 5*time.Second, "how long to cut the link; 0 for no cut")
+	f.IntVar(&opt.Rate, "rate", 200, "operations per second, both regions together")
+	f.Uint64Var(&opt.Seed, "seed", 0, "of the workload; the summary names it (default: drawn)")
+	f.BoolVar(&opt.Keep, "keep", false, "keep the folder with the databases, configurations and logs")
+	for flag, value := range map[string]string{"duration": "TIME", "cut": "TIME", "rate": "N", "seed": "N"} {
+		takes(f, flag, value)
 	}
+	asJSON := f.Bool("json", false, "print only the summary, as one JSON object")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if !f.Changed("seed") {
+			opt.Seed = uint64(time.Now().UnixNano() % 1_000_000)
+		}
+		return runDemo(c.Context(), opt, *asJSON, c.OutOrStdout())
+	}
+	return c
+}
+
+func runDemo(ctx context.Context, opt demo.Options, asJSON bool, stdout io.Writer) error {
 	exe, err := os.Executable()
 	if err != nil {
-		return report(stderr, fmt.Errorf("find the pgwaltz program: %w", err))
+		return fmt.Errorf("find the pgwaltz program: %w", err)
 	}
-	opt := demo.Options{Duration: *duration, Cut: *cut, Rate: *rate, Seed: *seed, Keep: *keep, Executable: exe,
-		Env: withoutConfig(env), Bin: lookup(env, "PGWALTZ_PG_BIN")}
+	opt.Executable = exe
 	if err := opt.Validate(); err != nil {
-		return report(stderr, &coded{exitUsage, err})
+		return &coded{exitUsage, err}
 	}
-	if !*asJSON {
+	if !asJSON {
 		opt.Progress = stdout
 		if file, ok := stdout.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
 			opt.Terminal = true
@@ -51,27 +67,25 @@ func runDemo(ctx context.Context, args, env []string, stdout, stderr io.Writer) 
 	summary, err := demo.Run(ctx, opt)
 	if err != nil {
 		if ctx.Err() != nil {
-			return report(stderr, &coded{exitInterrupted, fmt.Errorf("run demo: interrupted, and cleaned up: %w", err)})
+			return &coded{exitInterrupted, fmt.Errorf("run demo: interrupted, and cleaned up: %w", err)}
 		}
-		return report(stderr, fmt.Errorf("run demo: %w", err))
+		return fmt.Errorf("run demo: %w", err)
 	}
 	summary.Judge()
-	if *asJSON {
-		e := json.NewEncoder(stdout)
-		e.SetIndent("", "  ")
-		err = e.Encode(summary)
+	if asJSON {
+		err = printJSON(stdout, summary)
 	} else {
 		err = summary.Print(stdout)
 	}
 	switch {
 	case err != nil:
-		return report(stderr, fmt.Errorf("print summary: %w", err))
+		return fmt.Errorf("print summary: %w", err)
 	case summary.Good:
-		return exitOK
+		return nil
 	case summary.Differ():
-		return exitDiffer
+		return silent(exitDiffer)
 	}
-	return exitOther
+	return silent(exitOther)
 }
 
 // withoutConfig drops our own variables: they would override the regions' configurations.

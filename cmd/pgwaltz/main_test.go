@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
 )
 
 // call runs the program in process.
@@ -24,9 +27,17 @@ func TestUsageMistakes(t *testing.T) {
 		args []string
 		says string
 	}{
-		"nothing":            {nil, "Usage: pgwaltz <command>"},
+		"nothing":            {nil, "Usage:\n  pgwaltz COMMAND"},
 		"unknown command":    {[]string{"walk"}, `unknown command "walk"`},
-		"unknown flag":       {[]string{"status", "-x"}, "flag provided but not defined: -x"},
+		"unknown flag":       {[]string{"status", "-x"}, "unknown shorthand flag: 'x'"},
+		"unknown long flag":  {[]string{"status", "-confg", "x"}, "Try: pgwaltz status --config"},
+		"mistyped command":   {[]string{"stats"}, "Try: pgwaltz status\n"},
+		"mistyped below":     {[]string{"conflicts", "shwo", "7"}, "Try: pgwaltz conflicts show\n"},
+		"mistyped help":      {[]string{"help", "resink"}, "Try: pgwaltz resync\n"},
+		"help of a word":     {[]string{"help", "status", "now"}, `unexpected argument "now"`},
+		"no value":           {[]string{"status", "-config"}, "flag needs an argument: --config"},
+		"bad value":          {[]string{"conflicts", "-limit", "many"}, "invalid argument"},
+		"which shell":        {[]string{"completion"}, "which one? bash, "},
 		"word too many":      {[]string{"status", "now"}, `unexpected argument "now"`},
 		"show without id":    {[]string{"conflicts", "show"}, "show needs the id"},
 		"bad time":           {[]string{"conflicts", "-since", "yesterday"}, "neither a time nor an age"},
@@ -52,24 +63,29 @@ func TestHelpNamesEveryCommand(t *testing.T) {
 		if code != exitOK || stderr != "" {
 			t.Errorf("%v: code %d, stderr %q", args, code, stderr)
 		}
-		for _, c := range commands() {
-			if !strings.Contains(stdout, "\n  "+c.name+" ") {
-				t.Errorf("%v does not name %s", args, c.name)
+		for _, c := range newCommands(nil) {
+			if !c.Hidden && !strings.Contains(stdout, "\n  "+c.Name()+" ") {
+				t.Errorf("%v does not name %s", args, c.Name())
 			}
 		}
 	}
 }
 
-func TestHelpListsExitCodes(t *testing.T) {
+// Every command has help that is printed on request, and says how it ends.
+func TestHelpOfEveryCommand(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"status", "conflicts", "demo", "version"} {
-		for _, args := range [][]string{{name, "-h"}, {name, "--help"}, {"help", name}} {
+	each(newRoot(nil, io.Discard, io.Discard), func(c *cobra.Command) {
+		words := strings.Fields(c.CommandPath())[1:]
+		for _, args := range [][]string{append(slices.Clone(words), "-h"), append(slices.Clone(words), "--help"), append(slices.Clone(words), "-help"), append([]string{"help"}, words...)} {
 			code, stdout, stderr := call(t, args...)
-			if code != exitOK || stderr != "" || !strings.Contains(stdout, "Usage: pgwaltz "+name) || !strings.Contains(stdout, "\nExit codes:\n    0  ok\n") {
+			if code != exitOK || stderr != "" || !strings.Contains(stdout, "Usage:\n  pgwaltz") || !strings.Contains(stdout, "\nExit codes:\n    0  ok\n") {
 				t.Errorf("%v: code %d, stdout %q, stderr %q", args, code, stdout, stderr)
 			}
 		}
-	}
+		if c.Short == "" || c.Args == nil && c.Name() != "resync" && c.Name() != "help" {
+			t.Errorf("%s: no short description, or any words are taken", c.CommandPath())
+		}
+	})
 }
 
 func TestVersion(t *testing.T) {
@@ -103,8 +119,13 @@ func TestExitCodeComesFromTheChain(t *testing.T) {
 			t.Errorf("%v: %d, want %d", err, got, want)
 		}
 	}
-	if exitCode(flag.ErrHelp) != exitOK {
-		t.Error("asking for help is an error")
+}
+
+func TestReportOfASilentError(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	if code := report(&out, silent(exitCheck)); code != exitCheck || out.Len() > 0 {
+		t.Errorf("code %d, %q", code, out.String())
 	}
 }
 

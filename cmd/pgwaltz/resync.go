@@ -1,11 +1,10 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"io"
 
-	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/spf13/cobra"
+
 	"github.com/pgwaltz/pgwaltz/internal/sidecar"
 )
 
@@ -16,26 +15,30 @@ work; progress shows in status.
 
 Rows that were deleted here within a gap stay at the peers: their deletes are in no log.`
 
-func runResync(ctx context.Context, args, env []string, stdout, stderr io.Writer) int {
-	f := newFlags("resync", "resync -config FILE [-recreate-slot] [schema.table ...]", resyncAbout, exitOK, exitOther, exitUsage, exitConfig, exitPostgres, exitInterrupted)
-	file := f.String("config", "", "configuration `file`")
-	table := f.String("table", "", "`schema.table` to copy; more may follow as words")
-	recreate := f.Bool("recreate-slot", false, "drop a lost slot and create it anew before copying")
-	if err := parseFlags(f, args, stdout, true); err != nil {
-		return report(stderr, err)
+func newResync(env []string) *cobra.Command {
+	c := exits(&cobra.Command{
+		Use:   "resync --config FILE [--recreate-slot] [SCHEMA.TABLE ...]",
+		Short: "copy tables to the peers again, or reopen a stream after a gap",
+		Long:  resyncAbout,
+	}, exitOK, exitOther, exitUsage, exitConfig, exitPostgres, exitInterrupted)
+	load := needsConfig(c, env)
+	table := c.Flags().String("table", "", "a table to copy; more may follow as words")
+	takes(c.Flags(), "table", "SCHEMA.TABLE")
+	recreate := c.Flags().Bool("recreate-slot", false, "drop a lost slot and create it anew before copying")
+	c.RunE = func(c *cobra.Command, tables []string) error {
+		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		if *table != "" {
+			tables = append(tables, *table)
+		}
+		n, err := sidecar.Resync(c.Context(), cfg, tables, *recreate)
+		if err != nil {
+			return &coded{exitPostgres, err}
+		}
+		fmt.Fprintf(c.OutOrStdout(), "%d tables will be copied; watch `pgwaltz status`\n", n)
+		return nil
 	}
-	cfg, err := config.Load(*file, env)
-	if err != nil {
-		return report(stderr, err)
-	}
-	tables := f.Args()
-	if *table != "" {
-		tables = append(tables, *table)
-	}
-	n, err := sidecar.Resync(ctx, cfg, tables, *recreate)
-	if err != nil {
-		return report(stderr, &coded{exitPostgres, err})
-	}
-	fmt.Fprintf(stdout, "%d tables will be copied; watch `pgwaltz status`\n", n)
-	return exitOK
+	return c
 }

@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/sidecar"
 )
@@ -25,16 +27,27 @@ const memoryLimit = 200 << 20
 // and the limit above brings the collector in when it is not.
 const gcPercent = 400
 
-func runRun(ctx context.Context, args, env []string, stdout, stderr io.Writer) int {
-	f := newFlags("run", "run -config FILE", runAbout, exitOK, exitOther, exitUsage, exitConfig, exitCheck, exitPostgres, exitPeer, exitInterrupted)
-	file := f.String("config", "", "configuration `file`")
-	if err := parseFlags(f, args, stdout, false); err != nil {
-		return report(stderr, err)
+func newRun(env []string) *cobra.Command {
+	c := exits(&cobra.Command{
+		Use:   "run --config FILE",
+		Short: "replicate: publish the local changes and apply the peer's",
+		Long:  runAbout,
+		Args:  noWords,
+	}, exitOK, exitOther, exitUsage, exitConfig, exitCheck, exitPostgres, exitPeer, exitInterrupted)
+	load := needsConfig(c, env)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		return runSidecar(c.Context(), cfg, c.ErrOrStderr())
 	}
-	cfg, err := config.Load(*file, env)
-	if err != nil {
-		return report(stderr, err)
-	}
+	return c
+}
+
+// runSidecar runs until ctx ends or the sidecar gives up. After ctx has ended it waits for
+// shutdown_timeout at most.
+func runSidecar(ctx context.Context, cfg *config.Config, stderr io.Writer) error {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
 	}
@@ -43,7 +56,7 @@ func runRun(ctx context.Context, args, env []string, stdout, stderr io.Writer) i
 	}
 	s, err := sidecar.New(cfg, newLogger(cfg, stderr), versionText())
 	if err != nil {
-		return report(stderr, err)
+		return err
 	}
 	done := make(chan error, 1) // room for the result, so that the goroutine ends in any case
 	go func() { done <- s.Run(ctx) }()
@@ -55,10 +68,10 @@ func runRun(ctx context.Context, args, env []string, stdout, stderr io.Writer) i
 		case <-time.After(cfg.ShutdownTimeout):
 			// What is not finished is repeated at the next start.
 			fmt.Fprintf(stderr, "not stopped within %s; leaving\n", cfg.ShutdownTimeout)
-			return exitOther
+			return silent(exitOther)
 		}
 	}
-	return report(stderr, err)
+	return err
 }
 
 // newLogger writes to stderr in the configured form.

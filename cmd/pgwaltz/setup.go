@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
 
 	"github.com/pgwaltz/pgwaltz/internal/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
@@ -17,18 +18,23 @@ replication origins and, last, the slot. It never drops anything and may be run 
 any time, for example after tables were added. It connects as postgres.admin_dsn where that
 is given, and as postgres.dsn otherwise. Statements are printed as they run.`
 
-func runSetup(ctx context.Context, args, env []string, stdout, stderr io.Writer) int {
-	f := newFlags("setup", "setup -config FILE [-dry-run]", setupAbout, exitOK, exitOther, exitUsage, exitConfig, exitCheck, exitPostgres, exitInterrupted)
-	file := f.String("config", "", "configuration `file`")
-	dry := f.Bool("dry-run", false, "print every statement and run none")
-	if err := parseFlags(f, args, stdout, false); err != nil {
-		return report(stderr, err)
+func newSetup(env []string) *cobra.Command {
+	c := exits(&cobra.Command{
+		Use:   "setup --config FILE [--dry-run]",
+		Short: "prepare a database: schema, publication, slot, identities, grants",
+		Long:  setupAbout,
+		Args:  noWords,
+	}, exitOK, exitOther, exitUsage, exitConfig, exitCheck, exitPostgres, exitInterrupted)
+	load := needsConfig(c, env)
+	dry := c.Flags().Bool("dry-run", false, "print every statement and run none")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		return setupRegion(c.Context(), cfg, *dry, c.OutOrStdout(), c.ErrOrStderr())
 	}
-	cfg, err := config.Load(*file, env)
-	if err != nil {
-		return report(stderr, err)
-	}
-	return report(stderr, setupRegion(ctx, cfg, *dry, stdout, stderr))
+	return c
 }
 
 func setupRegion(ctx context.Context, cfg *config.Config, dry bool, stdout, stderr io.Writer) error {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
 
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/internal/adapter/pg"
@@ -21,37 +22,44 @@ import (
 const statusAbout = `Shows both directions of the sidecar that runs with this configuration. When it does not
 answer, the state is "down" and the rest is what the database itself can tell.`
 
-func runStatus(ctx context.Context, args, env []string, stdout, stderr io.Writer) int {
-	f := newFlags("status", "status -config FILE [-json]", statusAbout, exitOK, exitOther, exitUsage, exitConfig, exitPostgres, exitPeer)
-	configPath := f.String("config", "", "configuration `file`")
-	asJSON := f.Bool("json", false, "print JSON")
-	if err := parseFlags(f, args, stdout, false); err != nil {
-		return report(stderr, err)
+func newStatus(env []string) *cobra.Command {
+	c := exits(&cobra.Command{
+		Use:   "status --config FILE [--json]",
+		Short: "show both directions of a running sidecar",
+		Long:  statusAbout,
+		Args:  noWords,
+	}, exitOK, exitOther, exitUsage, exitConfig, exitPostgres, exitPeer)
+	load := needsConfig(c, env)
+	asJSON := c.Flags().Bool("json", false, "print JSON")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		return showStatus(c.Context(), cfg, *asJSON, c.OutOrStdout())
 	}
-	c, err := config.Load(*configPath, env)
-	if err != nil {
-		return report(stderr, err)
-	}
+	return c
+}
+
+func showStatus(ctx context.Context, c *config.Config, asJSON bool, stdout io.Writer) error {
 	st, unreachable := fetchStatus(ctx, c)
 	if unreachable != nil {
-		st, err = statusOfDatabase(ctx, c)
-		if err != nil {
-			return report(stderr, fmt.Errorf("%w; and the sidecar is down: %w", err, unreachable))
+		var err error
+		if st, err = statusOfDatabase(ctx, c); err != nil {
+			return fmt.Errorf("%w; and the sidecar is down: %w", err, unreachable)
 		}
 		st.LastError = &status.LastError{At: time.Now(), Message: unreachable.Error()}
 	}
-	if *asJSON {
+	var err error
+	if asJSON {
 		err = printJSON(stdout, st)
 	} else {
 		err = printStatus(stdout, st, time.Now())
 	}
-	if err != nil {
-		return report(stderr, err)
+	if err == nil && unreachable != nil {
+		err = &coded{exitPeer, fmt.Errorf("the sidecar of region %s is down", c.Region)}
 	}
-	if unreachable != nil {
-		return report(stderr, &coded{exitPeer, fmt.Errorf("the sidecar of region %s is down", c.Region)})
-	}
-	return exitOK
+	return err
 }
 
 // addressFile is where a sidecar whose http.listen has port 0 writes its address.

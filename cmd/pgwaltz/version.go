@@ -1,11 +1,12 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"runtime"
 	"runtime/debug"
+
+	"github.com/spf13/cobra"
 )
 
 // version is set by the linker: -ldflags "-X main.version=v1.2.3". Where it is not, the
@@ -38,11 +39,19 @@ func versionText() string {
 	return "devel-" + revision + dirty
 }
 
-func runVersion(_ context.Context, args, _ []string, stdout, stderr io.Writer) int {
-	f := newFlags("version", "version", "Prints the version of pgwaltz and of the Go that built it.", exitOK, exitUsage)
-	if err := parseFlags(f, args, stdout, false); err != nil {
-		return report(stderr, err)
-	}
-	fmt.Fprintf(stdout, "pgwaltz %s (%s, %s/%s)\n", versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	return exitOK
+func versionLine() string {
+	return fmt.Sprintf("pgwaltz %s (%s, %s/%s)\n", versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+func newVersion() *cobra.Command {
+	return exits(&cobra.Command{
+		Use:   "version",
+		Short: "print the version",
+		Long:  "Prints the version of pgwaltz and of the Go that built it.",
+		Args:  noWords,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := io.WriteString(c.OutOrStdout(), versionLine())
+			return err
+		},
+	}, exitOK, exitUsage)
 }

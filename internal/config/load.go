@@ -17,7 +17,7 @@ func Load(path string, env []string) (*Config, error) {
 		var err error
 		if text, err = os.ReadFile(path); err != nil {
 			return nil, &Error{File: path, Problems: []Problem{{What: "cannot be read: " + reason(err),
-				Remedy: "give the file with -config"}}}
+				Remedy: "give the file with --config"}}}
 		}
 	}
 	return parse(path, text, env)

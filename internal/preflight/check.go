@@ -11,7 +11,7 @@ import (
 )
 
 // setupCommand is the remedy for whatever setup makes.
-const setupCommand = "pgwaltz setup -config FILE"
+const setupCommand = "pgwaltz setup --config FILE"
 
 // Check reads the local database as the role of postgres.dsn and says what is missing or
 // doubtful. It changes nothing. The error says that it could not read, which is no finding.
@@ -113,7 +113,7 @@ func checkIdentityOfServer(ctx context.Context, f *facts, fs *Findings) error {
 		}
 		if actual := fmt.Sprint(f.sys.SystemID); id != "" && id != "0" && id != actual {
 			fs.add(Error, "wrong_server",
-				"point postgres.dsn to the server with identifier "+id+"; where this one replaces it for good, run: pgwaltz resync -config FILE",
+				"point postgres.dsn to the server with identifier "+id+"; where this one replaces it for good, run: pgwaltz resync --config FILE",
 				"region %s was published from the server with system identifier %s, and this server has %s", region, id, actual)
 		}
 	}

@@ -55,7 +55,7 @@ func checkSlot(f *facts, fs *Findings) {
 		if why == "" {
 			why = "exceeded the maximum reserved size, max_slot_wal_keep_size"
 		}
-		fs.add(Error, "slot_lost", "pgwaltz resync -config FILE -recreate-slot",
+		fs.add(Error, "slot_lost", "pgwaltz resync --config FILE --recreate-slot",
 			"slot %q is lost (%s): changes since are not in the log any more", name, why)
 	case s.WALStatus == "unreserved":
 		fs.add(Warning, "slot_unreserved", "let the sidecar catch up now, or raise max_slot_wal_keep_size", "slot %q may be lost at the next checkpoint", name)
