@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"io"
 	"reflect"
-	"strconv"
 	"strings"
 
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v4"
 )
 
 // decodeFile reads the YAML text over c. It goes on after a mistake, so that all of them
@@ -34,16 +33,22 @@ func decodeFile(text []byte, c *Config, p *problems) bool {
 	return true
 }
 
-// syntaxProblem turns the parser's message into a problem; only the line and the reason are
-// kept, since a message may quote a value.
+// syntaxProblem turns the parser's error into a problem. An anchor's name is left out, since it
+// may be a password that lacks its quotes.
 func syntaxProblem(err error) Problem {
-	msg := strings.TrimPrefix(err.Error(), "yaml: ")
-	out := Problem{What: "the file is not valid YAML: " + msg, Remedy: "check indentation and quotes there"}
-	if rest, ok := strings.CutPrefix(msg, "line "); ok {
-		number, reason, _ := strings.Cut(rest, ": ")
-		if n, err := strconv.Atoi(number); err == nil {
-			out.Line, out.What = n, "the file is not valid YAML: "+reason
-		}
+	out := Problem{What: "the file is not valid YAML", Remedy: "check indentation and quotes there"}
+	var at *yaml.LoadError
+	if !errors.As(err, &at) {
+		return out
+	}
+	out.Line = at.Mark.Line
+	reason := at.Message
+	if strings.HasPrefix(reason, "unknown anchor") {
+		reason, out.Remedy = "an alias without an anchor", "put a value that begins with * or & in quotes"
+	}
+	out.What += ": " + reason
+	if at.ContextMsg != "" && at.ContextMark.Line > 0 && at.ContextMark.Line != at.Mark.Line {
+		out.What += fmt.Sprintf(" (%s from line %d on)", at.ContextMsg, at.ContextMark.Line)
 	}
 	return out
 }
