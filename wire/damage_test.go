@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/klauspost/compress/s2"
+
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 

@@ -5,6 +5,7 @@ import (
 	"iter"
 
 	"github.com/klauspost/compress/s2"
+
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 

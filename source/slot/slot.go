@@ -16,8 +16,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
 	"github.com/pgwaltz/pgwaltz/decoder"
-	"github.com/pgwaltz/pgwaltz/internal/adapter/failpoint"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 

@@ -8,8 +8,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
-	"github.com/pgwaltz/pgwaltz/internal/adapter/failpoint"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
-	"github.com/pgwaltz/pgwaltz/internal/adapter/failpoint"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 

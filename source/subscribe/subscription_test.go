@@ -12,9 +12,9 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/pgwaltz/pgwaltz/adapter/broker"
+	"github.com/pgwaltz/pgwaltz/adapter/broker/brokertest"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
-	"github.com/pgwaltz/pgwaltz/internal/adapter/broker"
-	"github.com/pgwaltz/pgwaltz/internal/adapter/broker/brokertest"
 	"github.com/pgwaltz/pgwaltz/source/subscribe"
 	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"

@@ -45,17 +45,17 @@ var level = map[string]int{
 	"checkpoint/pgstore":   3,
 	"sink/apply/batch":     3,
 	"sink/apply/statement": 3,
-	// The lower floor of internal: adapters to the outside.
-	"internal/adapter/failpoint":         2,
-	"internal/adapter/pg":                3,
-	"internal/adapter/broker":            4,
-	"internal/adapter/broker/brokertest": 5,
-	"source/slot":                        5,
-	"source/subscribe":                   5,
-	"source/copy":                        5,
-	"sink/publish":                       5,
-	"sink/apply":                         5,
-	"replicator":                         6,
+	// Adapters to the outside stand below the pipes.
+	"adapter/failpoint":         2,
+	"adapter/pg":                3,
+	"adapter/broker":            4,
+	"adapter/broker/brokertest": 5,
+	"source/slot":               5,
+	"source/subscribe":          5,
+	"source/copy":               5,
+	"sink/publish":              5,
+	"sink/apply":                5,
+	"replicator":                6,
 	// The upper floor: what decides, shows and wires.
 	"internal/config":    3,
 	"internal/preflight": 7,
@@ -171,7 +171,7 @@ var rules = []rule{
 			in := func(rooms []string, p string) bool {
 				return slices.ContainsFunc(rooms, func(r string) bool { return under(p, r) })
 			}
-			if !in(pipes, f.room) && !under(f.room, "internal/adapter") {
+			if !in(pipes, f.room) && !under(f.room, "adapter") {
 				return nil
 			}
 			for _, p := range f.imports {
@@ -184,7 +184,7 @@ var rules = []rule{
 	{"only cmd ends the process",
 		"elsewhere it would skip the stop order: the slot, the stream and the commit in flight",
 		func(f *file) []string {
-			if under(f.room, "cmd") || under(f.room, "test") || f.room == "internal/adapter/failpoint" {
+			if under(f.room, "cmd") || under(f.room, "test") || f.room == "adapter/failpoint" {
 				return nil // a failpoint is there to kill
 			}
 			return append(f.uses("os", "Exit"), f.uses("log", "Fatal", "Fatalf", "Fatalln")...)

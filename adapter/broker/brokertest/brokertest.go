@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgwaltz/pgwaltz/internal/adapter/broker"
+	"github.com/pgwaltz/pgwaltz/adapter/broker"
 )
 
 // Cluster is the cluster name of all brokers made here.

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgwaltz/pgwaltz/internal/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/adapter/pg"
 )
 
 // A database that prints values its own way must not change what we read.
