@@ -163,6 +163,8 @@ func (a *applier) apply(batch []delivery) {
 		a.tx = nil
 		w.note(s.r.id, "applied", uint64(a.in.origin)<<32|uint64(next.Incarnation), next.FrameNo)
 		a.cp = next
+		s.probe("applied", s.r.db.confirmed)
+		s.probe("applied", s.r.db.saved)
 		s.step("after commit")
 		if a.in.self {
 			s.own.mergedTo(next.EndLSN)

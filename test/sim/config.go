@@ -2,6 +2,7 @@ package sim
 
 import (
 	"math/rand/v2"
+	"os"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
@@ -25,7 +26,8 @@ type Config struct {
 
 	MaxPart, MaxFrame, FrameBytes int
 	Compress                      bool
-	Window                        int // frames in flight to the stream
+	Window                        int  // frames in flight to the stream
+	Strict                        bool // the oracle of the second decoding is on
 	Break                         Breakage
 }
 
@@ -86,7 +88,7 @@ func Draw(seed uint64) Config {
 		Deletes: yes(75), KeyChange: yes(25), Giant: yes(15), Copies: yes(15),
 		Async: yes(50), Marker: yes(50), Mode: checkpoint.Applied,
 		MaxPart: 1 << 20, MaxFrame: 4096, FrameBytes: 1 << uint(8+r.IntN(6)), Compress: yes(50),
-		Window: 1 + r.IntN(4),
+		Window: 1 + r.IntN(4), Strict: os.Getenv("PGWALTZ_SIM_STRICT") != "",
 	}
 	if yes(35) {
 		c.Regions = 3

@@ -87,6 +87,7 @@ type database struct {
 	back        []*answer // pushback that not every peer has
 	backs       int
 	stamps      map[part][]wal.Change // as they were published first
+	given       map[changeAt]given    // stamps of the first decoding
 	local       uint64                // transactions of applications
 	lifetime    int                   // counts crashes and restarts
 }
@@ -94,7 +95,7 @@ type database struct {
 func newDatabase(w *World, r *region) *database {
 	d := &database{
 		w: w, r: r, keys: map[rowKey]entry{}, cps: map[string]checkpoint.Checkpoint{}, onDisk: map[string]checkpoint.Checkpoint{},
-		locks: map[rowKey]*dbtx{}, stamps: map[part][]wal.Change{}, insert: wal.LSN(1000 + w.rng.IntN(5000)), xid: 700,
+		locks: map[rowKey]*dbtx{}, stamps: map[part][]wal.Change{}, given: map[changeAt]given{}, insert: wal.LSN(1000 + w.rng.IntN(5000)), xid: 700,
 		epoch: wal.Epoch{SystemID: uint64(7000 + r.id), Timeline: 1, Slot: "pgwaltz_" + r.name},
 	}
 	d.confirmed, d.saved = d.insert, d.insert

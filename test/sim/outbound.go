@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
-	"github.com/pgwaltz/pgwaltz/decoder"
 	"github.com/pgwaltz/pgwaltz/replicator"
 	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
@@ -18,16 +17,14 @@ const (
 
 // outbound is one run of the pipe from the slot to the stream.
 type outbound struct {
-	s       *sidecar
-	dec     *decoder.Decoder
-	stamper *replicator.Stamper
-	enc     *wire.Encoder
-	at      wire.Position // where the stream ended
-	slot    wal.LSN       // where the log is read from
+	s      *sidecar
+	log    *reader
+	stamps stamping
+	enc    *wire.Encoder
+	at     wire.Position // where the stream ended
+	slot   wal.LSN       // where the log is read from
 
 	next      int // transaction of the log that is due
-	described map[int]bool
-	buf       []byte
 	pumping   bool
 	decoded   wal.LSN
 	inParts   bool
@@ -75,15 +72,16 @@ func (s *sidecar) publish() {
 	w.note(s.r.id, "publish", uint64(at.Incarnation), at.Number)
 	w.must(checkpoint.MustStart(from, d.confirmed))
 	o := &outbound{
-		s: s, at: at, slot: from, decoded: at.EndLSN, described: map[int]bool{}, lastCut: time.Now(),
+		s: s, at: at, slot: from, decoded: at.EndLSN, lastCut: time.Now(),
 		expected: st.last, tracker: checkpoint.NewTracker(at.EndLSN),
 	}
 	s.durable = max(s.durable, at.EndLSN)
-	o.dec = decoder.New(decoder.Config{
-		MaxPart: w.cfg.MaxPart, Marker: []byte("token"),
-		PrimaryKey: func(string, string, []wal.Column) []int { return []int{colKey} },
-	})
-	o.stamper = replicator.NewStamper(s.policy, s.index, s.clock, replicator.NewStamps())
+	o.log = newReader(d, func() bool { return w.rng.IntN(20) == 0 })
+	kept := s.stamps
+	if !w.cfg.Strict {
+		kept = replicator.NewStamps()
+	}
+	o.stamps = stamping{s: s, stamper: replicator.NewStamper(s.policy, s.index, s.clock, kept)}
 	o.enc = wire.NewEncoder(wire.EncoderConfig{
 		Cluster: cluster, Origin: s.r.name, Epoch: d.epoch, Compress: w.cfg.Compress, MaxFrame: w.cfg.MaxFrame, MaxPacket: 1 << 20,
 	}, at)
@@ -132,7 +130,7 @@ func (o *outbound) pump() {
 		return // back-pressure; an acknowledgement wakes it
 	}
 	if o.next >= d.flushed {
-		if end := d.flushLSN(); end > o.decoded && !o.dec.InTransaction() {
+		if end := d.flushLSN(); end > o.decoded && !o.log.dec.InTransaction() {
 			o.decoded = end // a keepalive
 		}
 		o.s.own.decoded = max(o.s.own.decoded, o.decoded)
@@ -159,32 +157,7 @@ func (o *outbound) pump() {
 
 // receive feeds the messages of one transaction.
 func (o *outbound) receive(tx *logTx) {
-	w, d := o.s.w, o.s.r.db
-	feed := func(b []byte) {
-		o.buf = b[:0]
-		out, err := o.dec.Feed(tx.commit, b)
-		w.must(err)
-		if out != nil {
-			o.transaction(out)
-		}
-	}
-	feed(beginMsg(o.buf[:0], tx))
-	if tx.applied && w.cfg.Break != NoEchoFilter {
-		if w.cfg.Marker {
-			feed(markerMsg(o.buf[:0], tx.commit, "token"))
-		} else {
-			feed(originMsg(o.buf[:0], "pgwaltz_peer"))
-		}
-	}
-	for i := range tx.changes {
-		c := &tx.changes[i]
-		if !o.described[c.table] || w.rng.IntN(20) == 0 {
-			o.described[c.table] = true
-			feed(relationMsg(o.buf[:0], d.tables[c.table]))
-		}
-		feed(changeMsg(o.buf[:0], d.tables[c.table], c))
-	}
-	feed(commitMsg(o.buf[:0], tx))
+	o.log.read(tx, o.transaction)
 	o.s.own.decoded = max(o.s.own.decoded, o.decoded, tx.end)
 }
 

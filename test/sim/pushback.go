@@ -78,12 +78,18 @@ func (s *sidecar) answered() {
 	}
 }
 
-// stamp gives the changes their stamps: those that they were given the first time, if there
-// was one. A stamp that changed would be another write to those who missed the first.
+// stamp gives the changes their stamps. Unless the oracle of the second decoding is on, a
+// change that was stamped before is given what it had.
 func (o *outbound) stamp(tx *wal.Transaction) {
-	d := o.s.r.db
+	d, w := o.s.r.db, o.s.w
+	if w.cfg.Strict {
+		if bad := o.stamps.stamp(tx, true); bad != "" {
+			w.fail("%s", bad)
+		}
+		return
+	}
 	p := part{tx.CommitLSN, tx.Part}
-	if known, ok := d.stamps[p]; ok && o.s.w.cfg.Break != Restamp {
+	if known, ok := d.stamps[p]; ok && w.cfg.Break != Restamp {
 		tx.Changes = known
 		for i := range known {
 			c := &known[i]
@@ -96,6 +102,6 @@ func (o *outbound) stamp(tx *wal.Transaction) {
 		}
 		return
 	}
-	o.s.w.must(o.stamper.Stamp(tx))
+	w.must(o.stamps.stamper.Stamp(tx))
 	d.stamps[p] = tx.Changes
 }

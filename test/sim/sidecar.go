@@ -16,11 +16,12 @@ type sidecar struct {
 	up   bool
 	life int // counts processes and sessions; timers of an earlier one do nothing
 
-	index *tombstone.Index
-	clock *replicator.Clock
-	own   *ownLog
-	out   *outbound
-	in    []*inbound // by origin; the own one is the self-merge
+	index  *tombstone.Index
+	clock  *replicator.Clock
+	stamps *replicator.Stamps // of this process
+	own    *ownLog
+	out    *outbound
+	in     []*inbound // by origin; the own one is the self-merge
 
 	durable    wal.LSN                // end of what is published
 	acks       []ack                  // of the peers, by region
@@ -70,7 +71,7 @@ func (s *sidecar) boot() {
 		return
 	}
 	s.up = true
-	s.clock, s.own = &replicator.Clock{}, newOwnLog()
+	s.clock, s.own, s.stamps = &replicator.Clock{}, newOwnLog(), replicator.NewStamps()
 	s.acks = make([]ack, len(s.w.regions))
 	s.sent = map[[2]uint64][32]byte{}
 	s.told, s.newLife, s.lastRewind = 0, false, time.Time{}
@@ -81,12 +82,7 @@ func (s *sidecar) boot() {
 func (s *sidecar) open() {
 	s.life++
 	s.w.note(s.r.id, "open", uint64(s.life), 0)
-	s.index = tombstone.NewIndex(0)
-	for k, e := range s.r.db.keys { // the order does not matter to a map
-		if e.grave != nil {
-			s.index.Put(s.r.db.tables[k.table].rel.Ref(), []byte(k.key), tombstone.Grave{Generation: e.grave.stamp.Generation, LSN: e.grave.lsn})
-		}
-	}
+	s.index = s.loadIndex()
 	s.in = nil
 	for _, r := range s.w.regions {
 		in := newInbound(s, r.id)
@@ -217,6 +213,7 @@ func (s *sidecar) confirm() {
 		w.must(checkpoint.MustConfirm(w.cfg.Mode, lsn, in))
 	}
 	s.told = lsn
+	s.stamps.Confirmed(lsn)
 	s.step("before confirm")
 	if lsn <= d.confirmed {
 		return
@@ -230,6 +227,7 @@ func (s *sidecar) confirm() {
 	}
 	d.confirmed = lsn
 	w.note(s.r.id, "confirm", uint64(lsn), 0)
+	s.probe("confirmed", lsn)
 	if w.rng.IntN(2) == 0 { // a checkpoint of the server saves the slot, and flushes first
 		d.flush()
 		d.saved = d.confirmed

@@ -1,0 +1,54 @@
+package sim
+
+import (
+	"github.com/pgwaltz/pgwaltz/decoder"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// reader turns the log of a database into what the decoder gives out, as a session of the
+// slot does.
+type reader struct {
+	d         *database
+	dec       *decoder.Decoder
+	described map[int]bool
+	// again reports whether a relation is described once more, as servers do now and then.
+	again func() bool
+	buf   []byte
+}
+
+func newReader(d *database, again func() bool) *reader {
+	return &reader{d: d, described: map[int]bool{}, again: again, dec: decoder.New(decoder.Config{
+		MaxPart: d.w.cfg.MaxPart, Marker: []byte("token"),
+		PrimaryKey: func(string, string, []wal.Column) []int { return []int{colKey} },
+	})}
+}
+
+// read feeds the messages of one transaction and hands on what comes out.
+func (r *reader) read(tx *logTx, take func(*wal.Transaction)) {
+	w, d := r.d.w, r.d
+	feed := func(b []byte) {
+		r.buf = b[:0]
+		out, err := r.dec.Feed(tx.commit, b)
+		w.must(err)
+		if out != nil {
+			take(out)
+		}
+	}
+	feed(beginMsg(r.buf[:0], tx))
+	if tx.applied && w.cfg.Break != NoEchoFilter {
+		if w.cfg.Marker {
+			feed(markerMsg(r.buf[:0], tx.commit, "token"))
+		} else {
+			feed(originMsg(r.buf[:0], "pgwaltz_peer"))
+		}
+	}
+	for i := range tx.changes {
+		c := &tx.changes[i]
+		if !r.described[c.table] || r.again() {
+			r.described[c.table] = true
+			feed(relationMsg(r.buf[:0], d.tables[c.table]))
+		}
+		feed(changeMsg(r.buf[:0], d.tables[c.table], c))
+	}
+	feed(commitMsg(r.buf[:0], tx))
+}

@@ -1,0 +1,105 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/replicator"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// The oracle of the second decoding: a change has the stamp and the base that it was given
+// first, at every later decoding, from every position that was confirmed, with the tables as
+// they are by then, and with nothing known but the tables.
+
+// changeAt names an own change: its transaction, and its place in it.
+type changeAt struct {
+	commit wal.LSN
+	index  int
+}
+
+// given is what a change was stamped at its first decoding.
+type given struct {
+	op    wal.Op
+	key   rowKey
+	stamp wal.Stamp
+	base  wal.Base
+}
+
+func (g given) String() string {
+	base := "unknown"
+	if g.base.Known {
+		base = conflict.StampText(g.base.Stamp)
+	}
+	return fmt.Sprintf("%s of t%d %s %s over %s", g.op, g.key.table, g.key.key, conflict.StampText(g.stamp), base)
+}
+
+// stamping is one decoding of the log: a stamper, and how far it is in a transaction.
+type stamping struct {
+	s       *sidecar
+	stamper *replicator.Stamper
+	index   int
+}
+
+// stamp stamps a transaction or a part, and holds it against the first decoding. It returns
+// what is wrong, "" for nothing.
+func (g *stamping) stamp(tx *wal.Transaction, first bool) string {
+	d := g.s.r.db
+	if err := g.stamper.Stamp(tx); err != nil {
+		return err.Error()
+	}
+	if tx.Part == 0 {
+		g.index = 0
+	}
+	for i := range tx.Changes {
+		c := &tx.Changes[i]
+		at := changeAt{tx.CommitLSN, g.index}
+		g.index++
+		now := given{c.Op, g.s.keyOf(c), c.Stamp, c.Base}
+		was, ok := d.given[at]
+		switch {
+		case !ok && first:
+			d.given[at] = now
+		case ok && now != was:
+			return fmt.Sprintf("stamped otherwise: change %d of the transaction at %s in %s was %s, is %s", at.index, at.commit, g.s.r.name, was, now)
+		}
+	}
+	return ""
+}
+
+// probe decodes the log again from a position, as a process does that knows the tables only.
+// It changes nothing.
+func (s *sidecar) probe(why string, from wal.LSN) {
+	w, d := s.w, s.r.db
+	if !w.cfg.Strict {
+		return
+	}
+	g := stamping{s: s, stamper: replicator.NewStamper(s.policy, s.loadIndex(), &replicator.Clock{}, replicator.NewStamps())}
+	r := newReader(d, func() bool { return false })
+	n, _ := slices.BinarySearchFunc(d.log[:d.flushed], from+1, func(tx *logTx, at wal.LSN) int {
+		return int(tx.end) - int(at)
+	})
+	for _, tx := range d.log[n:d.flushed] {
+		if s.out == nil || tx.end > s.out.decoded {
+			return // not decoded for the first time yet
+		}
+		r.read(tx, func(out *wal.Transaction) {
+			if bad := g.stamp(out, false); bad != "" {
+				w.fail("%s, at a decoding from %s (%s)", bad, from, why)
+			}
+		})
+	}
+}
+
+// loadIndex reads the tombstones.
+func (s *sidecar) loadIndex() *tombstone.Index {
+	x := tombstone.NewIndex(0)
+	for k, e := range s.r.db.keys { // the order does not matter to a map
+		if e.grave != nil {
+			x.Put(s.r.db.tables[k.table].rel.Ref(), []byte(k.key), graveAt(e.grave.stamp.Generation, e.grave.lsn))
+		}
+	}
+	return x
+}
