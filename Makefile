@@ -18,7 +18,9 @@ CASES        ?= test/cases
 RUN          ?=
 SEEDS        ?= 100000
 SHORT_SEEDS  ?= 2000
-ROUNDS       ?= 3
+SEED         ?=
+DURATION     ?= 1h
+CHAOS_FLAGS  ?=
 PG_VERSIONS  ?= 14 15 16 17 18
 FUZZ_TIME    ?= 30s
 DEMO_FLAGS   ?=
@@ -57,10 +59,8 @@ sim: go ## The deterministic simulation over many seeds (SEEDS=)
 	PGWALTZ_SIM_SEEDS=$(SEEDS) $(GO) test -timeout 6h -run 'TestSim' ./test/sim/...
 
 .PHONY: chaos
-chaos: go postgres build ## Faults against real processes, the long cases among them (ROUNDS=)
-	@for i in $$(seq $(ROUNDS)); do \
-	  PGWALTZ_BIN=$(CURDIR)/$(BIN) $(GO) run ./test/cases/runcases -run '^CR-|^NS-(01|05|06|08|11|15|17)|^SL-(04|07)|^TX-(01|15)' $(CASES) || exit 1; \
-	done
+chaos: go postgres build ## Faults on real servers with an oracle (SEED= DURATION= CHAOS_FLAGS=), see test/chaos/doc.go
+	PGWALTZ_BIN=$(CURDIR)/$(BIN) $(GO) run ./test/chaos $(if $(SEED),-seed $(SEED)) -duration $(DURATION) $(CHAOS_FLAGS)
 
 .PHONY: bench
 bench: go postgres build ## Measure against native and pglogical; prints ratios, writes JSON (BENCH_FLAGS=)

@@ -344,25 +344,10 @@ func (x *run) hygiene() error {
 			if s == nil {
 				continue
 			}
-			if line := firstMatch(s.LogPath, panicRE); line != "" {
+			if line, err := harness.Panicked(s.LogPath); err != nil || line != "" {
 				return fmt.Errorf("sidecar %s panicked: %s", r.Side, line)
 			}
 		}
 	}
 	return nil
-}
-
-var panicRE = regexp.MustCompile(`^(panic:|fatal error:|WARNING: DATA RACE|\s*goroutine \d+ \[running\])`)
-
-func firstMatch(path string, re *regexp.Regexp) string {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return ""
-	}
-	for _, l := range strings.Split(string(data), "\n") {
-		if re.MatchString(l) {
-			return l
-		}
-	}
-	return ""
 }

@@ -24,6 +24,7 @@ type Cluster struct {
 	LogPath string
 
 	bin     Binaries
+	env     []string
 	sockDir string
 	mount   string // tmpfs mount point, when one was made
 	mu      sync.Mutex
@@ -37,6 +38,7 @@ type ClusterConfig struct {
 	Fsync    bool              // off is faster and survives everything but a crash of the machine
 	Settings map[string]string // extra lines of postgresql.conf
 	TmpfsMB  int               // data folder on a tmpfs of this size (needs root)
+	Env      []string          // NAME=value, for the server's processes
 }
 
 // NewCluster makes the files of a cluster from a template of its own, so that clusters of
@@ -56,7 +58,7 @@ func newClusterFrom(r *Room, bin Binaries, c ClusterConfig, template string) (*C
 	}
 	k := &Cluster{
 		Name: c.Name, DataDir: filepath.Join(home, "data"), Port: port,
-		LogPath: filepath.Join(home, "postgres.log"), bin: bin, sockDir: home,
+		LogPath: filepath.Join(home, "postgres.log"), bin: bin, env: c.Env, sockDir: home,
 	}
 	if c.TmpfsMB > 0 {
 		if err := os.MkdirAll(k.DataDir, 0o700); err != nil {
@@ -148,7 +150,7 @@ func (k *Cluster) StartNoWait() error {
 	}
 	p, err := StartProcess(Spec{
 		Name: "postgres " + k.Name, Path: k.bin.Path("postgres"), Args: []string{"-D", k.DataDir},
-		Env: []string{"LC_ALL=C.UTF-8", "PGDATA="}, Dir: k.sockDir, Log: k.LogPath, Cred: cred,
+		Env: append([]string{"LC_ALL=C.UTF-8", "PGDATA="}, k.env...), Dir: k.sockDir, Log: k.LogPath, Cred: cred,
 	})
 	if err != nil {
 		return err
@@ -270,6 +272,15 @@ func (k *Cluster) Restore(name string) error {
 		return fmt.Errorf("remove data folder of %s: %w", k.Name, err)
 	}
 	return copyTree(filepath.Join(k.sockDir, "copy-"+name), k.DataDir)
+}
+
+// Dump writes a database as SQL text into a file, with pg_dump.
+func (k *Cluster) Dump(ctx context.Context, database, path string) error {
+	cmd := exec.CommandContext(ctx, k.bin.Path("pg_dump"), "-d", k.DSN(database), "-f", path)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("dump database %s of cluster %s: %w: %s", database, k.Name, err, out)
+	}
+	return nil
 }
 
 // Close stops the cluster at once and gives the tmpfs back.

@@ -196,6 +196,9 @@ func (p *Pair) StandbyOf(r *Region) (*Sidecar, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.Topology == Embedded {
+		s.Set("nats.store_dir", filepath.Join(p.room.Dir, r.Name+"-standby", "nats"))
+	}
 	r.Standby = s
 	return s, nil
 }

@@ -18,6 +18,15 @@ func (p *Pair) StoreDir(r *Region) string {
 	return filepath.Join(p.room.Dir, r.Name, "nats")
 }
 
+// StoreDir is the folder of the sidecar's embedded server.
+func (s *Sidecar) StoreDir() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	nats, _ := s.conf["nats"].(map[string]any)
+	dir, _ := nats["store_dir"].(string)
+	return dir
+}
+
 // DeleteStore removes everything in a store folder, whether or not a server uses it.
 func DeleteStore(dir string) error {
 	entries, err := os.ReadDir(dir)

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/test/harness"
+)
+
+// keeper starts one sidecar again whenever it ends, as a service manager does, unless a
+// fault wants it down. Safe for use from any goroutine.
+type keeper struct {
+	s    *harness.Sidecar
+	want atomic.Bool
+
+	mu    sync.Mutex
+	exits map[int]int // exit code -> how often; only ends that no fault asked for by signal
+	stop  context.CancelFunc
+	done  chan struct{}
+}
+
+func newKeeper(s *harness.Sidecar) *keeper {
+	ctx, cancel := context.WithCancel(context.Background())
+	k := &keeper{s: s, exits: map[int]int{}, stop: cancel, done: make(chan struct{})}
+	k.want.Store(true)
+	go k.run(ctx)
+	return k
+}
+
+func (k *keeper) run(ctx context.Context) {
+	defer close(k.done)
+	var counted *harness.Process
+	for harness.Pause(ctx, 100*time.Millisecond) == nil {
+		if k.s.Running() {
+			k.s.NotePeak()
+			continue
+		}
+		if p := k.s.Process(); p != nil && p != counted {
+			counted = p
+			k.mu.Lock()
+			k.exits[p.ExitCode()]++
+			k.mu.Unlock()
+		}
+		if !k.want.Load() {
+			continue
+		}
+		if harness.Pause(ctx, 200*time.Millisecond) != nil {
+			return
+		}
+		if k.want.Load() {
+			_ = k.s.Start() // tried again with the next tick
+		}
+	}
+}
+
+// down ends the process with kill -9 and keeps it down until up.
+func (k *keeper) down() {
+	k.want.Store(false)
+	k.s.Kill()
+}
+
+// stopSoft ends the process with SIGTERM and keeps it down until up.
+func (k *keeper) stopSoft(ctx context.Context) error {
+	k.want.Store(false)
+	if !k.s.Running() {
+		return nil
+	}
+	code, err := k.s.Stop(ctx, 60*time.Second)
+	if err == nil && code != 0 {
+		err = fmt.Errorf("stop sidecar %s: exit code %d", k.s.Region, code)
+	}
+	if err != nil {
+		k.s.Kill()
+	}
+	return err
+}
+
+func (k *keeper) up() { k.want.Store(true) }
+
+func (k *keeper) close() {
+	k.stop()
+	<-k.done
+}
+
+func (k *keeper) String() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return fmt.Sprint(k.exits)
+}
