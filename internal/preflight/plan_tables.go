@@ -7,6 +7,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -111,11 +112,9 @@ func tableList(tables []*pg.Table) string {
 }
 
 func copySQL(tables []*pg.Table) string {
-	rows := make([]string, len(tables))
+	names := make([]wal.RelationName, len(tables))
 	for i, t := range tables {
-		rows[i] = fmt.Sprintf("(%s, %s, 'pending', pg_catalog.now())", pg.Literal(t.Schema), pg.Literal(t.Name))
+		names[i] = wal.RelationName{Schema: t.Schema, Name: t.Name}
 	}
-	return "insert into pgwaltz.copy (schema_name, table_name, state, requested_at) values " + strings.Join(rows, ", ") +
-		"\non conflict (schema_name, table_name) do update set state = 'pending', last_key = null, rows_done = 0,\n" +
-		"  started_at = null, finished_at = null, requested_at = excluded.requested_at"
+	return tablecopy.RequestSQL(names)
 }

@@ -1,6 +1,9 @@
 package preflight
 
-import "github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
+import (
+	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
+	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
+)
 
 // SchemaVersion is the version of the tables in schema pgwaltz that this program works with.
 const SchemaVersion = 1
@@ -97,17 +100,7 @@ func objects() []object {
   message    bytea,
   seen_at    timestamptz not null default now()
 )`, "messages that were refused"},
-		{"copy", `create table if not exists pgwaltz.copy (
-  schema_name  text not null,
-  table_name   text not null,
-  state        text not null check (state in ('pending', 'running', 'done', 'off')),
-  last_key     text,
-  rows_done    bigint not null default 0,
-  started_at   timestamptz,
-  finished_at  timestamptz,
-  requested_at timestamptz,
-  primary key (schema_name, table_name)
-)`, "progress of the initial copy and of resyncs"},
+		{"copy", tablecopy.Schema, "progress of the initial copy and of resyncs"},
 		{"stream", `create table if not exists pgwaltz.stream (
   region              text primary key,
   incarnation         bigint not null,

@@ -31,6 +31,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/replicator"
 	"github.com/pgwaltz/pgwaltz/sink/apply"
 	"github.com/pgwaltz/pgwaltz/sink/publish"
+	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 	"github.com/pgwaltz/pgwaltz/source/slot"
 	"github.com/pgwaltz/pgwaltz/source/subscribe"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -56,7 +57,7 @@ type Sidecar struct {
 	clock    *replicator.Clock
 	stamps   *replicator.Stamps
 	own      *ownLog
-	watch    copyWatch
+	watch    tablecopy.Watch
 	redactor *audit.Redactor
 
 	stopping   chan struct{} // closed when an orderly stop begins

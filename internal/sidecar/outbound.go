@@ -140,7 +140,7 @@ func (s *Sidecar) publish(ctx context.Context) error {
 		NeedsMerge: func(tx *wal.Transaction, ch *wal.Change) bool { return apply.NeedsSelfMerge(policy, tx, ch) },
 		Merge:      s.own.note,
 		Decoded:    s.own.decodedTo,
-		Changed:    s.watch.changed,
+		Changed:    s.watch.Changed,
 		Extra:      o.extra, Log: s.log,
 	}, stream{pub}, &o.stats)
 	o.durable.Store(uint64(begin.at.EndLSN))

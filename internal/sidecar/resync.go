@@ -2,13 +2,12 @@ package sidecar
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"strings"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 )
 
 // Resync asks the region's sidecar, through the database, to copy tables again: the named
@@ -51,7 +50,10 @@ where region = $1 and system_id <> (select system_identifier::text from pg_catal
 		return 0, fmt.Errorf("request resync: %w", err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	n, err := requestCopies(ctx, tx, cfg, tables)
+	n, err := tablecopy.Request(ctx, tx, cfg.Postgres.Publication, tables)
+	if errors.Is(err, tablecopy.ErrNotPublished) {
+		return 0, &hintError{err, "pgwaltz setup -config FILE"}
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -62,34 +64,6 @@ where region = $1 and system_id <> (select system_identifier::text from pg_catal
 	}
 	if err := tx.Commit(ctx); err != nil {
 		return 0, fmt.Errorf("request resync: %w", err)
-	}
-	return n, nil
-}
-
-func requestCopies(ctx context.Context, tx pgx.Tx, cfg *config.Config, tables []string) (int, error) {
-	const upsert = `insert into pgwaltz.copy as c (schema_name, table_name, state, requested_at)
-select schemaname, tablename, 'pending', pg_catalog.now() from pg_catalog.pg_publication_tables where pubname = $1 and ($2::text is null or schemaname || '.' || tablename = $2)
-on conflict (schema_name, table_name) do update set state = 'pending', last_key = null, rows_done = 0, started_at = null, finished_at = null, requested_at = excluded.requested_at`
-	if len(tables) == 0 {
-		tag, err := tx.Exec(ctx, upsert, cfg.Postgres.Publication, nil)
-		if err != nil {
-			return 0, fmt.Errorf("request resync: %w", err)
-		}
-		return int(tag.RowsAffected()), nil
-	}
-	n := 0
-	for _, t := range tables {
-		if !strings.Contains(t, ".") {
-			t = "public." + t
-		}
-		tag, err := tx.Exec(ctx, upsert, cfg.Postgres.Publication, t)
-		if err != nil {
-			return 0, fmt.Errorf("request resync of %s: %w", t, err)
-		}
-		if tag.RowsAffected() == 0 {
-			return 0, &hintError{fmt.Errorf("table %s is not in publication %q", t, cfg.Postgres.Publication), "pgwaltz setup -config FILE"}
-		}
-		n++
 	}
 	return n, nil
 }

@@ -1,4 +1,4 @@
-package sidecar
+package copy
 
 import (
 	"sync"
@@ -6,31 +6,33 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// copyWatch remembers which rows of the table being copied were changed and framed since the
+// Watch remembers which rows of the table being copied were changed and framed since the
 // chunk at hand was read. Their changes are on the way already, and newer; the copied rows
-// would only meet them at the peer as if they were somebody else's.
-type copyWatch struct {
+// would only meet them at the peer as if they were somebody else's. Its methods may be called
+// from any goroutine.
+type Watch struct {
 	mu   sync.Mutex
 	on   bool
 	rel  wal.RelationName
 	keys map[string]wal.LSN
 }
 
-func (w *copyWatch) start(rel wal.RelationName) {
+func (w *Watch) start(rel wal.RelationName) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.on, w.rel, w.keys = true, rel, map[string]wal.LSN{}
 }
 
-func (w *copyWatch) stop() {
+func (w *Watch) stop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.on, w.keys = false, nil
 }
 
-// changed notes the keys of a transaction that was framed. A change that does not carry its
-// whole row does not count: the copied row is needed then.
-func (w *copyWatch) changed(tx *wal.Transaction) {
+// Changed notes the keys of a transaction that was framed. The outbound pipe calls it before
+// any later packet is framed. A change that does not carry its whole row does not count: the
+// copied row is needed then.
+func (w *Watch) Changed(tx *wal.Transaction) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.on {
@@ -46,14 +48,14 @@ func (w *copyWatch) changed(tx *wal.Transaction) {
 }
 
 // unchanged reports whether a row read at the given position may still go out.
-func (w *copyWatch) unchanged(ch *wal.Change, at wal.LSN) bool {
+func (w *Watch) unchanged(ch *wal.Change, at wal.LSN) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.keys[string(changeKey(ch))] < at
 }
 
 // forget drops what is older than the next chunk can be.
-func (w *copyWatch) forget(at wal.LSN) {
+func (w *Watch) forget(at wal.LSN) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for k, l := range w.keys {
@@ -68,5 +70,16 @@ func changeKey(ch *wal.Change) []byte {
 	if ch.Op == wal.Delete {
 		image = ch.Old
 	}
-	return appendKeyText(nil, ch.Relation, image)
+	return appendKey(nil, ch.Relation, image)
+}
+
+// appendKey adds the key text of a row.
+func appendKey(dst []byte, rel *wal.Relation, row wal.Tuple) []byte {
+	cols := rel.KeyColumns()
+	oids := make([]uint32, len(cols))
+	vals := make([]wal.Value, len(cols))
+	for i, c := range cols {
+		oids[i], vals[i] = rel.Columns[c].OID, row[c]
+	}
+	return wal.AppendKey(dst, oids, vals)
 }

@@ -1,0 +1,202 @@
+package copy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// Stream is where chunks go: the outbound pipe.
+type Stream interface {
+	// Send puts a chunk into the region's stream and returns when it is durable there. It
+	// sends again by itself when the pipe is opened anew in between, which is harmless.
+	Send(ctx context.Context, c Chunk) error
+}
+
+// Chunk is some rows of one table, as inserts of one transaction.
+type Chunk struct {
+	Rows *wal.Transaction
+	// After is the position that the WAL must be published up to before the chunk may go out.
+	After wal.LSN
+	// Keep tells which of the rows still may go out when their turn has come.
+	Keep func(*wal.Change) bool
+}
+
+// StampColumns names the columns of a table that hold its stamp.
+type StampColumns struct{ Version, UpdatedAt string }
+
+// Config is fixed for the life of a Copier.
+type Config struct {
+	// Connect opens the session that reads the tables.
+	Connect func(ctx context.Context) (*pgx.Conn, error)
+	// Do runs a short statement in a session that is shared.
+	Do func(ctx context.Context, f func(context.Context, *pgx.Conn) error) error
+	// ChunkRows is the largest number of rows of one chunk.
+	ChunkRows int
+	Stamps    func(wal.RelationName) StampColumns
+	Index     *tombstone.Index
+	Stream    Stream
+	Watch     *Watch
+	// Jobs is told what pgwaltz.copy says, whenever it was read.
+	Jobs func([]Job)
+	Log  *slog.Logger
+}
+
+// Copier copies the tables that pgwaltz.copy asks for. Run is its only goroutine.
+type Copier struct {
+	cfg     Config
+	settled bool
+}
+
+// New returns a Copier that has touched nothing.
+func New(cfg Config) *Copier { return &Copier{cfg: cfg} }
+
+// Run waits for tables to copy, and copies them, until the context ends or something breaks.
+// It may be run again then.
+func (c *Copier) Run(ctx context.Context) error {
+	c.settled = false
+	for {
+		jobs, err := c.look(ctx)
+		if err != nil {
+			return err
+		}
+		for i := range jobs {
+			if !jobs[i].Open() {
+				continue
+			}
+			if err := c.settle(ctx); err != nil {
+				return err
+			}
+			if err := c.table(ctx, &jobs[i]); err != nil {
+				return fmt.Errorf("copy %s: %w", jobs[i].Table, err)
+			}
+		}
+		if err := sleep(ctx, time.Second); err != nil {
+			return err
+		}
+	}
+}
+
+// look reads what is asked for.
+func (c *Copier) look(ctx context.Context) (jobs []Job, err error) {
+	err = c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		jobs, err = load(ctx, conn)
+		return err
+	})
+	if err == nil {
+		c.cfg.Jobs(jobs)
+	}
+	return jobs, err
+}
+
+// settle waits until every transaction that might have committed in the WAL before the slot
+// began, and yet be invisible to a new snapshot, is over.
+func (c *Copier) settle(ctx context.Context) error {
+	if c.settled {
+		return nil
+	}
+	var limit string
+	err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, `select pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text`).Scan(&limit)
+	})
+	if err != nil {
+		return fmt.Errorf("read snapshot: %w", err)
+	}
+	patience := time.Now().Add(20 * time.Second)
+	for time.Now().Before(patience) {
+		var ok bool
+		err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+			return conn.QueryRow(ctx, `select pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) >= $1::text::pg_catalog.xid8
+  or not exists (select from pg_catalog.pg_stat_activity where wait_event = 'SyncRep')`, limit).Scan(&ok)
+		})
+		if err != nil {
+			return fmt.Errorf("read snapshot: %w", err)
+		}
+		if ok {
+			break
+		}
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	c.settled = true
+	return nil
+}
+
+// table sends all rows of one table.
+func (c *Copier) table(ctx context.Context, j *Job) error {
+	conn, err := c.cfg.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeConn(conn)
+	p, err := newPlan(ctx, conn, j.Table, c.cfg.Stamps(j.Table))
+	if errors.Is(err, errNoKey) || err == nil && p == nil {
+		if err != nil {
+			c.cfg.Log.Warn("table is not copied", "relation", j.Table.String(), "reason", err.Error())
+		}
+		return c.end(ctx, j, Off)
+	}
+	if err != nil {
+		return err
+	}
+	c.cfg.Log.Info("copying", "relation", j.Table.String(), "rows_done", j.Rows)
+	after := parseCursor(j.LastKey, len(p.order))
+	c.cfg.Watch.start(j.Table)
+	defer c.cfg.Watch.stop()
+	for {
+		read, err := p.read(ctx, conn, c.cfg.Index, after, c.cfg.ChunkRows)
+		if err != nil {
+			return err
+		}
+		if read.count > 0 {
+			chunk := Chunk{Rows: read.tx, After: read.at, Keep: func(ch *wal.Change) bool { return c.cfg.Watch.unchanged(ch, read.at) }}
+			if err := c.cfg.Stream.Send(ctx, chunk); err != nil {
+				return err
+			}
+			after = read.last
+			text := formatCursor(after)
+			j.Rows, j.LastKey = j.Rows+int64(read.count), &text
+			if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return saveProgress(ctx, conn, j) }); err != nil {
+				return err
+			}
+		}
+		c.cfg.Watch.forget(read.at)
+		if read.count < c.cfg.ChunkRows {
+			c.cfg.Log.Info("copied", "relation", j.Table.String(), "rows", j.Rows)
+			return c.end(ctx, j, Done)
+		}
+	}
+}
+
+func (c *Copier) end(ctx context.Context, j *Job, state State) error {
+	if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return saveEnd(ctx, conn, j, state) }); err != nil {
+		return err
+	}
+	_, err := c.look(ctx)
+	return err
+}
+
+func closeConn(c *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	c.Close(ctx)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}

@@ -1,0 +1,127 @@
+package copy
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// rows is what one reading gave.
+type rows struct {
+	tx    *wal.Transaction
+	at    wal.LSN // insert position of the WAL before the reading
+	count int     // read; some may be left out later
+	last  []string
+}
+
+// read reads at most limit rows behind the key after. Rows and what is kept beside them are of
+// one snapshot: a tombstone that came after the row was read would make the row count as a
+// later life.
+func (p *plan) read(ctx context.Context, conn *pgx.Conn, index *tombstone.Index, after []string, limit int) (rows, error) {
+	c := rows{tx: &wal.Transaction{}}
+	var at string
+	if err := conn.QueryRow(ctx, `select pg_catalog.pg_current_wal_insert_lsn()::text`).Scan(&at); err != nil {
+		return c, fmt.Errorf("read WAL position: %w", err)
+	}
+	var err error
+	if c.at, err = wal.ParseLSN(at); err != nil {
+		return c, err
+	}
+	sql, args := p.sql, [][]byte{}
+	if after != nil {
+		sql = p.next
+		for _, k := range after {
+			args = append(args, []byte(k))
+		}
+	}
+	args = append(args, strconv.AppendInt(nil, int64(limit), 10))
+	if _, err := conn.Exec(ctx, "begin isolation level repeatable read, read only"); err != nil {
+		return c, fmt.Errorf("begin: %w", err)
+	}
+	defer conn.Exec(context.WithoutCancel(ctx), "rollback")
+	c.tx.CommitTime, c.tx.CommitLSN, c.tx.EndLSN = wal.MicrosOf(time.Now()), c.at, c.at+1
+	rr := conn.PgConn().ExecParams(ctx, sql, args, nil, nil, nil)
+	var keys []string
+	for rr.NextRow() {
+		row := tupleOf(rr.Values())
+		st, err := conflict.StampOf(p.cols, p.rel, row, wal.MinMicros)
+		if err != nil {
+			rr.Close()
+			return c, err
+		}
+		c.tx.Changes = append(c.tx.Changes, wal.Change{Op: wal.Insert, Relation: p.rel, New: row, Stamp: st})
+		keys = append(keys, string(appendKey(nil, p.rel, row)))
+	}
+	if _, err := rr.Close(); err != nil {
+		return c, err
+	}
+	c.count = len(c.tx.Changes)
+	if n := c.count; n > 0 {
+		last := c.tx.Changes[n-1].New
+		for _, k := range p.order {
+			c.last = append(c.last, string(last[k].Bytes))
+		}
+	}
+	return c, p.besides(ctx, conn, index, c.tx, keys)
+}
+
+// tupleOf copies a row out of the connection's buffer.
+func tupleOf(v [][]byte) wal.Tuple {
+	row := make(wal.Tuple, len(v))
+	for i := range v {
+		if v[i] == nil {
+			row[i].Kind = wal.Null
+			continue
+		}
+		row[i] = wal.Value{Kind: wal.Text, Bytes: append(make([]byte, 0, len(v[i])), v[i]...)}
+	}
+	return row
+}
+
+// besides adds to the stamps what is kept beside the table.
+func (p *plan) besides(ctx context.Context, conn *pgx.Conn, index *tombstone.Index, tx *wal.Transaction, keys []string) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	if index.Any(p.rel.Ref()) {
+		found, err := tombstone.Generations(ctx, conn, p.rel.Ref(), keys)
+		if err != nil {
+			return err
+		}
+		for i, k := range keys {
+			if g, ok := found[k]; ok {
+				tx.Changes[i].Stamp.Generation = g + 1
+			}
+		}
+	}
+	if !p.cols.Stampless() {
+		return nil
+	}
+	r, err := conn.Query(ctx, `select key, updated_at from pgwaltz.row_stamp where relation = $1 and key = any($2)`, p.rel.String(), keys)
+	if err != nil {
+		return fmt.Errorf("read stamps: %w", err)
+	}
+	defer r.Close()
+	at := make(map[string]int64, len(keys))
+	for r.Next() {
+		var k string
+		var t int64
+		if err := r.Scan(&k, &t); err != nil {
+			return fmt.Errorf("read stamps: %w", err)
+		}
+		at[k] = t
+	}
+	for i, k := range keys {
+		if t, ok := at[k]; ok {
+			tx.Changes[i].Stamp.UpdatedAt = wal.Micros(t)
+		}
+	}
+	return r.Err()
+}
