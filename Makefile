@@ -83,7 +83,10 @@ lint-short: go
 	$(GO) vet ./...
 
 .PHONY: lint
-lint: lint-short ## gofmt, vet, go.mod tidiness
+lint: lint-short ## gofmt, vet, staticcheck, functions that nothing calls, go.mod tidiness
+	$(GO) tool staticcheck ./...
+	@dead=$$($(GO) tool deadcode -test ./...); \
+	  if [[ -n $$dead ]]; then echo "nothing calls these, not even a test:"; echo "$$dead"; exit 1; fi
 	$(GO) mod tidy -diff
 	$(GO) mod verify
 

@@ -41,8 +41,6 @@
 //	adaptive   as applied while retained WAL <= HoldMax; above it, the   bytes between the slowest peer and
 //	           durable position less HoldMargin, never below applied     the confirmed position
 //
-// A Watermark keeps what was told to PostgreSQL from going back.
-//
 // # Always on
 //
 // The functions Must* of invariant.go are called by the product at every step, not by tests

@@ -90,18 +90,3 @@ func (t *Tracker) Noted() wal.LSN { return t.noted }
 
 // Outstanding is the number of acknowledgements waited for.
 func (t *Tracker) Outstanding() int { return t.shared }
-
-// Watermark is a position that only rises.
-type Watermark struct{ at wal.LSN }
-
-// Raise lifts the mark to lsn if that is higher, and reports whether it was.
-func (w *Watermark) Raise(lsn wal.LSN) bool {
-	if lsn <= w.at {
-		return false
-	}
-	w.at = lsn
-	return true
-}
-
-// LSN is the highest position raised to.
-func (w *Watermark) LSN() wal.LSN { return w.at }

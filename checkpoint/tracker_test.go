@@ -128,20 +128,6 @@ func TestTrackerMemoryIsBounded(t *testing.T) {
 	}
 }
 
-func TestWatermark(t *testing.T) {
-	t.Parallel()
-	var w Watermark
-	for _, c := range []struct {
-		to     wal.LSN
-		raised bool
-		at     wal.LSN
-	}{{5, true, 5}, {5, false, 5}, {3, false, 5}, {9, true, 9}} {
-		if got := w.Raise(c.to); got != c.raised || w.LSN() != c.at {
-			t.Errorf("raise to %s: %t, at %s", c.to, got, w.LSN())
-		}
-	}
-}
-
 func BenchmarkTracker(b *testing.B) {
 	tr := NewTracker(0)
 	for i := 1; b.Loop(); i++ {

@@ -74,15 +74,3 @@ func (e *Event) Side() Side {
 	}
 	return Side{Known: true, Alive: true, Stamp: e.Stamp, Content: e.Content}
 }
-
-// NeedsContent reports whether Resolve must be given the contents of both sides: the stamps
-// tie, differ in the generation alone, or the base is known by its digest only.
-func NeedsContent(e Event, local Side) bool {
-	if !local.Known || !local.Alive {
-		return false
-	}
-	if e.Base.HasDigest {
-		return true
-	}
-	return e.Op != wal.Delete && e.Stamp.Version == local.Stamp.Version && e.Stamp.UpdatedAt == local.Stamp.UpdatedAt
-}

@@ -23,19 +23,8 @@ const (
 	oidName = 19
 )
 
-// BinaryKeyType reports whether AppendText can turn the binary form of the type into the
-// text that the type's output function prints. Only such types may be key columns of a
-// relation whose values travel in binary.
-func BinaryKeyType(oid uint32) bool {
-	switch oid {
-	case oidBool, oidInt8, oidInt2, oidInt4, oidText, oidOID, oidBpch, oidVarc, oidUUID, oidName:
-		return true
-	}
-	return false
-}
-
 // AppendText appends the text form of v, a value of type oid, to dst. It reports false for a
-// binary value of a type that BinaryKeyType does not list, and for Null and Unchanged.
+// binary value of any other type than those above, and for Null and Unchanged.
 func AppendText(dst []byte, oid uint32, v Value) ([]byte, bool) {
 	if v.Kind == Text {
 		return append(dst, v.Bytes...), true

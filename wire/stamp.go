@@ -25,9 +25,6 @@ const (
 	stampForms = timeMask | versionMask | hasGeneration
 )
 
-// maxStamp is the most bytes that a stamp takes.
-const maxStamp = 1 + 5 + binary.MaxVarintLen64 + 8
-
 // maxDelta keeps the delta form shorter than the absolute one.
 const maxDelta = 1 << 47
 

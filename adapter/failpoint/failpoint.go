@@ -36,9 +36,6 @@ func Hit(name string) error {
 	return active.hit(name)
 }
 
-// Set reports whether any failpoint is set, so that a process can say so in its log.
-func Set() bool { return active != nil }
-
 type action byte
 
 const (

@@ -151,8 +151,5 @@ func Keys() []string {
 	return out
 }
 
-// Variables lists the environment variables that are settings.
-func Variables() []string { return names(variables(Default())) }
-
 // String is a short name for logs.
 func (c *Config) String() string { return fmt.Sprintf("%s/%s", c.Cluster, c.Region) }

@@ -188,9 +188,6 @@ func (c *Cluster) DSN(database string) string {
 	return fmt.Sprintf("host=127.0.0.1 port=%d user=postgres password=%s dbname=%s", c.port, c.password, database)
 }
 
-// Port is the loopback port.
-func (c *Cluster) Port() int { return c.port }
-
 // Socket is the folder of the unix socket.
 func (c *Cluster) Socket() string { return filepath.Join(c.cfg.Dir, "s") }
 

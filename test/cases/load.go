@@ -73,9 +73,7 @@ func (x *run) load(ctx context.Context, arg string) error {
 		return err
 	}
 	l := &loader{stop: make(chan struct{}), acked: map[string][]int64{}}
-	for _, alt := range regexp.MustCompile(`\s*/or/\s*`).Split(m[4], -1) {
-		l.alternatives = append(l.alternatives, alt)
-	}
+	l.alternatives = regexp.MustCompile(`\s*/or/\s*`).Split(m[4], -1)
 	x.state.loads[m[1]] = l
 	for _, r := range rs {
 		pace := make(chan struct{}) // unbuffered: a late worker does not catch up in a burst

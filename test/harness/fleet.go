@@ -33,9 +33,6 @@ func NewFleet(conf ClusterConfig) (*Fleet, error) {
 	return &Fleet{Room: room, bin: bin, conf: conf}, nil
 }
 
-// Binaries is the PostgreSQL installation in use.
-func (f *Fleet) Binaries() Binaries { return f.bin }
-
 func (f *Fleet) clusters(ctx context.Context) error {
 	if f.a != nil {
 		return nil

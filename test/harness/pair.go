@@ -2,7 +2,6 @@ package harness
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -201,21 +200,6 @@ func (p *Pair) StandbyOf(r *Region) (*Sidecar, error) {
 	}
 	r.Standby = s
 	return s, nil
-}
-
-// Setup runs `pgwaltz setup` for both regions.
-func (p *Pair) Setup(ctx context.Context) error {
-	for _, r := range p.Regions() {
-		if err := r.Sidecar.Setup(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// StartSidecars starts both sidecars without waiting.
-func (p *Pair) StartSidecars() error {
-	return errors.Join(p.A.Sidecar.Start(), p.B.Sidecar.Start())
 }
 
 // WaitReady waits until both sidecars answer, hold their slot and see their peer. It

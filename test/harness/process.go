@@ -19,7 +19,6 @@ type Process struct {
 	done    chan struct{} // closed when the process has been reaped
 	err     error         // result of Wait, valid after done
 	mu      sync.Mutex
-	stopped bool
 	peakRSS int64 // bytes, the highest VmHWM seen
 }
 

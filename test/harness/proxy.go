@@ -41,7 +41,6 @@ type Proxy struct {
 	ackEach int // drop the answers after each n-th publish
 	ackFor  time.Duration
 	ackSeen int
-	bytes   [2]int64
 	wg      sync.WaitGroup
 }
 
@@ -72,13 +71,6 @@ func NewProxy(target string) (*Proxy, error) {
 
 // Addr is where the proxy listens.
 func (p *Proxy) Addr() string { return p.l.Addr().String() }
-
-// Bytes is what passed through in one direction so far.
-func (p *Proxy) Bytes(d Direction) int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.bytes[d]
-}
 
 func (p *Proxy) update(fn func()) {
 	p.mu.Lock()
@@ -259,9 +251,6 @@ func (p *Proxy) pass(pc *proxyConn, to net.Conn, chunk []byte, d Direction) bool
 	if _, err := to.Write(chunk); err != nil {
 		return false
 	}
-	p.mu.Lock()
-	p.bytes[d] += int64(len(chunk))
-	p.mu.Unlock()
 	if w.rate > 0 {
 		p.sleep(time.Duration(len(chunk)) * time.Second / time.Duration(w.rate))
 	}

@@ -1,0 +1,33 @@
+package pg
+
+import (
+	"errors"
+	"io"
+	"net"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Code returns the SQLSTATE in err's chain, "" where there is none.
+func Code(err error) string {
+	var e *pgconn.PgError
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}
+
+// Disconnected reports whether the connection is gone, so that only a new one helps.
+func Disconnected(err error) bool {
+	if err == nil {
+		return false
+	}
+	if code := Code(err); code != "" {
+		return code[:2] == "08" || code == "57P01" || code == "57P02" || code == "57P03" || code == "57P05"
+	}
+	var network net.Error
+	var connect *pgconn.ConnectError
+	var ours *ConnectError
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.As(err, &network) || errors.As(err, &connect) || errors.As(err, &ours) || pgconn.SafeToRetry(err)
+}
