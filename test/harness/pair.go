@@ -202,6 +202,16 @@ func (p *Pair) StandbyOf(r *Region) (*Sidecar, error) {
 	return s, nil
 }
 
+// Setup runs `pgwaltz setup` for both regions.
+func (p *Pair) Setup(ctx context.Context) error {
+	for _, r := range p.Regions() {
+		if err := r.Sidecar.Setup(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // WaitReady waits until both sidecars answer, hold their slot and see their peer. It
 // fails at once when one of them ends.
 func (p *Pair) WaitReady(ctx context.Context, limit time.Duration) error {
