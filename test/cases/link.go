@@ -101,6 +101,12 @@ func (x *run) link(name string) (*harness.Proxy, []harness.Direction, error) {
 	}
 	embedded := x.p.Topology == harness.Embedded
 	switch name {
+	case "A->B", "B->A":
+		if x.p.Topology == harness.Clustered {
+			return nil, nil, fmt.Errorf("cut %s: in a cluster name its links, A-nats1 to A-nats3", name)
+		}
+	}
+	switch name {
 	case "A->B":
 		if embedded { // B dials A: what A says flows down
 			return x.p.Links["link"], []harness.Direction{harness.Down}, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -67,8 +68,12 @@ func (x *run) act(ctx context.Context, text string) error {
 	verb, target, opts := f[0], f[1], f[2:]
 	kind, side, _ := strings.Cut(target, ".")
 	switch {
-	case target == "nats":
-		return x.actNATS(ctx, verb)
+	case kind == "nats":
+		n, err := x.natsServer(side)
+		if err != nil {
+			return err
+		}
+		return actNATS(ctx, n, verb, opts)
 	case kind == "sidecar" || kind == "standby":
 		r, err := x.p.Region(side)
 		if err != nil {
@@ -212,11 +217,22 @@ func actCluster(ctx context.Context, k *harness.Cluster, verb string, opts []str
 	return fmt.Errorf("act on a cluster: unknown verb %s", verb)
 }
 
-func (x *run) actNATS(ctx context.Context, verb string) error {
-	n := x.p.NATS
-	if n == nil {
-		return errors.New("act on nats: it runs only in the external topology")
+// natsServer is the one server of the external topology, or a node of the cluster.
+func (x *run) natsServer(node string) (*harness.NATS, error) {
+	if node == "" {
+		if x.p.NATS == nil {
+			return nil, errors.New("act on nats: it runs only in the external topology; nats.1 to nats.3 are the nodes of a cluster")
+		}
+		return x.p.NATS, nil
 	}
+	i, err := strconv.Atoi(node)
+	if err != nil || i < 1 || i > len(x.p.Nodes) {
+		return nil, fmt.Errorf("act on nats.%s: the cluster has nodes 1 to %d", node, len(x.p.Nodes))
+	}
+	return x.p.Nodes[i-1], nil
+}
+
+func actNATS(ctx context.Context, n *harness.NATS, verb string, opts []string) error {
 	switch verb {
 	case "start":
 		return n.Start(ctx)
@@ -234,7 +250,13 @@ func (x *run) actNATS(ctx context.Context, verb string) error {
 		}
 		return n.Start(ctx)
 	case "freeze":
-		return n.Process().Freeze()
+		if err := n.Process().Freeze(); err != nil || len(opts) == 0 {
+			return err
+		}
+		if err := harness.Pause(ctx, duration(opts, time.Second)); err != nil {
+			return err
+		}
+		return n.Process().Continue()
 	case "cont":
 		return n.Process().Continue()
 	}

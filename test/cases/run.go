@@ -159,8 +159,8 @@ func (x *run) open(ctx context.Context) error {
 			o.Topology = harness.External
 		}
 	}
-	if o.Topology != harness.Embedded && o.Topology != harness.External {
-		return fmt.Errorf("choose topology %q: it is embedded or external", o.Topology)
+	if !o.Topology.Valid() {
+		return fmt.Errorf("choose topology %q: it is embedded, external or cluster", o.Topology)
 	}
 	if len(conf) > 0 {
 		x.dirty = true
@@ -331,6 +331,9 @@ func (x *run) keepLogs() {
 	}
 	if x.p.NATS != nil {
 		save("nats.log", x.p.NATS.Log)
+	}
+	for i, n := range x.p.Nodes {
+		save(fmt.Sprintf("nats%d.log", i+1), n.Log)
 	}
 }
 

@@ -130,6 +130,7 @@ func (t *targets) give(names []string) {
 func onSidecar(s *side) []string { return []string{"sidecar." + s.Side} }
 func onServer(s *side) []string  { return []string{"server." + s.Side} }
 func onLink(*side) []string      { return []string{"link"} }
+func onNATS(*side) []string      { return []string{"nats"} }
 func onPGLink(s *side) []string  { return []string{"pglink." + s.Side} }
 
 func errorOf(what string, err error) error {

@@ -27,7 +27,7 @@ func faultKinds() []*fault {
 		{name: "sidecar-failpoint", why: "a named place fails: kill, error or sleep", weight: 6, targets: onSidecar, do: failSidecar},
 		{name: "sidecar-takeover", why: "a standby waits while the sidecar at work is killed", weight: 2, targets: onSidecar, do: takeOver},
 		{name: "store-delete", why: "the store of the embedded server is gone when the sidecar comes back", weight: 3, only: "embedded", targets: onSidecar, do: deleteStore},
-		{name: "stream-delete", why: "the stream is deleted under the running sidecar", weight: 2, only: "external", targets: onLink, do: deleteStream},
+		{name: "stream-delete", why: "the stream is deleted under the running sidecar", weight: 2, needs: hasNATS, targets: onNATS, do: deleteStream},
 		{name: "slot-busy", why: "somebody else holds the slot when the sidecar comes back", weight: 2, targets: onSidecar, do: holdSlot},
 		{name: "server-kill", why: "kill -9 of the postmaster", weight: 2, targets: onServer, do: stopServer(harness.StopKill)},
 		{name: "server-crash", why: "immediate stop", weight: 2, targets: onServer, do: stopServer(harness.StopImmediate)},
@@ -43,7 +43,8 @@ func faultKinds() []*fault {
 		{name: "link-slow", why: "100 ms more each way", weight: 1, targets: onLink, do: slowLink},
 		{name: "pglink-cut", why: "sidecar and database cannot reach each other", weight: 2, targets: onPGLink, do: cutPG},
 		{name: "pglink-hold", why: "one way between sidecar and database lets nothing through", weight: 1, targets: onPGLink, do: holdPG},
-		{name: "nats-kill", why: "kill -9 of a NATS server", weight: 4, only: "external", targets: onLink, do: killNATS},
+		{name: "nats-kill", why: "kill -9 of the NATS server, or of one node", weight: 6, needs: hasNATS, targets: onNATS, do: killNATS},
+		{name: "nats-freeze", why: "SIGSTOP of the NATS server, or of one node", weight: 3, needs: hasNATS, targets: onNATS, do: freezeNATS},
 	}
 }
 
@@ -292,10 +293,31 @@ func holdPG(ctx context.Context, w *world, s *side, d draw) error {
 	return w.healAfter(ctx, d.length, []*harness.Proxy{l})
 }
 
+func hasNATS(w *world) bool { return w.natsServers() != nil }
+
+// natsServers are the server processes of NATS; none in the embedded topology.
+func (w *world) natsServers() []*harness.NATS {
+	if w.pair.NATS != nil {
+		return []*harness.NATS{w.pair.NATS}
+	}
+	return w.pair.Nodes
+}
+
 func killNATS(ctx context.Context, w *world, _ *side, d draw) error {
-	w.pair.NATS.Kill()
-	if err := harness.Pause(ctx, d.length/4); err != nil {
+	n := w.natsServers()[d.n%len(w.natsServers())]
+	n.Kill()
+	if err := harness.Pause(ctx, d.length/2); err != nil {
 		return err
 	}
-	return w.pair.NATS.Start(ctx)
+	return n.Start(ctx)
+}
+
+func freezeNATS(ctx context.Context, w *world, _ *side, d draw) error {
+	p := w.natsServers()[d.n%len(w.natsServers())].Process()
+	if err := p.Freeze(); err != nil {
+		return err
+	}
+	err := harness.Pause(ctx, d.length)
+	_ = p.Continue()
+	return err
 }

@@ -61,9 +61,11 @@ func ModuleRoot() (string, error) {
 	}
 }
 
-// RemoveProduct deletes the built binary. Call it once at the end of the process.
+// RemoveProduct deletes the built binaries. Call it once at the end of the process.
 func RemoveProduct() {
-	if product.room != nil {
-		_ = product.room.Close()
+	for _, r := range []*Room{product.room, natsBinary.room} {
+		if r != nil {
+			_ = r.Close()
+		}
 	}
 }

@@ -68,7 +68,8 @@ type NATS struct {
 	Store string
 	Log   string
 	max   int64
-	mount bool // the folder around the store is a tmpfs
+	mount bool   // the folder around the store is a tmpfs
+	conf  string // configuration file of a node of a cluster; "" for a server of its own
 	proc  *Process
 }
 
@@ -98,6 +99,9 @@ func (n *NATS) Process() *Process { return n.proc }
 func (n *NATS) Start(ctx context.Context) error {
 	if n.Running() {
 		return fmt.Errorf("start nats: it runs already")
+	}
+	if n.conf != "" {
+		return n.startNode(ctx)
 	}
 	conf, err := json.Marshal(natsConfig{Port: n.Port, Store: n.Store, Max: n.max})
 	if err != nil {
@@ -176,7 +180,12 @@ func (n *NATS) Close() {
 
 // Client opens a connection that bypasses the proxies; the caller closes it.
 func (n *NATS) Client() (*nats.Conn, jetstream.JetStream, error) {
-	c, err := nats.Connect(n.Addr(), nats.Name("harness"), nats.Timeout(5*time.Second))
+	return natsClient(n.Addr())
+}
+
+// natsClient connects to the first of some addresses, separated by commas, that answers.
+func natsClient(addrs string) (*nats.Conn, jetstream.JetStream, error) {
+	c, err := nats.Connect(addrs, nats.Name("harness"), nats.Timeout(5*time.Second))
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to nats: %w", err)
 	}

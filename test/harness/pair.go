@@ -3,6 +3,7 @@ package harness
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,10 +15,15 @@ type Topology string
 
 // Embedded: each sidecar has its server, region a listens and region b dials through a
 // proxy. External: one server process, both sidecars dial it through proxies of their own.
+// Clustered: three server processes of one JetStream cluster, and streams with three copies.
 const (
-	Embedded Topology = "embedded"
-	External Topology = "external"
+	Embedded  Topology = "embedded"
+	External  Topology = "external"
+	Clustered Topology = "cluster"
 )
+
+// Valid reports whether the topology is one of the three.
+func (t Topology) Valid() bool { return t == Embedded || t == External || t == Clustered }
 
 // PairOptions are the choices for one pair of regions.
 type PairOptions struct {
@@ -45,7 +51,8 @@ type Pair struct {
 	Name     string
 	Topology Topology
 	A, B     *Region
-	NATS     *NATS // nil in the embedded topology
+	NATS     *NATS   // only in the external topology
+	Nodes    []*NATS // only in the cluster topology
 	Links    map[string]*Proxy
 
 	fleet *Fleet
@@ -105,6 +112,9 @@ func newPair(ctx context.Context, f *Fleet, name string, o PairOptions) (_ *Pair
 
 // brokers starts what the topology needs and returns the nats settings of each region.
 func (p *Pair) brokers(ctx context.Context, storeMB int) (map[string]map[string]any, error) {
+	if p.Topology == Clustered {
+		return p.clusterBrokers(ctx)
+	}
 	if p.Topology == External {
 		var err error
 		if p.NATS, err = NewNATS(p.room, "nats"); err != nil {
@@ -182,7 +192,13 @@ func (p *Pair) NatsLinks() []*Proxy {
 	if p.Topology == Embedded {
 		return []*Proxy{p.Links["link"]}
 	}
-	return []*Proxy{p.Links["A-nats"], p.Links["B-nats"]}
+	var out []*Proxy
+	for _, name := range slices.Sorted(maps.Keys(p.Links)) {
+		if strings.HasPrefix(name, "A-nats") || strings.HasPrefix(name, "B-nats") {
+			out = append(out, p.Links[name])
+		}
+	}
+	return out
 }
 
 // StandbyOf makes the second sidecar of a region: the same settings, a port and, embedded,
@@ -256,6 +272,9 @@ func (p *Pair) Close() {
 	}
 	if p.NATS != nil {
 		p.NATS.Close()
+	}
+	for _, n := range p.Nodes {
+		n.Close()
 	}
 	for _, l := range p.Links {
 		l.Close()

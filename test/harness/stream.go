@@ -12,7 +12,7 @@ import (
 )
 
 // Stream is the surgeon's view of one origin's stream, past every proxy. External
-// topology only.
+// topology and cluster only.
 type Stream struct {
 	Name, Subject string
 	nc            *nats.Conn
@@ -21,10 +21,14 @@ type Stream struct {
 
 // Stream opens the stream of a region; the caller closes it.
 func (p *Pair) Stream(r *Region) (*Stream, error) {
-	if p.NATS == nil {
-		return nil, errors.New("open stream: stream surgery needs the external topology")
+	if p.Topology == Embedded {
+		return nil, errors.New("open stream: stream surgery needs the external topology or a cluster")
 	}
-	nc, js, err := p.NATS.Client()
+	addrs := p.nodeAddrs()
+	if p.NATS != nil {
+		addrs = p.NATS.Addr()
+	}
+	nc, js, err := natsClient(addrs)
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	verbose := fs.Bool("v", false, "print each step before it is executed")
 	list := fs.Bool("list", false, "print the cases and do not run them")
 	logs := fs.String("logs", os.Getenv("PGWALTZ_CASE_LOGS"), "keep the logs of failed cases in this folder")
-	topology := fs.String("topology", "", "topology of cases that leave it open: embedded or external")
+	topology := fs.String("topology", "", "topology of cases that leave it open: embedded, external or cluster")
 	if err := fs.Parse(args); err != nil {
 		return 2
 	}
