@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/pgwaltz/pgwaltz/replicator/framing"
 	"github.com/pgwaltz/pgwaltz/source/slot"
 	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
@@ -57,17 +57,7 @@ type OutboundConfig struct {
 }
 
 // Extra is a packet that does not come from the log.
-type Extra struct {
-	Kind         wire.Kind
-	Transactions []*wal.Transaction
-	// After is the position that the log must have reached before the packet may go out:
-	// copied rows must not overtake the changes that they already contain.
-	After wal.LSN
-	// Keep tells which of the changes still may go out, when their turn has come; nil: all.
-	Keep func(*wal.Change) bool
-	// Done is called when the packet was framed, with its last header.
-	Done func(wire.Header)
-}
+type Extra = framing.Extra
 
 // OutboundStats counts since the start of the pipe. Safe to read from anywhere.
 type OutboundStats struct {
@@ -80,21 +70,10 @@ type OutboundStats struct {
 // Outbound moves transactions from the log to the stream. Run is its only goroutine.
 type Outbound struct {
 	cfg    OutboundConfig
-	enc    *wire.Encoder
+	framer *framing.Framer
 	stream Stream
 	kick   chan struct{} // frames became durable
 	Stats  *OutboundStats
-
-	decoded   wal.LSN // everything at or below is framed or in the encoder
-	published wal.LSN // EndLSN of the last frame
-	inParts   bool
-	force     bool       // somebody waits for a position
-	newest    wal.Micros // commit time of the transaction added last
-	rate      float64    // transactions per second, lately
-	counted   int
-	since     time.Time
-	last      time.Time
-	waiting   []Extra
 }
 
 // ErrForked means that the log repeats positions with other contents than those published:
@@ -103,11 +82,8 @@ var ErrForked = errors.New("the server's log differs from what was published of 
 
 // NewOutbound makes a pipe; Run runs it.
 func NewOutbound(cfg OutboundConfig, stream Stream, stats *OutboundStats) *Outbound {
-	o := &Outbound{cfg: cfg, stream: stream, Stats: stats, kick: make(chan struct{}, 1)}
-	o.enc = wire.NewEncoder(cfg.Encoder, cfg.Tail)
-	o.published, o.decoded = cfg.Tail.EndLSN, cfg.Tail.EndLSN
 	stats.Published.Store(uint64(cfg.Tail.EndLSN))
-	return o
+	return &Outbound{cfg: cfg, stream: stream, Stats: stats, kick: make(chan struct{}, 1)}
 }
 
 // Durable tells the pipe that something under way was made durable. Safe from anywhere.
@@ -120,192 +96,122 @@ func (o *Outbound) Durable() {
 
 // Run moves until the context ends or something breaks.
 func (o *Outbound) Run(ctx context.Context, log Log) error {
-	o.last = time.Now()
-	if o.cfg.Tail.Number == 0 {
-		// The first frame of an incarnation says from where it continues.
-		if err := o.cut(ctx, wire.Heartbeat, o.cfg.Tail.EndLSN); err != nil {
-			return err
-		}
+	o.framer = framing.New(framing.Config{
+		Encoder: o.cfg.Encoder, Tail: o.cfg.Tail, Resync: o.cfg.Resync, FrameBytes: o.cfg.FrameBytes,
+		Linger: o.cfg.Linger, Heartbeat: o.cfg.Heartbeat,
+		Put: func(f wire.Frame) error { return o.put(ctx, f) },
+	}, time.Now())
+	if err := o.framer.Begin(time.Now()); err != nil {
+		return err
 	}
-	linger := time.NewTimer(time.Hour)
-	defer linger.Stop()
+	due := time.NewTimer(time.Hour) // for what the framer gathers
+	defer due.Stop()
 	beat := time.NewTicker(max(o.cfg.Heartbeat/4, 10*time.Millisecond))
 	defer beat.Stop()
 	armed := false
-	items := log.Items()
 	for {
-		extra := o.cfg.Extra
-		if len(o.waiting) > 8 {
-			extra = nil // enough held back
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case it, ok := <-items:
-			if !ok {
-				if err := o.flush(ctx); err != nil {
-					return err
-				}
-				return errLogEnded
-			}
-			err := o.item(ctx, it)
-			log.Taken(it)
-			if err != nil {
-				return err
-			}
-		case x := <-extra:
-			o.waiting = append(o.waiting, x)
-			log.Ping()
-		case <-o.kick:
-		case <-linger.C:
-			armed = false
-			if err := o.flush(ctx); err != nil {
-				return err
-			}
-		case <-beat.C:
-			log.Ping()
-			if time.Since(o.last) >= o.cfg.Heartbeat && !o.inParts {
-				if err := o.flush(ctx); err != nil {
-					return err
-				}
-				if time.Since(o.last) >= o.cfg.Heartbeat {
-					if err := o.cut(ctx, wire.Heartbeat, o.decoded); err != nil {
-						return err
-					}
-				}
-			}
-		}
-		if err := o.extras(ctx); err != nil {
+		fired, err := o.event(ctx, log, due.C, beat.C)
+		if err != nil {
 			return err
 		}
-		if o.enc.Len() == 0 {
-			continue
+		armed = armed && !fired
+		now := time.Now()
+		at, err := o.framer.Next(now, o.stream.InFlight())
+		if err != nil {
+			return err
 		}
-		if o.stream.InFlight() == 0 && !o.behind() && !o.busy() {
-			// Nothing under way and in step: send at once.
-			if err := o.flush(ctx); err != nil {
-				return err
-			}
-		} else if !armed {
-			// Otherwise gather, up to a frame or the linger.
-			linger.Reset(o.linger())
+		if !at.IsZero() && !armed {
+			due.Reset(at.Sub(now))
 			armed = true
 		}
 	}
 }
 
-// behind reports whether what is read now was committed a while ago: then nobody waits for
-// the single transaction, and frames had better be full.
-func (o *Outbound) behind() bool {
-	return o.newest != 0 && wal.MicrosOf(time.Now())-o.newest > behindBy
-}
-
-// busy reports whether transactions come so fast that a frame for each would cost both
-// regions more than the few milliseconds by which gathering delays them.
-func (o *Outbound) busy() bool { return o.rate > busyRate }
-
-// count notes transactions and measures their rate.
-func (o *Outbound) count(n int) {
-	o.counted += n
-	if d := time.Since(o.since); d >= rateWindow {
-		o.rate = float64(o.counted) / d.Seconds()
-		o.counted, o.since = 0, time.Now()
+// event takes the next thing that happens. It reports whether that was the timer of what is
+// gathered.
+func (o *Outbound) event(ctx context.Context, log Log, due, beat <-chan time.Time) (bool, error) {
+	extra := o.cfg.Extra
+	if o.framer.Held() > maxHeld {
+		extra = nil
+	}
+	select {
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	case it, ok := <-log.Items():
+		if !ok {
+			if err := o.framer.Flush(time.Now()); err != nil {
+				return false, err
+			}
+			return false, errLogEnded
+		}
+		err := o.item(it)
+		log.Taken(it)
+		return false, err
+	case x := <-extra:
+		o.framer.Hold(x)
+		log.Ping()
+		return false, nil
+	case <-o.kick:
+		return false, nil
+	case <-due:
+		return true, nil
+	case <-beat:
+		log.Ping()
+		return false, o.framer.Beat(time.Now())
 	}
 }
 
-const (
-	busyRate   = 1500 // transactions per second
-	rateWindow = 50 * time.Millisecond
-
-	behindBy     = wal.Micros(200 * time.Millisecond / time.Microsecond)
-	behindLinger = 40 * time.Millisecond
-)
-
-// linger is how long to gather while something is under way: longer when many come.
-func (o *Outbound) linger() time.Duration {
-	switch {
-	case o.behind():
-		return max(o.cfg.Linger, behindLinger)
-	case o.busy():
-		return 2 * o.cfg.Linger
-	}
-	return o.cfg.Linger
-}
+// maxHeld is from how many packets held back on no more are taken.
+const maxHeld = 8
 
 var errLogEnded = errors.New("the log reader has ended")
 
 // item takes one batch of the log.
-func (o *Outbound) item(ctx context.Context, it slot.Item) error {
-	o.count(len(it.Transactions))
+func (o *Outbound) item(it slot.Item) error {
+	o.framer.Count(len(it.Transactions), time.Now())
 	for _, tx := range it.Transactions {
-		if err := o.transaction(ctx, tx); err != nil {
+		if err := o.transaction(tx); err != nil {
 			return err
 		}
 	}
-	if it.Decoded > o.decoded {
-		o.decoded = it.Decoded
-	}
+	o.framer.Passed(it.Decoded)
 	if o.cfg.Decoded != nil && it.Decoded != 0 {
 		o.cfg.Decoded(it.Decoded)
-	}
-	if o.force && !o.inParts {
-		o.force = false
-		if o.enc.Len() > 0 {
-			return o.flush(ctx)
-		}
-		return o.cut(ctx, wire.Heartbeat, o.decoded)
 	}
 	return nil
 }
 
-func (o *Outbound) transaction(ctx context.Context, tx *wal.Transaction) error {
+func (o *Outbound) transaction(tx *wal.Transaction) error {
 	for i := range tx.Messages {
 		if tx.Messages[i].Prefix == SyncPrefix {
-			o.force = true
+			o.framer.Want()
 		}
 	}
-	if len(tx.Changes) == 0 && !o.inParts {
-		o.decoded = max(o.decoded, tx.EndLSN)
+	if len(tx.Changes) == 0 && !o.framer.InParts() {
+		o.framer.Passed(tx.EndLSN)
 		return nil
 	}
 	if err := o.cfg.Stamper.Stamp(tx); err != nil {
 		return err
 	}
-	if o.known(tx) {
+	if o.framer.Known(tx) {
 		if o.cfg.TailSent != 0 && tx.CommitTime > o.cfg.TailSent+forkSlack {
 			return fmt.Errorf("transaction at %s was committed after the frame that covers it was sent: %w", tx.CommitLSN, ErrForked)
 		}
 		o.merge(tx) // it may still wait for the self-merge
 		return nil
 	}
-	if tx.More && tx.Part == 0 {
-		if err := o.flush(ctx); err != nil { // parts start a packet of their own
-			return err
-		}
-	}
-	o.inParts = tx.More
-	messages := tx.Messages
-	tx.Messages = nil // positions and markers, nothing for a peer
-	err := o.enc.Add(tx)
-	tx.Messages = messages
-	if err != nil {
-		return err
-	}
+	// Before anybody can have it: whoever looks at a row of this transaction finds its key.
 	o.merge(tx)
 	if o.cfg.Changed != nil {
 		o.cfg.Changed(tx)
 	}
 	o.Stats.Rows.Add(uint64(len(tx.Changes)))
 	if !tx.More {
-		o.decoded = max(o.decoded, tx.EndLSN)
 		o.Stats.Transactions.Add(1)
 		o.Stats.LastCommit.Store(int64(tx.CommitTime))
-		o.newest = tx.CommitTime
 	}
-	if o.enc.Size() >= o.cfg.FrameBytes || tx.More {
-		return o.flush(ctx)
-	}
-	return nil
+	return o.framer.Add(tx, time.Now())
 }
 
 // forkSlack allows for the clocks of server and sidecar, which usually are one.
@@ -313,14 +219,6 @@ const forkSlack = wal.Micros(2 * time.Second / time.Microsecond)
 
 // SyncPrefix is the logical message after which the pipe publishes a position at once.
 const SyncPrefix = "pgwaltz.sync"
-
-// known reports whether the stream holds the transaction already.
-func (o *Outbound) known(tx *wal.Transaction) bool {
-	if tx.EndLSN != 0 {
-		return tx.EndLSN <= o.cfg.Tail.EndLSN
-	}
-	return tx.CommitLSN < o.cfg.Tail.EndLSN
-}
 
 // merge hands on what needs self-merge.
 func (o *Outbound) merge(tx *wal.Transaction) {
@@ -344,66 +242,13 @@ func (o *Outbound) merge(tx *wal.Transaction) {
 	}
 }
 
-// flush frames what was gathered.
-func (o *Outbound) flush(ctx context.Context) error {
-	if o.enc.Len() == 0 {
-		return nil
+// put hands one frame to the stream.
+func (o *Outbound) put(ctx context.Context, f wire.Frame) error {
+	if err := o.stream.Publish(ctx, []wire.Frame{f}); err != nil {
+		return err
 	}
-	end := o.decoded
-	if o.inParts {
-		end = 0
-	}
-	return o.cut(ctx, wire.Data, end)
-}
-
-func (o *Outbound) cut(ctx context.Context, kind wire.Kind, end wal.LSN) error {
-	_, err := o.publish(ctx, kind, end)
-	return err
-}
-
-func (o *Outbound) publish(ctx context.Context, kind wire.Kind, end wal.LSN) (wire.Header, error) {
-	var flags wire.Flags
-	if o.enc.Position().Number == 0 && o.cfg.Resync {
-		flags = wire.Resync
-	}
-	var last wire.Header
-	for f := range o.enc.CutSeq(kind, flags, end, wal.MicrosOf(time.Now())) {
-		if err := o.stream.Publish(ctx, []wire.Frame{f}); err != nil {
-			return last, err
-		}
-		last = f.Header
-		o.Stats.Frames.Add(1)
-		o.Stats.Sent.Store(int64(f.Header.SentAt))
-	}
-	o.published = last.EndLSN
-	o.Stats.Published.Store(uint64(last.EndLSN))
-	o.last = time.Now()
-	return last, nil
-}
-
-// extras sends the held-back packets whose position has come.
-func (o *Outbound) extras(ctx context.Context) error {
-	for len(o.waiting) > 0 && !o.inParts && o.waiting[0].After <= o.decoded {
-		x := o.waiting[0]
-		o.waiting = o.waiting[1:]
-		if err := o.flush(ctx); err != nil {
-			return err
-		}
-		for _, tx := range x.Transactions {
-			if x.Keep != nil {
-				tx.Changes = slices.DeleteFunc(tx.Changes, func(ch wal.Change) bool { return !x.Keep(&ch) })
-			}
-			if err := o.enc.Add(tx); err != nil {
-				return err
-			}
-		}
-		h, err := o.publish(ctx, x.Kind, 0)
-		if err != nil {
-			return err
-		}
-		if x.Done != nil {
-			x.Done(h)
-		}
-	}
+	o.Stats.Frames.Add(1)
+	o.Stats.Sent.Store(int64(f.Header.SentAt))
+	o.Stats.Published.Store(uint64(f.Header.EndLSN))
 	return nil
 }

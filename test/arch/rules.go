@@ -23,6 +23,7 @@ var pure = map[string][]string{
 
 	"sink/apply/batch":     {"wal", "conflict"},
 	"sink/apply/statement": {"wal"},
+	"replicator/framing":   {"wal", "wire"},
 }
 
 // impure are the standard packages that reach outside of the process.
@@ -56,6 +57,7 @@ var level = map[string]int{
 	"sink/publish":              5,
 	"sink/apply":                5,
 	"replicator":                6,
+	"replicator/framing":        3,
 	// The upper floor: what decides, shows and wires.
 	"internal/config":    3,
 	"internal/preflight": 7,

@@ -3,6 +3,7 @@ package sim
 import (
 	"sort"
 
+	"github.com/pgwaltz/pgwaltz/replicator/framing"
 	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
@@ -35,6 +36,6 @@ func (s *sidecar) copyTables() {
 	if len(tx.Changes) == 0 {
 		return
 	}
-	s.out.waiting = append(s.out.waiting, extra{kind: wire.Copy, tx: tx, after: d.insert})
+	s.out.framer.Hold(framing.Extra{Kind: wire.Copy, Transactions: []*wal.Transaction{tx}, After: d.insert})
 	s.out.wake()
 }

@@ -50,10 +50,10 @@ func (w *World) restless() string {
 		if r.db.flushed < len(r.db.log) {
 			return "region " + r.name + " has commits that are not on disk"
 		}
-		if s.out.next < r.db.flushed || s.out.enc.Len() > 0 || len(s.out.queue) > 0 || s.out.inFlight > 0 || len(s.out.waiting) > 0 {
+		if s.out.next < r.db.flushed || s.out.framer.Gathered() > 0 || s.out.framer.Held() > 0 || len(s.out.queue) > 0 || s.out.inFlight > 0 || len(s.out.waiting) > 0 {
 			return "region " + r.name + " publishes"
 		}
-		last := s.out.enc.Position()
+		last := s.out.framer.Position()
 		for _, o := range w.regions {
 			in := o.side.in
 			if !o.side.up || len(in) == 0 {

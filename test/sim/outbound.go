@@ -5,6 +5,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/replicator"
+	"github.com/pgwaltz/pgwaltz/replicator/framing"
 	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
@@ -20,17 +21,12 @@ type outbound struct {
 	s      *sidecar
 	log    *reader
 	stamps stamping
-	enc    *wire.Encoder
-	at     wire.Position // where the stream ended
-	slot   wal.LSN       // where the log is read from
+	framer *framing.Framer
 
-	next      int // transaction of the log that is due
-	pumping   bool
-	decoded   wal.LSN
-	inParts   bool
-	lingering bool
-	lastCut   time.Time
-	waiting   []extra
+	next    int // transaction of the log that is due
+	pumping bool
+	armed   bool // the framer is asked again when what it gathers is due
+	waiting []*answer
 
 	queue    []wire.Frame // cut, not sent
 	inFlight int
@@ -72,8 +68,7 @@ func (s *sidecar) publish() {
 	w.note(s.r.id, "publish", uint64(at.Incarnation), at.Number)
 	w.must(checkpoint.MustStart(from, d.confirmed))
 	o := &outbound{
-		s: s, at: at, slot: from, decoded: at.EndLSN, lastCut: time.Now(),
-		expected: st.last, tracker: checkpoint.NewTracker(at.EndLSN),
+		s: s, expected: st.last, tracker: checkpoint.NewTracker(at.EndLSN),
 	}
 	s.durable = max(s.durable, at.EndLSN)
 	o.log = newReader(d, func() bool { return w.rng.IntN(20) == 0 })
@@ -82,18 +77,19 @@ func (s *sidecar) publish() {
 		kept = replicator.NewStamps()
 	}
 	o.stamps = stamping{s: s, stamper: replicator.NewStamper(s.policy, s.index, s.clock, kept)}
-	o.enc = wire.NewEncoder(wire.EncoderConfig{
-		Cluster: cluster, Origin: s.r.name, Epoch: d.epoch, Compress: w.cfg.Compress, MaxFrame: w.cfg.MaxFrame, MaxPacket: 1 << 20,
-	}, at)
+	o.framer = framing.New(framing.Config{
+		Encoder: wire.EncoderConfig{
+			Cluster: cluster, Origin: s.r.name, Epoch: d.epoch, Compress: w.cfg.Compress, MaxFrame: w.cfg.MaxFrame, MaxPacket: 1 << 20,
+		},
+		Tail: at, FrameBytes: w.cfg.FrameBytes, Linger: linger, Heartbeat: heartbeat, Put: o.put,
+	}, time.Now())
 	for o.next < len(d.log) && d.log[o.next].end <= from {
 		o.next++
 	}
 	s.out = o
 	s.own.decoded = 0
 	s.pushback(d.back)
-	if at.Number == 0 {
-		o.cut(wire.Heartbeat, at.EndLSN)
-	}
+	w.must(o.framer.Begin(time.Now()))
 	o.wake()
 	o.beat()
 }
@@ -130,110 +126,76 @@ func (o *outbound) pump() {
 		return // back-pressure; an acknowledgement wakes it
 	}
 	if o.next >= d.flushed {
-		if end := d.flushLSN(); end > o.decoded && !o.log.dec.InTransaction() {
-			o.decoded = end // a keepalive
+		if end := d.flushLSN(); !o.log.dec.InTransaction() {
+			o.framer.Passed(end) // a keepalive
 		}
-		o.s.own.decoded = max(o.s.own.decoded, o.decoded)
-		o.extras()
+		o.s.own.decoded = max(o.s.own.decoded, o.framer.Decoded())
+		o.due()
 		return
 	}
-	o.receive(d.log[o.next])
+	tx := d.log[o.next]
+	o.framer.Count(1, time.Now())
+	o.log.read(tx, o.transaction)
+	o.s.own.decoded = max(o.s.own.decoded, o.framer.Decoded(), tx.end)
 	o.next++
-	o.extras()
-	if o.enc.Len() > 0 {
-		switch {
-		case o.inFlight == 0 && len(o.queue) == 0:
-			o.flush()
-		case !o.lingering:
-			o.lingering = true
-			o.after(linger, func() {
-				o.lingering = false
-				o.flush()
-			})
-		}
-	}
+	o.due()
 	o.wake()
 }
 
-// receive feeds the messages of one transaction.
-func (o *outbound) receive(tx *logTx) {
-	o.log.read(tx, o.transaction)
-	o.s.own.decoded = max(o.s.own.decoded, o.decoded, tx.end)
+// due lets the framer do what is due.
+func (o *outbound) due() {
+	o.answers()
+	now := time.Now()
+	at, err := o.framer.Next(now, o.inFlight+len(o.queue))
+	o.s.w.must(err)
+	if !at.IsZero() && !o.armed {
+		o.armed = true
+		o.after(at.Sub(now), func() {
+			o.armed = false
+			o.due()
+		})
+	}
 }
 
 // transaction stamps and frames what the decoder gave out.
 func (o *outbound) transaction(tx *wal.Transaction) {
-	w := o.s.w
-	if len(tx.Changes) == 0 && !o.inParts {
-		o.decoded = max(o.decoded, tx.EndLSN)
+	if len(tx.Changes) == 0 && !o.framer.InParts() {
+		o.framer.Passed(tx.EndLSN)
 		return
 	}
 	if tx.More {
-		w.Stats.Parts++
+		o.s.w.Stats.Parts++
 	}
 	o.stamp(tx)
-	if tx.EndLSN != 0 && tx.EndLSN <= o.at.EndLSN || tx.EndLSN == 0 && tx.CommitLSN < o.at.EndLSN {
-		o.merge(tx)
-		return
-	}
-	if tx.More && tx.Part == 0 {
-		o.flush()
-	}
-	o.inParts = tx.More
-	tx.Messages = nil
-	w.must(o.enc.Add(tx))
-	o.merge(tx)
-	if !tx.More {
-		o.decoded = max(o.decoded, tx.EndLSN)
-	}
-	if o.enc.Size() >= w.cfg.FrameBytes || tx.More {
-		o.flush()
-	}
-}
-
-// merge notes what waits for the self-merge.
-func (o *outbound) merge(tx *wal.Transaction) {
-	for i := range tx.Changes {
+	for i := range tx.Changes { // what waits for the self-merge
 		if c := &tx.Changes[i]; o.s.needsMerge(c) {
 			o.s.own.note(o.s.keyOf(c), part{tx.CommitLSN, tx.Part})
 		}
 	}
+	if !o.framer.Known(tx) {
+		o.s.w.must(o.framer.Add(tx, time.Now()))
+	}
 }
 
-func (o *outbound) flush() {
-	if o.enc.Len() == 0 {
-		return
-	}
-	end := o.decoded
-	if o.inParts {
-		end = 0
-	}
-	o.cut(wire.Data, end)
-}
-
-func (o *outbound) cut(kind wire.Kind, end wal.LSN) {
+// put takes a frame from the framer.
+func (o *outbound) put(f wire.Frame) error {
 	w := o.s.w
-	for f := range o.enc.CutSeq(kind, 0, end, w.now()) {
-		w.Stats.Frames++
-		if !f.Header.Flags.Has(wire.First | wire.Last) {
-			w.Stats.Fragments++
-		}
-		o.queue = append(o.queue, f)
-		o.s.sent[[2]uint64{uint64(f.Header.Incarnation), f.Header.Number}] = f.Header.Chain
+	w.Stats.Frames++
+	if !f.Header.Flags.Has(wire.First | wire.Last) {
+		w.Stats.Fragments++
 	}
-	o.lastCut = time.Now()
+	o.queue = append(o.queue, f)
+	o.s.sent[[2]uint64{uint64(f.Header.Incarnation), f.Header.Number}] = f.Header.Chain
 	o.send()
+	return nil
 }
 
 // beat publishes a position when nothing else does.
 func (o *outbound) beat() {
 	o.after(heartbeat/2, func() {
 		o.wake()
-		if time.Since(o.lastCut) >= heartbeat && !o.inParts && len(o.queue) == 0 {
-			o.flush()
-			if time.Since(o.lastCut) >= heartbeat {
-				o.cut(wire.Heartbeat, o.decoded)
-			}
+		if len(o.queue) == 0 {
+			o.s.w.must(o.framer.Beat(time.Now()))
 		}
 		o.beat()
 	})

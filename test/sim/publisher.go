@@ -65,8 +65,6 @@ func (o *outbound) stored(f wire.Frame) {
 	s.durable = max(s.durable, o.tracker.Safe())
 	s.step("after publish")
 	o.send()
-	if o.inFlight == 0 && len(o.queue) == 0 {
-		o.flush()
-	}
+	o.due()
 	o.wake()
 }

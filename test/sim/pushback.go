@@ -5,7 +5,6 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/wal"
-	"github.com/pgwaltz/pgwaltz/wire"
 )
 
 // answer is the entry that beat a remote change, on its way to the region that lost. It is
@@ -56,7 +55,7 @@ func (s *sidecar) pushback(back []*answer) {
 	}
 	for _, b := range back {
 		s.w.Stats.Pushbacks++
-		s.out.waiting = append(s.out.waiting, extra{kind: wire.Repair, answer: b})
+		s.out.waiting = append(s.out.waiting, b)
 	}
 	s.out.wake()
 }

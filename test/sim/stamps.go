@@ -82,7 +82,7 @@ func (s *sidecar) probe(why string, from wal.LSN) {
 		return int(tx.end) - int(at)
 	})
 	for _, tx := range d.log[n:d.flushed] {
-		if s.out == nil || tx.end > s.out.decoded {
+		if s.out == nil || tx.end > s.out.framer.Decoded() {
 			return // not decoded for the first time yet
 		}
 		r.read(tx, func(out *wal.Transaction) {
