@@ -41,12 +41,12 @@ func newDemo(env []string) *cobra.Command {
 		if !f.Changed("seed") {
 			opt.Seed = uint64(time.Now().UnixNano() % 1_000_000)
 		}
-		return runDemo(c.Context(), opt, *asJSON, c.OutOrStdout())
+		return runDemo(c.Context(), opt, *asJSON, env, c.OutOrStdout())
 	}
 	return c
 }
 
-func runDemo(ctx context.Context, opt demo.Options, asJSON bool, stdout io.Writer) error {
+func runDemo(ctx context.Context, opt demo.Options, asJSON bool, env []string, stdout io.Writer) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find the pgwaltz program: %w", err)
@@ -57,12 +57,7 @@ func runDemo(ctx context.Context, opt demo.Options, asJSON bool, stdout io.Write
 	}
 	if !asJSON {
 		opt.Progress = stdout
-		if file, ok := stdout.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
-			opt.Terminal = true
-			if width, _, err := term.GetSize(int(file.Fd())); err == nil {
-				opt.Width = width
-			}
-		}
+		opt.Size = terminalSize(stdout, env)
 	}
 	summary, err := demo.Run(ctx, opt)
 	if err != nil {
@@ -86,6 +81,22 @@ func runDemo(ctx context.Context, opt demo.Options, asJSON bool, stdout io.Write
 		return silent(exitDiffer)
 	}
 	return silent(exitOther)
+}
+
+// terminalSize asks for the size of the terminal that w is. It is nil where w is none, or where
+// the environment asks for no colour: https://no-color.org.
+func terminalSize(w io.Writer, env []string) func() (columns, rows int) {
+	file, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(file.Fd())) || lookup(env, "NO_COLOR") != "" || lookup(env, "TERM") == "dumb" {
+		return nil
+	}
+	return func() (columns, rows int) {
+		columns, rows, err := term.GetSize(int(file.Fd()))
+		if err != nil || columns < 1 || rows < 1 {
+			return 80, 24
+		}
+		return columns, rows
+	}
 }
 
 // withoutConfig drops our own variables: they would override the regions' configurations.

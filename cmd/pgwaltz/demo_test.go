@@ -109,3 +109,15 @@ func TestDemoInterrupted(t *testing.T) {
 	}
 	nothingLeft(t, temp)
 }
+
+func TestNoTerminalForAFile(t *testing.T) {
+	t.Parallel()
+	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if terminalSize(file, nil) != nil || terminalSize(&bytes.Buffer{}, nil) != nil {
+		t.Error("a file and a buffer are taken for a terminal")
+	}
+}

@@ -28,6 +28,7 @@ type demo struct {
 	work     *workload
 	prober   *prober
 	monitor  *monitor
+	feed     *feed
 	screen   *screen
 	marks    [2]string // keys of the mark rows, see drain
 
@@ -43,9 +44,9 @@ func Run(ctx context.Context, opt Options) (*Summary, error) {
 		return nil, err
 	}
 	if opt.Progress == nil {
-		opt.Progress, opt.Terminal = io.Discard, false
+		opt.Progress, opt.Size = io.Discard, nil
 	}
-	d := &demo{opt: opt, ledger: newLedger(), screen: &screen{out: opt.Progress, terminal: opt.Terminal, width: opt.Width}}
+	d := &demo{opt: opt, ledger: newLedger(), screen: &screen{out: opt.Progress, size: opt.Size}}
 	summary, err := d.execute(ctx)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx) // what broke because of it says nothing
@@ -68,16 +69,30 @@ func (d *demo) execute(ctx context.Context) (*Summary, error) {
 		return nil, err
 	}
 	d.screen.say("ready after %.1fs: %d operations per second for %s, the link is cut for %s", time.Since(start).Seconds(), d.opt.Rate, d.opt.Duration, d.opt.Cut)
-	if err := d.play(ctx); err != nil {
+	if err := d.prepare(ctx); err != nil {
 		return nil, err
 	}
-	d.screen.say("writers have stopped, draining")
+	stopWatching := d.watch(ctx)
+	err := d.play(ctx)
+	var tables []tableResult
 	stopped := time.Now()
-	tables, err := d.drain(ctx)
-	if err != nil {
+	if err == nil {
+		d.phase.set("draining")
+		if !d.screen.terminal() {
+			d.screen.say("writers have stopped, draining")
+		}
+		tables, err = d.drain(ctx)
+	}
+	drained := time.Since(stopped)
+	if err = errors.Join(err, stopWatching()); err != nil {
 		return nil, err
 	}
-	return d.summarize(ctx, tables, time.Since(stopped))
+	if d.screen.terminal() { // the whole run stays above the summary
+		d.phase.set("done")
+		d.screen.show(d.look())
+		d.screen.keep()
+	}
+	return d.summarize(ctx, tables, drained)
 }
 
 // build makes the folder, the databases, the link and the sidecars, and waits until both
@@ -167,26 +182,38 @@ func (d *demo) startSidecars(ctx context.Context) error {
 	return nil
 }
 
-// play runs the workload with everything that watches it, cuts and heals the link.
-func (d *demo) play(ctx context.Context) error {
+// prepare makes everything that play and watch need.
+func (d *demo) prepare(ctx context.Context) error {
 	d.work = newWorkload(d.regions, d.ledger, d.opt.Rate, d.opt.Seed)
-	d.monitor = &monitor{regions: d.regions, work: d.work}
 	d.prober = &prober{regions: d.regions, ledger: d.ledger, work: d.work, link: d.link, rng: rand.New(rand.NewPCG(d.opt.Seed, 3))}
 	if err := d.insertMarks(ctx); err != nil {
 		return err
 	}
 	d.started = time.Now()
+	d.monitor = &monitor{regions: d.regions, work: d.work, link: d.link, started: d.started}
+	d.feed = &feed{regions: d.regions, started: d.started, events: map[string]int{}}
 	d.phase.set("warm-up")
+	return nil
+}
 
-	// Each step ends what must end before the next: the prober before the writers, the
-	// screen last.
+// watch runs the monitor, the feed and the screen until its result is called, or ctx ends.
+func (d *demo) watch(ctx context.Context) (stop func() error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var g errgroup.Group
+	g.Go(func() error { return d.monitor.run(ctx) })
+	g.Go(func() error { return d.feed.run(ctx) })
+	g.Go(func() error { return d.screen.run(ctx, d.look) })
+	return func() error {
+		cancel()
+		return g.Wait()
+	}
+}
+
+// play runs the workload, cuts and heals the link.
+func (d *demo) play(ctx context.Context) error {
 	writing, stopWriting := context.WithCancel(ctx)
 	defer stopWriting()
-	watching, stopWatching := context.WithCancel(ctx)
-	defer stopWatching()
-	var watchers, writers errgroup.Group
-	watchers.Go(func() error { return d.monitor.run(watching) })
-	watchers.Go(func() error { return d.screen.run(watching, d.look) })
+	var writers errgroup.Group
 	writers.Go(func() error { return d.work.run(writing) })
 	writers.Go(func() error {
 		if !pause(writing, warmUp) {
@@ -196,9 +223,7 @@ func (d *demo) play(ctx context.Context) error {
 	})
 	err := d.script(ctx)
 	stopWriting()
-	err = errors.Join(err, writers.Wait())
-	stopWatching()
-	return errors.Join(err, watchers.Wait())
+	return errors.Join(err, writers.Wait())
 }
 
 // script is the sequence of the phases. It ends early when a sidecar dies.
@@ -261,8 +286,11 @@ func (d *demo) insertMarks(ctx context.Context) error {
 }
 
 func (d *demo) look() view {
-	return view{Phase: d.phase.get(), Elapsed: time.Since(d.started), Total: d.opt.Duration, LinkUp: d.link.up(), Carried: d.link.bytes.Load(),
-		Ways: d.monitor.look(), Latency: d.prober.latency()}
+	v := view{Phase: d.phase.get(), Elapsed: time.Since(d.started), Total: d.opt.Duration, LinkUp: d.link.up(), Carried: d.link.bytes.Load(),
+		Latency: d.prober.latency()}
+	v.Ways, v.Samples = d.monitor.look()
+	v.Newest, v.Conflicts, v.InBoth = d.feed.look(100) // more than fit on any screen
+	return v
 }
 
 // pause waits; it returns false when ctx ends first.

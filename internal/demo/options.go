@@ -19,8 +19,9 @@ type Options struct {
 	Env        []string  // their environment
 	Bin        string    // PGWALTZ_PG_BIN, or ""
 	Progress   io.Writer // the live screen or the plain lines; nil: nothing
-	Terminal   bool      // Progress is a terminal
-	Width      int       // of the terminal, in columns
+	// Size is the size of the terminal that Progress is. It may change. Nil: no terminal, or
+	// one without colour.
+	Size func() (columns, rows int)
 }
 
 // OptionsError is a wrong option.

@@ -63,7 +63,7 @@ func (r *region) createDatabase(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connect to region %s: %w", r.name, err)
 	}
-	config.MaxConns = workersPerRegion + 6 // prober both ways, drain, comparison
+	config.MaxConns = workersPerRegion + 7 // prober both ways, drain, comparison, feed
 	config.ConnConfig.RuntimeParams["application_name"] = "account service"
 	if r.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return fmt.Errorf("connect to region %s: %w", r.name, err)

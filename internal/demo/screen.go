@@ -5,23 +5,27 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 )
 
-// screen shows views: redrawn in place on a terminal, else as a line each second. It moves
-// the cursor only over its own lines and changes no mode of the terminal, so that there is
-// nothing to restore however the program ends.
+// screen shows views: redrawn in place over the whole terminal, else as a line each second.
+// It moves the cursor only over its own lines and changes no mode of the terminal, so that
+// there is nothing to restore however the program ends.
 type screen struct {
-	out      io.Writer
-	terminal bool
-	width    int
-	drawn    int // lines on the terminal that the next frame replaces
+	out   io.Writer
+	size  func() (columns, rows int) // of the terminal; nil: plain lines
+	drawn int                        // lines on the terminal that the next frame replaces
+	was   [2]int                     // the size when they were drawn
+	mu    sync.Mutex                 // over the writing and what stands above
 }
+
+func (s *screen) terminal() bool { return s.size != nil }
 
 // run draws what look returns until ctx ends.
 func (s *screen) run(ctx context.Context, look func() view) error {
 	every := time.Second
-	if s.terminal {
+	if s.terminal() {
 		every = 200 * time.Millisecond
 	}
 	tick := time.NewTicker(every)
@@ -37,95 +41,56 @@ func (s *screen) run(ctx context.Context, look func() view) error {
 }
 
 func (s *screen) show(v view) {
-	if !s.terminal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.terminal() {
 		fmt.Fprintln(s.out, plainLine(v))
 		return
 	}
-	s.clear()
-	lines := frame(v, s.width)
-	fmt.Fprint(s.out, strings.Join(lines, "\n")+"\n")
-	s.drawn = len(lines)
+	columns, rows := s.size()
+	var b strings.Builder
+	switch {
+	case s.drawn > 0 && s.was != [2]int{columns, rows}:
+		b.WriteString("\x1b[2J\x1b[H") // the terminal has wrapped the old lines
+	case s.drawn > 0:
+		fmt.Fprintf(&b, "\x1b[%dA", s.drawn)
+	}
+	// The cursor's line and the last column stay free, so that nothing scrolls or wraps.
+	lines := frame(v, columns-1, rows-1)
+	for _, l := range lines {
+		b.WriteString(l.paint())
+		b.WriteString("\x1b[K\n")
+	}
+	b.WriteString("\x1b[J")
+	io.WriteString(s.out, b.String())
+	s.drawn, s.was = len(lines), [2]int{columns, rows}
+}
+
+// keep leaves the last frame where it is.
+func (s *screen) keep() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drawn = 0
 }
 
 // say prints a line that stays, above the live part.
 func (s *screen) say(format string, args ...any) {
-	s.clear()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.remove()
 	fmt.Fprintf(s.out, format+"\n", args...)
 }
 
 // clear takes the live part away.
 func (s *screen) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.remove()
+}
+
+func (s *screen) remove() {
 	if s.drawn > 0 {
 		fmt.Fprintf(s.out, "\x1b[%dA\x1b[J", s.drawn)
 		s.drawn = 0
 	}
-}
-
-func linkWord(up bool) string {
-	if up {
-		return "up"
-	}
-	return "CUT"
-}
-
-func plainLine(v view) string {
-	s := fmt.Sprintf("%5.1fs %-8s link %-3s", v.Elapsed.Seconds(), v.Phase, linkWord(v.LinkUp))
-	for _, w := range v.Ways {
-		s += fmt.Sprintf("  %s->%s %s %.0f writes/s %.0f rows/s lag %s backlog %s", w.From, w.To, w.State, w.WritesPerSec, w.RowsPerSec,
-			seconds(w.LagSeconds), size(w.Backlog))
-	}
-	return s + fmt.Sprintf("  conflicts %d", v.Ways[0].Conflicts+v.Ways[1].Conflicts)
-}
-
-// frame is the live screen; every line fits the width, so that no line wraps.
-func frame(v view, width int) []string {
-	const left = 22
-	row := func(name string, cell func(way) string) string {
-		return fmt.Sprintf("  %-*s%18s%18s", left-2, name, cell(v.Ways[0]), cell(v.Ways[1]))
-	}
-	lines := []string{
-		fmt.Sprintf("pgwaltz demo: two regions, both accept writes   %s", v.Phase),
-		bar(v.Elapsed, v.Total),
-		row("", func(w way) string { return w.From + " -> " + w.To }),
-		row("link", func(way) string { return linkWord(v.LinkUp) }),
-		row("state", func(w way) string { return string(w.State) }),
-		row("writes/s", func(w way) string { return fmt.Sprintf("%.0f", w.WritesPerSec) }),
-		row("rows applied/s", func(w way) string { return fmt.Sprintf("%.0f", w.RowsPerSec) }),
-		row("lag", func(w way) string { return seconds(w.LagSeconds) }),
-		row("backlog", func(w way) string { return size(w.Backlog) }),
-		row("conflicts settled", func(w way) string { return fmt.Sprintf("%d", w.Conflicts) }),
-		fmt.Sprintf("  commit to visible: p50 %.1f ms, p95 %.1f ms, p99 %.1f ms   link carried %s", v.Latency.P50, v.Latency.P95, v.Latency.P99, size(v.Carried)),
-	}
-	for i, l := range lines {
-		if r := []rune(l); width > 0 && len(r) > width-1 {
-			lines[i] = string(r[:width-1])
-		}
-	}
-	return lines
-}
-
-func bar(elapsed, total time.Duration) string {
-	const cells = 40
-	full := cells
-	if total > 0 && elapsed < total {
-		full = int(cells * elapsed / total)
-	}
-	return fmt.Sprintf("  [%s%s] %.0fs of %.0fs", strings.Repeat("=", full), strings.Repeat(" ", cells-full), elapsed.Seconds(), total.Seconds())
-}
-
-func seconds(s float64) string {
-	if s < 10 {
-		return fmt.Sprintf("%.2f s", s)
-	}
-	return fmt.Sprintf("%.0f s", s)
-}
-
-func size(n int64) string {
-	switch {
-	case n < 1<<10:
-		return fmt.Sprintf("%d B", n)
-	case n < 1<<20:
-		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
-	}
-	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
 }
