@@ -5,10 +5,13 @@
 //	make chaos SEED=7 DURATION=10m
 //	go run ./test/chaos -seed 7 -duration 60s -keep /tmp/chaos
 //	go run ./test/chaos -seed 7 -duration 60s -tables '^(kv|plain)$' -faults 'sidecar|link'
+//	make chaos SEED=7 DURATION=10m CHAOS_FLAGS='-clock -topology cluster -keep /tmp/chaos'
 //
 // PGWALTZ_BIN names a ready binary, PGWALTZ_PG_BIN a PostgreSQL. Faults, their targets and
 // lengths, and what the writers draw come from the seed; what meets what is decided by the
-// machine, so the same seed gives the same plan and not the same run.
+// machine, so the same seed gives the same plan and not the same run. The clock of a server
+// is set off by libfaketime where that is installed, the clock of a sidecar by a binary that
+// is built for it (-clock).
 //
 // The run has four phases:
 //

@@ -72,7 +72,7 @@ func (w *world) breakThings(ctx context.Context) map[string]int {
 		<-ctx.Done()
 		return counts
 	}
-	rnd := rand.New(rand.NewPCG(w.o.seed, 7))
+	rnd := planRand(w.o.seed)
 	held := &targets{names: map[string]bool{}}
 	var running sync.WaitGroup
 	for {
@@ -139,3 +139,6 @@ func errorOf(what string, err error) error {
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }
+
+// planRand is the source from which the faults of a run are drawn.
+func planRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 7)) }

@@ -26,6 +26,7 @@ func faultKinds() []*fault {
 		{name: "sidecar-freeze", why: "SIGSTOP, then SIGCONT", weight: 3, targets: onSidecar, do: freezeSidecar},
 		{name: "sidecar-failpoint", why: "a named place fails: kill, error or sleep", weight: 6, targets: onSidecar, do: failSidecar},
 		{name: "sidecar-takeover", why: "a standby waits while the sidecar at work is killed", weight: 2, targets: onSidecar, do: takeOver},
+		{name: "sidecar-skew", why: "the sidecar's clock is set off (-clock)", weight: 3, needs: func(w *world) bool { return w.skewable }, targets: onSidecar, do: skewSidecar},
 		{name: "store-delete", why: "the store of the embedded server is gone when the sidecar comes back", weight: 3, only: "embedded", targets: onSidecar, do: deleteStore},
 		{name: "stream-delete", why: "the stream is deleted under the running sidecar", weight: 2, needs: hasNATS, targets: onNATS, do: deleteStream},
 		{name: "slot-busy", why: "somebody else holds the slot when the sidecar comes back", weight: 2, targets: onSidecar, do: holdSlot},

@@ -25,6 +25,7 @@ type options struct {
 	tables   *regexp.Regexp
 	faults   *regexp.Regexp
 	verbose  bool
+	clock    bool // build a sidecar whose clock can be set off
 }
 
 func parseOptions(args []string) (options, error) {
@@ -42,6 +43,7 @@ func parseOptions(args []string) (options, error) {
 	fs.DurationVar(&o.giants, "giants", 25*time.Second, "mean time between two giant transactions of a region")
 	fs.DurationVar(&o.every, "every", 2*time.Second, "mean time between two faults")
 	fs.Int64Var(&o.maxRSS, "max-rss", 512, "most MiB of memory of one sidecar")
+	fs.BoolVar(&o.clock, "clock", false, "set the clocks of sidecars off: builds the program anew with another package time, which takes a minute or two the first time")
 	tables := fs.String("tables", ".", "regular expression of the tables to write")
 	faults := fs.String("faults", ".", "regular expression of the faults to draw from (see -list)")
 	list := fs.Bool("list", false, "list tables and faults and end")

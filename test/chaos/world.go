@@ -24,6 +24,8 @@ type world struct {
 	tables []*table
 	j      *journal
 	begun  time.Time
+	// skewable: the clocks of the sidecars can be set off
+	skewable bool
 
 	mu    sync.Mutex
 	lines []string // the faults, in order
@@ -52,6 +54,11 @@ func newWorld(ctx context.Context, o options) (_ *world, err error) {
 			w.close()
 		}
 	}()
+	if o.clock {
+		if err := w.useSkewable(ctx); err != nil {
+			fmt.Println("chaos: the clocks of the sidecars are left alone:", err)
+		}
+	}
 	var conf [2]harness.ClusterConfig
 	skews := [2]string{}
 	for i := range conf {
@@ -214,6 +221,7 @@ func (w *world) calm(ctx context.Context) error {
 		}
 		s.keeper.up()
 	}
+	w.setClocksRight(ctx)
 	return nil
 }
 
