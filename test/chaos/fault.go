@@ -58,15 +58,21 @@ func drawPlanned(rnd *rand.Rand, kinds []*fault, every time.Duration) planned {
 	return p
 }
 
+// kinds are the faults that are chosen and possible in this world.
+func (w *world) kinds() []*fault {
+	var out []*fault
+	for _, f := range faultKinds() {
+		if w.o.faults.MatchString(f.name) && (f.only == "" || f.only == w.o.topology) && (f.needs == nil || f.needs(w)) {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
 // breakThings draws faults from the seed until ctx ends, and waits for the last ones. It
 // returns how often each kind was at work.
 func (w *world) breakThings(ctx context.Context) map[string]int {
-	var kinds []*fault
-	for _, f := range faultKinds() {
-		if w.o.faults.MatchString(f.name) && (f.only == "" || f.only == w.o.topology) && (f.needs == nil || f.needs(w)) {
-			kinds = append(kinds, f)
-		}
-	}
+	kinds := w.kinds()
 	counts := map[string]int{}
 	if len(kinds) == 0 {
 		<-ctx.Done()

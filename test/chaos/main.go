@@ -44,7 +44,12 @@ func run(ctx context.Context, args []string) int {
 	if w.sides[0].skew == "" {
 		fmt.Println("chaos: libfaketime is not installed: clocks of servers are left alone")
 	}
-	v := w.play(ctx)
+	v := &verdicts{}
+	if o.cost > 0 {
+		w.cost(ctx, v)
+	} else {
+		w.play(ctx, v)
+	}
 	if v.failed > 0 && o.keep != "" {
 		dir := filepath.Join(o.keep, fmt.Sprintf("seed-%d", o.seed))
 		if err := w.save(context.Background(), dir); err != nil {
@@ -60,8 +65,7 @@ func run(ctx context.Context, args []string) int {
 }
 
 // play is the four phases.
-func (w *world) play(ctx context.Context) *verdicts {
-	v := &verdicts{}
+func (w *world) play(ctx context.Context, v *verdicts) {
 	busy, cancel := context.WithTimeout(ctx, w.o.duration)
 	defer cancel()
 	written := make(chan struct{})
@@ -74,12 +78,12 @@ func (w *world) play(ctx context.Context) *verdicts {
 	fmt.Printf("chaos: %s\nchaos: faults: %s\n", w.j, describeCounts(counts))
 	if ctx.Err() != nil {
 		v.add("the run came to its end", ctx.Err())
-		return v
+		return
 	}
 	w.say("faults end")
 	if err := w.calm(ctx); err != nil {
 		v.add("everything starts again", err)
-		return v
+		return
 	}
 	calm := time.Now()
 	err := w.waitReady(ctx)
@@ -110,7 +114,6 @@ func (w *world) play(ctx context.Context) *verdicts {
 			fmt.Printf("chaos: sidecar of %s: exit codes %s, most memory %d MiB\n", s.Side, k, k.s.NotePeak()>>20)
 		}
 	}
-	return v
 }
 
 func describeCounts(counts map[string]int) string {

@@ -25,6 +25,7 @@ type options struct {
 	tables   *regexp.Regexp
 	faults   *regexp.Regexp
 	verbose  bool
+	cost     int  // how often each fault is tried alone; 0 for chaos
 	clock    bool // build a sidecar whose clock can be set off
 }
 
@@ -44,6 +45,7 @@ func parseOptions(args []string) (options, error) {
 	fs.DurationVar(&o.every, "every", 2*time.Second, "mean time between two faults")
 	fs.Int64Var(&o.maxRSS, "max-rss", 512, "most MiB of memory of one sidecar")
 	fs.BoolVar(&o.clock, "clock", false, "set the clocks of sidecars off: builds the program anew with another package time, which takes a minute or two the first time")
+	fs.IntVar(&o.cost, "cost", 0, "try every fault alone, so often, and print how long both regions need afterwards, instead of a run of chaos")
 	tables := fs.String("tables", ".", "regular expression of the tables to write")
 	faults := fs.String("faults", ".", "regular expression of the faults to draw from (see -list)")
 	list := fs.Bool("list", false, "list tables and faults and end")

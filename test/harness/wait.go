@@ -42,6 +42,10 @@ func (p *Pair) WaitInStep(ctx context.Context, limit time.Duration) error {
 	}
 }
 
+// Cross waits until everything committed so far in both regions is applied in the other
+// one, whatever is written meanwhile.
+func (p *Pair) Cross(ctx context.Context, limit time.Duration) error { return p.round(ctx, limit) }
+
 // round marks the logs of both regions and waits until both marks are applied.
 func (p *Pair) round(ctx context.Context, limit time.Duration) error {
 	marks := map[*Region]wal.LSN{}
