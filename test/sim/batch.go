@@ -2,6 +2,7 @@ package sim
 
 import (
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -32,40 +33,33 @@ func (s *sidecar) keyOf(c *wal.Change) rowKey {
 	return rowKey{n, s.r.db.tables[n].keyText(row)}
 }
 
-// coalesce reduces the changes of some transactions to one run for each key. A run goes on
-// only while it rises; what does not supersede it is an event of its own.
+// coalesce reduces the changes of some transactions to one run for each key.
 func (a *applier) coalesce(txs []keyedTx) []run {
 	s := a.in.s
-	var out []run
-	at := map[rowKey]int{}
+	b := batch.New()
+	b.Policy = func(n wal.RelationName) conflict.Policy {
+		if s.w.cfg.Break == RunsFall {
+			return conflict.Policy{Order: conflict.VersionFirst}
+		}
+		return s.r.db.tables[tableOf(n)].pol
+	}
 	for _, t := range txs {
-		for i := range t.tx.Changes {
-			c := &t.tx.Changes[i]
-			r := run{key: s.keyOf(c), kind: t.kind, row: c.New, tx: t.tx}
-			r.ev = conflict.Event{
-				Kind: t.kind, Op: c.Op, Stamp: c.Stamp, Base: c.Base, Born: c.Op == wal.Insert,
-				Complete: c.New.Complete(), CommitTime: t.tx.CommitTime,
+		b.Add(t.tx, t.kind)
+	}
+	var out []run
+	for _, g := range b.Groups {
+		n := tableOf(g.Rel.Ref())
+		for i := range g.Runs {
+			br := &g.Runs[i]
+			r := run{key: rowKey{n, g.KeyText(br)}, kind: g.Kind, tx: br.Tx, ev: conflict.Event{
+				Kind: g.Kind, Op: br.Op, Stamp: br.Stamp, Base: br.Base, Born: br.Born,
+				Complete: br.Op == wal.Delete || br.Image.Complete(), CommitTime: br.Tx.CommitTime,
+			}}
+			if br.Op != wal.Delete {
+				r.row = br.Image
+				r.ev.Content, _ = conflict.Content(s.r.db.tables[n].rel, br.Image)
 			}
-			tab := s.r.db.tables[r.key.table]
-			if c.Op != wal.Delete {
-				r.ev.Content, _ = conflict.Content(tab.rel, c.New)
-			}
-			n, seen := at[r.key]
-			if !seen || out[n].kind != t.kind || t.kind != conflict.Live || s.w.cfg.Break != RunsFall && tab.pol.CompareSides(r.ev.Side(), out[n].ev.Side()) <= 0 {
-				at[r.key] = len(out)
-				out = append(out, r)
-				continue
-			}
-			first := &out[n].ev
-			r.ev.Base, r.ev.Born = first.Base, first.Born
-			switch {
-			case c.Op == wal.Delete:
-			case first.Born:
-				r.ev.Op = wal.Insert
-			default:
-				r.ev.Op = wal.Update
-			}
-			out[n] = r
+			out = append(out, r)
 		}
 	}
 	return out

@@ -62,7 +62,7 @@ const (
 	LossyPushback             // pushback is kept in memory only
 	Restamp                   // a change that is published again is stamped again
 	StaleTail                 // an incarnation goes on although a later one was lost
-	RunsFall                  // a run of changes takes its last one even if that is lower
+	RunsFall                  // a run of changes takes its last one by version, whatever the order of the table is
 	HoldsByStamp              // the self-merge takes a row of equal version and time for its own
 	MarkSuperseded            // the self-merge leaves the grave of a change that a later own one replaced
 	BatchCovers               // within a batch, what its own frames cover is applied again
