@@ -153,7 +153,11 @@ func (a *applier) apply(batch []delivery) {
 		}
 	}
 	tx.cp, tx.hasCP = next, true
-	a.in.after(w.span(20, 1500), func() { // the commit is on its way to the server
+	late := int64(1500)
+	if w.cfg.Blind {
+		late = 15_000
+	}
+	a.in.after(w.span(20, late), func() { // the commit is on its way to the server
 		if tx.over() {
 			a.in.again()
 			return

@@ -15,7 +15,7 @@ var hints = map[Breakage]uint64{
 
 // provoke makes the situation more likely in which a rule matters.
 func provoke(c *Config) {
-	c.Calm = false
+	c.Calm, c.Blind = false, false
 	switch c.Break {
 	case StaleTail, BatchCovers, Restamp, LossyPushback:
 		c.Faults += 10

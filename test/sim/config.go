@@ -18,6 +18,7 @@ type Config struct {
 	Calm    bool // no faults, whatever Faults says
 
 	Deletes, KeyChange, Giant, Copies bool
+	Blind                             bool  // commits become visible late; nothing keeps rows from where none is
 	Skew                              int64 // microseconds by which the clocks differ at most
 	Jumps                             bool
 	Async                             bool // appliers commit without waiting for the disk
@@ -117,5 +118,6 @@ func Draw(seed uint64) Config {
 		// all but one of some ten thousand runs do. Such tables need replica identity FULL.
 		c.Calm = c.Calm || !t.Full && !(t.Version && t.Bump && !t.Stale && t.Order == conflict.VersionFirst)
 	}
+	c.Blind = yes(50)
 	return c
 }

@@ -75,6 +75,7 @@ type database struct {
 	audit  []int                            // losers: write ids
 	locks  map[rowKey]*dbtx
 	open   []*dbtx
+	late   map[rowKey]*dbtx // committed and on disk, not visible yet
 
 	incarnation uint32 // pgwaltz.stream
 	log         []*logTx
@@ -95,7 +96,7 @@ type database struct {
 func newDatabase(w *World, r *region) *database {
 	d := &database{
 		w: w, r: r, keys: map[rowKey]entry{}, cps: map[string]checkpoint.Checkpoint{}, onDisk: map[string]checkpoint.Checkpoint{},
-		locks: map[rowKey]*dbtx{}, stamps: map[part][]wal.Change{}, given: map[changeAt]given{}, insert: wal.LSN(1000 + w.rng.IntN(5000)), xid: 700,
+		locks: map[rowKey]*dbtx{}, stamps: map[part][]wal.Change{}, given: map[changeAt]given{}, late: map[rowKey]*dbtx{}, insert: wal.LSN(1000 + w.rng.IntN(5000)), xid: 700,
 		epoch: wal.Epoch{SystemID: uint64(7000 + r.id), Timeline: 1, Slot: "pgwaltz_" + r.name},
 	}
 	d.confirmed, d.saved = d.insert, d.insert
@@ -158,6 +159,7 @@ func (d *database) flush() {
 // crash is the loss of the server: open transactions and what is not on disk are gone, and
 // the slot is where it was saved last.
 func (d *database) crash() {
+	d.revealAll()
 	for len(d.open) > 0 {
 		d.open[0].rollback()
 	}
@@ -182,6 +184,7 @@ func (d *database) crash() {
 
 // restart ends all sessions. The slot goes back to what was saved of it.
 func (d *database) restart() {
+	d.revealAll()
 	for len(d.open) > 0 {
 		d.open[0].rollback()
 	}

@@ -9,11 +9,13 @@ import (
 )
 
 // dbtx is an open transaction. What it writes is visible to itself until it commits; the
-// rows that it looked at are locked.
+// rows that it looked at are locked. Where there is no row nothing is locked: an applier that
+// looked there, and wrote beside the table only, does not keep an application from inserting.
 type dbtx struct {
 	d       *database
 	writes  map[rowKey]entry
-	order   []rowKey // of writes
+	touched map[rowKey]bool // rows that it wrote
+	order   []rowKey        // of writes
 	locked  []rowKey
 	changes []logChange
 	cp      checkpoint.Checkpoint
@@ -24,29 +26,48 @@ type dbtx struct {
 }
 
 func (d *database) begin(applied bool) *dbtx {
-	t := &dbtx{d: d, applied: applied, writes: map[rowKey]entry{}}
+	t := &dbtx{d: d, applied: applied, writes: map[rowKey]entry{}, touched: map[rowKey]bool{}}
 	d.open = append(d.open, t)
 	return t
 }
 
 // lock takes a row for this transaction, or reports that another has it.
 func (t *dbtx) lock(k rowKey) bool {
-	switch t.d.locks[k] {
-	case nil:
+	if t.d.late[k] != nil {
+		if !t.applied || t.d.keys[k].row != nil {
+			return false
+		}
+		t.d.w.Stats.Races++
+	}
+	switch h := t.d.locks[k]; {
+	case h == nil:
 		t.d.locks[k] = t
 		t.locked = append(t.locked, k)
-	case t:
+	case h == t:
+	case !t.applied && h.blind(k):
+		t.d.w.Stats.Races++
 	default:
 		return false
 	}
 	return true
 }
 
+// blind reports whether the transaction of an applier found no row under a key and put none.
+func (t *dbtx) blind(k rowKey) bool {
+	return t.d.w.cfg.Blind && t.applied && !t.touched[k] && t.d.keys[k].row == nil
+}
+
+// get is what the transaction sees of a key.
 func (t *dbtx) get(k rowKey) entry {
-	if e, ok := t.writes[k]; ok {
-		return e
+	e, ok := t.writes[k]
+	now := t.d.keys[k]
+	if !ok {
+		return now
 	}
-	return t.d.keys[k]
+	if t.applied && !t.touched[k] {
+		e.row, e.wid = now.row, now.wid // an application may have put a row there
+	}
+	return e
 }
 
 // put replaces an entry; c is what the log says of it, nil for side tables only.
@@ -56,6 +77,7 @@ func (t *dbtx) put(k rowKey, e entry, c *logChange) {
 	}
 	t.writes[k] = e
 	if c != nil {
+		t.touched[k] = true
 		t.changes = append(t.changes, *c)
 	}
 }
@@ -71,11 +93,11 @@ func (t *dbtx) close() {
 
 // savepoint is what rollbackTo goes back to. Locks stay.
 func (t *dbtx) savepoint() dbtx {
-	return dbtx{writes: maps.Clone(t.writes), order: slices.Clone(t.order), changes: slices.Clone(t.changes), audit: slices.Clone(t.audit), back: slices.Clone(t.back)}
+	return dbtx{writes: maps.Clone(t.writes), touched: maps.Clone(t.touched), order: slices.Clone(t.order), changes: slices.Clone(t.changes), audit: slices.Clone(t.audit), back: slices.Clone(t.back)}
 }
 
 func (t *dbtx) rollbackTo(p dbtx) {
-	t.writes, t.order, t.changes, t.audit, t.back = p.writes, p.order, p.changes, p.audit, p.back
+	t.writes, t.touched, t.order, t.changes, t.audit, t.back = p.writes, p.touched, p.order, p.changes, p.audit, p.back
 }
 
 func (t *dbtx) rollback() { t.close() }
@@ -90,9 +112,18 @@ func (t *dbtx) commit(sync bool) *logTx {
 	l.commit = d.insert + wal.LSN(1+8*len(t.changes)+d.w.rng.IntN(30))
 	l.end = l.commit + 48
 	d.insert = l.end
+	late := !t.applied && d.w.cfg.Blind && d.w.chance(300)
 	for _, k := range t.order {
+		if late {
+			d.late[k] = t
+			continue
+		}
+		e := t.get(k)
 		l.undo = append(l.undo, undo{k, d.keys[k]})
-		d.keys[k] = t.writes[k]
+		d.keys[k] = e
+	}
+	if late {
+		d.w.after(d.w.span(50, 20_000), t.reveal)
 	}
 	if t.hasCP {
 		l.old = d.cps[t.cp.Origin]
@@ -114,4 +145,38 @@ func (t *dbtx) commit(sync bool) *logTx {
 		})
 	}
 	return l
+}
+
+// reveal makes a transaction of an application visible that is on disk, and may be decoded,
+// for a while: the server waits for a standby, or is just slow.
+func (t *dbtx) reveal() {
+	d := t.d
+	for _, k := range t.order {
+		if d.late[k] != t {
+			continue // a restart was faster
+		}
+		delete(d.late, k)
+		put := func(e entry) entry {
+			e.row, e.wid = t.writes[k].row, t.writes[k].wid
+			return e
+		}
+		d.keys[k] = put(d.keys[k])
+		for _, l := range d.log[d.flushed:] {
+			for i := range l.undo {
+				if l.undo[i].key == k {
+					l.undo[i].old = put(l.undo[i].old)
+				}
+			}
+		}
+	}
+}
+
+// revealAll is what a restart does.
+func (d *database) revealAll() {
+	for len(d.late) > 0 {
+		for _, t := range d.late {
+			t.reveal()
+			break
+		}
+	}
 }

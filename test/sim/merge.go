@@ -37,6 +37,9 @@ func (a *applier) row(r *run) outcome {
 	if w.cfg.Break == ArrivalWins && dec.Verdict == conflict.Keep {
 		dec.Verdict, dec.Pushback = conflict.Apply, false
 	}
+	if dec.Verdict == conflict.Apply && r.row != nil && e.row == nil && d.late[r.key] != nil {
+		return locked // the insert waits for the one that is not visible yet
+	}
 	if dec.Conflict() && w.cfg.Break != NoAudit {
 		w.Stats.Conflicts++
 		lost := e.wid

@@ -47,6 +47,9 @@ func (w *World) restless() string {
 		if !s.up || s.out == nil {
 			return "region " + r.name + " is down"
 		}
+		if len(r.db.late) > 0 {
+			return "region " + r.name + " has commits that nobody sees"
+		}
 		if r.db.flushed < len(r.db.log) {
 			return "region " + r.name + " has commits that are not on disk"
 		}

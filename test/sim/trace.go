@@ -57,4 +57,5 @@ func (s *Stats) add(o Stats) {
 	s.Parked += o.Parked
 	s.Pushbacks += o.Pushbacks
 	s.Barriers += o.Barriers
+	s.Races += o.Races
 }
