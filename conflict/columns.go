@@ -2,6 +2,7 @@ package conflict
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -10,10 +11,30 @@ import (
 // wal.Relation.Columns, -1 for a column that the table does not have.
 type Columns struct{ Version, UpdatedAt int }
 
-// ColumnsOf finds the named columns in a relation. An empty name is never found.
+// ColumnsOf finds the stamp columns of a relation by name and type; an empty name is never
+// found. A column of another built-in type is not a stamp, whatever its name: it may have
+// been added, or have changed its type, while the replicator runs. Types of users (domains)
+// count by their name alone. The result depends on the relation's description only, so every
+// region finds the same.
 func ColumnsOf(rel *wal.Relation, version, updatedAt string) Columns {
-	return Columns{Version: rel.Column(version), UpdatedAt: rel.Column(updatedAt)}
+	find := func(name string, types ...uint32) int {
+		i := rel.Column(name)
+		if i < 0 || name == "" {
+			return -1
+		}
+		if oid := rel.Columns[i].OID; oid < firstUserOID && !slices.Contains(types, oid) {
+			return -1
+		}
+		return i
+	}
+	return Columns{
+		Version:   find(version, oidInt8, oidInt4, oidInt2, oidNumeric),
+		UpdatedAt: find(updatedAt, oidTimestamptz, oidTimestamp, oidDate),
+	}
 }
+
+// firstUserOID is where the oids begin that a database gives out itself.
+const firstUserOID = 16384
 
 // Stampless reports that the table has neither column: the stamp of a row is the commit
 // time of its last write, and is kept beside the table.
@@ -32,7 +53,9 @@ func (c Columns) Stampless() bool { return c.Version < 0 && c.UpdatedAt < 0 }
 //
 // Versions are int2, int4, int8 (text or binary) or the text of a numeric, whose fraction
 // is cut off. Times are timestamptz, timestamp (taken as UTC) and date, as text under
-// DateStyle ISO or binary. An error names the column and never the value.
+// DateStyle ISO or binary. A value that cannot be read (NaN, or a domain over something
+// else) stands where NULL does: it must not stop a pipe, and every region reads it so.
+// An error means that the image does not belong to the relation; it never holds a value.
 func StampOf(c Columns, rel *wal.Relation, t wal.Tuple, fallback wal.Micros) (wal.Stamp, error) {
 	s := wal.Stamp{Version: wal.NullVersion, UpdatedAt: wal.MinMicros}
 	if c.Stampless() {
@@ -43,21 +66,17 @@ func StampOf(c Columns, rel *wal.Relation, t wal.Tuple, fallback wal.Micros) (wa
 		if i >= len(t) || i >= len(rel.Columns) {
 			return s, fmt.Errorf("read stamp of %s: the image has no column %d", rel, i)
 		}
-		v, ok := versionOf(rel.Columns[i].OID, t[i])
-		if !ok {
-			return s, fmt.Errorf("read stamp of %s: column %q is not a version", rel, rel.Columns[i].Name)
+		if v, ok := versionOf(rel.Columns[i].OID, t[i]); ok {
+			s.Version = v
 		}
-		s.Version = v
 	}
 	if i := c.UpdatedAt; i >= 0 {
 		if i >= len(t) || i >= len(rel.Columns) {
 			return s, fmt.Errorf("read stamp of %s: the image has no column %d", rel, i)
 		}
-		m, ok := timeOf(rel.Columns[i].OID, t[i])
-		if !ok {
-			return s, fmt.Errorf("read stamp of %s: column %q is not a time", rel, rel.Columns[i].Name)
+		if m, ok := timeOf(rel.Columns[i].OID, t[i]); ok {
+			s.UpdatedAt = m
 		}
-		s.UpdatedAt = m
 	}
 	return s, nil
 }

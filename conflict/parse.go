@@ -13,6 +13,7 @@ const (
 	oidInt2        = 21
 	oidInt4        = 23
 	oidDate        = 1082
+	oidNumeric     = 1700
 	oidTimestamp   = 1114
 	oidTimestamptz = 1184
 )

@@ -2,6 +2,7 @@ package replicator
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -19,8 +20,6 @@ type InboundConfig struct {
 	Subscribe func(ctx context.Context, from checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error
 	BatchRows int
 	Linger    time.Duration
-	// RetryParked is how often parked changes are tried again.
-	RetryParked time.Duration
 	// Committed is told of every checkpoint that was committed; it may not be durable yet.
 	Committed func(checkpoint.Checkpoint)
 	// Applied is told of the newest delivery of each commit; may be nil.
@@ -31,6 +30,9 @@ type InboundConfig struct {
 	// Idle, when set, is asked while nothing waits for a delivery that was held back, given
 	// how many deliveries were applied in this run.
 	Idle func(applied int) *subscribe.Delivery
+	// Restart, when set, is told that Run begins again at the checkpoint, with nothing
+	// applied in the new run.
+	Restart func()
 	// Stop ends Run, with nil, once the batch in hand is committed.
 	Stop <-chan struct{}
 	Log  *slog.Logger
@@ -46,15 +48,25 @@ func NewInbound(cfg InboundConfig) *Inbound {
 	if cfg.BatchRows <= 0 {
 		cfg.BatchRows = 4000
 	}
-	if cfg.RetryParked <= 0 {
-		cfg.RetryParked = 5 * time.Second
-	}
 	return &Inbound{cfg: cfg}
 }
 
 // Run opens the applier and applies until the context ends or something breaks. It has to be
 // called again after an error; it begins at the checkpoint then.
 func (p *Inbound) Run(ctx context.Context) error {
+	for {
+		err := p.once(ctx)
+		if !errors.Is(err, apply.ErrStartAgain) {
+			return err
+		}
+		if p.cfg.Restart != nil {
+			p.cfg.Restart()
+		}
+	}
+}
+
+// once reads and applies from the checkpoint on.
+func (p *Inbound) once(ctx context.Context) error {
 	cp, err := p.cfg.Applier.Open(ctx)
 	if err != nil {
 		return err
@@ -88,8 +100,6 @@ func (p *Inbound) Run(ctx context.Context) error {
 }
 
 func (p *Inbound) apply(ctx context.Context, ch <-chan subscribe.Delivery) error {
-	retry := time.NewTicker(p.cfg.RetryParked)
-	defer retry.Stop()
 	var held *subscribe.Delivery
 	var idle <-chan time.Time
 	if p.cfg.Idle != nil {
@@ -110,13 +120,6 @@ func (p *Inbound) apply(ctx context.Context, ch <-chan subscribe.Delivery) error
 				return context.Cause(ctx)
 			case <-p.cfg.Stop:
 				return nil
-			case <-retry.C:
-				if n, err := p.cfg.Applier.RetryParked(ctx); err != nil {
-					return err
-				} else if n > 0 {
-					p.cfg.Log.Info("parked changes applied", "changes", n)
-				}
-				continue
 			case <-idle:
 				d := p.cfg.Idle(taken)
 				if d == nil {

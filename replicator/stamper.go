@@ -65,7 +65,7 @@ func (s *Stamper) of(rel *wal.Relation) *stamping {
 	}
 	p := s.policy(rel.Ref())
 	st := &stamping{
-		cols:   conflict.Columns{Version: rel.Column(p.Version), UpdatedAt: rel.Column(p.UpdatedAt)},
+		cols:   conflict.ColumnsOf(rel, p.Version, p.UpdatedAt),
 		policy: p.Resolve, key: rel.KeyColumns(), name: rel.Ref(),
 	}
 	st.keyless = st.key == nil

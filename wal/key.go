@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"strconv"
+	"unicode/utf8"
 )
 
 // maxKey is the longest key that is kept as it is; B-tree entries must stay below 2704 bytes.
@@ -95,16 +96,27 @@ func AppendKey(dst []byte, oids []uint32, vals []Value) []byte {
 }
 
 // appendJSON appends s as a JSON string. Only what JSON demands is escaped, so that the
-// text is a pure function of the bytes.
+// text is a pure function of the bytes. Bytes that are no UTF-8 (a database in SQL_ASCII has
+// such) are escaped as well; characters never are, so different bytes stay different.
 func appendJSON(dst, s []byte) []byte {
 	const digits = "0123456789abcdef"
+	valid := utf8.Valid(s)
 	dst = append(dst, '"')
-	for _, c := range s {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
 		switch {
 		case c == '"' || c == '\\':
 			dst = append(dst, '\\', c)
 		case c < 0x20:
 			dst = append(dst, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
+		case c >= 0x80 && !valid:
+			r, n := utf8.DecodeRune(s[i:])
+			if r == utf8.RuneError && n == 1 {
+				dst = append(dst, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
+				continue
+			}
+			dst = append(dst, s[i:i+n]...)
+			i += n - 1
 		default:
 			dst = append(dst, c)
 		}

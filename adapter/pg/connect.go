@@ -42,6 +42,8 @@ func pins() map[string]string {
 		"lc_monetary": "C", "array_nulls": "on", "quote_all_identifiers": "off", "standard_conforming_strings": "on",
 		"search_path": "", "row_security": "off", "statement_timeout": "0", "idle_in_transaction_session_timeout": "0",
 		"idle_session_timeout": "0", "default_transaction_isolation": "read committed",
+		"default_transaction_read_only": "off", "default_transaction_deferrable": "off",
+		"synchronous_commit": "on", "transform_null_equals": "off", "client_min_messages": "warning",
 		// The server notices a client that is gone by these; the dialer does it the other way.
 		"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3",
 	}
@@ -113,19 +115,27 @@ func Connect(ctx context.Context, dsn string, o Options) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, connectError(&c.Config, err)
 	}
-	if err := afterConnect(ctx, conn); err != nil {
+	if err := afterConnect(ctx, conn.PgConn()); err != nil {
 		conn.Close(ctx)
 		return nil, connectError(&c.Config, err)
 	}
 	return conn, nil
 }
 
-// afterConnect sets what older servers would refuse in the start-up packet.
-func afterConnect(ctx context.Context, conn *pgx.Conn) error {
-	if ServerVersion(conn.PgConn()) < 170000 {
+// afterConnect sets what depends on the server.
+func afterConnect(ctx context.Context, conn *pgconn.PgConn) error {
+	sql := ""
+	if ServerVersion(conn) >= 170000 {
+		sql = "set transaction_timeout = 0;" // older ones do not know it
+	}
+	if conn.ParameterStatus("server_encoding") == "SQL_ASCII" {
+		// Bytes without an encoding: nothing can convert them, and nothing should check them.
+		sql += "set client_encoding = 'SQL_ASCII';"
+	}
+	if sql == "" {
 		return nil
 	}
-	_, err := conn.Exec(ctx, "set transaction_timeout = 0")
+	_, err := conn.Exec(ctx, sql).ReadAll()
 	return err
 }
 
@@ -138,6 +148,10 @@ func ConnectReplication(ctx context.Context, dsn string, o Options) (*pgconn.PgC
 	}
 	conn, err := pgconn.ConnectConfig(ctx, c)
 	if err != nil {
+		return nil, connectError(c, err)
+	}
+	if err := afterConnect(ctx, conn); err != nil {
+		conn.Close(ctx)
 		return nil, connectError(c, err)
 	}
 	return conn, nil

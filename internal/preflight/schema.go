@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 )
 
@@ -73,25 +74,7 @@ func objects() []object {
   local_xid    bigint,
   local_lsn    pg_lsn
 )`, "the audit log of conflicts"},
-		{"parked", `create table if not exists pgwaltz.parked (
-  id          bigint generated always as identity primary key,
-  origin      text not null,
-  schema_name text not null,
-  table_name  text not null,
-  key         text not null,
-  generation  bigint,
-  version     bigint,
-  updated_at  bigint,
-  op          text,
-  event       bytea,
-  row         jsonb,
-  sqlstate    text,
-  message     text,
-  parked_at   timestamptz not null default now(),
-  retried_at  timestamptz,
-  attempts    int not null default 0,
-  unique (schema_name, table_name, key)
-)`, "changes that could not be applied yet"},
+		{"parked", parked.Schema, "changes that could not be applied yet"},
 		{"quarantine", `create table if not exists pgwaltz.quarantine (
   id         bigint generated always as identity primary key,
   origin     text,
@@ -125,11 +108,15 @@ func objects() []object {
 
 // indexes lists the indexes beside the keys, by name.
 func indexes() []object {
-	return []object{
+	list := []object{
 		{"tombstone_deleted_at", `create index if not exists tombstone_deleted_at on pgwaltz.tombstone (deleted_at)`, "garbage collection of tombstones"},
 		{"conflict_detected_at", `create index if not exists conflict_detected_at on pgwaltz.conflict (detected_at)`, "listing and retention of conflicts"},
 		{"request_open", `create index if not exists request_open on pgwaltz.request (id) where done_at is null`, "finding open requests"},
 	}
+	for _, i := range parked.Indexes() {
+		list = append(list, object{i[0], i[1], "finding parked changes"})
+	}
+	return list
 }
 
 // versionComment marks the schema with its version, for later programs.

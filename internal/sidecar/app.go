@@ -24,6 +24,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/internal/admin"
 	"github.com/pgwaltz/pgwaltz/internal/config"
@@ -54,6 +55,7 @@ type Sidecar struct {
 	caps   capabilities
 
 	index    *tombstone.Index
+	parked   *parked.Index
 	clock    *replicator.Clock
 	stamps   *replicator.Stamps
 	own      *ownLog
@@ -92,7 +94,7 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error)
 	s := &Sidecar{
 		cfg: cfg, log: log, version: version, started: time.Now(),
 		subMetrics: map[string]*subscribe.Metrics{},
-		index:      tombstone.NewIndex(0), clock: &replicator.Clock{}, stamps: replicator.NewStamps(), own: newOwnLog(),
+		index:      tombstone.NewIndex(0), parked: parked.NewIndex(), clock: &replicator.Clock{}, stamps: replicator.NewStamps(), own: newOwnLog(),
 		stopping: make(chan struct{}), in: map[string]*inboundState{}, role: status.Standby, registry: prometheus.NewRegistry(),
 	}
 	s.db = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "status") }}

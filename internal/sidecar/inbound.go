@@ -33,7 +33,6 @@ type inboundState struct {
 	sent    wal.Micros            // when the origin sent the newest frame that is applied
 	applier *apply.Applier
 	sub     *subscribe.Subscription
-	parked  atomic.Int64
 	skew    atomic.Int64 // microseconds that the origin's stamps were ahead, lately
 	lastAt  atomic.Int64 // unix microseconds of the last conflict
 
@@ -54,30 +53,17 @@ func (in *inboundState) fail(err error) {
 
 // receive is one run of the inbound pipe of one origin.
 func (s *Sidecar) receive(ctx context.Context, in *inboundState) error {
-	policy := apply.PolicyFunc(s.policy)
-	cfg := apply.Config{
-		Region: s.cfg.Region, Origin: in.origin, Connect: s.connectApply(in.origin), Marker: s.marker(in.origin), Replica: s.caps.replica,
-		Policy: policy, Index: s.index, Redact: s.redactor, Log: s.log,
-	}
-	if s.cfg.Publishes() {
-		cfg.Barrier = s.barrier
-		cfg.Pushback = s.pushback
-	}
-	a := apply.New(cfg)
+	a := apply.New(s.applyConfig(in.origin))
 	a.OnAudit(func(rs []audit.Record) { s.noteConflicts(in, rs) })
-	sub, err := s.newSubscription(in)
-	if err != nil {
-		return err
-	}
 	in.mu.Lock()
-	in.applier, in.sub, in.state, in.reason, in.gap = a, sub, status.Replicating, "", nil
+	in.applier, in.state, in.reason, in.gap = a, status.Replicating, "", nil
 	if in.fresh == nil {
 		in.fresh = make(chan struct{}, 1)
 	}
 	in.mu.Unlock()
 	defer in.account(a)
 	pipe := replicator.NewInbound(replicator.InboundConfig{
-		Applier: a, Subscribe: sub.Run, BatchRows: s.cfg.Apply.BatchRows, Linger: s.cfg.Apply.Linger,
+		Applier: a, Subscribe: s.subscribe(in), BatchRows: s.cfg.Apply.BatchRows, Linger: s.cfg.Apply.Linger,
 		Committed: func(cp checkpoint.Checkpoint) { in.committed(cp, a) },
 		Applied:   in.applied,
 		Observe:   func(d subscribe.Delivery) { s.observe(in, d) },
@@ -85,6 +71,33 @@ func (s *Sidecar) receive(ctx context.Context, in *inboundState) error {
 		Log:       s.log,
 	})
 	return pipe.Run(ctx)
+}
+
+// applyConfig is what all appliers of an origin's changes have in common.
+func (s *Sidecar) applyConfig(origin string) apply.Config {
+	cfg := apply.Config{
+		Region: s.cfg.Region, Origin: origin, Connect: s.connectApply(origin), Marker: s.marker(origin), Replica: s.caps.replica,
+		Policy: apply.PolicyFunc(s.policy), Index: s.index, Parked: s.parked, Redact: s.redactor, Log: s.log,
+	}
+	if s.cfg.Publishes() {
+		cfg.Barrier, cfg.Pushback = s.barrier, s.pushback
+	}
+	return cfg
+}
+
+// subscribe reads the stream of in's origin, each time from the beginning of what is asked
+// for, with a subscription of its own.
+func (s *Sidecar) subscribe(in *inboundState) func(context.Context, checkpoint.Checkpoint, func(context.Context, subscribe.Delivery) error) error {
+	return func(ctx context.Context, from checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error {
+		sub, err := s.newSubscription(in)
+		if err != nil {
+			return err
+		}
+		in.mu.Lock()
+		in.sub = sub
+		in.mu.Unlock()
+		return sub.Run(ctx, from, deliver)
+	}
 }
 
 // account keeps the counters of an applier that ends.
@@ -100,7 +113,6 @@ func (in *inboundState) committed(cp checkpoint.Checkpoint, a *apply.Applier) {
 	in.mu.Lock()
 	in.cp, in.durable = cp, false
 	in.mu.Unlock()
-	in.parked.Store(a.Parked())
 	select {
 	case in.fresh <- struct{}{}:
 	default:

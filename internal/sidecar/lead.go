@@ -91,6 +91,9 @@ func (s *Sidecar) term(ctx context.Context) error {
 	if err := tombstone.Load(ctx, lock, s.index); err != nil {
 		return err
 	}
+	if err := s.parked.Load(ctx, lock); err != nil {
+		return err
+	}
 	b, err := broker.New(s.brokerConfig())
 	if err != nil {
 		return &fatalError{err}
@@ -136,6 +139,7 @@ func (s *Sidecar) work(ctx context.Context, lock *pgx.Conn) error {
 			g.Go(func() error { return s.acknowledge(ctx, in) })
 		}
 	}
+	g.Go(func() error { return s.supervise(ctx, "parked", nil, s.retryParked) })
 	g.Go(func() error { return s.upkeep(ctx) })
 	return g.Wait()
 }

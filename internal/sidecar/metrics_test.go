@@ -67,7 +67,7 @@ func busy(t *testing.T) *Sidecar {
 	in.rows.Store(100)
 	in.duplicates.Store(2)
 	in.quarantined.Store(1)
-	in.parked.Store(4)
+	s.parked.Add("us", 4)
 	in.skew.Store(90_000_000)
 	return s
 }

@@ -25,34 +25,22 @@ import (
 // merge is one run of the self-merge.
 func (s *Sidecar) merge(ctx context.Context) error {
 	policy := apply.PolicyFunc(s.policy)
-	peer := ""
-	if names := s.cfg.PeerNames(); len(names) > 0 {
-		peer = names[0]
-	}
 	in := &inboundState{origin: s.cfg.Region, fresh: make(chan struct{}, 1)}
-	a := apply.New(apply.Config{
-		Region: s.cfg.Region, Origin: s.cfg.Region, Self: true, Peer: peer,
-		Connect: s.connectApply(s.cfg.Region), Marker: s.marker(s.cfg.Region),
-		Policy: policy, Index: s.index, Redact: s.redactor, Log: s.log,
-		Superseded: s.superseded, Pushback: s.pushback,
-	})
+	a := apply.New(s.selfConfig())
 	a.OnAudit(func(rs []audit.Record) { s.noteConflicts(in, rs) })
-	sub, err := s.newSubscription(in)
-	if err != nil {
-		return err
-	}
+	read := s.subscribe(in)
 	m := &merger{policy: policy}
 	pipe := replicator.NewInbound(replicator.InboundConfig{
 		Applier: a, Kind: conflict.Self, BatchRows: s.cfg.Apply.BatchRows,
 		Subscribe: func(ctx context.Context, from checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error {
-			return sub.Run(ctx, from, func(ctx context.Context, d subscribe.Delivery) error { return m.filter(ctx, d, deliver) })
+			return read(ctx, from, func(ctx context.Context, d subscribe.Delivery) error { return m.filter(ctx, d, deliver) })
 		},
 		Committed: func(cp checkpoint.Checkpoint) {
 			s.own.mergedTo(cp.EndLSN)
 			in.committed(cp, a)
 		},
-		Idle: m.idle,
-		Log:  s.log,
+		Idle: m.idle, Restart: m.restart,
+		Log: s.log,
 	})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return pipe.Run(ctx) })
@@ -76,6 +64,17 @@ func (s *Sidecar) merge(ctx context.Context) error {
 	return g.Wait()
 }
 
+// selfConfig is what appliers of this region's own changes have in common.
+func (s *Sidecar) selfConfig() apply.Config {
+	cfg := s.applyConfig(s.cfg.Region)
+	cfg.Self, cfg.Superseded, cfg.Barrier, cfg.Pushback = true, s.superseded, nil, s.pushback
+	cfg.Replica = false
+	if names := s.cfg.PeerNames(); len(names) > 0 {
+		cfg.Peer = names[0]
+	}
+	return cfg
+}
+
 // merger lets only those packets through that have something to merge. The checkpoint behind
 // the others is saved when the applier is idle (Idle).
 type merger struct {
@@ -96,6 +95,13 @@ func (m *merger) idle(applied int) *subscribe.Delivery {
 	d := m.last
 	m.last = nil
 	return d
+}
+
+// restart forgets what went through: the pipe begins again at the checkpoint.
+func (m *merger) restart() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sent, m.last = 0, nil
 }
 
 func (m *merger) filter(ctx context.Context, d subscribe.Delivery, deliver func(context.Context, subscribe.Delivery) error) error {

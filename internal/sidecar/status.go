@@ -148,7 +148,7 @@ func (s *Sidecar) inboundStatus(in *inboundState, working bool) status.Inbound {
 	st := status.Inbound{
 		Origin: in.origin, State: in.state, Reason: in.reason, Epoch: cp.Epoch.String(), Incarnation: cp.Incarnation,
 		Frame: cp.FrameNo, EndLSN: cp.EndLSN.String(), StreamSeq: cp.StreamSeq, Gap: in.gap, LastError: in.lastErr,
-		Quarantined: in.quarantined.Load(), Parked: in.parked.Load(), ClockSkewSecs: float64(in.skew.Load()) / 1e6,
+		Quarantined: in.quarantined.Load(), Parked: s.parked.Count(in.origin), ClockSkewSecs: float64(in.skew.Load()) / 1e6,
 		Transactions: cp.Transactions, Rows: in.rows.Load(), Duplicates: in.duplicates.Load(),
 	}
 	in.mu.Unlock()

@@ -2,21 +2,17 @@ package apply
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
@@ -43,6 +39,9 @@ type Config struct {
 	Marker []byte
 	Policy Policy
 	Index  *tombstone.Index
+	// Parked says which keys have parked changes; shared by all appliers of the region. nil
+	// makes one of its own.
+	Parked *parked.Index
 	// Redact masks columns in the audit log; nil masks none.
 	Redact *audit.Redactor
 	// Barrier waits until this region's own changes that are committed by now are known;
@@ -98,12 +97,18 @@ type Applier struct {
 	prepared map[string]string
 	arrays   []array
 	used     int
-	parked   parkedSet
+	encoding encoding
+	retrying bool  // parked changes are tried again: what fails stays parked
+	retryID  int64 // the first of them
 
 	open    bool // a transaction of many parts is being applied
 	openFx  effects
 	plain   bool // inserts are to fail rather than to be left out
 	barrier bool // the barrier has been waited for in this attempt
+	// impatient: what fails now for a reason that may pass is parked as well; it was tried
+	// often enough.
+	impatient bool
+	giant     giant
 
 	batch   *batch.Batch
 	Stats   Stats
@@ -115,6 +120,9 @@ type Applier struct {
 func New(cfg Config) *Applier {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Parked == nil {
+		cfg.Parked = parked.NewIndex()
 	}
 	a := &Applier{cfg: cfg, batch: batch.New(), imager: audit.NewImager(cfg.Redact)}
 	a.batch.Policy = func(n wal.RelationName) conflict.Policy { return cfg.Policy.table(n).Resolve }
@@ -131,11 +139,7 @@ func (a *Applier) Open(ctx context.Context) (checkpoint.Checkpoint, error) {
 	if err != nil {
 		return checkpoint.Checkpoint{}, err
 	}
-	a.conn = conn
-	a.tables = map[wal.RelationName]*tableSchema{}
-	a.targets = map[*wal.Relation]*target{}
-	a.prepared = map[string]string{}
-	a.open, a.openFx = false, effects{}
+	a.adopt(conn)
 	cp, found, err := pgstore.Load(ctx, conn, a.cfg.Origin)
 	if err != nil {
 		return checkpoint.Checkpoint{}, err
@@ -146,11 +150,18 @@ func (a *Applier) Open(ctx context.Context) (checkpoint.Checkpoint, error) {
 			return checkpoint.Checkpoint{}, err
 		}
 	}
-	if err := a.parked.load(ctx, conn, cp.Origin); err != nil {
-		return checkpoint.Checkpoint{}, err
-	}
 	a.cp = cp
 	return cp, nil
+}
+
+// adopt begins with a fresh session.
+func (a *Applier) adopt(conn *pgx.Conn) {
+	a.conn = conn
+	a.encoding = encodingOf(conn.PgConn().ParameterStatus("server_encoding"))
+	a.tables = map[wal.RelationName]*tableSchema{}
+	a.targets = map[*wal.Relation]*target{}
+	a.prepared = map[string]string{}
+	a.open, a.openFx = false, effects{}
 }
 
 // Close ends the session; an open transaction is rolled back by the server.
@@ -200,7 +211,7 @@ func (a *Applier) Apply(ctx context.Context, units []Unit) error {
 			if a.covered(tx, u) {
 				continue
 			}
-			txs = append(txs, keyedTx{tx, u.Kind})
+			txs = append(txs, keyedTx{tx: tx, kind: u.Kind})
 		}
 	}
 	next := units[len(units)-1].Next
@@ -228,6 +239,22 @@ func (a *Applier) Apply(ctx context.Context, units []Unit) error {
 type keyedTx struct {
 	tx   *wal.Transaction
 	kind conflict.EventKind
+	// places are those of the changes in the transaction as it came; nil for all of it.
+	places []int
+}
+
+// pick returns the transaction with some of its changes, by position.
+func (k keyedTx) pick(positions []int) keyedTx {
+	out := *k.tx
+	out.Changes = make([]wal.Change, len(positions))
+	places := make([]int, len(positions))
+	for n, i := range positions {
+		out.Changes[n], places[n] = k.tx.Changes[i], i
+		if k.places != nil {
+			places[n] = k.places[i]
+		}
+	}
+	return keyedTx{&out, k.kind, places}
 }
 
 // covered reports whether the checkpoint covers a transaction: it was applied before, in an
@@ -243,329 +270,19 @@ func (a *Applier) covered(tx *wal.Transaction, u *Unit) bool {
 	return tx.CommitLSN < a.cp.EndLSN
 }
 
-// applyWhole applies whole transactions and commits.
-func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint.Checkpoint) error {
-	ordered, races := false, 0
-	for attempt := 0; ; attempt++ {
-		fx := effects{}
-		err := a.attempt(ctx, txs, next, ordered, &fx)
-		if err == nil {
-			a.committed(txs, next, &fx)
-			return nil
-		}
-		if rerr := a.rollback(ctx); rerr != nil {
-			return errors.Join(err, rerr)
-		}
-		switch {
-		case ctx.Err() != nil:
-			return err
-		case errors.Is(err, errBarrier):
-			if err := a.cfg.Barrier(ctx); err != nil {
-				return err
-			}
-			a.barrier = true
-			defer func() { a.barrier = false }()
-		case errors.Is(err, errRace) && races < 3:
-			races++
-		case retryable(err):
-			a.Stats.Retries.Add(1)
-			if attempt > 20 {
-				return err
-			}
-			if err := pause(ctx, time.Duration(1+attempt)*5*time.Millisecond); err != nil {
-				return err
-			}
-		case (rowError(err) || errors.Is(err, errRace)) && !ordered:
-			a.cfg.Log.Info("applying one by one", "origin", a.cfg.Origin, "reason", publicError(err))
-			a.Stats.Ordered.Add(1)
-			ordered = true
-		default:
-			return err
-		}
-		a.forgetSchemas()
-	}
-}
-
-// attempt is one try of a batch: begin, rows, side effects, checkpoint, commit.
-func (a *Applier) attempt(ctx context.Context, txs []keyedTx, next checkpoint.Checkpoint, ordered bool, fx *effects) error {
-	b := pipeline{fence: -1}
-	if err := a.begin(ctx, &b); err != nil {
-		return err
-	}
-	a.saveCheckpoint(&b, next)
-	var err error
-	if ordered {
-		if err = a.run(ctx, &b, nil, nil, nil); err == nil {
-			err = a.ordered(ctx, txs, fx)
-		}
-	} else {
-		err = a.set(ctx, &b, txs, fx)
-	}
-	if err != nil {
-		return err
-	}
-	return a.commit(ctx, fx, next)
-}
-
-// set applies transactions set-based. b holds what goes first.
-//
-// A table that has several groups gets them one after the other, in waves: what one group
-// buries, the next one has to find.
-func (a *Applier) set(ctx context.Context, b *pipeline, txs []keyedTx, fx *effects) error {
-	a.batch.Reset()
-	for _, k := range txs {
-		a.batch.Add(k.tx, k.kind)
-	}
-	groups := a.batch.Groups
-	for {
-		n := wave(groups)
-		if err := a.wave(ctx, b, groups[:n], fx); err != nil {
-			return err
-		}
-		if groups = groups[n:]; len(groups) == 0 {
-			return failpoint.Hit("apply_after_dml")
-		}
-		if err := a.spill(ctx, fx); err != nil {
-			return err
-		}
-		b = &pipeline{fence: -1}
-	}
-}
-
-// wave is how many groups, from the first, belong to different tables.
-func wave(groups []*batch.Group) int {
-	seen := make(map[wal.RelationName]bool, len(groups))
-	for n, g := range groups {
-		if seen[g.Rel.Ref()] {
-			return n
-		}
-		seen[g.Rel.Ref()] = true
-	}
-	return len(groups)
-}
-
-// wave applies groups of different tables: the fast statements in one round trip, then what
-// they left alone.
-func (a *Applier) wave(ctx context.Context, b *pipeline, groups []*batch.Group, fx *effects) error {
-	var stmts []fastStmt
-	left := map[*batch.Group][]int{}
-	keep := func(st fastStmt, runs []int) error {
-		left[st.group] = append(left[st.group], runs...)
-		return nil
-	}
-	slow := map[*batch.Group][]int{}
-	for _, g := range groups {
-		t, err := a.target(ctx, g.Rel)
-		if err != nil {
-			return err
-		}
-		a.truncates(g, fx)
-		if t.keyless() {
-			if err := a.run(ctx, b, stmts, keep, a.doneInto(fx)); err != nil {
-				return err
-			}
-			stmts, b = nil, &pipeline{fence: -1}
-			if err := a.exact(ctx, g, t, fx); err != nil {
-				return err
-			}
-			continue
-		}
-		p := a.plan(g, t)
-		if a.mayCopy(g, t, p.insert) {
-			if err := a.run(ctx, b, stmts, keep, a.doneInto(fx)); err != nil {
-				return err
-			}
-			stmts, b = nil, &pipeline{fence: -1}
-			ok, err := a.copyIn(ctx, g, t, p.insert)
-			if err != nil {
-				return err
-			}
-			if ok {
-				for _, i := range p.insert {
-					a.fastDone(fastStmt{op: wal.Insert, group: g, t: t}, i, fx)
-				}
-				p.insert = nil
-			}
-		}
-		st, err := a.queue(ctx, b, g, t, p)
-		if err != nil {
-			return err
-		}
-		stmts = append(stmts, st...)
-		slow[g] = p.slow
-	}
-	if err := a.run(ctx, b, stmts, keep, a.doneInto(fx)); err != nil {
-		return err
-	}
-	if err := failpoint.Hit("apply_after_first_dml"); err != nil {
-		return err
-	}
-	for _, g := range groups {
-		runs := append(left[g], slow[g]...)
-		if len(runs) == 0 {
-			continue
-		}
-		t, err := a.target(ctx, g.Rel)
-		if err != nil {
-			return err
-		}
-		if err := a.resolve(ctx, g, t, runs, fx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// spill writes the side effects gathered so far, within the transaction, so that what follows
-// in it finds them.
-func (a *Applier) spill(ctx context.Context, fx *effects) error {
-	at, err := a.effectsLSN(ctx, fx, a.cp)
-	if err != nil {
-		return err
-	}
-	a.indexGraves(fx, at)
-	b := fx.queue(a, at)
-	if b.Len() > 0 {
-		if err := a.conn.SendBatch(ctx, b).Close(); err != nil {
-			return fmt.Errorf("write audit rows and tombstones: %w", err)
-		}
-	}
-	fx.graves, fx.stamps, fx.unbury = nil, nil, nil
-	fx.told = append(fx.told, fx.audit...)
-	fx.audit = nil
-	return nil
-}
-
-func (a *Applier) doneInto(fx *effects) func(fastStmt, int) {
-	return func(st fastStmt, i int) { a.fastDone(st, i, fx) }
-}
-
-// truncates notes truncates, which are never applied across regions.
-func (a *Applier) truncates(g *batch.Group, fx *effects) {
-	for _, tx := range g.Truncs {
-		fx.audit = append(fx.audit, a.plainRecord(g.Rel, conflict.Truncate, "truncate", tx,
-			conflict.Side{Known: true, Stamp: wal.Stamp{UpdatedAt: tx.CommitTime}}))
-	}
-}
-
-// begin queues the statements that open an apply transaction. The marker goes first, so that
-// the publisher knows at once what it reads.
-func (a *Applier) begin(ctx context.Context, b *pipeline) error {
-	b.text("begin")
-	if a.cfg.Marker != nil {
-		return a.exec(ctx, b, "select pg_catalog.pg_logical_emit_message(true, 'pgwaltz.apply', $1::bytea)", [][]byte{a.cfg.Marker}, []int16{0})
-	}
-	return nil
-}
-
-// saveCheckpoint queues the move of the checkpoint. It stands before the rows, so that a
-// second applier waits at once and is found out before it has written anything.
-func (a *Applier) saveCheckpoint(b *pipeline, next checkpoint.Checkpoint) {
-	b.fence = b.n
-	b.text(pgstore.SaveSQL,
-		[]byte(a.cfg.Origin), number(uint64(a.cp.Incarnation)), number(a.cp.FrameNo),
-		number(next.Epoch.SystemID), number(uint64(next.Epoch.Timeline)), []byte(next.Epoch.Slot),
-		number(uint64(next.Incarnation)), number(next.FrameNo), []byte(next.EndLSN.String()),
-		fmt.Appendf(nil, "\\x%x", next.Chain), number(next.StreamSeq), number(next.Transactions),
-		microsText(next.CommitTime), microsText(wal.MicrosOf(time.Now())))
-}
-
-func number(n uint64) []byte { return strconv.AppendUint(nil, n, 10) }
-
-func microsText(m wal.Micros) []byte {
-	if m == wal.MinMicros || m == wal.MaxMicros || m == 0 {
-		return nil
-	}
-	return []byte(m.String())
-}
-
-// commit writes the side effects and commits.
-func (a *Applier) commit(ctx context.Context, fx *effects, next checkpoint.Checkpoint) error {
-	at, err := a.effectsLSN(ctx, fx, next)
-	if err != nil {
-		return err
-	}
-	a.indexGraves(fx, at)
-	b := fx.queue(a, at)
-	if err := failpoint.Hit("apply_before_commit"); err != nil {
-		return err
-	}
-	if b.Len() > 0 {
-		if err := a.conn.SendBatch(ctx, b).Close(); err != nil {
-			return fmt.Errorf("write audit rows and tombstones: %w", err)
-		}
-	}
-	c := pipeline{fence: -1}
-	c.text("commit")
-	if err := a.run(ctx, &c, nil, nil, nil); err != nil {
-		return fmt.Errorf("commit: %w", err)
-	}
-	return failpoint.Hit("apply_after_commit")
-}
-
-// effectsLSN is the local position that graves and stamps of this transaction carry.
-func (a *Applier) effectsLSN(ctx context.Context, fx *effects, next checkpoint.Checkpoint) (wal.LSN, error) {
-	if a.cfg.Self {
-		return next.EndLSN, nil
-	}
-	if len(fx.graves)+len(fx.stamps) == 0 {
-		return 0, nil
-	}
-	var s string
-	if err := a.conn.QueryRow(ctx, `select pg_catalog.pg_current_wal_insert_lsn()::text`).Scan(&s); err != nil {
-		return 0, fmt.Errorf("read local log position: %w", err)
-	}
-	return wal.ParseLSN(s)
-}
-
-// committed books a commit.
-func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effects) {
-	a.cp = next
-	a.Stats.Batches.Add(1)
-	a.Stats.Rows.Add(fx.rows)
-	n := uint64(0)
-	for _, k := range txs {
-		if k.kind == conflict.Live && !k.tx.More {
-			n++
-		}
-	}
-	a.Stats.Transactions.Add(n)
-	if told := append(fx.told, fx.audit...); len(told) > 0 {
-		a.Stats.Conflicts.Add(uint64(len(told)))
-		if a.onAudit != nil {
-			a.onAudit(told)
-		}
-	}
-	if len(fx.unpark) > 0 {
-		a.parked.stale = true
-	}
-	if len(fx.pushback) > 0 {
-		a.cfg.Pushback(fx.pushback)
-	}
-}
-
-func (a *Applier) rollback(ctx context.Context) error {
-	a.open, a.openFx = false, effects{}
-	if a.conn.IsClosed() {
-		return errors.New("the connection to the local server is gone")
-	}
-	if _, err := a.conn.Exec(ctx, "rollback"); err != nil {
-		return fmt.Errorf("roll back: %w", err)
-	}
-	return nil
-}
-
 // target returns the mapping of a relation onto the local table.
 func (a *Applier) target(ctx context.Context, rel *wal.Relation) (*target, error) {
 	if t := a.targets[rel]; t != nil {
 		return t, nil
 	}
 	s := a.tables[rel.Ref()]
-	if s == nil {
+	if s == nil || s.rel != rel {
+		// Another description of the table: it was changed there, and perhaps here too.
 		var err error
 		if s, err = loadSchema(ctx, a.conn, rel.Ref()); err != nil {
 			return nil, err
 		}
+		s.rel = rel
 		a.tables[rel.Ref()] = s
 	}
 	t, err := newTarget(s, rel, a.cfg.Policy)
@@ -607,40 +324,4 @@ func (a *Applier) scratch(oid uint32) *array {
 	}
 	arr.reset(oid)
 	return arr
-}
-
-// retryable reports whether the same transaction may succeed when tried again.
-func retryable(err error) bool {
-	switch sqlState(err) {
-	case "40001", "40P01", "55P03":
-		return true
-	}
-	return false
-}
-
-// publicError is an error without row values: PostgreSQL's message and detail may quote them.
-func publicError(err error) string {
-	var pe *pgconn.PgError
-	if errors.As(err, &pe) {
-		s := "SQLSTATE " + pe.Code
-		if pe.TableName != "" {
-			s += " in " + pe.SchemaName + "." + pe.TableName
-		}
-		if pe.ConstraintName != "" {
-			s += ", constraint " + pe.ConstraintName
-		}
-		return s
-	}
-	return err.Error()
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
 }

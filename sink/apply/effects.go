@@ -7,6 +7,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -22,6 +23,7 @@ type effects struct {
 	pushback []*wal.Transaction // handed on after the commit
 	unbury   []grave            // graves of rows that live in generation 0 again
 	unpark   []int64
+	parked   int64 // changes set aside
 	rows     uint64
 }
 
@@ -49,6 +51,7 @@ func (fx *effects) add(o effects) {
 	fx.pushback = append(fx.pushback, o.pushback...)
 	fx.unbury = append(fx.unbury, o.unbury...)
 	fx.unpark = append(fx.unpark, o.unpark...)
+	fx.parked += o.parked
 	fx.rows += o.rows
 }
 
@@ -184,32 +187,11 @@ func (fx *effects) queue(a *Applier, lsn wal.LSN) *pgx.Batch {
 		b.Queue(audit.InsertSQL, audit.InsertArgs(fx.audit)...)
 	}
 	if len(fx.unpark) > 0 {
-		b.Queue(`delete from pgwaltz.parked where id = any($1)`, fx.unpark)
+		b.Queue(parked.DeleteSQL, fx.unpark)
 	}
 	return b
 }
 
 func columnsOf(n int) (rels, keys []string, gens, vers, ats []int64) {
 	return make([]string, 0, n), make([]string, 0, n), make([]int64, 0, n), make([]int64, 0, n), make([]int64, 0, n)
-}
-
-// rowError reports whether an error is about what the rows hold or where they go, so that
-// setting them aside lets everything else flow.
-func rowError(err error) bool {
-	var se *schemaError
-	var st *stampError
-	if errorsAs(err, &se) || errorsAs(err, &st) {
-		return true
-	}
-	code := sqlState(err)
-	if len(code) < 2 {
-		return false
-	}
-	switch code[:2] {
-	case "22", "23", "27", "44", "P0", "54":
-		return true
-	case "42":
-		return code != "42501" // a missing privilege concerns everything: wait for it
-	}
-	return code == "428C9" || code == "0A000" || code == "55000"
 }

@@ -3,11 +3,13 @@ package apply
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -29,9 +31,36 @@ func (a *Applier) exact(ctx context.Context, g *batch.Group, t *target, fx *effe
 			fx.rows++
 			continue
 		}
+		if waits, err := a.waitsBehind(ctx, g); err != nil {
+			return err
+		} else if waits {
+			// The row may be one of those that wait.
+			why := reason{"P0002", "the row is not here; changes of this table wait"}
+			if a.retrying {
+				return &stillParked{why}
+			}
+			c := a.parkedExact(g, x, why)
+			if err := a.writeParked(ctx, g.Rel, []parked.Change{c}, fx); err != nil {
+				return err
+			}
+			continue
+		}
 		fx.audit = append(fx.audit, a.exactRecord(g, t, x))
 	}
 	return nil
+}
+
+// waitsBehind reports whether changes of a table without a key are parked that come before
+// the one in hand.
+func (a *Applier) waitsBehind(ctx context.Context, g *batch.Group) (bool, error) {
+	if !a.cfg.Parked.Any(g.Rel.Ref()) {
+		return false, nil
+	}
+	before := a.retryID
+	if before == 0 {
+		before = math.MaxInt64
+	}
+	return parked.Any(ctx, a.conn, g.Rel.Ref(), a.cfg.Origin, before)
 }
 
 func (a *Applier) exactChange(ctx context.Context, t *target, ch *wal.Change) (bool, error) {
@@ -122,12 +151,4 @@ func (a *Applier) exactRecord(g *batch.Group, t *target, x *batch.Exact) audit.R
 	rec := a.plainRecord(g.Rel, typ, conflict.Missing, x.Tx, remote)
 	rec.RemoteRow = a.json(g.Rel, x.Change.New)
 	return rec
-}
-
-// parkExact sets a change of a table without key aside. It has no key to be replaced by, so
-// each is kept.
-func (a *Applier) parkExact(ctx context.Context, g *batch.Group, tx *wal.Transaction, state, message string) error {
-	ch := &tx.Changes[0]
-	key := fmt.Sprintf("@%s/%d", tx.CommitLSN, len(ch.New)+ch.Size())
-	return a.parkEvent(ctx, g, ch, tx, key, state, message, a.json(g.Rel, ch.New))
 }

@@ -51,7 +51,7 @@ func (a *Applier) plan(g *batch.Group, t *target) plan {
 		return p
 	}
 	graves := a.cfg.Index.Any(g.Rel.Ref())
-	parked := a.parked.any(g.Rel.Ref())
+	parked := a.cfg.Parked.Any(g.Rel.Ref())
 	pol := a.cfg.Policy.table(g.Rel.Ref()).Resolve
 	order := pol.Order
 	for i := range g.Runs {
@@ -101,7 +101,7 @@ func (a *Applier) mayMatter(g *batch.Group, r *batch.Run) bool {
 	if _, ok := a.cfg.Index.Get(g.Rel.Ref(), key); ok {
 		return true
 	}
-	return a.parked.has(g.Rel.Ref(), string(key))
+	return a.cfg.Parked.Has(g.Rel.Ref(), a.encoding.key(string(key)))
 }
 
 // guardOf picks the guard under which an update is a fast-forward by the rules of

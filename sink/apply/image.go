@@ -2,7 +2,6 @@ package apply
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 
@@ -11,8 +10,6 @@ import (
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
-
-func errorsAs[T error](err error, target *T) bool { return errors.As(err, target) }
 
 // textImage returns the run's image in text form. Values that travel in binary are turned
 // into text by PostgreSQL itself, so that contents compare equal however they came.
@@ -183,7 +180,11 @@ func (a *Applier) json(rel *wal.Relation, row wal.Tuple) []byte {
 	if row == nil {
 		return nil
 	}
-	return a.imager.Row(nil, rel, row)
+	b := a.imager.Row(nil, rel, row)
+	if text := string(b); !isASCII(text) {
+		return []byte(a.encoding.text(text))
+	}
+	return b
 }
 
 // stampText prints a stamp for the audit log: generation, version, time.

@@ -3,118 +3,206 @@ package apply
 import (
 	"context"
 	"errors"
-	"time"
+	"fmt"
 
-	"github.com/pgwaltz/pgwaltz/conflict"
-	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// partBarrier bounds the wait for own changes while a giant transaction holds locks.
-const partBarrier = 2 * time.Second
+// hopeless is how many changes of one table must fail in a row, within one batch, before the
+// rest of the table's changes in the batch is parked without being tried. They are tried in
+// the background then, and hold up nothing.
+const hopeless = 50
+
+// oneByOne finds the changes of a batch that fail, parks them, and lets all others through.
+//
+// Constraints that may be deferred are deferred and checked at the end of each transaction,
+// behind a savepoint, so that COMMIT finds nothing that is not known by then.
+type oneByOne struct {
+	a *Applier
+	// strict: the constraints must hold behind each change.
+	strict bool
+	failed map[wal.RelationName]int // failures of each table since its last success
+}
 
 // ordered applies transactions one after the other, each behind a savepoint: set-based first,
-// and where that fails change by change in the origin's order. A change that fails by itself
-// is parked with its key; everything else goes on.
+// and where that fails in halves, down to single changes in the origin's order. A change that
+// fails by itself is parked; everything else goes on.
 func (a *Applier) ordered(ctx context.Context, txs []keyedTx, fx *effects) error {
+	if _, err := a.conn.Exec(ctx, "set constraints all deferred"); err != nil {
+		return fmt.Errorf("defer constraints: %w", err)
+	}
+	o := oneByOne{a: a, failed: map[wal.RelationName]int{}}
 	for _, k := range txs {
-		var mine effects
-		err := a.behindSavepoint(ctx, "tx", func() error {
-			return a.set(ctx, &pipeline{fence: -1}, []keyedTx{k}, &mine)
-		})
-		if err == nil {
-			fx.add(mine)
-			continue
-		}
-		if !rowError(err) && !errors.Is(err, errRace) {
+		if err := o.transaction(ctx, k, fx); err != nil {
 			return err
-		}
-		for i := range k.tx.Changes {
-			if err := a.single(ctx, k, i, fx); err != nil {
-				return err
-			}
 		}
 	}
 	return nil
 }
 
-// single applies one change, or parks it.
-func (a *Applier) single(ctx context.Context, k keyedTx, i int, fx *effects) error {
-	one := *k.tx
-	one.Changes = k.tx.Changes[i : i+1 : i+1]
-	var last error
-	// Twice: a local writer may come between the look and the write.
-	for range 2 {
-		var mine effects
-		last = a.behindSavepoint(ctx, "one", func() error {
-			a.plain = true
-			defer func() { a.plain = false }()
-			return a.set(ctx, &pipeline{fence: -1}, []keyedTx{{&one, k.kind}}, &mine)
-		})
-		if last == nil {
-			fx.add(mine)
+func (o *oneByOne) transaction(ctx context.Context, k keyedTx, fx *effects) error {
+	err := o.try(ctx, k, fx, true)
+	if err == nil || !o.a.setAside(err) {
+		return err
+	}
+	o.strict = false
+	var mine effects
+	err = o.a.behindSavepoint(ctx, "tx", func() error {
+		if err := o.halves(ctx, k, &mine); err != nil {
+			return err
+		}
+		return o.a.checkConstraints(ctx)
+	})
+	if err == nil {
+		fx.add(mine)
+		return nil
+	}
+	if !o.a.setAside(err) {
+		return err
+	}
+	// A deferred constraint does not hold at the end: each change has to satisfy it.
+	o.strict = true
+	return o.halves(ctx, k, fx)
+}
+
+// try applies changes of one transaction set-based, behind a savepoint. What it wrote beside
+// the rows is in the tables when it returns, so that the next change finds it.
+func (o *oneByOne) try(ctx context.Context, k keyedTx, fx *effects, check bool) error {
+	var mine effects
+	err := o.a.behindSavepoint(ctx, "try", func() error {
+		if err := o.a.set(ctx, &pipeline{fence: -1}, []keyedTx{k}, &mine); err != nil {
+			return err
+		}
+		if check {
+			if err := o.a.checkConstraints(ctx); err != nil {
+				return err
+			}
+		}
+		return o.a.spill(ctx, &mine)
+	})
+	if err == nil {
+		fx.add(mine)
+	}
+	return err
+}
+
+// halves applies the changes of a transaction that failed as a whole.
+func (o *oneByOne) halves(ctx context.Context, k keyedTx, fx *effects) error {
+	good, bad := o.hopeless(k)
+	if len(bad) > 0 {
+		if err := o.a.parkAll(ctx, k.pick(bad), fx); err != nil {
+			return err
+		}
+	}
+	switch n := len(good); n {
+	case 0:
+		return nil
+	case 1:
+		return o.single(ctx, k.pick(good), fx)
+	default:
+		if err := o.half(ctx, k.pick(good[:n/2]), fx); err != nil {
+			return err
+		}
+		return o.half(ctx, k.pick(good[n/2:]), fx)
+	}
+}
+
+func (o *oneByOne) half(ctx context.Context, k keyedTx, fx *effects) error {
+	if len(k.tx.Changes) > 1 {
+		err := o.try(ctx, k, fx, o.strict)
+		if err == nil {
+			o.succeeded(k.tx.Changes)
 			return nil
 		}
-		if !rowError(last) && !errors.Is(last, errRace) {
+		if !o.a.setAside(err) {
+			return err
+		}
+	}
+	return o.halves(ctx, k, fx)
+}
+
+func (o *oneByOne) succeeded(changes []wal.Change) {
+	for i := range changes {
+		delete(o.failed, changes[i].Relation.Ref())
+	}
+}
+
+// hopeless sorts the changes of tables that fail again and again from the others.
+func (o *oneByOne) hopeless(k keyedTx) (good, bad []int) {
+	for i := range k.tx.Changes {
+		if o.failed[k.tx.Changes[i].Relation.Ref()] >= hopeless {
+			bad = append(bad, i)
+		} else {
+			good = append(good, i)
+		}
+	}
+	return good, bad
+}
+
+// single applies one change, or parks it.
+func (o *oneByOne) single(ctx context.Context, k keyedTx, fx *effects) error {
+	var last error
+	o.a.plain = true
+	defer func() { o.a.plain = false }()
+	// Twice: a local writer may come between the look and the write, and a table may have
+	// been changed.
+	for range 2 {
+		if last = o.try(ctx, k, fx, o.strict); last == nil {
+			o.succeeded(k.tx.Changes)
+			return nil
+		}
+		if !o.a.setAside(last) {
 			return last
 		}
 	}
-	return a.parkChange(ctx, k, &one, last, fx)
+	weight := 1
+	if causeOf(last) == causeAgain {
+		weight = hopeless / 5 // each of these has waited
+	}
+	o.failed[k.tx.Changes[0].Relation.Ref()] += weight
+	return o.a.parkChange(ctx, k, last, fx)
+}
+
+// setAside reports whether a change that fails with err is to be parked rather than to be
+// tried again with the whole batch.
+func (a *Applier) setAside(err error) bool {
+	switch causeOf(err) {
+	case causeRow:
+		return true
+	case causeAgain, causePlans:
+		return a.impatient
+	}
+	return errors.Is(err, errRace)
+}
+
+// checkConstraints raises now what deferred constraints would raise at COMMIT.
+func (a *Applier) checkConstraints(ctx context.Context) error {
+	return a.simple(ctx, "set constraints all immediate; set constraints all deferred")
 }
 
 // behindSavepoint runs f and undoes what it did if it fails.
 func (a *Applier) behindSavepoint(ctx context.Context, name string, f func() error) error {
-	if _, err := a.conn.Exec(ctx, "savepoint "+name); err != nil {
+	if err := a.simple(ctx, "savepoint "+name); err != nil {
 		return err
 	}
 	err := f()
 	if err == nil {
-		_, err = a.conn.Exec(ctx, "release savepoint "+name)
-		return err
+		return a.simple(ctx, "release savepoint "+name)
 	}
 	if a.conn.IsClosed() || ctx.Err() != nil {
 		return err
 	}
-	if berr := a.back(ctx, name); berr != nil {
+	// Released as well, so that savepoints do not nest deeper with every failure.
+	if berr := a.simple(ctx, "rollback to savepoint "+name+"; release savepoint "+name); berr != nil {
 		return errors.Join(err, berr)
 	}
 	return err
 }
 
-// parkChange sets one change aside.
-func (a *Applier) parkChange(ctx context.Context, k keyedTx, one *wal.Transaction, cause error, fx *effects) error {
-	b := batch.New()
-	b.Add(one, k.kind)
-	g := b.Groups[0]
-	state := sqlState(cause)
-	if state == "" {
-		state = "XX000"
-		var se *stampError
-		if errors.As(cause, &se) {
-			state = "PW001" // trigger interference
-		}
-	}
-	if len(g.Exact) > 0 {
-		return a.parkExact(ctx, g, one, state, publicError(cause))
-	}
-	if len(g.Runs) == 0 {
-		return nil
-	}
-	r := &g.Runs[0]
-	if err := a.park(ctx, g, r, g.KeyText(r), state, publicError(cause)); err != nil {
-		return err
-	}
-	if typ := conflictType(state); typ != "" && !a.cfg.Self {
-		fx.audit = append(fx.audit, a.parkedRecord(g, r, typ, state))
+// simple runs statements without parameters in one round trip.
+func (a *Applier) simple(ctx context.Context, sql string) error {
+	if _, err := a.conn.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
+		return fmt.Errorf("run %q: %w", sql, err)
 	}
 	return nil
-}
-
-// conflictType names the conflict that a parked change stands for, if it is one.
-func conflictType(state string) conflict.Type {
-	switch state {
-	case "23505":
-		return conflict.UpdateExists
-	}
-	return ""
 }

@@ -6,18 +6,62 @@ import (
 	"fmt"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/wal"
 )
 
+// ErrStartAgain: a transaction of many parts was rolled back. It has to be read again from
+// the checkpoint; what stood in its way was waited for. It is not a failure.
+var ErrStartAgain = errors.New("a transaction of many parts has to be applied again from its first part")
+
+// giant is what the applier remembers of a transaction of many parts while it is tried.
+type giant struct {
+	commit  wal.LSN // names it; 0: none
+	barrier bool    // the barrier was waited for
+	tried   patience
+	failed  bool // it failed at its end, or again and again: what fails now is parked, part by part
+}
+
 // applyPart applies part of a giant transaction. The local transaction stays open until the
-// last part, so that the change becomes visible at once, and memory holds one part only. A
-// failure cannot be repeated from memory: it is returned, and the caller starts again from
-// the checkpoint. Only rows that cannot be applied are dealt with here, behind a savepoint.
+// last part, so that the change becomes visible at once, and memory holds one part only.
+//
+// Rows that cannot be applied are dealt with here, behind a savepoint. Everything else cannot
+// be repeated from memory: the transaction is rolled back and begins again from the
+// checkpoint (ErrStartAgain). Nothing waits while it is open.
 func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.Checkpoint, more bool) error {
-	err := a.part(ctx, txs, next, more)
-	if err != nil {
-		err = errors.Join(err, a.rollback(ctx))
+	if len(txs) > 0 && a.giant.commit != txs[0].tx.CommitLSN {
+		a.giant = giant{commit: txs[0].tx.CommitLSN}
 	}
-	return err
+	a.barrier, a.impatient = a.giant.barrier, a.giant.failed
+	defer func() { a.barrier, a.impatient = false, false }()
+	err := a.part(ctx, txs, next, more)
+	if err == nil {
+		return nil
+	}
+	if rerr := a.rollback(ctx); rerr != nil {
+		return errors.Join(err, rerr)
+	}
+	if ctx.Err() != nil {
+		return err
+	}
+	a.forgetSchemas()
+	switch {
+	case errors.Is(err, errBarrier):
+		if berr := a.cfg.Barrier(ctx); berr != nil {
+			return berr
+		}
+		// What is missed from now on the self-merge puts right.
+		a.giant.barrier = true
+	case a.giant.tried.left(err):
+		if rerr := a.recover(ctx, err, a.giant.tried.again); rerr != nil {
+			return rerr
+		}
+	case parkable(err) && !a.giant.failed:
+		a.giant.failed = true
+	default:
+		return err
+	}
+	a.cfg.Log.Info("giant transaction begins again", "origin", a.cfg.Origin, "commit_lsn", a.giant.commit.String(), "reason", publicError(err))
+	return ErrStartAgain
 }
 
 func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Checkpoint, more bool) error {
@@ -31,36 +75,27 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 	b.text("savepoint part")
 	var fx effects
 	err := a.set(ctx, &b, txs, &fx)
-	if errors.Is(err, errBarrier) {
-		// The rows of earlier parts are locked, so the wait is bounded; what it may miss
-		// the self-merge puts right.
-		a.barrier = true
-		defer func() { a.barrier = false }()
-		waiting, cancel := context.WithTimeout(ctx, partBarrier)
-		berr := a.cfg.Barrier(waiting)
-		cancel()
-		if berr != nil && ctx.Err() != nil {
-			return berr
-		}
-		fx = effects{}
-		if err = a.back(ctx, "part"); err == nil {
-			err = a.set(ctx, &pipeline{fence: -1}, txs, &fx)
+	if err == nil && a.giant.failed {
+		err = a.checkConstraints(ctx)
+	} else if err == nil && !more {
+		// What a deferred constraint finds here may be in an earlier part: the next try
+		// checks behind every part.
+		if err := a.checkConstraints(ctx); err != nil {
+			return err
 		}
 	}
-	if rowError(err) || errors.Is(err, errRace) {
+	if err == nil {
+		err = a.simple(ctx, "release savepoint part")
+	} else if a.setAside(err) {
 		a.cfg.Log.Info("applying one by one", "origin", a.cfg.Origin, "reason", publicError(err))
 		a.Stats.Ordered.Add(1)
 		fx = effects{}
-		if err = a.back(ctx, "part"); err == nil {
+		if err = a.simple(ctx, "rollback to savepoint part; release savepoint part"); err == nil {
 			err = a.ordered(ctx, txs, &fx)
 		}
 	}
 	if err != nil {
 		return err
-	}
-	// One level of subtransaction at a time, however many parts there are.
-	if _, err := a.conn.Exec(ctx, "release savepoint part"); err != nil {
-		return fmt.Errorf("release savepoint: %w", err)
 	}
 	if more {
 		// Side effects of a part are written with the part, so that memory stays bounded;
@@ -73,9 +108,9 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 		return err
 	}
 	if err := a.commit(ctx, &fx, next); err != nil {
-		return err
+		return fmt.Errorf("end a transaction of many parts: %w", err)
 	}
-	a.open = false
+	a.open, a.giant = false, giant{}
 	fx.add(a.openFx)
 	a.openFx = effects{}
 	a.committed(txs, next, &fx)
@@ -91,6 +126,7 @@ func (a *Applier) flushPart(ctx context.Context, fx *effects) error {
 		a.openFx.told = append(a.openFx.told, fx.told[0])
 	}
 	a.openFx.pushback = append(a.openFx.pushback, fx.pushback...)
+	a.openFx.parked += fx.parked
 	a.openFx.rows += fx.rows
 	return nil
 }

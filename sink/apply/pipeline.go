@@ -44,6 +44,16 @@ func (a *Applier) exec(ctx context.Context, b *pipeline, sql string, args [][]by
 	return nil
 }
 
+// forgetPlans drops all prepared statements of the session: they are prepared again under
+// the tables' definitions as they are now.
+func (a *Applier) forgetPlans(ctx context.Context) error {
+	clear(a.prepared)
+	if err := a.conn.DeallocateAll(ctx); err != nil {
+		return fmt.Errorf("drop prepared statements: %w", err)
+	}
+	return nil
+}
+
 // run sends a pipeline. The fast statements are the last in it; left is told which runs each
 // of them left alone, done which it wrote.
 func (a *Applier) run(ctx context.Context, b *pipeline, stmts []fastStmt, left func(fastStmt, []int) error, done func(fastStmt, int)) error {

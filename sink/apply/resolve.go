@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
@@ -34,7 +35,7 @@ type known struct {
 	row    wal.Tuple // in the columns of the event's relation; nil when there is no row
 	grave  *tombstone.Entry
 	stamp  *rowStamp
-	parked *parkedEvent
+	parked *parked.Change
 }
 
 // verdict is one decision, to be written.
@@ -73,8 +74,10 @@ func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, r
 			}
 			continue
 		}
-		if st.parked != nil {
-			r.Image = batch.Fill(r.Image, st.parked.image(g.Rel))
+		if w := st.waiting(); w != nil && w.Precedes(r.Base) {
+			// What the event overwrote is known here, only not shown: the two are one run.
+			whole := w.Then(waitingOf(g, r))
+			r.Image, r.Base, r.Born = whole.Image, whole.Base, whole.Born
 		}
 		v, err := a.decide(ctx, g, t, i, st)
 		if err != nil {
@@ -84,13 +87,17 @@ func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, r
 			return err
 		}
 		if v.Verdict == conflict.Park {
-			if err := a.park(ctx, g, r, st.key, "P0002", "the row is not here and the change does not carry all of it"); err != nil {
+			why := reason{"P0002", "the row is not here and the change does not carry all of it"}
+			if a.retrying {
+				return &stillParked{why}
+			}
+			if err := a.parkRuns(ctx, g, []int{i}, why, fx); err != nil {
 				return err
 			}
 			continue
 		}
-		if st.parked != nil && v.Verdict != conflict.Keep {
-			fx.unpark = append(fx.unpark, st.parked.id)
+		if w := st.waiting(); w != nil && v.Verdict != conflict.Keep && a.cfg.Policy.table(g.Rel.Ref()).Resolve.Releases(r.Stamp, w) {
+			fx.unpark = append(fx.unpark, st.parked.ID)
 		}
 		if v.Verdict != conflict.Apply {
 			continue
@@ -144,16 +151,44 @@ func (a *Applier) look(ctx context.Context, g *batch.Group, t *target, runs []in
 			states[byKey[k]].stamp = &e
 		}
 	}
-	if a.parked.any(g.Rel.Ref()) {
-		found, err := findParked(ctx, a.conn, g.Rel.Ref(), keys)
-		if err != nil {
-			return nil, err
-		}
-		for k, e := range found {
-			states[byKey[k]].parked = e
-		}
+	if err := a.lookParked(ctx, g, runs, states); err != nil {
+		return nil, err
 	}
 	return states, nil
+}
+
+// lookParked finds what waits under the keys of the runs.
+func (a *Applier) lookParked(ctx context.Context, g *batch.Group, runs []int, states []known) error {
+	if !a.cfg.Parked.Any(g.Rel.Ref()) {
+		return nil
+	}
+	var keys []string
+	at := map[string]int{}
+	for n, i := range runs {
+		if k := a.parkedKey(g, &g.Runs[i]); a.cfg.Parked.Has(g.Rel.Ref(), k) {
+			keys = append(keys, k)
+			at[k] = n
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	found, err := parked.Find(ctx, a.conn, g.Rel.Ref(), keys)
+	if err != nil {
+		return err
+	}
+	for k, c := range found {
+		states[at[k]].parked = c
+	}
+	return nil
+}
+
+// waiting is what is parked under the key; nil for nothing.
+func (st *known) waiting() *conflict.Waiting {
+	if st.parked == nil {
+		return nil
+	}
+	return &st.parked.Waiting
 }
 
 func (a *Applier) lockRows(ctx context.Context, g *batch.Group, t *target, runs []int, states []known) error {
@@ -191,10 +226,6 @@ func (a *Applier) decide(ctx context.Context, g *batch.Group, t *target, i int, 
 	e := conflict.Event{
 		Op: r.Op, Stamp: r.Stamp, Base: r.Base, Kind: g.Kind, Born: r.Born,
 		Complete: r.Image.Complete(), CommitTime: r.Tx.CommitTime,
-	}
-	if st.parked != nil && e.Base.Known && e.Base.Stamp == st.parked.stamp {
-		// What the event overwrote is known here, only not visible.
-		e.Base.Stamp, e.Base.HasDigest = side.Stamp, false
 	}
 	if side.Alive {
 		side.Content, _ = conflict.Content(g.Rel, st.row)

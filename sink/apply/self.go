@@ -26,7 +26,7 @@ func NeedsSelfMerge(p Policy, tx *wal.Transaction, ch *wal.Change) bool {
 		return true
 	}
 	version, updatedAt := p.stampColumns(ch.Relation.Ref())
-	return ch.Relation.Column(version) < 0 && ch.Relation.Column(updatedAt) < 0
+	return conflict.ColumnsOf(ch.Relation, version, updatedAt).Stampless()
 }
 
 // decideSelf deals with an own change that the tables hold already, or that a later own

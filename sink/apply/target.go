@@ -2,12 +2,10 @@ package apply
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
@@ -22,6 +20,7 @@ type querier interface {
 // tableSchema is a local table as the catalog has it now.
 type tableSchema struct {
 	name      wal.RelationName
+	rel       *wal.Relation // the description that it was read for
 	columns   []tableColumn
 	index     map[string]int
 	immediate bool // every unique index is checked at once, so ON CONFLICT may be used
@@ -138,7 +137,7 @@ func newTarget(s *tableSchema, rel *wal.Relation, policy Policy) (*target, error
 			what: "columns are missing here: " + strings.Join(missing, ", ")}
 	}
 	version, updatedAt := policy.stampColumns(s.name)
-	t.cols = conflict.Columns{Version: rel.Column(version), UpdatedAt: rel.Column(updatedAt)}
+	t.cols = conflict.ColumnsOf(rel, version, updatedAt)
 	t.shape.Table = t.table
 	if t.cols.Version >= 0 {
 		t.shape.Version = version
@@ -167,17 +166,4 @@ func (t *target) paramsOf(cols []int, binary func(int) bool) []statement.Param {
 		}
 	}
 	return ps
-}
-
-// sqlState returns the SQLSTATE of an error, "" if it has none.
-func sqlState(err error) string {
-	var pe *pgconn.PgError
-	if errors.As(err, &pe) {
-		return pe.Code
-	}
-	var se *schemaError
-	if errors.As(err, &se) {
-		return se.code
-	}
-	return ""
 }

@@ -43,6 +43,7 @@ var level = map[string]int{
 	"internal/status":      2,
 	"conflict/audit":       3,
 	"conflict/tombstone":   3,
+	"conflict/parked":      3,
 	"checkpoint/pgstore":   3,
 	"sink/apply/batch":     3,
 	"sink/apply/statement": 3,

@@ -47,9 +47,11 @@ type Run struct {
 	Loser *wal.Change // repairs: the change that lost at the sender, if it is told
 }
 
+// Exact is one change of a table without a key.
 type Exact struct {
 	Change *wal.Change
 	Tx     *wal.Transaction
+	Place  int // of the change in its transaction, or part of one
 }
 
 func New() *Batch {
@@ -63,7 +65,11 @@ func (b *Batch) Reset() {
 }
 
 // Add takes in one transaction, or part of one. The batch keeps references into it.
-func (b *Batch) Add(tx *wal.Transaction, kind conflict.EventKind) {
+func (b *Batch) Add(tx *wal.Transaction, kind conflict.EventKind) { b.AddPicked(tx, kind, nil) }
+
+// AddPicked is Add for a transaction that holds some changes of another one: places are their
+// places there; nil means all of them.
+func (b *Batch) AddPicked(tx *wal.Transaction, kind conflict.EventKind, places []int) {
 	for i := range tx.Changes {
 		ch := &tx.Changes[i]
 		g := b.group(ch, kind, false)
@@ -74,7 +80,11 @@ func (b *Batch) Add(tx *wal.Transaction, kind conflict.EventKind) {
 			g.trunc++
 			g.Truncs = append(g.Truncs, tx)
 		case g.Key == nil:
-			g.Exact = append(g.Exact, Exact{ch, tx})
+			place := i
+			if places != nil {
+				place = places[i]
+			}
+			g.Exact = append(g.Exact, Exact{ch, tx, place})
 		case kind == conflict.Repair && isNotice(tx, i):
 			g.Runs[len(g.Runs)-1].Loser = ch
 		case !g.add(ch, tx):

@@ -1,0 +1,296 @@
+package parked
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/wal"
+	"github.com/pgwaltz/pgwaltz/wire"
+)
+
+// Querier is the part of a pgx connection or transaction that the store needs.
+type Querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+// Change is one parked change.
+type Change struct {
+	ID      int64
+	Origin  string
+	Key     string // key text, or what Keyless makes
+	Kind    conflict.EventKind
+	Waiting conflict.Waiting
+	// Transaction is the one that the change belongs to, with this change alone.
+	Transaction *wal.Transaction
+	Row         []byte // JSON for people; nil for none
+	State       string // SQLSTATE
+	Message     string
+	Attempts    int
+}
+
+// Keyless names a change of a table without a key: the transaction's commit, its part and
+// the change's place in it.
+func Keyless(tx *wal.Transaction, place int) string {
+	return fmt.Sprintf("@%s/%d/%d", tx.CommitLSN, tx.Part, place)
+}
+
+// IsKeyless reports whether a key was made by Keyless.
+func IsKeyless(key string) bool { return len(key) > 0 && key[0] == '@' }
+
+// encode makes the event that keeps the change whole.
+func (c *Change) encode() ([]byte, error) {
+	w := &c.Waiting
+	ch := wal.Change{Op: w.Op, Relation: w.Relation, Stamp: w.Stamp, Base: w.Base}
+	switch {
+	case c.Transaction != nil && len(c.Transaction.Changes) == 1 && IsKeyless(c.Key):
+		ch = c.Transaction.Changes[0]
+	case w.Op == wal.Delete:
+		ch.Old, ch.OldFull = w.Image, w.Full
+	default:
+		ch.New = w.Image
+		if w.Born {
+			ch.Op = wal.Insert // the net effect of an insert and what followed
+		}
+	}
+	tx := c.Transaction
+	one := wal.Transaction{XID: tx.XID, Origin: tx.Origin, CommitLSN: tx.CommitLSN, EndLSN: tx.EndLSN, CommitTime: tx.CommitTime, Changes: []wal.Change{ch}}
+	if one.EndLSN == 0 {
+		one.EndLSN = tx.CommitLSN + 1 // a part of a giant transaction: its end is not known yet
+	}
+	return wire.EncodeTransaction(&one)
+}
+
+// decode reads what encode wrote.
+func (c *Change) decode(event []byte, born bool) error {
+	tx, ch, err := wire.ParseChange(event)
+	if err != nil {
+		return fmt.Errorf("read parked change %d: %w", c.ID, err)
+	}
+	c.Transaction = tx
+	c.Waiting = conflict.Waiting{Relation: ch.Relation, Op: ch.Op, Born: born, Base: ch.Base, Stamp: ch.Stamp, Image: ch.New}
+	if ch.Op == wal.Delete {
+		c.Waiting.Image, c.Waiting.Full = ch.Old, ch.OldFull
+	}
+	return nil
+}
+
+const columns = `id, origin, key, kind, born, event, coalesce(sqlstate, ''), coalesce(message, ''), attempts`
+
+func scan(rows pgx.Rows) ([]*Change, error) {
+	defer rows.Close()
+	var out []*Change
+	for rows.Next() {
+		c := &Change{}
+		var kind int16
+		var born bool
+		var event []byte
+		if err := rows.Scan(&c.ID, &c.Origin, &c.Key, &kind, &born, &event, &c.State, &c.Message, &c.Attempts); err != nil {
+			return nil, fmt.Errorf("read parked changes: %w", err)
+		}
+		c.Kind = conflict.EventKind(kind)
+		if err := c.decode(event, born); err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read parked changes: %w", err)
+	}
+	return out, nil
+}
+
+// Find returns what waits under the given keys of a table, by key. The rows are locked: what
+// the caller decides about them stays true until its transaction ends.
+func Find(ctx context.Context, q Querier, rel wal.RelationName, keys []string) (map[string]*Change, error) {
+	rows, err := q.Query(ctx, `select `+columns+` from pgwaltz.parked
+where schema_name = $1 and table_name = $2 and key = any($3::text[]) order by id for update`, rel.Schema, rel.Name, keys)
+	if err != nil {
+		return nil, fmt.Errorf("find parked changes: %w", err)
+	}
+	list, err := scan(rows)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]*Change, len(list))
+	for _, c := range list {
+		found[c.Key] = c
+	}
+	return found, nil
+}
+
+// putBytes bounds one statement of Put.
+const putBytes = 4 << 20
+
+const putSQL = `insert into pgwaltz.parked as p (origin, schema_name, table_name, key, commit_lsn, kind, born, generation, version, updated_at, op, event, row, sqlstate, message)
+select u.o, $1, $2, u.k, u.l::pg_lsn, u.kind, u.born, u.g, u.v, u.t, u.op, u.e, u.r::jsonb, u.s, u.m
+from unnest($3::text[], $4::text[], $5::text[], $6::int2[], $7::bool[], $8::int8[], $9::int8[], $10::int8[], $11::text[], $12::bytea[], $13::text[], $14::text[], $15::text[])
+  as u(o, k, l, kind, born, g, v, t, op, e, r, s, m)
+on conflict (schema_name, table_name, key) do update
+set origin = excluded.origin, commit_lsn = excluded.commit_lsn, kind = excluded.kind, born = excluded.born,
+    generation = excluded.generation, version = excluded.version, updated_at = excluded.updated_at,
+    op = excluded.op, event = excluded.event, row = excluded.row, sqlstate = excluded.sqlstate, message = excluded.message,
+    parked_at = pg_catalog.now(), retried_at = null, attempts = 0`
+
+// Put writes changes of one table, each of another key. What stands under their keys is
+// replaced: the caller has found, locked and compared it (Find, conflict.Policy.Wait).
+func Put(ctx context.Context, q Querier, rel wal.RelationName, changes []Change) error {
+	for len(changes) > 0 {
+		n, size := 0, 0
+		var origins, keys, lsns, ops, states, messages []string
+		var kinds []int16
+		var born []bool
+		var gens, vers, ats []int64
+		var events [][]byte
+		var images []*string
+		for ; n < len(changes) && n < 2000 && size < putBytes; n++ {
+			c := &changes[n]
+			event, err := c.encode()
+			if err != nil {
+				return fmt.Errorf("park a change of %s: %w", rel, err)
+			}
+			w := &c.Waiting
+			origins, keys, lsns = append(origins, c.Origin), append(keys, c.Key), append(lsns, c.Transaction.CommitLSN.String())
+			kinds, born = append(kinds, int16(c.Kind)), append(born, w.Born)
+			gens, vers, ats = append(gens, int64(w.Stamp.Generation)), append(vers, w.Stamp.Version), append(ats, int64(w.Stamp.UpdatedAt))
+			ops, events, images = append(ops, w.Op.String()), append(events, event), append(images, text(c.Row))
+			states, messages = append(states, c.State), append(messages, c.Message)
+			size += len(event) + len(c.Row) + 256
+		}
+		_, err := q.Exec(ctx, putSQL, rel.Schema, rel.Name, origins, keys, lsns, kinds, born, gens, vers, ats, ops, events, images, states, messages)
+		if err != nil {
+			return fmt.Errorf("park %d changes of %s: %w", n, rel, err)
+		}
+		changes = changes[n:]
+	}
+	return nil
+}
+
+func text(b []byte) *string {
+	if b == nil {
+		return nil
+	}
+	s := string(b)
+	return &s
+}
+
+// DeleteSQL removes the changes with the ids $1.
+const DeleteSQL = `delete from pgwaltz.parked where id = any($1::int8[])`
+
+// Claim locks and returns those of the given changes that nobody else is dealing with, in
+// the order of their ids.
+func Claim(ctx context.Context, q Querier, ids []int64) ([]*Change, error) {
+	rows, err := q.Query(ctx, `select `+columns+` from pgwaltz.parked where id = any($1::int8[]) order by id for update skip locked`, ids)
+	if err != nil {
+		return nil, fmt.Errorf("claim parked changes: %w", err)
+	}
+	return scan(rows)
+}
+
+// Any reports whether changes of a table wait whose id is below before.
+func Any(ctx context.Context, q Querier, rel wal.RelationName, origin string, before int64) (bool, error) {
+	rows, err := q.Query(ctx, `select 1 from pgwaltz.parked where origin = $1 and schema_name = $2 and table_name = $3 and id < $4 limit 1`,
+		origin, rel.Schema, rel.Name, before)
+	if err != nil {
+		return false, fmt.Errorf("find parked changes: %w", err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[int])
+	if err != nil {
+		return false, fmt.Errorf("find parked changes: %w", err)
+	}
+	return len(found) > 0, nil
+}
+
+// Queue is what waits for the same reason: changes of one origin and table under one state.
+type Queue struct {
+	Origin   string
+	Relation wal.RelationName
+	State    string
+}
+
+// Size is how much waits in a queue.
+type Size struct {
+	Changes int64
+	Oldest  time.Time
+	Wanted  bool // an operator asked for another try
+}
+
+// Queues lists what waits, of one origin, or of all when origin is "".
+func Queues(ctx context.Context, q Querier, origin string) (map[Queue]Size, error) {
+	rows, err := q.Query(ctx, `select origin, schema_name, table_name, coalesce(sqlstate, ''), count(*), min(parked_at), bool_or(wanted)
+from pgwaltz.parked where $1 = '' or origin = $1 group by 1, 2, 3, 4`, origin)
+	if err != nil {
+		return nil, fmt.Errorf("list parked changes: %w", err)
+	}
+	defer rows.Close()
+	out := map[Queue]Size{}
+	for rows.Next() {
+		var k Queue
+		var s Size
+		if err := rows.Scan(&k.Origin, &k.Relation.Schema, &k.Relation.Name, &k.State, &s.Changes, &s.Oldest, &s.Wanted); err != nil {
+			return nil, fmt.Errorf("list parked changes: %w", err)
+		}
+		out[k] = s
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("list parked changes: %w", err)
+	}
+	return out, nil
+}
+
+// Page returns the ids of a queue behind one, in order; with wanted only those that an
+// operator asked for.
+func Page(ctx context.Context, q Querier, k Queue, after int64, limit int, wanted bool) ([]int64, error) {
+	rows, err := q.Query(ctx, `select id from pgwaltz.parked
+where origin = $1 and schema_name = $2 and table_name = $3 and coalesce(sqlstate, '') = $4 and id > $5 and (wanted or not $7) order by id limit $6`,
+		k.Origin, k.Relation.Schema, k.Relation.Name, k.State, after, limit, wanted)
+	if err != nil {
+		return nil, fmt.Errorf("list parked changes: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return nil, fmt.Errorf("list parked changes: %w", err)
+	}
+	return ids, nil
+}
+
+// Failure is a change that was tried again and failed again.
+type Failure struct {
+	ID             int64
+	State, Message string
+}
+
+// Tried notes changes that failed again, in one statement.
+func Tried(ctx context.Context, q Querier, failures []Failure) error {
+	if len(failures) == 0 {
+		return nil
+	}
+	ids, states, messages := make([]int64, len(failures)), make([]string, len(failures)), make([]string, len(failures))
+	for i, f := range failures {
+		ids[i], states[i], messages[i] = f.ID, f.State, f.Message
+	}
+	_, err := q.Exec(ctx, `update pgwaltz.parked p set attempts = attempts + 1, retried_at = pg_catalog.now(), wanted = false, sqlstate = u.s, message = u.m
+from unnest($1::int8[], $2::text[], $3::text[]) as u(id, s, m) where p.id = u.id`, ids, states, messages)
+	if err != nil {
+		return fmt.Errorf("note failed retries: %w", err)
+	}
+	return nil
+}
+
+// AnyWanted reports whether an operator asked for another try of some change.
+func AnyWanted(ctx context.Context, q Querier) (bool, error) {
+	rows, err := q.Query(ctx, `select exists (select from pgwaltz.parked where wanted)`)
+	if err != nil {
+		return false, fmt.Errorf("find wanted retries: %w", err)
+	}
+	ok, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
+	if err != nil {
+		return false, fmt.Errorf("find wanted retries: %w", err)
+	}
+	return ok, nil
+}

@@ -1,0 +1,84 @@
+package conflict
+
+import "github.com/pgwaltz/pgwaltz/wal"
+
+// Waiting is what a region knows of a key and cannot show: the net effect of changes that
+// were set aside because a constraint, a trigger or the table's definition is in their way.
+// It is an entry like any other, ordered by the table's Policy; a region keeps at most one
+// for each key.
+type Waiting struct {
+	Relation *wal.Relation
+	Op       wal.Op // Insert, Update or Delete: the last change
+	Born     bool   // the first change was an insert
+	Base     wal.Base
+	Stamp    wal.Stamp
+	Image    wal.Tuple // the row; for deletes the old row or its key
+	Full     bool      // deletes: Image is the whole row
+}
+
+// Precedes reports whether the change with this base was made over w.
+func (w *Waiting) Precedes(base wal.Base) bool {
+	switch {
+	case !base.Known || w.Op == wal.Delete:
+		return false
+	case base.HasDigest:
+		content, ok := Content(w.Relation, w.Image)
+		return ok && Digest(content) == base.Digest
+	}
+	return base.Stamp == w.Stamp
+}
+
+// Then returns the net effect of w and of a change that was made over it (Precedes).
+func (w *Waiting) Then(next Waiting) Waiting {
+	next.Born, next.Base = w.Born, w.Base
+	if next.Op != wal.Delete {
+		next.Image = w.Fill(next.Relation, next.Image)
+	}
+	return next
+}
+
+// Fill completes an image of rel with the waiting values of columns that the origin left
+// out. Columns are matched by name, since the table may have been changed meanwhile.
+func (w *Waiting) Fill(rel *wal.Relation, image wal.Tuple) wal.Tuple {
+	if image.Complete() || w.Op == wal.Delete {
+		return image
+	}
+	out := make(wal.Tuple, len(image))
+	copy(out, image)
+	for i := range out {
+		if out[i].Kind != wal.Unchanged {
+			continue
+		}
+		if c := w.Relation.Column(rel.Columns[i].Name); c >= 0 && w.Relation.Columns[c].OID == rel.Columns[i].OID {
+			out[i] = w.Image[c]
+		}
+	}
+	return out
+}
+
+// side is w as an entry.
+func (w *Waiting) side() Side {
+	s := Side{Known: true, Alive: w.Op != wal.Delete, Stamp: w.Stamp}
+	if s.Alive {
+		s.Content, _ = Content(w.Relation, w.Image)
+	}
+	return s
+}
+
+// Wait decides what waits when next comes and cannot be shown either, while w waits already.
+// It reports false when w stays as it is.
+func (p Policy) Wait(w, next Waiting) (Waiting, bool) {
+	if w.Precedes(next.Base) && p.Compare(next.Stamp, w.Stamp) >= 0 {
+		return w.Then(next), true
+	}
+	if p.CompareSides(next.side(), w.side()) < 0 {
+		return w, false
+	}
+	return next, true
+}
+
+// Releases reports whether w has nothing left to say once an event with this stamp is merged:
+// it is at or above w in the table's order.
+func (p Policy) Releases(event wal.Stamp, w *Waiting) bool {
+	return p.Compare(event, w.Stamp) >= 0
+}

@@ -1,0 +1,58 @@
+package sidecar
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgwaltz/pgwaltz/conflict/audit"
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
+	"github.com/pgwaltz/pgwaltz/sink/apply"
+)
+
+// retryParked tries parked changes again, those of each origin and of this region itself on
+// a session of their own.
+func (s *Sidecar) retryParked(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for origin, in := range s.in {
+		cfg := s.applyConfig(origin)
+		cfg.Connect, cfg.Marker = s.connectRetry(), s.caps.token
+		r := apply.NewRetrier(cfg, func(rs []audit.Record) { s.noteConflicts(in, rs) })
+		g.Go(func() error { return r.Run(ctx) })
+	}
+	if s.cfg.Publishes() {
+		cfg := s.selfConfig()
+		cfg.Connect, cfg.Marker = s.connectRetry(), s.caps.token
+		own := &inboundState{origin: s.cfg.Region}
+		r := apply.NewRetrier(cfg, func(rs []audit.Record) { s.noteConflicts(own, rs) })
+		g.Go(func() error { return r.Run(ctx) })
+	}
+	g.Go(func() error { return s.watchParked(ctx) })
+	return g.Wait()
+}
+
+// connectRetry opens an apply session without a replication origin: the session of the pipe
+// has it, and it belongs to one at a time.
+func (s *Sidecar) connectRetry() func(context.Context) (*pgx.Conn, error) {
+	return s.connectApply(s.cfg.Region)
+}
+
+// watchParked looks for changes that an operator wants to be tried again.
+func (s *Sidecar) watchParked(ctx context.Context) error {
+	for {
+		var wanted bool
+		err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) (err error) {
+			wanted, err = parked.AnyWanted(ctx, c)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		s.parked.Want(wanted)
+		if err := sleep(ctx, time.Second); err != nil {
+			return err
+		}
+	}
+}

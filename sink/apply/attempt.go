@@ -1,0 +1,234 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// Bounds of what is tried again with the same batch before its changes are applied one by
+// one, where what still fails is parked.
+const (
+	maxAgain = 20 // deadlocks and the like, which pass quickly
+	maxLocks = 3  // each waits for the whole of lock_timeout
+	maxRaces = 3
+	maxPlans = 3
+)
+
+// patience counts how often a batch was tried again, and why.
+type patience struct{ again, locks, races, plans int }
+
+// left reports whether the batch may be tried once more after err, and counts.
+func (p *patience) left(err error) bool {
+	switch {
+	case errors.Is(err, errRace):
+		p.races++
+		return p.races <= maxRaces
+	case causeOf(err) == causePlans:
+		p.plans++
+		return p.plans <= maxPlans
+	case sqlState(err) == "55P03":
+		p.locks++
+		return p.locks <= maxLocks
+	case causeOf(err) == causeAgain:
+		p.again++
+		return p.again <= maxAgain
+	}
+	return false
+}
+
+// applyWhole applies whole transactions and commits.
+func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint.Checkpoint) error {
+	ordered := false
+	var p patience
+	defer func() { a.barrier, a.impatient = false, false }()
+	for {
+		fx := effects{}
+		err := a.attempt(ctx, txs, next, ordered, &fx)
+		if err == nil {
+			a.committed(txs, next, &fx)
+			return nil
+		}
+		if rerr := a.rollback(ctx); rerr != nil {
+			return errors.Join(err, rerr)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return err
+		case errors.Is(err, errBarrier):
+			if err := a.cfg.Barrier(ctx); err != nil {
+				return err
+			}
+			a.barrier = true
+		case p.left(err):
+			if err := a.recover(ctx, err, p.again); err != nil {
+				return err
+			}
+		case parkable(err) && (!ordered || !a.impatient):
+			a.cfg.Log.Info("applying one by one", "origin", a.cfg.Origin, "reason", publicError(err))
+			a.Stats.Ordered.Add(1)
+			ordered, a.impatient = true, causeOf(err) != causeRow || ordered
+		default:
+			return err
+		}
+		a.forgetSchemas()
+	}
+}
+
+// recover prepares the session for another try after an error that may pass.
+func (a *Applier) recover(ctx context.Context, err error, attempt int) error {
+	switch {
+	case errors.Is(err, errRace):
+		return nil
+	case causeOf(err) == causePlans:
+		return a.forgetPlans(ctx)
+	}
+	a.Stats.Retries.Add(1)
+	return pause(ctx, time.Duration(1+attempt)*5*time.Millisecond)
+}
+
+// attempt is one try of a batch: begin, rows, side effects, checkpoint, commit.
+func (a *Applier) attempt(ctx context.Context, txs []keyedTx, next checkpoint.Checkpoint, ordered bool, fx *effects) error {
+	b := pipeline{fence: -1}
+	if err := a.begin(ctx, &b); err != nil {
+		return err
+	}
+	a.saveCheckpoint(&b, next)
+	var err error
+	if ordered {
+		if err = a.run(ctx, &b, nil, nil, nil); err == nil {
+			err = a.ordered(ctx, txs, fx)
+		}
+	} else {
+		err = a.set(ctx, &b, txs, fx)
+	}
+	if err != nil {
+		return err
+	}
+	return a.commit(ctx, fx, next)
+}
+
+// begin queues the statements that open an apply transaction. The marker goes first, so that
+// the publisher knows at once what it reads.
+func (a *Applier) begin(ctx context.Context, b *pipeline) error {
+	b.text("begin")
+	if a.cfg.Marker != nil {
+		return a.exec(ctx, b, "select pg_catalog.pg_logical_emit_message(true, 'pgwaltz.apply', $1::bytea)", [][]byte{a.cfg.Marker}, []int16{0})
+	}
+	return nil
+}
+
+// saveCheckpoint queues the move of the checkpoint. It stands before the rows, so that a
+// second applier waits at once and is found out before it has written anything.
+func (a *Applier) saveCheckpoint(b *pipeline, next checkpoint.Checkpoint) {
+	b.fence = b.n
+	b.text(pgstore.SaveSQL,
+		[]byte(a.cfg.Origin), number(uint64(a.cp.Incarnation)), number(a.cp.FrameNo),
+		number(next.Epoch.SystemID), number(uint64(next.Epoch.Timeline)), []byte(next.Epoch.Slot),
+		number(uint64(next.Incarnation)), number(next.FrameNo), []byte(next.EndLSN.String()),
+		fmt.Appendf(nil, "\\x%x", next.Chain), number(next.StreamSeq), number(next.Transactions),
+		microsText(next.CommitTime), microsText(wal.MicrosOf(time.Now())))
+}
+
+func number(n uint64) []byte { return strconv.AppendUint(nil, n, 10) }
+
+func microsText(m wal.Micros) []byte {
+	if m == wal.MinMicros || m == wal.MaxMicros || m == 0 {
+		return nil
+	}
+	return []byte(m.String())
+}
+
+// commit writes the side effects and commits.
+func (a *Applier) commit(ctx context.Context, fx *effects, next checkpoint.Checkpoint) error {
+	at, err := a.effectsLSN(ctx, fx, next)
+	if err != nil {
+		return err
+	}
+	a.indexGraves(fx, at)
+	b := fx.queue(a, at)
+	if err := failpoint.Hit("apply_before_commit"); err != nil {
+		return err
+	}
+	if b.Len() > 0 {
+		if err := a.conn.SendBatch(ctx, b).Close(); err != nil {
+			return fmt.Errorf("write audit rows and tombstones: %w", err)
+		}
+	}
+	c := pipeline{fence: -1}
+	c.text("commit")
+	if err := a.run(ctx, &c, nil, nil, nil); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return failpoint.Hit("apply_after_commit")
+}
+
+// effectsLSN is the local position that graves and stamps of this transaction carry.
+func (a *Applier) effectsLSN(ctx context.Context, fx *effects, next checkpoint.Checkpoint) (wal.LSN, error) {
+	if a.cfg.Self {
+		return next.EndLSN, nil
+	}
+	if len(fx.graves)+len(fx.stamps) == 0 {
+		return 0, nil
+	}
+	var s string
+	if err := a.conn.QueryRow(ctx, `select pg_catalog.pg_current_wal_insert_lsn()::text`).Scan(&s); err != nil {
+		return 0, fmt.Errorf("read local log position: %w", err)
+	}
+	return wal.ParseLSN(s)
+}
+
+// committed books a commit.
+func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effects) {
+	a.cp = next
+	a.Stats.Batches.Add(1)
+	a.Stats.Rows.Add(fx.rows)
+	n := uint64(0)
+	for _, k := range txs {
+		if k.kind == conflict.Live && !k.tx.More {
+			n++
+		}
+	}
+	a.Stats.Transactions.Add(n)
+	if told := append(fx.told, fx.audit...); len(told) > 0 {
+		a.Stats.Conflicts.Add(uint64(len(told)))
+		if a.onAudit != nil {
+			a.onAudit(told)
+		}
+	}
+	a.Stats.Parked.Add(uint64(fx.parked))
+	a.cfg.Parked.Add(a.cfg.Origin, fx.parked-int64(len(fx.unpark)))
+	if len(fx.pushback) > 0 {
+		a.cfg.Pushback(fx.pushback)
+	}
+}
+
+func (a *Applier) rollback(ctx context.Context) error {
+	a.open, a.openFx = false, effects{}
+	if a.conn.IsClosed() {
+		return errors.New("the connection to the local server is gone")
+	}
+	if _, err := a.conn.Exec(ctx, "rollback"); err != nil {
+		return fmt.Errorf("roll back: %w", err)
+	}
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}

@@ -1,0 +1,135 @@
+package apply
+
+import (
+	"errors"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// cause is what an error of an apply transaction is about, and so what follows from it.
+type cause uint8
+
+const (
+	// causeRun: the server, the session or this program. The run ends; the next one begins
+	// at the checkpoint.
+	causeRun cause = iota
+	// causeRow: what a row holds, a constraint, a trigger, or the definition of its table.
+	// Setting the change aside lets everything else flow.
+	causeRow
+	// causeAgain: the same statements may succeed when they are tried again.
+	causeAgain
+	// causePlans: a prepared statement does not fit the tables any more.
+	causePlans
+)
+
+// causeOf reads the cause of an error. The list names what is not about a row; every other
+// SQLSTATE is, because rows, triggers and constraints may raise any.
+func causeOf(err error) cause {
+	var schema *schemaError
+	var stamp *stampError
+	if errors.As(err, &schema) || errors.As(err, &stamp) {
+		return causeRow
+	}
+	var pe *pgconn.PgError
+	if !errors.As(err, &pe) {
+		return causeRun
+	}
+	if pe.SeverityUnlocalized == "FATAL" || pe.SeverityUnlocalized == "PANIC" {
+		return causeRun // the session is gone
+	}
+	switch pe.Code {
+	case "40001", "40P01", "55P03", "57014":
+		return causeAgain
+	case "0A000":
+		if pe.Routine == "RevalidateCachedQuery" {
+			return causePlans
+		}
+		return causeRow
+	case "26000":
+		return causePlans // somebody dropped our prepared statements
+	}
+	if pe.Routine == "exec_stmt_raise" {
+		return causeRow // RAISE in a trigger, whatever state it chose
+	}
+	if len(pe.Code) != 5 {
+		return causeRun
+	}
+	switch pe.Code[:2] {
+	case "08", // connection
+		"25", // the session may not write (25006), or the transaction has failed
+		"28", // authorization of the session
+		"3B", // savepoints
+		"53", // disk, memory, connections
+		"57", // the operator
+		"F0", // the server's configuration file
+		"72": // snapshot too old
+		return causeRun
+	case "58":
+		// 58P01 names a missing file of one table or of one function's library.
+		if pe.Code != "58P01" {
+			return causeRun
+		}
+	case "XX":
+		if pe.Code != "XX000" {
+			return causeRun // corrupted data or index
+		}
+	}
+	return causeRow
+}
+
+// rowError reports whether setting the change aside lets everything else flow.
+func rowError(err error) bool { return err != nil && causeOf(err) == causeRow }
+
+// parkable reports whether a change that failed by itself is set aside: its own error, or one
+// that did not go away when it was tried again.
+func parkable(err error) bool {
+	switch causeOf(err) {
+	case causeRow, causeAgain, causePlans:
+		return true
+	}
+	return errors.Is(err, errRace)
+}
+
+// sqlState returns the SQLSTATE of an error, "" if it has none.
+func sqlState(err error) string {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		return pe.Code
+	}
+	var se *schemaError
+	if errors.As(err, &se) {
+		return se.code
+	}
+	return ""
+}
+
+// parkState is the SQLSTATE under which a change is set aside.
+func parkState(err error) string {
+	if s := sqlState(err); s != "" {
+		return s
+	}
+	var se *stampError
+	if errors.As(err, &se) {
+		return "PW001" // a trigger rewrites the stamp
+	}
+	if errors.Is(err, errRace) {
+		return "40001"
+	}
+	return "XX000"
+}
+
+// publicError is an error without row values: PostgreSQL's message and detail may quote them.
+func publicError(err error) string {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		s := "SQLSTATE " + pe.Code
+		if pe.TableName != "" {
+			s += " in " + pe.SchemaName + "." + pe.TableName
+		}
+		if pe.ConstraintName != "" {
+			s += ", constraint " + pe.ConstraintName
+		}
+		return s
+	}
+	return err.Error()
+}

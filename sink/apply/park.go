@@ -1,0 +1,161 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
+	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// reason is why changes are set aside.
+type reason struct{ state, message string }
+
+func reasonOf(err error) reason { return reason{parkState(err), publicError(err)} }
+
+// parkChange sets the single change of a transaction aside.
+func (a *Applier) parkChange(ctx context.Context, k keyedTx, cause error, fx *effects) error {
+	return a.parkTransaction(ctx, k, reasonOf(cause), fx)
+}
+
+// parkAll sets all changes of a transaction aside without trying them.
+func (a *Applier) parkAll(ctx context.Context, k keyedTx, fx *effects) error {
+	return a.parkTransaction(ctx, k, reason{"55000", "not tried: the changes of this table before it all failed"}, fx)
+}
+
+func (a *Applier) parkTransaction(ctx context.Context, k keyedTx, why reason, fx *effects) error {
+	b := batch.New()
+	b.Policy = a.batch.Policy
+	b.AddPicked(k.tx, k.kind, k.places)
+	for _, g := range b.Groups {
+		if err := a.parkGroup(ctx, g, why, fx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parkGroup sets the changes of one table aside, in the apply transaction, set-based. What
+// waits already under their keys is merged with them.
+func (a *Applier) parkGroup(ctx context.Context, g *batch.Group, why reason, fx *effects) error {
+	var runs []int
+	for i := range g.Runs {
+		runs = append(runs, i)
+	}
+	var changes []parked.Change
+	if len(g.Exact) > 0 {
+		for i := range g.Exact {
+			changes = append(changes, a.parkedExact(g, &g.Exact[i], why))
+		}
+	}
+	if err := a.writeParked(ctx, g.Rel, changes, fx); err != nil {
+		return err
+	}
+	return a.parkRuns(ctx, g, runs, why, fx)
+}
+
+// parkRuns sets runs of a keyed table aside.
+func (a *Applier) parkRuns(ctx context.Context, g *batch.Group, runs []int, why reason, fx *effects) error {
+	name := g.Rel.Ref()
+	policy := a.cfg.Policy.table(name).Resolve
+	keys := make([]string, len(runs))
+	for n, i := range runs {
+		keys[n] = a.parkedKey(g, &g.Runs[i])
+	}
+	waiting := map[string]*parked.Change{}
+	if a.cfg.Parked.Any(name) {
+		var err error
+		if waiting, err = parked.Find(ctx, a.conn, name, keys); err != nil {
+			return err
+		}
+	}
+	var changes []parked.Change
+	for n, i := range runs {
+		r := &g.Runs[i]
+		if g.Kind == conflict.Repair && r.Base.Digest == batch.NoticeOnly {
+			if r.Loser != nil && r.Tx.Origin == a.cfg.Region {
+				fx.audit = append(fx.audit, a.told(g, r, g.KeyText(r)))
+			}
+			continue
+		}
+		next := waitingOf(g, r)
+		if old := waiting[keys[n]]; old != nil {
+			merged, ok := policy.Wait(old.Waiting, next)
+			if !ok {
+				continue // what waits is above it
+			}
+			next = merged
+		}
+		c := parked.Change{Origin: a.cfg.Origin, Key: keys[n], Kind: g.Kind, Waiting: next, Transaction: r.Tx,
+			Row: a.json(g.Rel, next.Image), State: why.state, Message: why.message}
+		changes = append(changes, c)
+		if typ := conflictType(why.state); typ != "" && !a.cfg.Self {
+			fx.audit = append(fx.audit, a.parkedRecord(g, r, typ, why.state))
+		}
+	}
+	return a.writeParked(ctx, g.Rel, changes, fx)
+}
+
+func waitingOf(g *batch.Group, r *batch.Run) conflict.Waiting {
+	return conflict.Waiting{Relation: g.Rel, Op: r.Op, Born: r.Born, Base: r.Base, Stamp: r.Stamp, Image: r.Image, Full: r.Full}
+}
+
+// parkedExact makes a parked change of a table without a key.
+func (a *Applier) parkedExact(g *batch.Group, x *batch.Exact, why reason) parked.Change {
+	row := x.Change.New
+	if x.Change.Op == wal.Delete {
+		row = x.Change.Old
+	}
+	one := *x.Tx
+	one.Changes = []wal.Change{*x.Change}
+	return parked.Change{
+		Origin: a.cfg.Origin, Key: parked.Keyless(x.Tx, x.Place), Kind: g.Kind,
+		Waiting:     conflict.Waiting{Relation: g.Rel, Op: x.Change.Op, Stamp: x.Change.Stamp, Image: row},
+		Transaction: &one, Row: a.json(g.Rel, row), State: why.state, Message: why.message,
+	}
+}
+
+func (a *Applier) writeParked(ctx context.Context, rel *wal.Relation, changes []parked.Change, fx *effects) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	for i := range changes {
+		a.cfg.Parked.Put(rel.Ref(), changes[i].Key)
+	}
+	if err := parked.Put(ctx, a.conn, rel.Ref(), changes); err != nil {
+		return err
+	}
+	fx.parked += int64(len(changes))
+	a.cfg.Log.Warn("changes parked", "origin", a.cfg.Origin, "relation", rel.String(), "changes", len(changes),
+		"sqlstate", changes[0].State, "reason", changes[0].Message)
+	return nil
+}
+
+// parkedKey names a row in pgwaltz.parked.
+func (a *Applier) parkedKey(g *batch.Group, r *batch.Run) string {
+	return a.encoding.key(g.KeyText(r))
+}
+
+// parkMissing sets a whole group aside whose table is not here or does not fit. It reports
+// false when err is something else.
+func (a *Applier) parkMissing(ctx context.Context, g *batch.Group, err error, fx *effects) (bool, error) {
+	var se *schemaError
+	if a.retrying || !errors.As(err, &se) {
+		return false, nil
+	}
+	if err := a.parkGroup(ctx, g, reasonOf(err), fx); err != nil {
+		return true, fmt.Errorf("park changes of %s: %w", g.Rel, err)
+	}
+	return true, nil
+}
+
+// conflictType names the conflict that a parked change stands for, if it is one.
+func conflictType(state string) conflict.Type {
+	if state == "23505" {
+		return conflict.UpdateExists
+	}
+	return ""
+}

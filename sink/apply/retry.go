@@ -1,0 +1,320 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/conflict/audit"
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// Bounds of the work on parked changes.
+const (
+	retryTick    = time.Second            // how often queues are looked at
+	retryShare   = 20                     // listing the queues takes at most one part in so many of the time
+	retrySlice   = 300 * time.Millisecond // longest work on one queue in one turn
+	retryMax     = 30 * time.Second       // longest pause between two tries of a queue
+	retryProbes  = 3                      // failed tries of one queue in one turn
+	retryChunk   = 1000                   // changes tried together, at most
+	retryXIDs    = 10                     // transaction ids a second that failed tries may use
+	retryReserve = 60                     // and how many may be saved up
+)
+
+// Retrier tries the parked changes of one origin again, on a session of its own, so that it
+// holds up nothing. What waits for the same reason (parked.Queue) is tried one by one until
+// one goes in, and then in growing chunks. Between tries a queue rests for a tenth of the
+// time that nothing has gone in, at most 30 s; failed tries use a bounded number of
+// transaction ids. A queue whose table is not here, or does not fit, is not tried at all.
+//
+// It belongs to one goroutine.
+type Retrier struct {
+	a      *Applier
+	queues map[parked.Queue]*queue
+	ids    float64 // transaction ids that may be used
+	filled time.Time
+	rels   map[string]*wal.Relation
+	last   map[parked.Queue]parked.Size
+	listed time.Time
+	pause  time.Duration // before the queues are listed again
+}
+
+// queue is what is remembered of a parked.Queue between tries.
+type queue struct {
+	moved  time.Time // when a change of it last went in, or it was first seen
+	due    time.Time
+	cursor int64 // the last id that was tried in this round
+	chunk  int
+}
+
+// NewRetrier makes a retrier for the origin of cfg. cfg.Connect must open a session that
+// carries no replication origin, and cfg.Marker must be set: the session of the pipe has the
+// origin. onAudit is told of every conflict that was committed; it may be nil.
+func NewRetrier(cfg Config, onAudit func([]audit.Record)) *Retrier {
+	a := New(cfg)
+	a.retrying, a.onAudit = true, onAudit
+	return &Retrier{a: a, queues: map[parked.Queue]*queue{}, ids: retryReserve, rels: map[string]*wal.Relation{}}
+}
+
+// Run works until the context ends or the session breaks; call it again then. The session is
+// opened when something waits.
+func (r *Retrier) Run(ctx context.Context) error {
+	defer r.a.Close()
+	for {
+		if r.a.cfg.Parked.Count(r.a.cfg.Origin) > 0 || r.a.cfg.Parked.Wanted() {
+			if err := r.Turn(ctx); err != nil {
+				return err
+			}
+		}
+		if err := pause(ctx, retryTick); err != nil {
+			return err
+		}
+	}
+}
+
+// Turn looks at every queue once and tries those that are due.
+func (r *Retrier) Turn(ctx context.Context) error {
+	if r.a.conn == nil || r.a.conn.IsClosed() {
+		conn, err := r.a.cfg.Connect(ctx)
+		if err != nil {
+			return err
+		}
+		r.a.adopt(conn)
+	}
+	if err := r.list(ctx); err != nil {
+		return err
+	}
+	r.refill()
+	due := make([]parked.Queue, 0, len(r.last))
+	for k, size := range r.last {
+		q := r.queues[k]
+		if q == nil {
+			q = &queue{moved: time.Now(), chunk: 1}
+			r.queues[k] = q
+		}
+		if size.Wanted || !time.Now().Before(q.due) {
+			due = append(due, k)
+		}
+	}
+	// No queue comes first always.
+	rand.Shuffle(len(due), func(i, j int) { due[i], due[j] = due[j], due[i] })
+	for _, k := range due {
+		if r.ids < 2 {
+			return nil
+		}
+		if err := r.work(ctx, k, r.last[k].Wanted); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// list reads what waits, seldom when that takes long.
+func (r *Retrier) list(ctx context.Context) error {
+	if time.Since(r.listed) < r.pause && !r.a.cfg.Parked.Wanted() {
+		return nil
+	}
+	began := time.Now()
+	queues, err := parked.Queues(ctx, r.a.conn, r.a.cfg.Origin)
+	if err != nil {
+		return err
+	}
+	r.last, r.listed, r.pause = queues, time.Now(), retryShare*time.Since(began)
+	r.a.cfg.Parked.Counted(r.a.cfg.Origin, queues)
+	for k := range r.queues {
+		if _, ok := queues[k]; !ok {
+			delete(r.queues, k)
+		}
+	}
+	return nil
+}
+
+func (r *Retrier) refill() {
+	now := time.Now()
+	if !r.filled.IsZero() {
+		r.ids = min(retryReserve, r.ids+retryXIDs*now.Sub(r.filled).Seconds())
+	}
+	r.filled = now
+}
+
+// work tries a queue for one turn.
+func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
+	q := r.queues[k]
+	began := time.Now()
+	var failures []parked.Failure
+	applied, round := 0, false
+	r.a.forgetSchemas()
+	for time.Since(began) < retrySlice && len(failures) < retryProbes && r.ids >= 2 {
+		after := q.cursor
+		if wanted {
+			after = 0
+		}
+		ids, err := parked.Page(ctx, r.a.conn, k, after, q.chunk, wanted)
+		if err != nil {
+			return err
+		}
+		if len(ids) == 0 {
+			q.cursor, round = 0, true
+			break
+		}
+		n, err := r.try(ctx, ids)
+		if ctx.Err() != nil || r.a.conn.IsClosed() {
+			return err
+		}
+		if err == nil {
+			applied += n
+			q.cursor, q.chunk, q.moved = ids[len(ids)-1], min(retryChunk, q.chunk*4), time.Now()
+			continue
+		}
+		if !parkable(err) && !errors.As(err, new(*stillParked)) {
+			return err
+		}
+		if r.a.conn.PgConn().TxStatus() != 'I' {
+			return err
+		}
+		var se *schemaError
+		if errors.As(err, &se) {
+			// Nothing of it can go in, and nothing was written to find that out.
+			if wanted {
+				for _, id := range ids {
+					failures = append(failures, parked.Failure{ID: id, State: se.code, Message: r.a.encoding.text(publicError(err))})
+				}
+			}
+			break
+		}
+		r.ids -= 2
+		if len(ids) > 1 {
+			q.chunk = max(1, q.chunk/8)
+			continue
+		}
+		q.cursor = ids[0]
+		failures = append(failures, parked.Failure{ID: ids[0], State: stateOf(err), Message: r.a.encoding.text(publicError(err))})
+	}
+	if applied > 0 {
+		r.a.cfg.Log.Info("parked changes applied", "origin", k.Origin, "relation", k.Relation.String(), "changes", applied)
+	}
+	if len(failures) > 0 {
+		r.ids--
+		if err := parked.Tried(ctx, r.a.conn, failures); err != nil {
+			return err
+		}
+	}
+	rest := min(retryMax, time.Since(q.moved)/10)
+	if applied > 0 && !round {
+		rest = 0
+	}
+	q.due = time.Now().Add(rest)
+	return nil
+}
+
+func stateOf(err error) string {
+	var p *stillParked
+	if errors.As(err, &p) {
+		return p.why.state
+	}
+	return parkState(err)
+}
+
+// stillParked says that a parked change would have to be parked again.
+type stillParked struct{ why reason }
+
+func (e *stillParked) Error() string { return e.why.message }
+
+// try applies parked changes in one transaction, under the checkpoint as it stands, and
+// returns how many. An error means that nothing was done.
+func (r *Retrier) try(ctx context.Context, ids []int64) (int, error) {
+	a := r.a
+	a.barrier, a.plain = false, true
+	defer func() { a.barrier, a.plain = false, false }()
+	var p patience
+	for {
+		n, err := r.attempt(ctx, ids)
+		if err == nil {
+			return n, nil
+		}
+		if rerr := a.rollback(ctx); rerr != nil {
+			return 0, errors.Join(err, rerr)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return 0, err
+		case errors.Is(err, errBarrier):
+			if err := a.cfg.Barrier(ctx); err != nil {
+				return 0, err
+			}
+			a.barrier = true
+		case causeOf(err) == causePlans && p.left(err):
+			if err := a.forgetPlans(ctx); err != nil {
+				return 0, err
+			}
+			a.forgetSchemas()
+		default:
+			return 0, err
+		}
+	}
+}
+
+func (r *Retrier) attempt(ctx context.Context, ids []int64) (int, error) {
+	a := r.a
+	b := pipeline{fence: -1}
+	if err := a.begin(ctx, &b); err != nil {
+		return 0, err
+	}
+	b.text("set local lock_timeout = '1s'")
+	if err := a.run(ctx, &b, nil, nil, nil); err != nil {
+		return 0, err
+	}
+	changes, err := parked.Claim(ctx, a.conn, ids)
+	if err != nil {
+		return 0, err
+	}
+	if len(changes) == 0 {
+		return 0, a.rollback(ctx)
+	}
+	a.retryID = changes[0].ID
+	defer func() { a.retryID = 0 }()
+	// The tables first: to find one missing must cost no transaction id.
+	txs := make([]keyedTx, len(changes))
+	next := checkpoint.Checkpoint{}
+	claimed := make([]int64, len(changes))
+	for i, c := range changes {
+		c.Transaction.Changes[0].Relation = r.intern(c.Transaction.Changes[0].Relation)
+		if _, err := a.target(ctx, c.Transaction.Changes[0].Relation); err != nil {
+			return 0, err
+		}
+		txs[i], claimed[i] = keyedTx{tx: c.Transaction, kind: c.Kind}, c.ID
+		next.EndLSN = max(next.EndLSN, c.Transaction.CommitLSN)
+	}
+	// A change must not count as waiting while it is being decided.
+	if _, err := a.conn.Exec(ctx, parked.DeleteSQL, claimed); err != nil {
+		return 0, fmt.Errorf("take parked changes out: %w", err)
+	}
+	var fx effects
+	if err := a.set(ctx, &pipeline{fence: -1}, txs, &fx); err != nil {
+		return 0, err
+	}
+	if err := a.commit(ctx, &fx, next); err != nil {
+		return 0, err
+	}
+	fx.unpark = append(fx.unpark, claimed...)
+	a.committed(nil, a.cp, &fx)
+	return len(changes), nil
+}
+
+// intern returns one description for all equal ones, so that changes of a table form one
+// group.
+func (r *Retrier) intern(rel *wal.Relation) *wal.Relation {
+	name := fmt.Sprintf("%q", []any{rel.Schema, rel.Name, rel.Identity, rel.Columns, rel.PrimaryKey, rel.PrimaryKey == nil})
+	if known := r.rels[name]; known != nil {
+		return known
+	}
+	if len(r.rels) > 1024 {
+		clear(r.rels)
+	}
+	r.rels[name] = rel
+	return rel
+}

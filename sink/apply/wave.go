@@ -1,0 +1,167 @@
+package apply
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// set applies transactions set-based. b holds what goes first.
+//
+// A table that has several groups gets them one after the other, in waves: what one group
+// buries, the next one has to find.
+func (a *Applier) set(ctx context.Context, b *pipeline, txs []keyedTx, fx *effects) error {
+	a.batch.Reset()
+	for _, k := range txs {
+		a.batch.AddPicked(k.tx, k.kind, k.places)
+	}
+	groups := a.batch.Groups
+	for {
+		n := wave(groups)
+		if err := a.wave(ctx, b, groups[:n], fx); err != nil {
+			return err
+		}
+		if groups = groups[n:]; len(groups) == 0 {
+			return failpoint.Hit("apply_after_dml")
+		}
+		if err := a.spill(ctx, fx); err != nil {
+			return err
+		}
+		b = &pipeline{fence: -1}
+	}
+}
+
+// wave is how many groups, from the first, belong to different tables.
+func wave(groups []*batch.Group) int {
+	seen := make(map[wal.RelationName]bool, len(groups))
+	for n, g := range groups {
+		if seen[g.Rel.Ref()] {
+			return n
+		}
+		seen[g.Rel.Ref()] = true
+	}
+	return len(groups)
+}
+
+// wave applies groups of different tables: the fast statements in one round trip, then what
+// they left alone.
+func (a *Applier) wave(ctx context.Context, b *pipeline, groups []*batch.Group, fx *effects) error {
+	var stmts []fastStmt
+	left := map[*batch.Group][]int{}
+	keep := func(st fastStmt, runs []int) error {
+		left[st.group] = append(left[st.group], runs...)
+		return nil
+	}
+	slow := map[*batch.Group][]int{}
+	for _, g := range groups {
+		a.truncates(g, fx)
+		t, err := a.target(ctx, g.Rel)
+		if err != nil {
+			if err := a.send(ctx, &b, &stmts, keep, fx); err != nil {
+				return err
+			}
+			if done, perr := a.parkMissing(ctx, g, err, fx); perr != nil {
+				return perr
+			} else if !done {
+				return err
+			}
+			continue
+		}
+		if t.keyless() {
+			if err := a.send(ctx, &b, &stmts, keep, fx); err != nil {
+				return err
+			}
+			if err := a.exact(ctx, g, t, fx); err != nil {
+				return err
+			}
+			continue
+		}
+		p := a.plan(g, t)
+		if a.mayCopy(g, t, p.insert) {
+			if err := a.send(ctx, &b, &stmts, keep, fx); err != nil {
+				return err
+			}
+			ok, err := a.copyIn(ctx, g, t, p.insert)
+			if err != nil {
+				return err
+			}
+			if ok {
+				for _, i := range p.insert {
+					a.fastDone(fastStmt{op: wal.Insert, group: g, t: t}, i, fx)
+				}
+				p.insert = nil
+			}
+		}
+		st, err := a.queue(ctx, b, g, t, p)
+		if err != nil {
+			return err
+		}
+		stmts = append(stmts, st...)
+		slow[g] = p.slow
+	}
+	if err := a.run(ctx, b, stmts, keep, a.doneInto(fx)); err != nil {
+		return err
+	}
+	if err := failpoint.Hit("apply_after_first_dml"); err != nil {
+		return err
+	}
+	for _, g := range groups {
+		runs := append(left[g], slow[g]...)
+		if len(runs) == 0 {
+			continue
+		}
+		t, err := a.target(ctx, g.Rel)
+		if err != nil {
+			return err
+		}
+		if err := a.resolve(ctx, g, t, runs, fx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// send runs what is queued and begins a new pipeline.
+func (a *Applier) send(ctx context.Context, b **pipeline, stmts *[]fastStmt, keep func(fastStmt, []int) error, fx *effects) error {
+	err := a.run(ctx, *b, *stmts, keep, a.doneInto(fx))
+	*stmts, *b = nil, &pipeline{fence: -1}
+	return err
+}
+
+// spill writes the side effects gathered so far, within the transaction, so that what follows
+// in it finds them.
+func (a *Applier) spill(ctx context.Context, fx *effects) error {
+	at, err := a.effectsLSN(ctx, fx, a.cp)
+	if err != nil {
+		return err
+	}
+	a.indexGraves(fx, at)
+	b := fx.queue(a, at)
+	if b.Len() > 0 {
+		if err := a.conn.SendBatch(ctx, b).Close(); err != nil {
+			return fmt.Errorf("write audit rows and tombstones: %w", err)
+		}
+	}
+	fx.graves, fx.stamps, fx.unbury = nil, nil, nil
+	a.cfg.Parked.Add(a.cfg.Origin, -int64(len(fx.unpark)))
+	fx.unpark = nil
+	fx.told = append(fx.told, fx.audit...)
+	fx.audit = nil
+	return nil
+}
+
+func (a *Applier) doneInto(fx *effects) func(fastStmt, int) {
+	return func(st fastStmt, i int) { a.fastDone(st, i, fx) }
+}
+
+// truncates notes truncates, which are never applied across regions.
+func (a *Applier) truncates(g *batch.Group, fx *effects) {
+	for _, tx := range g.Truncs {
+		fx.audit = append(fx.audit, a.plainRecord(g.Rel, conflict.Truncate, "truncate", tx,
+			conflict.Side{Known: true, Stamp: wal.Stamp{UpdatedAt: tx.CommitTime}}))
+	}
+}
