@@ -282,6 +282,17 @@ from unnest($1::int8[], $2::text[], $3::text[]) as u(id, s, m) where p.id = u.id
 	return nil
 }
 
+// Refused notes that nothing of a queue can be tried: its table is not here or does not fit.
+func Refused(ctx context.Context, q Querier, k Queue) error {
+	_, err := q.Exec(ctx, `update pgwaltz.parked set attempts = attempts + 1, retried_at = pg_catalog.now(), wanted = false
+where origin = $1 and schema_name = $2 and table_name = $3 and coalesce(sqlstate, '') = $4 and wanted`,
+		k.Origin, k.Relation.Schema, k.Relation.Name, k.State)
+	if err != nil {
+		return fmt.Errorf("note failed retries: %w", err)
+	}
+	return nil
+}
+
 // AnyWanted reports whether an operator asked for another try of some change.
 func AnyWanted(ctx context.Context, q Querier) (bool, error) {
 	rows, err := q.Query(ctx, `select exists (select from pgwaltz.parked where wanted)`)

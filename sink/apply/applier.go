@@ -108,6 +108,7 @@ type Applier struct {
 	// impatient: what fails now for a reason that may pass is parked as well; it was tried
 	// often enough.
 	impatient bool
+	hurry     time.Time // until then locks are waited for less patiently
 	giant     giant
 
 	batch   *batch.Batch

@@ -18,9 +18,17 @@ import (
 // one, where what still fails is parked.
 const (
 	maxAgain = 20 // deadlocks and the like, which pass quickly
-	maxLocks = 3  // each waits for the whole of lock_timeout
+	maxLocks = 1  // each waits for the whole of lock_timeout
 	maxRaces = 3
 	maxPlans = 3
+)
+
+// After a change was parked because somebody holds its lock, others may meet the same one.
+const (
+	hurryFor  = 30 * time.Second // how long locks are waited for less patiently
+	hurryLock = "set local lock_timeout = '1s'"
+	// singleLock is for changes one by one, after the whole batch has waited.
+	singleLock = "set local lock_timeout = '200ms'"
 )
 
 // patience counts how often a batch was tried again, and why.
@@ -49,6 +57,9 @@ func (p *patience) left(err error) bool {
 func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint.Checkpoint) error {
 	ordered := false
 	var p patience
+	if time.Now().Before(a.hurry) {
+		p.locks = maxLocks
+	}
 	defer func() { a.barrier, a.impatient = false, false }()
 	for {
 		fx := effects{}
@@ -75,7 +86,7 @@ func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint
 		case parkable(err) && (!ordered || !a.impatient):
 			a.cfg.Log.Info("applying one by one", "origin", a.cfg.Origin, "reason", publicError(err))
 			a.Stats.Ordered.Add(1)
-			ordered, a.impatient = true, causeOf(err) != causeRow || ordered
+			ordered, a.impatient = true, ordered || causeOf(err) == causeAgain || causeOf(err) == causePlans
 		default:
 			return err
 		}
@@ -100,6 +111,9 @@ func (a *Applier) attempt(ctx context.Context, txs []keyedTx, next checkpoint.Ch
 	b := pipeline{fence: -1}
 	if err := a.begin(ctx, &b); err != nil {
 		return err
+	}
+	if time.Now().Before(a.hurry) {
+		b.text(hurryLock)
 	}
 	a.saveCheckpoint(&b, next)
 	var err error

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -28,8 +29,13 @@ type oneByOne struct {
 // and where that fails in halves, down to single changes in the origin's order. A change that
 // fails by itself is parked; everything else goes on.
 func (a *Applier) ordered(ctx context.Context, txs []keyedTx, fx *effects) error {
-	if _, err := a.conn.Exec(ctx, "set constraints all deferred"); err != nil {
-		return fmt.Errorf("defer constraints: %w", err)
+	if err := a.simple(ctx, "set constraints all deferred"); err != nil {
+		return err
+	}
+	if a.impatient {
+		if err := a.simple(ctx, singleLock); err != nil {
+			return err
+		}
 	}
 	o := oneByOne{a: a, failed: map[wal.RelationName]int{}}
 	for _, k := range txs {
@@ -158,6 +164,7 @@ func (o *oneByOne) single(ctx context.Context, k keyedTx, fx *effects) error {
 	weight := 1
 	if causeOf(last) == causeAgain {
 		weight = hopeless / 5 // each of these has waited
+		o.a.hurry = time.Now().Add(hurryFor)
 	}
 	o.failed[k.tx.Changes[0].Relation.Ref()] += weight
 	return o.a.parkChange(ctx, k, last, fx)

@@ -21,6 +21,8 @@ const (
 	retryMax     = 30 * time.Second       // longest pause between two tries of a queue
 	retryProbes  = 3                      // failed tries of one queue in one turn
 	retryChunk   = 1000                   // changes tried together, at most
+	wantedSlice  = 2 * time.Second        // as retrySlice, for what an operator asked for
+	wantedProbes = 50                     // as retryProbes, likewise
 	retryXIDs    = 10                     // transaction ids a second that failed tries may use
 	retryReserve = 60                     // and how many may be saved up
 )
@@ -147,18 +149,19 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 	began := time.Now()
 	var failures []parked.Failure
 	applied, round := 0, false
+	cursor, slice, probes := &q.cursor, retrySlice, retryProbes
+	if wanted {
+		// Somebody waits for these: they come first, and more of them.
+		cursor, slice, probes = new(int64), wantedSlice, wantedProbes
+	}
 	r.a.forgetSchemas()
-	for time.Since(began) < retrySlice && len(failures) < retryProbes && r.ids >= 2 {
-		after := q.cursor
-		if wanted {
-			after = 0
-		}
-		ids, err := parked.Page(ctx, r.a.conn, k, after, q.chunk, wanted)
+	for time.Since(began) < slice && len(failures) < probes && (wanted || r.ids >= 2) {
+		ids, err := parked.Page(ctx, r.a.conn, k, *cursor, q.chunk, wanted)
 		if err != nil {
 			return err
 		}
 		if len(ids) == 0 {
-			q.cursor, round = 0, true
+			*cursor, round = 0, true
 			break
 		}
 		n, err := r.try(ctx, ids)
@@ -167,7 +170,7 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 		}
 		if err == nil {
 			applied += n
-			q.cursor, q.chunk, q.moved = ids[len(ids)-1], min(retryChunk, q.chunk*4), time.Now()
+			*cursor, q.chunk, q.moved = ids[len(ids)-1], min(retryChunk, q.chunk*4), time.Now()
 			continue
 		}
 		if !parkable(err) && !errors.As(err, new(*stillParked)) {
@@ -180,8 +183,8 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 		if errors.As(err, &se) {
 			// Nothing of it can go in, and nothing was written to find that out.
 			if wanted {
-				for _, id := range ids {
-					failures = append(failures, parked.Failure{ID: id, State: se.code, Message: r.a.encoding.text(publicError(err))})
+				if err := parked.Refused(ctx, r.a.conn, k); err != nil {
+					return err
 				}
 			}
 			break
@@ -191,7 +194,7 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 			q.chunk = max(1, q.chunk/8)
 			continue
 		}
-		q.cursor = ids[0]
+		*cursor = ids[0]
 		failures = append(failures, parked.Failure{ID: ids[0], State: stateOf(err), Message: r.a.encoding.text(publicError(err))})
 	}
 	if applied > 0 {
