@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -117,8 +119,10 @@ func trimKey(k string) string {
 	return whole
 }
 
-// explain is the oracle's rule; it returns what it cannot explain. It is pure.
+// explain is the oracle's rule; it returns what it cannot explain. It is pure but for the
+// order of ws, which it sorts by id.
 func explain(tables []*table, ws []write, have finals, log logged) []string {
+	slices.SortFunc(ws, func(a, b write) int { return cmp.Compare(a.id, b.id) })
 	byID := make(map[int64]*write, len(ws))
 	for i := range ws {
 		byID[ws[i].id] = &ws[i]
@@ -179,11 +183,24 @@ func explain(tables []*table, ws []write, have finals, log logged) []string {
 			}
 			continue
 		}
-		if y := undone(x, next, have, log, tables); y != 0 {
+		// It may have lost as a part of what its region built on it.
+		if y := undone(x, next, have, log, tables); y != 0 && !rebuilt(x, ws, explained) {
 			bad = append(bad, fmt.Sprintf("%s: undone, the row has id %d", x.describe(tables), y))
 		}
 	}
 	return bad
+}
+
+// rebuilt says whether the region that deleted a row inserted the key again later, and what
+// became of that row is known: its delete went the same way.
+func rebuilt(x *write, ws []write, explained map[int64]bool) bool {
+	for i := range ws {
+		y := &ws[i]
+		if y.op == opInsert && y.table == x.table && y.key == x.key && y.side == x.side && y.id > x.id && y.out == acked {
+			return explained[y.id]
+		}
+	}
+	return false
 }
 
 // undone says whether the row that a delete removed, or one that was built on it, is there

@@ -50,6 +50,10 @@ func TestExplain(t *testing.T) {
 			ws:   []write{w(1, 0, opInsert, acked), w(2, 1, opDelete, acked), w(3, 1, opUpdate, acked)},
 			have: finals{at: {3}}, log: logged{wins: map[string][]int64{"full/1": {3}}},
 		},
+		"a delete lost together with the row that was inserted over it": {
+			ws:   []write{w(1, 0, opInsert, acked), w(2, 1, opUpdate, acked), w(3, 1, opDelete, acked), w(4, 0, opInsert, acked)},
+			have: finals{at: {2}}, log: logged{losers: map[int64]bool{4: true}},
+		},
 		"a new row after a delete": {
 			ws: []write{w(1, 0, opInsert, acked), w(2, 1, opDelete, acked), w(3, 0, opInsert, acked)}, have: finals{at: {3}}, log: none,
 		},
