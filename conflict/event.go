@@ -11,8 +11,9 @@ const (
 	// Copy events are rows read from the origin's table (initial copy, resync). They say
 	// what is, not what happened; they are never pushed back.
 	Copy
-	// Repair events are the entry of a region that refused an event (pushback). They may
-	// lose silently and are never pushed back, which is why pushback ends.
+	// Repair events are the entry of a region that refused an event (pushback), as it was
+	// in the transaction that refused it. They may lose silently and are never pushed
+	// back, which is why pushback ends.
 	Repair
 	// Self events are a region's own Live events run against its own database (see
 	// Stamping.SelfMerge). They normally find their own effect; what they lose against is

@@ -18,6 +18,7 @@ type Decoder struct {
 	slab       slab
 	err        error // sticky until Reset
 	suppressed uint64
+	foreign    uint64 // messages that pretend to be ours
 
 	// Parsed into again and again: a one-row transaction has one of each.
 	begin  pglogrepl.BeginMessage
@@ -61,8 +62,9 @@ func (d *Decoder) Suppressed() uint64 { return d.suppressed }
 // returns a transaction when the message commits one, a part of it when the open one has
 // outgrown Config.MaxPart, else nil. Feed keeps nothing of msg.
 //
-// A suppressed transaction comes as a Transaction without changes and messages whose Origin
-// says why: the name of its replication origin, or MarkerOrigin.
+// A suppressed transaction comes as a Transaction without changes whose Origin says why: the
+// name of its replication origin, or MarkerOrigin. Of its messages only what it tells is left
+// (TellPrefix); when that is much, it comes in parts.
 //
 // Errors are of type *Error and stay until Reset.
 func (d *Decoder) Feed(at wal.LSN, msg []byte) (*wal.Transaction, error) {

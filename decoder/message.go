@@ -9,8 +9,9 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// onMessage takes a logical message: the apply marker suppresses its transaction, others of
-// ours are kept, those of other programs are dropped.
+// onMessage takes a logical message: the apply marker suppresses its transaction, what our own
+// apply sessions tell is kept in any case, others of ours are kept unless their transaction is
+// suppressed, those of other programs are dropped.
 func (d *Decoder) onMessage(body []byte) error {
 	if err := checkMessage(body); err != nil {
 		return err
@@ -24,6 +25,10 @@ func (d *Decoder) onMessage(body []byte) error {
 	}
 	if m.Transactional && d.isMarker(&m) {
 		return d.suppress(MarkerOrigin)
+	}
+	if m.Transactional && m.Prefix == TellPrefix {
+		d.onTell(&m)
+		return nil
 	}
 	if !strings.HasPrefix(m.Prefix, ownPrefix) {
 		return nil

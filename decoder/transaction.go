@@ -17,6 +17,7 @@ type transaction struct {
 	commitLSN  wal.LSN
 	commitTime wal.Micros
 	messages   []wal.Message
+	tell       []byte // pieces of a tell whose last one has not come
 	part       uint32
 	size       int // of the part being gathered, as wal.Transaction.Size counts
 }
@@ -117,6 +118,7 @@ func (d *Decoder) cut(more bool) *wal.Transaction {
 		Messages:   d.tx.messages,
 		Part:       d.tx.part,
 		More:       more,
+		Applied:    d.tx.suppressed,
 	}
 	d.tx.messages, d.tx.size = nil, 0
 	d.tx.part++

@@ -168,8 +168,6 @@ func (p *Inbound) kind(k wire.Kind) conflict.EventKind {
 		return conflict.Self
 	case k == wire.Copy:
 		return conflict.Copy
-	case k == wire.Repair:
-		return conflict.Repair
 	}
 	return conflict.Live
 }
@@ -177,7 +175,7 @@ func (p *Inbound) kind(k wire.Kind) conflict.EventKind {
 // gather adds what is there already, up to a batch. Under load it waits a moment for more:
 // one commit for many transactions is what makes it fast; when idle it does not wait.
 func (p *Inbound) gather(ctx context.Context, batch []subscribe.Delivery, ch <-chan subscribe.Delivery) ([]subscribe.Delivery, *subscribe.Delivery) {
-	rows := batch[0].Packet.Changes()
+	rows := batch[0].Packet.Rows()
 	if inParts(batch[0]) {
 		return batch, nil
 	}
@@ -189,7 +187,7 @@ func (p *Inbound) gather(ctx context.Context, batch []subscribe.Delivery, ch <-c
 				return batch, &d
 			}
 			batch = append(batch, d)
-			rows += d.Packet.Changes()
+			rows += d.Packet.Rows()
 			continue
 		default:
 		}
@@ -207,7 +205,7 @@ func (p *Inbound) gather(ctx context.Context, batch []subscribe.Delivery, ch <-c
 				return batch, &d
 			}
 			batch = append(batch, d)
-			rows += d.Packet.Changes()
+			rows += d.Packet.Rows()
 		case <-linger:
 			return batch, nil
 		case <-ctx.Done():

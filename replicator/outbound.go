@@ -51,7 +51,7 @@ type OutboundConfig struct {
 	Changed func(*wal.Transaction)
 	// Decoded is told how far the log is stamped and handed on.
 	Decoded func(wal.LSN)
-	// Extra brings packets of other kinds: repairs and copied rows.
+	// Extra brings packets of other kinds: copied rows.
 	Extra <-chan Extra
 	Log   *slog.Logger
 }
@@ -187,7 +187,11 @@ func (o *Outbound) transaction(tx *wal.Transaction) error {
 			o.framer.Want()
 		}
 	}
-	if len(tx.Changes) == 0 && !o.framer.InParts() {
+	told, err := TellsOf(tx)
+	if err != nil {
+		return err
+	}
+	if len(tx.Changes) == 0 && !told.Any() && !o.framer.InParts() {
 		o.framer.Passed(tx.EndLSN)
 		return nil
 	}
@@ -208,10 +212,12 @@ func (o *Outbound) transaction(tx *wal.Transaction) error {
 	}
 	o.Stats.Rows.Add(uint64(len(tx.Changes)))
 	if !tx.More {
-		o.Stats.Transactions.Add(1)
+		if !tx.Applied {
+			o.Stats.Transactions.Add(1)
+		}
 		o.Stats.LastCommit.Store(int64(tx.CommitTime))
 	}
-	return o.framer.Add(tx, time.Now())
+	return o.framer.Add(told.With(tx), time.Now())
 }
 
 // forkSlack allows for the clocks of server and sidecar, which usually are one.

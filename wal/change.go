@@ -49,11 +49,53 @@ type Change struct {
 	// Stamp and Base are set by the publisher (conflict.Stamper), nobody else.
 	Stamp Stamp
 	Base  Base
+	// Repair: the row is not a write of the origin. It is the entry that the origin holds,
+	// sent again because another region has one that loses against it. It has its stamp
+	// from whoever made it and is merged like any change.
+	Repair bool
 }
 
 // Size is an estimate of the bytes the change holds in memory.
 func (c *Change) Size() int {
 	return 96 + 32*(len(c.Old)+len(c.New)) + c.Old.Size() + c.New.Size()
+}
+
+// Entry is what a region knows of a key: a live row, a tombstone, or nothing.
+type Entry struct {
+	Known, Alive bool
+	Stamp        Stamp // valid when Known
+	// Row is the live row; of other entries the key alone, the other columns being Null.
+	Row Tuple
+}
+
+// Outcome says how a conflict ended for the region that is told of it.
+type Outcome uint8
+
+const (
+	// Open: nothing was decided; the change of the region that is told was set aside.
+	Open Outcome = iota
+	// Won: the entry of the region that is told stays.
+	Won
+	// Lost: the other entry stays.
+	Lost
+)
+
+// Notice tells a region of a conflict that another one has found, so that the audit logs of
+// both hold it under the same id. It is recorded and never merged: a notice carries rows only
+// for the record.
+type Notice struct {
+	Relation *Relation
+	ID       [16]byte // conflict.EventID, as in the log of the region that tells
+	To       string   // the region that is told
+	Type     string   // conflict.Type, as the region that is told sees it
+	Outcome  Outcome
+	Yours    Entry // the entry of the region that is told
+	Mine     Entry // what it met in the region that tells
+}
+
+// Size is an estimate of the bytes the notice holds in memory.
+func (n *Notice) Size() int {
+	return 256 + 32*(len(n.Yours.Row)+len(n.Mine.Row)) + n.Yours.Row.Size() + n.Mine.Row.Size()
 }
 
 // Message is a logical message (pg_logical_emit_message).
@@ -75,9 +117,13 @@ type Transaction struct {
 	// CommitTime is the origin's clock at commit.
 	CommitTime Micros
 	Changes    []Change
+	Notices    []Notice
 	Messages   []Message
 	Part       uint32
 	More       bool
+	// Applied: the region's own sidecar applied it, so that it holds no writes of the region,
+	// only what it has to tell the others: repairs and notices.
+	Applied bool
 }
 
 // Size is an estimate of the bytes the transaction part holds in memory.
@@ -85,6 +131,9 @@ func (t *Transaction) Size() int {
 	n := 128
 	for i := range t.Changes {
 		n += t.Changes[i].Size()
+	}
+	for i := range t.Notices {
+		n += t.Notices[i].Size()
 	}
 	for i := range t.Messages {
 		n += 64 + len(t.Messages[i].Content)

@@ -19,12 +19,19 @@ const (
 	txOrigin   = 1 << 1
 	txMessages = 1 << 2
 	txPart     = 1 << 3
+	txNotices  = 1 << 4
+	txApplied  = 1 << 5
 
 	changeOld     = 1 << 0
 	changeOldFull = 1 << 1
 	changeNew     = 1 << 2
 	changeBase    = 1 << 3
 	changeDigest  = 1 << 4
+	changeRepair  = 1 << 5
+
+	entryKnown = 1 << 0
+	entryAlive = 1 << 1
+	entryRow   = 1 << 2
 
 	messageTransactional = 1 << 0
 )
@@ -91,6 +98,12 @@ func (p *builder) add(tx *wal.Transaction, limit int) error {
 	if tx.Part != 0 {
 		flags |= txPart
 	}
+	if len(tx.Notices) > 0 {
+		flags |= txNotices
+	}
+	if tx.Applied {
+		flags |= txApplied
+	}
 	b := append(p.buf, flags)
 	b = binary.AppendUvarint(b, uint64(tx.XID))
 	if flags&txOrigin != 0 {
@@ -108,6 +121,15 @@ func (p *builder) add(tx *wal.Transaction, limit int) error {
 		if err := p.change(&tx.Changes[i], tx.CommitTime); err != nil {
 			p.buf, p.values = p.buf[:start], values
 			return fmt.Errorf("encode transaction %d: %w", tx.XID, err)
+		}
+	}
+	if flags&txNotices != 0 {
+		p.buf = binary.AppendUvarint(p.buf, uint64(len(tx.Notices)))
+		for i := range tx.Notices {
+			if err := p.notice(&tx.Notices[i], tx.CommitTime); err != nil {
+				p.buf, p.values = p.buf[:start], values
+				return fmt.Errorf("encode transaction %d: %w", tx.XID, err)
+			}
 		}
 	}
 	if flags&txMessages != 0 {
@@ -135,11 +157,11 @@ func (p *builder) change(c *wal.Change, commit wal.Micros) error {
 	default:
 		return malformed("change of unknown kind on %s", c.Relation)
 	}
-	ref := p.lastRef
-	if c.Relation != p.last {
-		ref = p.ref(c.Relation)
-	}
+	ref := p.refOf(c.Relation)
 	var flags byte
+	if c.Repair {
+		flags |= changeRepair
+	}
 	if c.Old != nil {
 		flags |= changeOld
 	}
@@ -223,6 +245,54 @@ func (p *builder) messages(ms []wal.Message) {
 		b = append(b, m.Content...)
 	}
 	p.buf = b
+}
+
+// notice appends a notice: what it is of, and both entries.
+func (p *builder) notice(n *wal.Notice, commit wal.Micros) error {
+	if n.Relation == nil {
+		return malformed("notice of no relation")
+	}
+	if n.Outcome > wal.Lost {
+		return malformed("notice of %s with an unknown outcome", n.Relation)
+	}
+	b := binary.AppendUvarint(p.buf, uint64(p.refOf(n.Relation)))
+	b = append(b, n.ID[:]...)
+	b = append(b, byte(n.Outcome))
+	b = appendText(b, n.To)
+	b = appendText(b, n.Type)
+	for _, e := range [...]*wal.Entry{&n.Yours, &n.Mine} {
+		var flags byte
+		if e.Known {
+			flags |= entryKnown
+		}
+		if e.Alive {
+			flags |= entryAlive
+		}
+		if e.Row != nil {
+			flags |= entryRow
+		}
+		b = append(b, flags)
+		if e.Known {
+			b = appendStamp(b, e.Stamp, commit)
+		}
+		if e.Row != nil {
+			var ok bool
+			if b, ok = appendTuple(b, e.Row, len(n.Relation.Columns)); !ok {
+				p.buf = b
+				return malformed("a tuple of %s does not fit its relation", n.Relation)
+			}
+			p.values += uint32(len(e.Row))
+		}
+	}
+	p.buf = b
+	return nil
+}
+
+func (p *builder) refOf(rel *wal.Relation) uint32 {
+	if rel == p.last {
+		return p.lastRef
+	}
+	return p.ref(rel)
 }
 
 // ref returns the relation's place in the packet's table and remembers it for next time.

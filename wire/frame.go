@@ -111,7 +111,7 @@ func parseHeader(data []byte) (*RawFrame, []byte, error) {
 // checkHeader holds an intact header against the rules.
 func checkHeader(h *Header, reserved uint16, sig int) error {
 	switch {
-	case h.Kind < Data || h.Kind > Repair:
+	case h.Kind < Data || h.Kind > Copy:
 		return &KindError{Got: h.Kind}
 	case h.Flags&^knownFlags != 0 || reserved != 0:
 		return malformed("unknown flags 0x%x", uint16(h.Flags))

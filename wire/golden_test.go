@@ -47,7 +47,19 @@ func TestGolden(t *testing.T) {
 			{XID: 701, CommitLSN: 0x3000, CommitTime: sampleTime + 1, Part: 2, More: true},
 		}},
 		"compressed": {kind: Copy, tweak: func(c *EncoderConfig) { c.Compress = true }, txs: []*wal.Transaction{userUpdate(rel, 1), userUpdate(rel, 2), userUpdate(rel, 3)}},
-		"signed": {kind: Repair, txs: []*wal.Transaction{userUpdate(rel, 1)}, tweak: func(c *EncoderConfig) {
+		"told": {kind: Data, txs: []*wal.Transaction{{
+			XID: 702, Applied: true, CommitLSN: 0x3000, EndLSN: 0x3030, CommitTime: sampleTime,
+			Changes: []wal.Change{{Op: wal.Update, Relation: rel, New: userRow(), Stamp: wal.Stamp{Version: 7, UpdatedAt: sampleTime - 35}, Repair: true}},
+			Notices: []wal.Notice{
+				{
+					Relation: rel, ID: [16]byte{0xaa, 15: 0xbb}, To: "us", Type: "update_origin_differs", Outcome: wal.Lost,
+					Yours: wal.Entry{Known: true, Alive: true, Stamp: wal.Stamp{Version: 6, UpdatedAt: sampleTime}, Row: userRow()},
+					Mine:  wal.Entry{Known: true, Alive: true, Stamp: wal.Stamp{Version: 7, UpdatedAt: sampleTime - 35}, Row: userRow()},
+				},
+				{Relation: pages, To: "us", Type: "delete_missing", Outcome: wal.Won, Yours: wal.Entry{Known: true, Stamp: wal.Stamp{Version: wal.MaxVersion, UpdatedAt: sampleTime}, Row: wal.Tuple{text("1"), text("de")}}},
+			},
+		}}},
+		"signed": {kind: Copy, txs: []*wal.Transaction{userUpdate(rel, 1)}, tweak: func(c *EncoderConfig) {
 			key := ed25519.NewKeyFromSeed(make([]byte, 32))
 			c.Sign = func(b []byte) []byte { return ed25519.Sign(key, b) }
 		}},

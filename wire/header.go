@@ -21,10 +21,9 @@ const MaxPayload = 8 << 20
 type Kind uint8
 
 const (
-	Data      Kind = 1 // transactions of the origin's log, in commit order
+	Data      Kind = 1 // transactions of the origin's WAL, in commit order; repairs and notices are in them
 	Heartbeat Kind = 2 // no transactions: proves that the log is read up to EndLSN
 	Copy      Kind = 3 // rows of an initial copy; EndLSN does not advance
-	Repair    Kind = 4 // rows sent again on request; EndLSN does not advance
 )
 
 // String returns the word used in logs and status.
@@ -36,8 +35,6 @@ func (k Kind) String() string {
 		return "heartbeat"
 	case Copy:
 		return "copy"
-	case Repair:
-		return "repair"
 	}
 	return fmt.Sprintf("kind-%d", uint8(k))
 }

@@ -20,6 +20,15 @@ func (p *Packet) Changes() int {
 	return n
 }
 
+// Rows counts what a batch has to hold: changes and notices.
+func (p *Packet) Rows() int {
+	n := 0
+	for _, tx := range p.Transactions {
+		n += len(tx.Changes) + len(tx.Notices)
+	}
+	return n
+}
+
 // ParsePacket parses a whole payload. The transactions' values point into payload, which
 // must stay unmodified as long as one of them lives. Memory: about four times the payload for
 // ordinary rows, at most fifty times for one forged of the smallest elements.
@@ -55,6 +64,7 @@ const (
 	minTransaction = 13
 	minChange      = 4
 	minMessage     = 4
+	minNotice      = 22
 
 	maxSlab = 1 << 16 // values allocated at once on the word of a count
 )
@@ -114,11 +124,11 @@ func (p *parser) table(c *RelationCache) error {
 
 func (p *parser) transaction(tx *wal.Transaction) {
 	flags := p.byte()
-	if flags&^(txMore|txOrigin|txMessages|txPart) != 0 {
+	if flags&^(txMore|txOrigin|txMessages|txPart|txNotices|txApplied) != 0 {
 		p.fail("transaction flags 0x%x", flags)
 		return
 	}
-	tx.More = flags&txMore != 0
+	tx.More, tx.Applied = flags&txMore != 0, flags&txApplied != 0
 	tx.XID = wal.XID(p.uint32("xid"))
 	if flags&txOrigin != 0 {
 		tx.Origin = string(p.text())
@@ -143,9 +153,64 @@ func (p *parser) transaction(tx *wal.Transaction) {
 			return
 		}
 	}
+	if flags&txNotices != 0 {
+		p.notices(tx)
+	}
 	if flags&txMessages != 0 {
 		p.messages(tx)
 	}
+}
+
+func (p *parser) notices(tx *wal.Transaction) {
+	n := p.count("notice", minNotice)
+	if n == 0 {
+		return
+	}
+	tx.Notices = make([]wal.Notice, n)
+	for i := range tx.Notices {
+		if p.notice(&tx.Notices[i], tx.CommitTime); p.err != nil {
+			return
+		}
+	}
+}
+
+func (p *parser) notice(n *wal.Notice, commit wal.Micros) {
+	if n.Relation = p.relation(); n.Relation == nil {
+		return
+	}
+	copy(n.ID[:], p.take(16))
+	if n.Outcome = wal.Outcome(p.byte()); n.Outcome > wal.Lost {
+		p.fail("notice with outcome 0x%x", byte(n.Outcome))
+		return
+	}
+	n.To = string(p.text())
+	n.Type = string(p.text())
+	for _, e := range [...]*wal.Entry{&n.Yours, &n.Mine} {
+		flags := p.byte()
+		if flags&^(entryKnown|entryAlive|entryRow) != 0 {
+			p.fail("entry flags 0x%x", flags)
+			return
+		}
+		e.Known, e.Alive = flags&entryKnown != 0, flags&entryAlive != 0
+		if e.Known {
+			e.Stamp = p.stamp(commit)
+		}
+		if flags&entryRow != 0 {
+			e.Row = p.tuple(n.Relation)
+		}
+	}
+}
+
+// relation reads a place in the relation table.
+func (p *parser) relation() *wal.Relation {
+	ref := p.uvarint()
+	if p.err == nil && ref >= uint64(len(p.relations)) {
+		p.fail("relation %d of %d", ref, len(p.relations))
+	}
+	if p.err != nil {
+		return nil
+	}
+	return p.relations[ref]
 }
 
 func (p *parser) change(c *wal.Change, commit wal.Micros) {
@@ -160,16 +225,14 @@ func (p *parser) change(c *wal.Change, commit wal.Micros) {
 		p.fail("change of unknown kind 0x%x", head[0])
 		return
 	}
-	if flags&^(changeOld|changeOldFull|changeNew|changeBase|changeDigest) != 0 {
+	if flags&^(changeOld|changeOldFull|changeNew|changeBase|changeDigest|changeRepair) != 0 {
 		p.fail("change flags 0x%x", flags)
 		return
 	}
-	ref := p.uvarint()
-	if ref >= uint64(len(p.relations)) {
-		p.fail("relation %d of %d", ref, len(p.relations))
+	if c.Relation = p.relation(); c.Relation == nil {
 		return
 	}
-	c.Relation = p.relations[ref]
+	c.Repair = flags&changeRepair != 0
 	c.OldFull = flags&changeOldFull != 0
 	c.Stamp = p.stamp(commit)
 	if flags&changeBase != 0 {

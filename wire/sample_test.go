@@ -59,7 +59,7 @@ func userUpdate(rel *wal.Relation, xid wal.XID) *wal.Transaction {
 func randomTransaction(r *rand.Rand, rels []*wal.Relation) *wal.Transaction {
 	tx := &wal.Transaction{
 		XID: wal.XID(r.Uint32()), CommitLSN: wal.LSN(r.Uint64()), EndLSN: wal.LSN(r.Uint64() >> r.Intn(64)),
-		CommitTime: randomMicros(r), Part: uint32(r.Intn(3)), More: r.Intn(4) == 0,
+		CommitTime: randomMicros(r), Part: uint32(r.Intn(3)), More: r.Intn(4) == 0, Applied: r.Intn(4) == 0,
 	}
 	if r.Intn(4) == 0 {
 		tx.Origin = randomString(r)
@@ -80,7 +80,16 @@ func randomTransaction(r *rand.Rand, rels []*wal.Relation) *wal.Transaction {
 			c.Base.HasDigest = true
 			r.Read(c.Base.Digest[:])
 		}
+		c.Repair = r.Intn(4) == 0
 		tx.Changes = append(tx.Changes, c)
+	}
+	if r.Intn(3) == 0 {
+		for range 1 + r.Intn(3) {
+			rel := rels[r.Intn(len(rels))]
+			n := wal.Notice{Relation: rel, To: randomString(r), Type: randomString(r), Outcome: wal.Outcome(r.Intn(3)), Yours: randomEntry(r, rel), Mine: randomEntry(r, rel)}
+			r.Read(n.ID[:])
+			tx.Notices = append(tx.Notices, n)
+		}
 	}
 	if r.Intn(4) == 0 {
 		for range 1 + r.Intn(3) {
@@ -90,6 +99,17 @@ func randomTransaction(r *rand.Rand, rels []*wal.Relation) *wal.Transaction {
 		}
 	}
 	return tx
+}
+
+func randomEntry(r *rand.Rand, rel *wal.Relation) wal.Entry {
+	e := wal.Entry{Known: r.Intn(4) != 0, Alive: r.Intn(2) == 0}
+	if e.Known {
+		e.Stamp = randomStamp(r)
+	}
+	if r.Intn(3) != 0 {
+		e.Row = randomTuple(r, rel)
+	}
+	return e
 }
 
 func randomRelation(r *rand.Rand) *wal.Relation {

@@ -80,7 +80,7 @@ func (s *Sidecar) applyConfig(origin string) apply.Config {
 		Policy: apply.PolicyFunc(s.policy), Index: s.index, Parked: s.parked, Redact: s.redactor, Log: s.log,
 	}
 	if s.cfg.Publishes() {
-		cfg.Barrier, cfg.Pushback = s.barrier, s.pushback
+		cfg.Barrier, cfg.Tell, cfg.Token = s.barrier, true, s.caps.token
 	}
 	return cfg
 }

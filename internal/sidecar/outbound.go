@@ -53,7 +53,6 @@ type outboundState struct {
 	extra       chan replicator.Extra
 	stats       replicator.OutboundStats
 	stamper     *replicator.Stamper
-	untold      []*wal.Transaction // repairs that the pipe has not taken yet
 	seqs        seqIndex
 }
 
@@ -199,7 +198,6 @@ func (s *Sidecar) newPublisher(durable func(wire.Header, uint64)) (*publish.Publ
 func (s *Sidecar) newSlot() *slot.Reader {
 	return slot.New(slot.Config{
 		Connect: s.connectSlot, Name: s.cfg.Postgres.Slot, Publications: []string{s.cfg.Postgres.Publication},
-		OriginNone: s.caps.origin && s.server >= 160000 && len(s.cfg.ForwardOrigins) == 0,
 		Decoder: decoder.Config{
 			MaxPart: maxPart, Marker: s.caps.token, ForwardOrigins: s.cfg.ForwardOrigins, PrimaryKey: s.primaryKey,
 		},
@@ -554,40 +552,4 @@ func (s *Sidecar) grantRewind(ctx context.Context, req subscribe.RewindRequest) 
 		o.reopen(errAgain)
 	}
 	return reply, nil
-}
-
-// pushback queues the local entries that beat remote changes.
-func (s *Sidecar) pushback(txs []*wal.Transaction) {
-	if !s.cfg.Publishes() {
-		return
-	}
-	o := &s.out
-	for i, tx := range txs {
-		tx.CommitLSN, tx.EndLSN = wal.LSN(2*i+1), wal.LSN(2*i+2) // repairs have no place in the log
-	}
-	o.mu.Lock()
-	if len(o.untold) < maxUntold {
-		o.untold = append(o.untold, txs...)
-	}
-	o.mu.Unlock()
-	s.tell()
-}
-
-// maxUntold bounds the repairs that wait for the pipe.
-const maxUntold = 100000
-
-// tell hands waiting repairs to the pipe, as far as it takes them now. Upkeep calls it again.
-func (s *Sidecar) tell() {
-	o := &s.out
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for len(o.untold) > 0 && o.extra != nil {
-		n := min(len(o.untold), 256)
-		select {
-		case o.extra <- replicator.Extra{Kind: wire.Repair, Transactions: o.untold[:n:n]}:
-			o.untold = o.untold[n:]
-		default:
-			return
-		}
-	}
 }

@@ -67,7 +67,7 @@ func (s *Sidecar) merge(ctx context.Context) error {
 // selfConfig is what appliers of this region's own changes have in common.
 func (s *Sidecar) selfConfig() apply.Config {
 	cfg := s.applyConfig(s.cfg.Region)
-	cfg.Self, cfg.Superseded, cfg.Barrier, cfg.Pushback = true, s.superseded, nil, s.pushback
+	cfg.Self, cfg.Superseded, cfg.Barrier = true, s.superseded, nil
 	cfg.Replica = false
 	if names := s.cfg.PeerNames(); len(names) > 0 {
 		cfg.Peer = names[0]
@@ -111,7 +111,7 @@ func (m *merger) filter(ctx context.Context, d subscribe.Delivery, deliver func(
 		out.Transactions = make([]*wal.Transaction, 0, len(d.Packet.Transactions))
 		for _, tx := range d.Packet.Transactions {
 			c := *tx
-			c.Changes = nil
+			c.Changes, c.Notices = nil, nil
 			for i := range tx.Changes {
 				if apply.NeedsSelfMerge(m.policy, tx, &tx.Changes[i]) {
 					c.Changes = append(c.Changes, tx.Changes[i])

@@ -27,7 +27,6 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 				s.log.Debug("look at slot", "reason", publicMessage(err))
 			}
 			s.purge(ctx)
-			s.tell()
 			if err := s.beat(ctx, &beat); err != nil && ctx.Err() == nil {
 				s.log.Debug("heartbeat", "reason", publicMessage(err))
 			}

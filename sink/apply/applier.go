@@ -50,10 +50,11 @@ type Config struct {
 	// Superseded reports whether a later own change of the key is on its way; self-merge
 	// only.
 	Superseded func(ctx context.Context, rel wal.RelationName, key string, commit wal.LSN, part uint32) (bool, error)
-	// Pushback takes the local entries that beat remote changes, after the commit; nil for
-	// none.
-	Pushback func([]*wal.Transaction)
-	Log      *slog.Logger
+	// Tell: this region publishes, so the other one is told of conflicts and gets repairs.
+	Tell bool
+	// Token begins the logical messages that carry them; only this sidecar knows it.
+	Token []byte
+	Log   *slog.Logger
 }
 
 // Policy says for each table where stamps are and how they are compared.
@@ -219,7 +220,7 @@ func (a *Applier) Apply(ctx context.Context, units []Unit) error {
 	next.Transactions = a.cp.Transactions
 	more := false
 	for _, k := range txs {
-		if k.kind == conflict.Live && !k.tx.More {
+		if counts(k) {
 			next.Transactions++
 		}
 		more = k.tx.More
@@ -257,6 +258,9 @@ func (k keyedTx) pick(positions []int) keyedTx {
 	}
 	return keyedTx{&out, k.kind, places}
 }
+
+// counts reports whether a transaction is one that an application made at its origin.
+func counts(k keyedTx) bool { return k.kind == conflict.Live && !k.tx.More && !k.tx.Applied }
 
 // covered reports whether the checkpoint covers a transaction: it was applied before, in an
 // earlier incarnation of the stream. Parts carry no end; their commit position says enough,

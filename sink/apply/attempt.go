@@ -10,7 +10,6 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
-	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -124,6 +123,9 @@ func (a *Applier) attempt(ctx context.Context, txs []keyedTx, next checkpoint.Ch
 	} else {
 		err = a.set(ctx, &b, txs, fx)
 	}
+	if err == nil {
+		err = a.heard(ctx, txs, fx)
+	}
 	if err != nil {
 		return err
 	}
@@ -168,7 +170,10 @@ func (a *Applier) commit(ctx context.Context, fx *effects, next checkpoint.Check
 		return err
 	}
 	a.indexGraves(fx, at)
-	b := fx.queue(a, at)
+	b, err := fx.queue(a, at)
+	if err != nil {
+		return err
+	}
 	if err := failpoint.Hit("apply_before_commit"); err != nil {
 		return err
 	}
@@ -207,7 +212,7 @@ func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effec
 	a.Stats.Rows.Add(fx.rows)
 	n := uint64(0)
 	for _, k := range txs {
-		if k.kind == conflict.Live && !k.tx.More {
+		if counts(k) {
 			n++
 		}
 	}
@@ -220,9 +225,6 @@ func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effec
 	}
 	a.Stats.Parked.Add(uint64(fx.parked))
 	a.cfg.Parked.Add(a.cfg.Origin, fx.parked-int64(len(fx.unpark)))
-	if len(fx.pushback) > 0 {
-		a.cfg.Pushback(fx.pushback)
-	}
 }
 
 func (a *Applier) rollback(ctx context.Context) error {

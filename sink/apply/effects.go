@@ -16,15 +16,16 @@ import (
 // effects is what an apply transaction writes beside the rows: graves, stamps kept beside
 // the tables, audit rows. It goes out in one pipeline with the commit.
 type effects struct {
-	graves   []grave
-	stamps   []stampRow
-	audit    []audit.Record
-	told     []audit.Record     // written already, to be counted after the commit
-	pushback []*wal.Transaction // handed on after the commit
-	unbury   []grave            // graves of rows that live in generation 0 again
-	unpark   []int64
-	parked   int64 // changes set aside
-	rows     uint64
+	graves []grave
+	stamps []stampRow
+	audit  []audit.Record
+	told   []audit.Record // written already, to be counted after the commit
+	tell   told           // for the other regions
+	size   int            // of the audit records, about
+	unbury []grave        // graves of rows that live in generation 0 again
+	unpark []int64
+	parked int64 // changes set aside
+	rows   uint64
 }
 
 type grave struct {
@@ -48,7 +49,8 @@ func (fx *effects) add(o effects) {
 	fx.stamps = append(fx.stamps, o.stamps...)
 	fx.audit = append(fx.audit, o.audit...)
 	fx.told = append(fx.told, o.told...)
-	fx.pushback = append(fx.pushback, o.pushback...)
+	fx.tell.add(o.tell)
+	fx.size += o.size
 	fx.unbury = append(fx.unbury, o.unbury...)
 	fx.unpark = append(fx.unpark, o.unpark...)
 	fx.parked += o.parked
@@ -74,27 +76,11 @@ func (a *Applier) note(ctx context.Context, g *batch.Group, t *target, v *verdic
 			fx.stamps = append(fx.stamps, stampRow{name, v.known.key, r.Stamp, a.own(r)})
 		}
 	}
-	if v.Type != "" {
-		rec, err := a.record(ctx, g, t, v)
-		if err != nil {
-			return err
-		}
-		fx.audit = append(fx.audit, rec)
-	}
-	if r.Loser != nil && r.Tx.Origin == a.cfg.Region {
-		fx.audit = append(fx.audit, a.told(g, r, v.known.key))
+	if err := a.decided(ctx, g, t, v, fx); err != nil {
+		return err
 	}
 	if v.Verdict != conflict.Keep && a.cfg.Policy.table(name).Resolve.Skewed(r.Stamp, r.Tx.CommitTime) {
 		fx.audit = append(fx.audit, a.skewRecord(g, r, v.known.key, v.event.Side()))
-	}
-	// The other region is told of every conflict, so that both logs hold the same ones: it may
-	// have moved on before the change that would show it the conflict arrives.
-	if (v.Pushback || (v.Type != "" && v.side.Known && v.Verdict != conflict.Park)) && a.cfg.Pushback != nil {
-		tx, err := a.pushback(ctx, g, t, v)
-		if err != nil {
-			return err
-		}
-		fx.pushback = append(fx.pushback, tx)
 	}
 	return nil
 }
@@ -135,7 +121,7 @@ func (a *Applier) indexGraves(fx *effects, at wal.LSN) {
 
 // queue returns the statements that write the side effects. lsn is the local position that
 // stamps carry which have none of their own.
-func (fx *effects) queue(a *Applier, lsn wal.LSN) *pgx.Batch {
+func (fx *effects) queue(a *Applier, lsn wal.LSN) (*pgx.Batch, error) {
 	b := &pgx.Batch{}
 	if len(fx.graves) > 0 {
 		rels, keys, gens, vers, ats := columnsOf(len(fx.graves))
@@ -189,7 +175,10 @@ func (fx *effects) queue(a *Applier, lsn wal.LSN) *pgx.Batch {
 	if len(fx.unpark) > 0 {
 		b.Queue(parked.DeleteSQL, fx.unpark)
 	}
-	return b
+	if err := fx.tell.queue(b, a.cfg.Token); err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 func columnsOf(n int) (rels, keys []string, gens, vers, ats []int64) {

@@ -45,7 +45,15 @@ func (a *Applier) exact(ctx context.Context, g *batch.Group, t *target, fx *effe
 			}
 			continue
 		}
-		fx.audit = append(fx.audit, a.exactRecord(g, t, x))
+		row := x.Change.New
+		if row == nil {
+			row = x.Change.Old
+		}
+		yours := wal.Entry{Known: true, Alive: x.Change.New != nil, Stamp: x.Change.Stamp, Row: row}
+		a.conflict(fx, g.Rel, a.exactRecord(g, t, x), yours, wal.Entry{})
+		if err := a.spillLarge(ctx, fx); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -56,13 +56,9 @@ func (a *Applier) typeOf(t *target, rel *wal.Relation, c int) string {
 	return "text"
 }
 
-// record describes a decided conflict for the audit log.
-func (a *Applier) record(ctx context.Context, g *batch.Group, t *target, v *verdict) (audit.Record, error) {
+// record describes a decided conflict for the audit log; image is the event's, in text form.
+func (a *Applier) record(g *batch.Group, v *verdict, image wal.Tuple) (audit.Record, error) {
 	r := &g.Runs[v.i]
-	image, err := a.textImage(ctx, g, t, v.i)
-	if err != nil {
-		return audit.Record{}, err
-	}
 	if r.Op != wal.Delete && v.event.Content == nil {
 		v.event.Content, _ = conflict.Content(g.Rel, image)
 	}
@@ -87,46 +83,6 @@ func (a *Applier) record(ctx context.Context, g *batch.Group, t *target, v *verd
 	}
 	rec.Winner, rec.Loser = v.Decision.Winner(local, from)
 	return rec, nil
-}
-
-// told describes a conflict that another region decided against a change of this one.
-func (a *Applier) told(g *batch.Group, r *batch.Run, key string) audit.Record {
-	winner := conflict.Side{Known: true, Alive: r.Op != wal.Delete, Stamp: r.Stamp}
-	if winner.Alive {
-		winner.Content, _ = conflict.Content(g.Rel, r.Image)
-	}
-	loser := conflict.Side{Known: true, Alive: r.Loser.New != nil, Stamp: r.Loser.Stamp}
-	if loser.Alive {
-		loser.Content, _ = conflict.Content(g.Rel, r.Loser.New)
-	}
-	typ := conflict.UpdateOriginDiffers
-	switch {
-	case !winner.Alive && loser.Alive:
-		typ = conflict.UpdateDeleted
-	case !loser.Alive && winner.Alive:
-		typ = conflict.DeleteOriginDiffers
-	case !loser.Alive:
-		typ = conflict.DeleteMissing
-	case r.Loser.Op == wal.Insert:
-		typ = conflict.InsertExists
-	}
-	rec := a.plainRecord(g.Rel, typ, "told", r.Tx, winner)
-	rec.EventID = conflict.EventID(g.Rel.Ref(), key, winner, loser)
-	rec.Key = a.imager.Key(nil, g.Rel, keyImage(g, r), g.Key)
-	won, lost := a.json(g.Rel, nil), a.json(g.Rel, r.Loser.New)
-	if winner.Alive {
-		won = a.json(g.Rel, r.Image)
-	}
-	if r.Loser.Base.Digest == batch.NoticeWon {
-		rec.Verdict, rec.Winner, rec.Loser = conflict.Keep.String(), a.cfg.Region, a.cfg.Origin
-		rec.LocalStamp, rec.LocalRow = stampText(winner.Stamp), won
-		rec.RemoteStamp, rec.RemoteRow = stampText(loser.Stamp), lost
-		return rec
-	}
-	rec.Verdict, rec.Winner, rec.Loser = conflict.Apply.String(), a.cfg.Origin, a.cfg.Region
-	rec.LocalStamp, rec.LocalRow = stampText(loser.Stamp), lost
-	rec.RemoteRow = won
-	return rec
 }
 
 // skewRecord reports a stamp that lies further ahead than clocks may.
@@ -197,45 +153,4 @@ func stampText(s wal.Stamp) string {
 		version = "max"
 	}
 	return fmt.Sprintf("g%d v%s %s", s.Generation, version, s.UpdatedAt)
-}
-
-// pushback makes the entry that won into an event of its own, so that the region that holds
-// the other is told: the winner, and behind it the change that lost.
-func (a *Applier) pushback(ctx context.Context, g *batch.Group, t *target, v *verdict) (*wal.Transaction, error) {
-	r := &g.Runs[v.i]
-	image, err := a.textImage(ctx, g, t, v.i)
-	if err != nil {
-		return nil, err
-	}
-	remote := wal.Change{Op: r.Op, Relation: g.Rel, Stamp: r.Stamp}
-	if r.Op == wal.Delete {
-		remote.Old = keyImage(g, r)
-	} else {
-		remote.New = batch.Fill(image, v.known.row)
-	}
-	local := wal.Change{Op: wal.Update, Relation: g.Rel, New: v.known.row, Stamp: v.side.Stamp}
-	if !v.side.Alive {
-		local.Op, local.New, local.Old = wal.Delete, nil, keyImage(g, r)
-	}
-	if v.Type == conflict.InsertExists {
-		local.Op, remote.Op = wal.Insert, wal.Insert
-	}
-	winner, loser, to, mark := local, remote, a.cfg.Origin, batch.NoticeLost
-	switch {
-	case v.Verdict == conflict.Apply && a.cfg.Self:
-		// The own change won over what a peer had put here.
-		winner, loser, to = remote, local, a.cfg.Peer
-	case v.Verdict == conflict.Apply:
-		winner, loser, mark = remote, local, batch.NoticeWon
-	}
-	if winner.Op == wal.Insert {
-		winner.Op = wal.Update
-	}
-	if !a.cfg.Self && (g.Rel.Identity == wal.IdentityFull || v.Verdict == conflict.Apply || !v.Pushback) {
-		// The peer gets, or has, the winner by itself: its stamp may not be known here yet,
-		// if it was written a moment ago. Only the word is sent.
-		winner.Base = wal.Base{Known: true, Digest: batch.NoticeOnly, HasDigest: true}
-	}
-	loser.Base = wal.Base{Known: true, Stamp: winner.Stamp, Digest: mark, HasDigest: true}
-	return &wal.Transaction{Origin: to, CommitTime: r.Tx.CommitTime, Changes: []wal.Change{winner, loser}}, nil
 }

@@ -75,12 +75,6 @@ func (a *Applier) parkRuns(ctx context.Context, g *batch.Group, runs []int, why 
 	var changes []parked.Change
 	for n, i := range runs {
 		r := &g.Runs[i]
-		if g.Kind == conflict.Repair && r.Base.Digest == batch.NoticeOnly {
-			if r.Loser != nil && r.Tx.Origin == a.cfg.Region {
-				fx.audit = append(fx.audit, a.told(g, r, g.KeyText(r)))
-			}
-			continue
-		}
 		next := waitingOf(g, r)
 		if old := waiting[keys[n]]; old != nil {
 			merged, ok := policy.Wait(old.Waiting, next)
@@ -93,7 +87,8 @@ func (a *Applier) parkRuns(ctx context.Context, g *batch.Group, runs []int, why 
 			Row: a.json(g.Rel, next.Image), State: why.state, Message: why.message}
 		changes = append(changes, c)
 		if typ := conflictType(why.state); typ != "" && !a.cfg.Self {
-			fx.audit = append(fx.audit, a.parkedRecord(g, r, typ, why.state))
+			yours := wal.Entry{Known: true, Alive: r.Op != wal.Delete, Stamp: r.Stamp, Row: r.Image}
+			a.conflict(fx, g.Rel, a.parkedRecord(g, r, typ, why.state), yours, wal.Entry{})
 		}
 	}
 	return a.writeParked(ctx, g.Rel, changes, fx)

@@ -94,6 +94,9 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 			err = a.ordered(ctx, txs, &fx)
 		}
 	}
+	if err == nil {
+		err = a.heard(ctx, txs, &fx)
+	}
 	if err != nil {
 		return err
 	}
@@ -125,7 +128,6 @@ func (a *Applier) flushPart(ctx context.Context, fx *effects) error {
 	if len(fx.told) > 0 && len(a.openFx.told) < 100 {
 		a.openFx.told = append(a.openFx.told, fx.told[0])
 	}
-	a.openFx.pushback = append(a.openFx.pushback, fx.pushback...)
 	a.openFx.parked += fx.parked
 	a.openFx.rows += fx.rows
 	return nil

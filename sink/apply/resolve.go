@@ -68,12 +68,6 @@ func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, r
 	updates := map[string][]int{}
 	for n, i := range runs {
 		r, st := &g.Runs[i], &states[n]
-		if g.Kind == conflict.Repair && r.Base.Digest == batch.NoticeOnly {
-			if r.Loser != nil && r.Tx.Origin == a.cfg.Region {
-				fx.audit = append(fx.audit, a.told(g, r, st.key))
-			}
-			continue
-		}
 		if w := st.waiting(); w != nil && w.Precedes(r.Base) {
 			// What the event overwrote is known here, only not shown: the two are one run.
 			whole := w.Then(waitingOf(g, r))
@@ -114,7 +108,10 @@ func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, r
 			updates[m] = append(updates[m], i)
 		}
 	}
-	return a.write(ctx, g, t, inserts, updates, deletes, fx)
+	if err := a.write(ctx, g, t, inserts, updates, deletes, fx); err != nil {
+		return err
+	}
+	return a.spillLarge(ctx, fx)
 }
 
 // look locks and reads the rows of the runs and collects what else is known of their keys.

@@ -16,7 +16,7 @@ import (
 // A stamp far ahead of the clock is recorded too, so that this region's log says the same as
 // its peers'.
 func NeedsSelfMerge(p Policy, tx *wal.Transaction, ch *wal.Change) bool {
-	if ch.Op == wal.Truncate || ch.Relation.KeyColumns() == nil {
+	if ch.Op == wal.Truncate || ch.Repair || ch.Relation.KeyColumns() == nil {
 		return false
 	}
 	if ch.Op == wal.Delete || ch.Stamp.Generation > 0 {

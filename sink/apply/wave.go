@@ -6,6 +6,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -140,7 +141,10 @@ func (a *Applier) spill(ctx context.Context, fx *effects) error {
 		return err
 	}
 	a.indexGraves(fx, at)
-	b := fx.queue(a, at)
+	b, err := fx.queue(a, at)
+	if err != nil {
+		return err
+	}
 	if b.Len() > 0 {
 		if err := a.conn.SendBatch(ctx, b).Close(); err != nil {
 			return fmt.Errorf("write audit rows and tombstones: %w", err)
@@ -149,9 +153,29 @@ func (a *Applier) spill(ctx context.Context, fx *effects) error {
 	fx.graves, fx.stamps, fx.unbury = nil, nil, nil
 	a.cfg.Parked.Add(a.cfg.Origin, -int64(len(fx.unpark)))
 	fx.unpark = nil
-	fx.told = append(fx.told, fx.audit...)
-	fx.audit = nil
+	fx.told = append(fx.told, counted(fx.audit)...)
+	fx.audit, fx.tell, fx.size = nil, told{}, 0
 	return nil
+}
+
+// spillBytes is how much of side effects is gathered in memory.
+const spillBytes = 4 << 20
+
+// spillLarge writes the side effects gathered so far when they are large.
+func (a *Applier) spillLarge(ctx context.Context, fx *effects) error {
+	if fx.size+fx.tell.size < spillBytes {
+		return nil
+	}
+	return a.spill(ctx, fx)
+}
+
+// counted keeps of records what is counted after the commit.
+func counted(rs []audit.Record) []audit.Record {
+	out := make([]audit.Record, len(rs))
+	for i := range rs {
+		out[i] = audit.Record{Relation: rs[i].Relation, Type: rs[i].Type, Verdict: rs[i].Verdict, Reason: rs[i].Reason}
+	}
+	return out
 }
 
 func (a *Applier) doneInto(fx *effects) func(fastStmt, int) {
@@ -161,7 +185,7 @@ func (a *Applier) doneInto(fx *effects) func(fastStmt, int) {
 // truncates notes truncates, which are never applied across regions.
 func (a *Applier) truncates(g *batch.Group, fx *effects) {
 	for _, tx := range g.Truncs {
-		fx.audit = append(fx.audit, a.plainRecord(g.Rel, conflict.Truncate, "truncate", tx,
-			conflict.Side{Known: true, Stamp: wal.Stamp{UpdatedAt: tx.CommitTime}}))
+		side := conflict.Side{Known: true, Stamp: wal.Stamp{UpdatedAt: tx.CommitTime}}
+		a.conflict(fx, g.Rel, a.plainRecord(g.Rel, conflict.Truncate, "truncate", tx, side), wal.Entry{Known: true, Stamp: side.Stamp}, wal.Entry{})
 	}
 }

@@ -30,10 +30,8 @@ type Config struct {
 	Name         string
 	Publications []string
 	// Binary asks for values in binary form.
-	Binary bool
-	// OriginNone lets the server leave out what carries a replication origin (16 and later).
-	OriginNone bool
-	Decoder    decoder.Config
+	Binary  bool
+	Decoder decoder.Config
 	// Confirm returns the position below which everything is safe. It is asked before each
 	// status message and may be called only from Run's goroutine.
 	Confirm func() wal.LSN
@@ -206,9 +204,8 @@ func (r *connection) start(ctx context.Context, at wal.LSN) error {
 	if r.slot.cfg.Binary {
 		args = append(args, "binary 'true'")
 	}
-	if r.slot.cfg.OriginNone {
-		args = append(args, "origin 'none'")
-	}
+	// Never "origin 'none'" (16 and later): it would also leave out what applied transactions
+	// have to tell.
 	r.lastPos = at
 	r.slot.flushed.Store(uint64(at))
 	return pglogrepl.StartReplication(ctx, r.conn, `"`+r.slot.cfg.Name+`"`, pglogrepl.LSN(at),

@@ -98,7 +98,7 @@ func (a *applier) apply(batch []delivery) {
 	next.Transactions = a.cp.Transactions
 	more := false
 	for _, k := range txs {
-		if k.kind == conflict.Live && !k.tx.More {
+		if k.kind == conflict.Live && !k.tx.More && !k.tx.Applied {
 			next.Transactions++
 		}
 		more = k.tx.More
@@ -137,10 +137,6 @@ func (a *applier) apply(batch []delivery) {
 	}
 	a.parts = false
 	tx := a.tx
-	told := tx.back
-	if w.cfg.Break == LossyPushback {
-		tx.back = nil
-	}
 	w.must(checkpoint.MustAdvance(a.cp, next, false))
 	next.AppliedAt = w.now()
 	if w.cfg.Break == SplitCommit && len(txs) > 0 {
@@ -163,7 +159,7 @@ func (a *applier) apply(batch []delivery) {
 			return
 		}
 		s.step("before commit")
-		tx.commit(!w.cfg.Async)
+		tx.commit(!w.cfg.Async).life = s.life
 		a.tx = nil
 		w.note(s.r.id, "applied", uint64(a.in.origin)<<32|uint64(next.Incarnation), next.FrameNo)
 		a.cp = next
@@ -173,7 +169,6 @@ func (a *applier) apply(batch []delivery) {
 		if a.in.self {
 			s.own.mergedTo(next.EndLSN)
 		}
-		s.pushback(told)
 		a.in.durable()
 		a.busy = false
 		a.wake()

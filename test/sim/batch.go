@@ -18,7 +18,7 @@ type run struct {
 
 // needsMerge reports whether an own change has something to record at home.
 func (s *sidecar) needsMerge(c *wal.Change) bool {
-	if c.Op == wal.Truncate || s.w.cfg.Break == NoSelfMerge {
+	if c.Op == wal.Truncate || c.Repair || s.w.cfg.Break == NoSelfMerge {
 		return false
 	}
 	return c.Op == wal.Delete || c.Stamp.Generation > 0 || s.r.db.tables[tableOf(c.Relation.Ref())].conf.stampless()

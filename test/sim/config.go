@@ -60,7 +60,7 @@ const (
 	ArrivalWins               // a loser is applied all the same
 	AckEarly                  // a commit is acknowledged before it is on disk
 	NoEchoFilter              // what an applier wrote is published again
-	LossyPushback             // pushback is kept in memory only
+	LossyPushback             // repairs are kept in memory only
 	Restamp                   // a change that is published again is stamped again
 	StaleTail                 // an incarnation goes on although a later one was lost
 	RunsFall                  // a run of changes takes its last one by version, whatever the order of the table is

@@ -55,7 +55,8 @@ type logTx struct {
 	cp, old checkpoint.Checkpoint
 	hasCP   bool
 	audits  int
-	back    []*answer
+	repairs []wal.Change // told to the other regions
+	life    int          // of the process that committed it
 }
 
 type undo struct {
@@ -84,9 +85,7 @@ type database struct {
 	xid         uint32
 	offset      int64 // of its clock, microseconds
 	confirmed   wal.LSN
-	saved       wal.LSN   // confirmed, as it is on disk
-	back        []*answer // pushback that not every peer has
-	backs       int
+	saved       wal.LSN               // confirmed, as it is on disk
 	stamps      map[part][]wal.Change // as they were published first
 	given       map[changeAt]given    // stamps of the first decoding
 	local       uint64                // transactions of applications
@@ -172,9 +171,6 @@ func (d *database) crash() {
 			d.cps[tx.cp.Origin] = tx.old
 		}
 		d.audit = d.audit[:len(d.audit)-tx.audits]
-		for _, b := range tx.back {
-			d.drop(b)
-		}
 		d.insert = tx.commit - 1
 	}
 	d.w.note(d.r.id, "pg crash", uint64(len(d.log)-d.flushed), uint64(d.saved))

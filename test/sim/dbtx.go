@@ -21,7 +21,7 @@ type dbtx struct {
 	cp      checkpoint.Checkpoint
 	hasCP   bool
 	audit   []int
-	back    []*answer
+	repairs []wal.Change // for the other regions
 	applied bool
 }
 
@@ -93,11 +93,11 @@ func (t *dbtx) close() {
 
 // savepoint is what rollbackTo goes back to. Locks stay.
 func (t *dbtx) savepoint() dbtx {
-	return dbtx{writes: maps.Clone(t.writes), touched: maps.Clone(t.touched), order: slices.Clone(t.order), changes: slices.Clone(t.changes), audit: slices.Clone(t.audit), back: slices.Clone(t.back)}
+	return dbtx{writes: maps.Clone(t.writes), touched: maps.Clone(t.touched), order: slices.Clone(t.order), changes: slices.Clone(t.changes), audit: slices.Clone(t.audit), repairs: slices.Clone(t.repairs)}
 }
 
 func (t *dbtx) rollbackTo(p dbtx) {
-	t.writes, t.touched, t.order, t.changes, t.audit, t.back = p.writes, p.touched, p.order, p.changes, p.audit, p.back
+	t.writes, t.touched, t.order, t.changes, t.audit, t.repairs = p.writes, p.touched, p.order, p.changes, p.audit, p.repairs
 }
 
 func (t *dbtx) rollback() { t.close() }
@@ -108,7 +108,7 @@ func (t *dbtx) over() bool { return !slices.Contains(t.d.open, t) }
 func (t *dbtx) commit(sync bool) *logTx {
 	d := t.d
 	d.xid++
-	l := &logTx{xid: d.xid, at: d.now(), applied: t.applied, changes: t.changes, cp: t.cp, hasCP: t.hasCP, audits: len(t.audit), back: t.back}
+	l := &logTx{xid: d.xid, at: d.now(), applied: t.applied, changes: t.changes, cp: t.cp, hasCP: t.hasCP, audits: len(t.audit), repairs: t.repairs}
 	l.commit = d.insert + wal.LSN(1+8*len(t.changes)+d.w.rng.IntN(30))
 	l.end = l.commit + 48
 	d.insert = l.end
@@ -131,7 +131,6 @@ func (t *dbtx) commit(sync bool) *logTx {
 		d.cps[t.cp.Origin] = t.cp
 	}
 	d.audit = append(d.audit, t.audit...)
-	d.back = append(d.back, t.back...)
 	d.log = append(d.log, l)
 	t.close()
 	if sync {

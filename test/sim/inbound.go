@@ -212,8 +212,6 @@ func (in *inbound) take(seq uint64, data []byte) {
 		p = in.filter(p, h.Kind)
 	case h.Kind == wire.Copy:
 		kind = conflict.Copy
-	case h.Kind == wire.Repair:
-		kind = conflict.Repair
 	}
 	in.queue = append(in.queue, delivery{p, kind, ref, before, in.cp})
 	in.app.wake()

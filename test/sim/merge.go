@@ -48,8 +48,9 @@ func (a *applier) row(r *run) outcome {
 		}
 		a.tx.audit = append(a.tx.audit, lost)
 	}
-	if dec.Pushback && !(a.in.self && (w.cfg.Break == SelfSilent || w.cfg.Break == RunsFall)) { // what the one breaks, the other heals
-		a.tx.back = append(a.tx.back, &answer{key: r.key})
+	repair := dec.Pushback
+	if a.in.self && (w.cfg.Break == SelfSilent || w.cfg.Break == RunsFall) { // what the one breaks, the other heals
+		repair = false
 	}
 	switch dec.Verdict {
 	case conflict.Apply:
@@ -59,6 +60,9 @@ func (a *applier) row(r *run) outcome {
 	case conflict.Park:
 		w.Stats.Parked++
 		w.fail("a change was parked although every image is complete")
+	}
+	if repair {
+		a.tx.repair(r.key)
 	}
 	return done
 }

@@ -26,7 +26,6 @@ type outbound struct {
 	next    int // transaction of the log that is due
 	pumping bool
 	armed   bool // the framer is asked again when what it gathers is due
-	waiting []*answer
 
 	queue    []wire.Frame // cut, not sent
 	inFlight int
@@ -88,7 +87,6 @@ func (s *sidecar) publish() {
 	}
 	s.out = o
 	s.own.decoded = 0
-	s.pushback(d.back)
 	w.must(o.framer.Begin(time.Now()))
 	o.wake()
 	o.beat()
@@ -144,7 +142,6 @@ func (o *outbound) pump() {
 
 // due lets the framer do what is due.
 func (o *outbound) due() {
-	o.answers()
 	now := time.Now()
 	at, err := o.framer.Next(now, o.inFlight+len(o.queue))
 	o.s.w.must(err)
@@ -159,7 +156,9 @@ func (o *outbound) due() {
 
 // transaction stamps and frames what the decoder gave out.
 func (o *outbound) transaction(tx *wal.Transaction) {
-	if len(tx.Changes) == 0 && !o.framer.InParts() {
+	told, err := replicator.TellsOf(tx)
+	o.s.w.must(err)
+	if len(tx.Changes) == 0 && !told.Any() && !o.framer.InParts() {
 		o.framer.Passed(tx.EndLSN)
 		return
 	}
@@ -173,7 +172,7 @@ func (o *outbound) transaction(tx *wal.Transaction) {
 		}
 	}
 	if !o.framer.Known(tx) {
-		o.s.w.must(o.framer.Add(tx, time.Now()))
+		o.s.w.must(o.framer.Add(told.With(tx), time.Now()))
 	}
 }
 
@@ -185,7 +184,6 @@ func (o *outbound) put(f wire.Frame) error {
 		w.Stats.Fragments++
 	}
 	o.queue = append(o.queue, f)
-	o.s.sent[[2]uint64{uint64(f.Header.Incarnation), f.Header.Number}] = f.Header.Chain
 	o.send()
 	return nil
 }

@@ -32,7 +32,11 @@ func originMsg(b []byte, name string) []byte {
 }
 
 func markerMsg(b []byte, at wal.LSN, content string) []byte {
-	b = cstring(be.AppendUint64(append(b, 'M', 1), uint64(at)), "pgwaltz.apply")
+	return messageMsg(b, at, "pgwaltz.apply", []byte(content))
+}
+
+func messageMsg(b []byte, at wal.LSN, prefix string, content []byte) []byte {
+	b = cstring(be.AppendUint64(append(b, 'M', 1), uint64(at)), prefix)
 	return append(be.AppendUint32(b, uint32(len(content))), content...)
 }
 

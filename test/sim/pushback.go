@@ -1,19 +1,11 @@
 package sim
 
 import (
-	"slices"
-
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/decoder"
 	"github.com/pgwaltz/pgwaltz/wal"
+	"github.com/pgwaltz/pgwaltz/wire"
 )
-
-// answer is the entry that beat a remote change, on its way to the region that lost. It is
-// written in the transaction that refused the change and stays until every peer has it.
-type answer struct {
-	key         rowKey
-	incarnation uint32 // of the frame that carried it last
-	number      uint64
-}
 
 // part names what the decoder gives out at once.
 type part struct {
@@ -21,60 +13,39 @@ type part struct {
 	part   uint32
 }
 
-func (d *database) drop(b *answer) {
-	if i := slices.Index(d.back, b); i >= 0 {
-		d.back = slices.Delete(d.back, i, i+1)
-	}
-}
-
-// entryOf is what the region holds of a key now, as an event; nil when it holds nothing. An
-// entry is read when it is sent: an older one may have been overwritten here by a write that
-// did not raise its stamp, and nobody would take it back.
-func (d *database) entryOf(k rowKey) *wal.Transaction {
-	e, t := d.keys[k], d.tables[k.table]
-	l := d.side(k, e)
+// repair is the entry that a region holds of a key, to be told to those that have a lower one.
+// It goes into the transaction that refused the other entry, as a logical message, and so
+// stands in the log behind every write that it may rest on.
+func (t *dbtx) repair(k rowKey) {
+	tab := t.d.tables[k.table]
+	e := t.get(k)
+	l := t.d.side(k, e)
 	if !l.Known {
-		return nil
+		return
 	}
-	c := wal.Change{Op: wal.Update, Relation: t.rel, New: e.row, Stamp: l.Stamp}
+	c := wal.Change{Op: wal.Update, Relation: tab.rel, New: e.row, Stamp: l.Stamp, Repair: true}
 	if !l.Alive {
 		c.Op, c.New = wal.Delete, nil
-		c.Old = make(wal.Tuple, len(t.rel.Columns))
+		c.Old = make(wal.Tuple, len(tab.rel.Columns))
 		for i := range c.Old {
 			c.Old[i].Kind = wal.Null
 		}
 		c.Old[colKey] = text(k.key[2 : len(k.key)-2])
 	}
-	return &wal.Transaction{CommitTime: d.now(), CommitLSN: 1, EndLSN: 2, Changes: []wal.Change{c}}
+	t.d.w.Stats.Pushbacks++
+	t.repairs = append(t.repairs, c)
 }
 
-// pushback hands answers to the outbound pipe, if there is one.
-func (s *sidecar) pushback(back []*answer) {
-	if s.out == nil {
-		return
+// tell is the content of the logical messages of a transaction.
+func (l *logTx) tell() [][]byte {
+	if len(l.repairs) == 0 {
+		return nil
 	}
-	for _, b := range back {
-		s.w.Stats.Pushbacks++
-		s.out.waiting = append(s.out.waiting, b)
+	data, err := wire.EncodeTransaction(&wal.Transaction{Changes: l.repairs})
+	if err != nil {
+		panic(err)
 	}
-	s.out.wake()
-}
-
-// answered forgets what every peer has applied.
-func (s *sidecar) answered() {
-	d := s.r.db
-	for _, b := range slices.Clone(d.back) {
-		all := b.incarnation != 0
-		for _, r := range s.w.regions {
-			// Numbers are given out again after the stream lost its end: the chain tells.
-			if a := s.acks[r.id]; r.id != s.r.id && (s.sent[[2]uint64{uint64(a.inc), a.number}] != a.chain || a.inc < b.incarnation || a.inc == b.incarnation && a.number < b.number) {
-				all = false
-			}
-		}
-		if all {
-			d.drop(b)
-		}
-	}
+	return decoder.SplitTell([]byte("token"), data)
 }
 
 // stamp gives the changes their stamps. Unless the oracle of the second decoding is on, a

@@ -50,5 +50,10 @@ func (r *reader) read(tx *logTx, take func(*wal.Transaction)) {
 		}
 		feed(changeMsg(r.buf[:0], d.tables[c.table], c))
 	}
+	if w.cfg.Break != LossyPushback || tx.life == d.r.side.life { // else it is gone with the process
+		for _, m := range tx.tell() {
+			feed(messageMsg(r.buf[:0], tx.commit, decoder.TellPrefix, m))
+		}
+	}
 	feed(commitMsg(r.buf[:0], tx))
 }

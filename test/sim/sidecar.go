@@ -23,10 +23,9 @@ type sidecar struct {
 	out    *outbound
 	in     []*inbound // by origin; the own one is the self-merge
 
-	durable    wal.LSN                // end of what is published
-	acks       []ack                  // of the peers, by region
-	sent       map[[2]uint64][32]byte // chains of the frames that this process cut
-	newLife    bool                   // the next opening starts a new incarnation
+	durable    wal.LSN // end of what is published
+	acks       []ack   // of the peers, by region
+	newLife    bool    // the next opening starts a new incarnation
 	lastRewind time.Time
 	told       wal.LSN // confirmed to the slot by this process
 }
@@ -73,7 +72,6 @@ func (s *sidecar) boot() {
 	s.up = true
 	s.clock, s.own, s.stamps = &replicator.Clock{}, newOwnLog(), replicator.NewStamps()
 	s.acks = make([]ack, len(s.w.regions))
-	s.sent = map[[2]uint64][32]byte{}
 	s.told, s.newLife, s.lastRewind = 0, false, time.Time{}
 	s.open()
 }
@@ -263,7 +261,6 @@ func (s *sidecar) acked(from int, a ack) {
 		return
 	}
 	s.acks[from] = a
-	s.answered()
 	s.confirm()
 }
 

@@ -44,7 +44,6 @@ type Run struct {
 	Full  bool      // deletes: image is the whole row
 	Key   []wal.Value
 	Tx    *wal.Transaction
-	Loser *wal.Change // repairs: the change that lost at the sender, if it is told
 }
 
 // Exact is one change of a table without a key.
@@ -64,14 +63,19 @@ func (b *Batch) Reset() {
 	b.Rows, b.Bytes = 0, 0
 }
 
-// Add takes in one transaction, or part of one. The batch keeps references into it.
+// Add takes in one transaction, or part of one. The batch keeps references into it. A repair
+// is merged as such, whatever the kind of its packet. Notices are no part of a batch: they
+// change no entry.
 func (b *Batch) Add(tx *wal.Transaction, kind conflict.EventKind) { b.AddPicked(tx, kind, nil) }
 
 // AddPicked is Add for a transaction that holds some changes of another one: places are their
 // places there; nil means all of them.
 func (b *Batch) AddPicked(tx *wal.Transaction, kind conflict.EventKind, places []int) {
 	for i := range tx.Changes {
-		ch := &tx.Changes[i]
+		ch, kind := &tx.Changes[i], kind
+		if ch.Repair {
+			kind = conflict.Repair
+		}
 		g := b.group(ch, kind, false)
 		b.Rows++
 		b.Bytes += ch.New.Size() + ch.Old.Size()
@@ -85,8 +89,6 @@ func (b *Batch) AddPicked(tx *wal.Transaction, kind conflict.EventKind, places [
 				place = places[i]
 			}
 			g.Exact = append(g.Exact, Exact{ch, tx, place})
-		case kind == conflict.Repair && isNotice(tx, i):
-			g.Runs[len(g.Runs)-1].Loser = ch
 		case !g.add(ch, tx):
 			// The stamp does not rise over that of the change before it: the two are merged
 			// one after the other.
@@ -94,23 +96,6 @@ func (b *Batch) AddPicked(tx *wal.Transaction, kind conflict.EventKind, places [
 		}
 	}
 }
-
-// isNotice reports whether a change of a repair tells which change lost against the one
-// before it: an insert behind another change of the same relation and transaction.
-func isNotice(tx *wal.Transaction, i int) bool {
-	return i > 0 && tx.Changes[i].Base.Known && tx.Changes[i].Base.Stamp == tx.Changes[i-1].Stamp &&
-		tx.Changes[i].Relation == tx.Changes[i-1].Relation &&
-		(tx.Changes[i].Base.Digest == NoticeLost || tx.Changes[i].Base.Digest == NoticeWon)
-}
-
-// These stand as base digest of a notice: the change of the region that is told has lost, or
-// it has won over the one that is named.
-var (
-	NoticeLost = [16]byte{'l', 'o', 's', 't'}
-	NoticeWon  = [16]byte{'w', 'o', 'n'}
-	// NoticeOnly stands at the winner: it is not to be applied, only to be told of.
-	NoticeOnly = [16]byte{'o', 'n', 'l', 'y'}
-)
 
 // group finds or opens the group of a change; fresh opens one in any case.
 func (b *Batch) group(ch *wal.Change, kind conflict.EventKind, fresh bool) *Group {
