@@ -28,8 +28,8 @@ func ColumnsOf(rel *wal.Relation, version, updatedAt string) Columns {
 		return i
 	}
 	return Columns{
-		Version:   find(version, oidInt8, oidInt4, oidInt2, oidNumeric),
-		UpdatedAt: find(updatedAt, oidTimestamptz, oidTimestamp, oidDate),
+		Version:   find(version, wal.OIDInt8, wal.OIDInt4, wal.OIDInt2, wal.OIDNumeric),
+		UpdatedAt: find(updatedAt, wal.OIDTimestamptz, wal.OIDTimestamp, wal.OIDDate),
 	}
 }
 

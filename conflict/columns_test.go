@@ -59,7 +59,7 @@ func TestBinaryTime(t *testing.T) {
 		9223371331199999999: wal.MaxMicros - 1, -211813488000000000: -210866803200000000,
 	} {
 		v := wal.Value{Kind: wal.Binary, Bytes: binary.BigEndian.AppendUint64(nil, uint64(n))}
-		if got, ok := timeOf(oidTimestamp, v); !ok || got != want {
+		if got, ok := timeOf(wal.OIDTimestamp, v); !ok || got != want {
 			t.Errorf("%d is %d, %v; want %d", n, got, ok, want)
 		}
 	}
@@ -67,7 +67,7 @@ func TestBinaryTime(t *testing.T) {
 		math.MinInt32: wal.MinMicros, math.MaxInt32: wal.MaxMicros, 0: epoch2000, 2145031948: wal.MaxMicros - 1,
 	} {
 		v := wal.Value{Kind: wal.Binary, Bytes: binary.BigEndian.AppendUint32(nil, uint32(n))}
-		if got, ok := timeOf(oidDate, v); !ok || got != want {
+		if got, ok := timeOf(wal.OIDDate, v); !ok || got != want {
 			t.Errorf("day %d is %d, %v; want %d", n, got, ok, want)
 		}
 	}
@@ -84,7 +84,7 @@ func TestParseTimeRoundTrip(t *testing.T) {
 			t.Fatalf("%q is %d, %v; want %d", text, got, ok, us)
 		}
 		bin := binary.BigEndian.AppendUint64(nil, uint64(us-epoch2000))
-		if got, ok := timeOf(oidTimestamptz, wal.Value{Kind: wal.Binary, Bytes: bin}); !ok || int64(got) != us {
+		if got, ok := timeOf(wal.OIDTimestamptz, wal.Value{Kind: wal.Binary, Bytes: bin}); !ok || int64(got) != us {
 			t.Fatalf("binary of %q is %d, %v", text, got, ok)
 		}
 	}

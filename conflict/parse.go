@@ -7,17 +7,6 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// Oids of the types that stamps are read from in binary form.
-const (
-	oidInt8        = 20
-	oidInt2        = 21
-	oidInt4        = 23
-	oidDate        = 1082
-	oidNumeric     = 1700
-	oidTimestamp   = 1114
-	oidTimestamptz = 1184
-)
-
 // epoch2000 is 2000-01-01 UTC, where PostgreSQL's binary times begin.
 const epoch2000 = 946684800 * 1000000
 
@@ -32,11 +21,11 @@ func versionOf(oid uint32, v wal.Value) (int64, bool) {
 		return parseInt(b)
 	case wal.Binary:
 		switch {
-		case oid == oidInt8 && len(b) == 8:
+		case oid == wal.OIDInt8 && len(b) == 8:
 			return int64(binary.BigEndian.Uint64(b)), true
-		case oid == oidInt4 && len(b) == 4:
+		case oid == wal.OIDInt4 && len(b) == 4:
 			return int64(int32(binary.BigEndian.Uint32(b))), true
-		case oid == oidInt2 && len(b) == 2:
+		case oid == wal.OIDInt2 && len(b) == 2:
 			return int64(int16(binary.BigEndian.Uint16(b))), true
 		}
 	}
@@ -52,7 +41,7 @@ func timeOf(oid uint32, v wal.Value) (wal.Micros, bool) {
 		return parseTime(b)
 	case wal.Binary:
 		switch {
-		case (oid == oidTimestamptz || oid == oidTimestamp) && len(b) == 8:
+		case (oid == wal.OIDTimestamptz || oid == wal.OIDTimestamp) && len(b) == 8:
 			n := int64(binary.BigEndian.Uint64(b))
 			switch n {
 			case math.MinInt64:
@@ -64,7 +53,7 @@ func timeOf(oid uint32, v wal.Value) (wal.Micros, bool) {
 				return wal.MaxMicros - 1, true
 			}
 			return wal.Micros(n + epoch2000), true
-		case oid == oidDate && len(b) == 4:
+		case oid == wal.OIDDate && len(b) == 4:
 			n := int32(binary.BigEndian.Uint32(b))
 			switch n {
 			case math.MinInt32:

@@ -6,18 +6,19 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
+
+	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
+	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
 
-var (
-	record  = flag.Bool("record", false, "record testdata/streams anew from a throw-away PostgreSQL")
-	pgbinFl = flag.String("pgbin", "/usr/lib/postgresql/15/bin", "PostgreSQL programs for -record")
-)
+var record = flag.Bool("record", false, "record testdata/streams anew from a throw-away PostgreSQL, that of PGWALTZ_PG_BIN")
+
+var server = pgtest.Server{Settings: []string{"max_prepared_transactions = 4", "autovacuum = off"}}
+
+func TestMain(m *testing.M) { pgtest.Main(m, &server) }
 
 // TestRecord writes testdata/streams/*.stream. Run it with
 //
@@ -26,12 +27,11 @@ func TestRecord(t *testing.T) {
 	if !*record {
 		t.Skip("records only with -record")
 	}
-	s := startServer(t)
 	scripts, err := filepath.Glob("testdata/streams/*.sql")
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("list scripts: %d found, %v", len(scripts), err)
 	}
-	version := strings.TrimSpace(s.psql(t, "postgres", "SHOW server_version"))
+	version := strings.TrimSpace(psql(t, "postgres", "SHOW server_version"))
 	for _, script := range scripts {
 		name := strings.TrimSuffix(filepath.Base(script), ".sql")
 		sql, err := os.ReadFile(script)
@@ -43,13 +43,13 @@ func TestRecord(t *testing.T) {
 		if !ok {
 			t.Fatalf("%s has no line '-- setup ends'", script)
 		}
-		s.psql(t, "postgres", "CREATE DATABASE "+name)
-		s.psql(t, name, setup+`
+		psql(t, "postgres", "CREATE DATABASE "+name)
+		psql(t, name, setup+`
 			CREATE PUBLICATION p FOR ALL TABLES;
 			SELECT pg_create_logical_replication_slot('`+name+`', 'pgoutput');`)
-		s.psql(t, name, work)
+		psql(t, name, work)
 		for _, format := range []struct{ word, binary string }{{"text", "false"}, {"binary", "true"}} {
-			out := s.psql(t, name, fmt.Sprintf(`
+			out := psql(t, name, fmt.Sprintf(`
 				SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; SET extra_float_digits = 3;
 				SET bytea_output = 'hex'; SET TimeZone = 'UTC'; SET search_path = '';
 				SELECT lsn || ' ' || pg_catalog.encode(data, 'hex') FROM pg_catalog.pg_logical_slot_peek_binary_changes('%s', NULL, NULL,
@@ -60,64 +60,18 @@ func TestRecord(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		s.psql(t, name, "SELECT pg_drop_replication_slot('"+name+"')")
+		psql(t, name, "SELECT pg_drop_replication_slot('"+name+"')")
 	}
 }
 
-// server is a PostgreSQL that lives for one test, on a Unix socket only.
-type server struct{ dir string }
-
-func startServer(t *testing.T) *server {
+// psql runs a script in one session, each statement for itself, and returns its rows, unaligned.
+func psql(t *testing.T, db, script string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "pgwaltz-record-")
+	bin, err := pgcluster.FindBin(os.Getenv("PGWALTZ_PG_BIN"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	// The server refuses to run as root.
-	var cred *syscall.Credential
-	if os.Getuid() == 0 {
-		u, err := user.Lookup("postgres")
-		if err != nil {
-			t.Fatal(err)
-		}
-		uid, _ := strconv.Atoi(u.Uid)
-		gid, _ := strconv.Atoi(u.Gid)
-		cred = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-		if err := os.Chown(dir, uid, gid); err != nil {
-			t.Fatal(err)
-		}
-	}
-	run := func(name string, args ...string) {
-		t.Helper()
-		cmd := exec.Command(filepath.Join(*pgbinFl, name), args...)
-		cmd.Dir = dir
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("run %s: %v\n%s", name, err, out)
-		}
-	}
-	data := filepath.Join(dir, "data")
-	run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
-	conf := "wal_level = logical\nlisten_addresses = ''\nunix_socket_directories = '" + dir + "'\n" +
-		"max_prepared_transactions = 4\nfsync = off\nautovacuum = off\n"
-	if err := os.WriteFile(filepath.Join(data, "postgresql.auto.conf"), []byte(conf), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if cred != nil {
-		if err := os.Chown(filepath.Join(data, "postgresql.auto.conf"), int(cred.Uid), int(cred.Gid)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	run("pg_ctl", "-D", data, "-l", filepath.Join(dir, "log"), "-w", "start")
-	t.Cleanup(func() { run("pg_ctl", "-D", data, "-m", "immediate", "-w", "stop") })
-	return &server{dir: dir}
-}
-
-// psql runs a script in one session and returns its rows, unaligned.
-func (s *server) psql(t *testing.T, db, script string) string {
-	t.Helper()
-	cmd := exec.Command(filepath.Join(*pgbinFl, "psql"), "-h", s.dir, "-U", "postgres", "-d", db, "-XqAt", "-v", "ON_ERROR_STOP=1", "-f", "-")
+	cmd := exec.Command(filepath.Join(bin, "psql"), "-d", server.Cluster(t).DSN(db), "-XqAt", "-v", "ON_ERROR_STOP=1", "-f", "-")
 	cmd.Stdin = strings.NewReader(script)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

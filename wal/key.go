@@ -10,20 +10,6 @@ import (
 // maxKey is the longest key that is kept as it is; B-tree entries must stay below 2704 bytes.
 const maxKey = 512
 
-// Oids of the built-in types whose binary form KeyText understands.
-const (
-	oidBool = 16
-	oidInt8 = 20
-	oidInt2 = 21
-	oidInt4 = 23
-	oidText = 25
-	oidOID  = 26
-	oidBpch = 1042
-	oidVarc = 1043
-	oidUUID = 2950
-	oidName = 19
-)
-
 // AppendText appends the text form of v, a value of type oid, to dst. It reports false for a
 // binary value of any other type than those above, and for Null and Unchanged.
 func AppendText(dst []byte, oid uint32, v Value) ([]byte, bool) {
@@ -35,20 +21,20 @@ func AppendText(dst []byte, oid uint32, v Value) ([]byte, bool) {
 	}
 	b := v.Bytes
 	switch {
-	case oid == oidBool && len(b) == 1:
+	case oid == OIDBool && len(b) == 1:
 		if b[0] != 0 {
 			return append(dst, 't'), true
 		}
 		return append(dst, 'f'), true
-	case oid == oidInt2 && len(b) == 2:
+	case oid == OIDInt2 && len(b) == 2:
 		return strconv.AppendInt(dst, int64(int16(uint16(b[0])<<8|uint16(b[1]))), 10), true
-	case oid == oidInt4 && len(b) == 4:
+	case oid == OIDInt4 && len(b) == 4:
 		return strconv.AppendInt(dst, int64(int32(be32(b))), 10), true
-	case oid == oidOID && len(b) == 4:
+	case oid == OIDOid && len(b) == 4:
 		return strconv.AppendUint(dst, uint64(be32(b)), 10), true
-	case oid == oidInt8 && len(b) == 8:
+	case oid == OIDInt8 && len(b) == 8:
 		return strconv.AppendInt(dst, int64(uint64(be32(b))<<32|uint64(be32(b[4:]))), 10), true
-	case oid == oidUUID && len(b) == 16:
+	case oid == OIDUUID && len(b) == 16:
 		for i, n := 0, 0; i < 16; i += n {
 			n = [...]int{0: 4, 4: 2, 6: 2, 8: 2, 10: 6}[i]
 			if i > 0 {
@@ -57,7 +43,7 @@ func AppendText(dst []byte, oid uint32, v Value) ([]byte, bool) {
 			dst = hex.AppendEncode(dst, b[i:i+n])
 		}
 		return dst, true
-	case oid == oidText, oid == oidVarc, oid == oidBpch, oid == oidName:
+	case oid == OIDText, oid == OIDVarchar, oid == OIDBpchar, oid == OIDName:
 		return append(dst, b...), true
 	}
 	return dst, false

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
+	"github.com/pgwaltz/pgwaltz/test/pgtest"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -34,8 +35,8 @@ func sample(origin string) checkpoint.Checkpoint {
 func TestStore(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	dsn := startPostgres(t)
-	setup := connect(ctx, t, dsn)
+	dsn := server.Database(t)
+	setup := pgtest.Connect(t, dsn)
 	if _, err := setup.Exec(ctx, "CREATE SCHEMA pgwaltz"); err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +47,7 @@ func TestStore(t *testing.T) {
 	}
 	t.Run("init and load", func(t *testing.T) {
 		t.Parallel()
-		conn := connect(ctx, t, dsn)
+		conn := pgtest.Connect(t, dsn)
 		if _, found, err := pgstore.Load(ctx, conn, "init"); found || err != nil {
 			t.Fatalf("before: %t, %v", found, err)
 		}
@@ -68,7 +69,7 @@ func TestStore(t *testing.T) {
 	})
 	t.Run("empty checkpoint", func(t *testing.T) {
 		t.Parallel()
-		conn := connect(ctx, t, dsn)
+		conn := pgtest.Connect(t, dsn)
 		want := checkpoint.Checkpoint{Origin: "empty"}
 		if _, err := pgstore.Init(ctx, conn, want); err != nil {
 			t.Fatal(err)
@@ -79,7 +80,7 @@ func TestStore(t *testing.T) {
 	})
 	t.Run("save", func(t *testing.T) {
 		t.Parallel()
-		conn := connect(ctx, t, dsn)
+		conn := pgtest.Connect(t, dsn)
 		prev := sample("save")
 		if _, err := pgstore.Init(ctx, conn, prev); err != nil {
 			t.Fatal(err)
@@ -109,7 +110,7 @@ func TestStore(t *testing.T) {
 	})
 	t.Run("save in a batch", func(t *testing.T) {
 		t.Parallel()
-		conn := connect(ctx, t, dsn)
+		conn := pgtest.Connect(t, dsn)
 		prev := sample("batch")
 		if _, err := pgstore.Init(ctx, conn, prev); err != nil {
 			t.Fatal(err)
@@ -139,7 +140,7 @@ func TestStore(t *testing.T) {
 	})
 	t.Run("fenced", func(t *testing.T) {
 		t.Parallel()
-		one, two := connect(ctx, t, dsn), connect(ctx, t, dsn)
+		one, two := pgtest.Connect(t, dsn), pgtest.Connect(t, dsn)
 		prev := sample("fenced")
 		if _, err := pgstore.Init(ctx, one, prev); err != nil {
 			t.Fatal(err)
@@ -156,7 +157,7 @@ func TestStore(t *testing.T) {
 		// The second applier waits for the row and then finds it moved.
 		saved := make(chan error, 1) // one result, read below
 		go func() { saved <- pgstore.Save(ctx, two, prev, next) }()
-		waitForLock(ctx, t, connect(ctx, t, dsn), two.PgConn().PID())
+		waitForLock(ctx, t, pgtest.Connect(t, dsn), two.PgConn().PID())
 		if err := first.Commit(ctx); err != nil {
 			t.Fatal(err)
 		}
@@ -171,7 +172,7 @@ func TestStore(t *testing.T) {
 	})
 	t.Run("damaged row", func(t *testing.T) {
 		t.Parallel()
-		conn := connect(ctx, t, dsn)
+		conn := pgtest.Connect(t, dsn)
 		for origin, set := range map[string]string{
 			"chain": "chain = '\\x00'", "system": "system_id = 'x'", "frame": "frame_no = -1", "incarnation": "incarnation = 1::bigint << 40",
 		} {
@@ -188,7 +189,7 @@ func TestStore(t *testing.T) {
 	})
 	t.Run("closed connection", func(t *testing.T) {
 		t.Parallel()
-		conn := connect(ctx, t, dsn)
+		conn := pgtest.Connect(t, dsn)
 		_ = conn.Close(ctx)
 		if _, _, err := pgstore.Load(ctx, conn, "x"); err == nil {
 			t.Error("load")

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -16,8 +15,8 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/internal/admin"
-	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
 	"github.com/pgwaltz/pgwaltz/internal/status"
+	"github.com/pgwaltz/pgwaltz/test/pgtest"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -41,39 +40,12 @@ type bench struct {
 
 func setup(t *testing.T, listen string) *bench {
 	t.Helper()
-	bin, err := pgcluster.FindBin(os.Getenv("PGWALTZ_PG_BIN"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, err := os.MkdirTemp("", "pgwaltz-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o711); err != nil {
-		t.Fatal(err)
-	}
-	c, err := pgcluster.Create(t.Context(), pgcluster.Config{Bin: bin, Dir: filepath.Join(dir, "pg"), Settings: []string{"fsync = off"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Stop() })
-	conn, err := pgx.Connect(t.Context(), c.DSN("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close(context.Background()) })
-	for _, sql := range []string{sideTables, `SELECT pg_create_logical_replication_slot('pgwaltz_eu', 'pgoutput')`} {
-		if _, err := conn.Exec(t.Context(), sql); err != nil {
-			t.Fatal(err)
-		}
-	}
+	dsn, dir := pgtest.New(t).Database(t), t.TempDir() // slots belong to the whole server
+	conn := pgtest.Connect(t, dsn)
+	pgtest.Exec(t, conn, sideTables, `SELECT pg_create_logical_replication_slot('pgwaltz_eu', 'pgoutput')`)
 	path := filepath.Join(dir, "pgwaltz.yaml")
 	text := fmt.Sprintf("cluster: demo\nregion: eu\npostgres: {dsn: %q}\npeers: [{region: us}]\nnats: {listen: '127.0.0.1:7422', store_dir: %q}\nhttp: {listen: %q}\n",
-		c.DSN("postgres"), filepath.Join(dir, "store"), listen)
+		dsn, filepath.Join(dir, "store"), listen)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

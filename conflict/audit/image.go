@@ -13,24 +13,6 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// Oids of the built-in types that JSON has a form for, or that to_jsonb prints in another
-// way than the output function does.
-const (
-	oidBool        = 16
-	oidBytea       = 17
-	oidInt8        = 20
-	oidInt2        = 21
-	oidInt4        = 23
-	oidOID         = 26
-	oidJSON        = 114
-	oidFloat4      = 700
-	oidFloat8      = 701
-	oidTimestamp   = 1114
-	oidTimestamptz = 1184
-	oidNumeric     = 1700
-	oidJSONB       = 3802
-)
-
 // Imager prints row images as JSON objects, the way to_jsonb prints a row for the built-in
 // scalar types: numbers, booleans and json as themselves, the rest as strings. Values of
 // types that it does not know are strings of what the log held (hex for binary). The
@@ -113,14 +95,14 @@ func (m *Imager) binaryText(oid uint32, b []byte) (string, bool) {
 		return string(text), true
 	}
 	switch oid {
-	case oidJSONB:
+	case wal.OIDJSONB:
 		if len(b) > 0 && b[0] == 1 {
 			return string(b[1:]), true
 		}
 		return "", false
-	case oidJSON:
+	case wal.OIDJSON:
 		return string(b), true
-	case oidBytea:
+	case wal.OIDBytea:
 		return `\x` + hex.EncodeToString(b), true
 	}
 	typ, ok := m.types.TypeForOID(oid)
@@ -141,20 +123,20 @@ func (m *Imager) binaryText(oid uint32, b []byte) (string, bool) {
 
 func appendText(dst []byte, oid uint32, s string) []byte {
 	switch oid {
-	case oidBool:
+	case wal.OIDBool:
 		switch s {
 		case "t", "true":
 			return append(dst, "true"...)
 		case "f", "false":
 			return append(dst, "false"...)
 		}
-	case oidInt2, oidInt4, oidInt8, oidOID, oidNumeric, oidFloat4, oidFloat8:
+	case wal.OIDInt2, wal.OIDInt4, wal.OIDInt8, wal.OIDOid, wal.OIDNumeric, wal.OIDFloat4, wal.OIDFloat8:
 		if isNumber(s) {
 			return append(dst, s...)
 		}
-	case oidTimestamp, oidTimestamptz:
+	case wal.OIDTimestamp, wal.OIDTimestamptz:
 		s = isoTime(s)
-	case oidJSON, oidJSONB:
+	case wal.OIDJSON, wal.OIDJSONB:
 		if storable(s) {
 			return append(dst, s...)
 		}

@@ -2,39 +2,18 @@ package demo
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/internal/config"
-	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
+	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
 
 // oneDatabase is both regions on one database: replication without delay or conflict.
 func oneDatabase(t *testing.T) [2]*region {
 	t.Helper()
-	bin, err := pgcluster.FindBin(os.Getenv("PGWALTZ_PG_BIN"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, err := os.MkdirTemp("", "pgwaltz-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o711); err != nil {
-		t.Fatal(err)
-	}
-	c, err := pgcluster.Create(t.Context(), pgcluster.Config{Bin: bin, Dir: filepath.Join(dir, "pg"), Settings: []string{"fsync = off"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Stop() })
-	eu := &region{name: "eu", peer: "us", dir: dir, cluster: c, people: &people{}, http: "127.0.0.1:1"}
+	c := pgtest.New(t).Cluster(t)
+	eu := &region{name: "eu", peer: "us", dir: t.TempDir(), cluster: c, people: &people{}, http: "127.0.0.1:1"}
 	if err := eu.createDatabase(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -274,4 +274,6 @@ func checkStamps(f *facts, t *pg.Table, fs *Findings) {
 
 func integerType(oid uint32) bool { return oid == 20 || oid == 21 || oid == 23 || oid == 1700 }
 
-func timeType(oid uint32) bool { return oid == 1184 || oid == 1114 || oid == 1082 }
+func timeType(oid uint32) bool {
+	return oid == wal.OIDTimestamptz || oid == wal.OIDTimestamp || oid == wal.OIDDate
+}

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -14,59 +13,19 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
-	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
+	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
-
-// server is a throw-away cluster, started by the first test that asks for its settings.
-type server struct {
-	settings []string
-	once     sync.Once
-	cluster  *pgcluster.Cluster
-	dir      string
-	err      error
-	names    atomic.Int32
-}
 
 var (
-	logical = &server{settings: []string{"fsync = off", "max_replication_slots = 40", "max_wal_senders = 20"}}
-	replica = &server{settings: []string{"fsync = off", "wal_level = replica"}}
-	small   = &server{settings: []string{"fsync = off", "max_replication_slots = 1", "max_wal_senders = 1"}}
+	logical = &pgtest.Server{}
+	replica = &pgtest.Server{Settings: []string{"wal_level = replica"}}
+	small   = &pgtest.Server{Settings: []string{"max_replication_slots = 1", "max_wal_senders = 1"}}
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	for _, s := range []*server{logical, replica, small} {
-		if s.cluster != nil {
-			if err := s.cluster.Stop(); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-				code = 1
-			}
-		}
-		if s.dir != "" {
-			os.RemoveAll(s.dir)
-		}
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { pgtest.Main(m, logical, replica, small) }
 
-func (s *server) start() {
-	bin, err := pgcluster.FindBin(os.Getenv("PGWALTZ_PG_BIN"))
-	if err != nil {
-		s.err = err
-		return
-	}
-	if s.dir, s.err = os.MkdirTemp("", "pgw-pre-"); s.err != nil {
-		return
-	}
-	if s.err = os.Chmod(s.dir, 0o711); s.err != nil {
-		return
-	}
-	ctx := context.Background()
-	if s.cluster, s.err = pgcluster.Create(ctx, pgcluster.Config{Bin: bin, Dir: filepath.Join(s.dir, "c"), Settings: s.settings}); s.err == nil {
-		s.err = s.cluster.Start(ctx)
-	}
-}
+var sites atomic.Int32 // so many have a name
 
 // site is a database of its own, with a region name that no other test has.
 type site struct {
@@ -76,26 +35,9 @@ type site struct {
 	admin  *pgx.Conn
 }
 
-func newSite(t *testing.T, s *server) *site {
+func newSite(t *testing.T, s *pgtest.Server) *site {
 	t.Helper()
-	s.once.Do(s.start)
-	if s.err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(s.err)
-		}
-		t.Skip(s.err)
-	}
-	n := s.names.Add(1)
-	name := fmt.Sprintf("db%d", n)
-	conn, err := pgx.Connect(t.Context(), s.cluster.DSN("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	if _, err := conn.Exec(t.Context(), "create database "+name); err != nil {
-		t.Fatal(err)
-	}
-	w := &site{t: t, dsn: s.cluster.DSN(name), region: fmt.Sprintf("r%d", n)}
+	w := &site{t: t, dsn: s.Database(t), region: fmt.Sprintf("r%d", sites.Add(1))}
 	w.admin = w.connect("postgres")
 	return w
 }
@@ -111,17 +53,11 @@ func (w *site) connect(role string) *pgx.Conn {
 	return conn
 }
 
-func (w *site) as(role string) string {
-	return strings.Replace(w.dsn, "user=postgres", "user="+role, 1)
-}
+func (w *site) as(role string) string { return pgtest.As(w.dsn, role) }
 
 func (w *site) exec(statements ...string) {
 	w.t.Helper()
-	for _, s := range statements {
-		if _, err := w.admin.Exec(w.t.Context(), s); err != nil {
-			w.t.Fatalf("%s: %v", s, err)
-		}
-	}
+	pgtest.Exec(w.t, w.admin, statements...)
 }
 
 // text reads one value as text.

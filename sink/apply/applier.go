@@ -311,7 +311,7 @@ func (a *Applier) forgetSchemas() {
 // array hands out a parameter buffer for a column; it stays in use until the pipeline it is
 // in was sent.
 func (a *Applier) array(p statement.Param, t *target, c int) *array {
-	oid := uint32(oidText)
+	oid := uint32(wal.OIDText)
 	if p.Binary {
 		oid = t.rel.Columns[c].OID
 	}

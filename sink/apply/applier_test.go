@@ -3,10 +3,7 @@ package apply
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -15,42 +12,14 @@ import (
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
-	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
+	"github.com/pgwaltz/pgwaltz/test/pgtest"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// server is the one PostgreSQL of this package's tests; each test has a database of its own.
-var server = sync.OnceValues(func() (*pgcluster.Cluster, error) {
-	dir, err := os.MkdirTemp("", "pgwaltz-sink-")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return nil, err
-	}
-	bin, err := pgcluster.FindBin("")
-	if err != nil {
-		return nil, err
-	}
-	serverDir = filepath.Join(dir, "pg")
-	c, err := pgcluster.Create(context.Background(), pgcluster.Config{Dir: serverDir, Bin: bin})
-	if err != nil {
-		return nil, err
-	}
-	return c, c.Start(context.Background())
-})
+var server pgtest.Server
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if c, err := server(); err == nil {
-		c.Stop()
-		os.RemoveAll(filepath.Dir(serverDir))
-	}
-	os.Exit(code)
-}
-
-var serverDir string
+func TestMain(m *testing.M) { pgtest.Main(m, &server) }
 
 // bench is a database with an applier of region b for the changes of region a.
 type bench struct {
@@ -63,34 +32,10 @@ type bench struct {
 	idx  *tombstone.Index
 }
 
-var databases struct {
-	sync.Mutex
-	n int
-}
-
 func newBench(t *testing.T, ddl string) *bench {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("needs PostgreSQL")
-	}
-	c, err := server()
-	if err != nil {
-		t.Fatalf("start PostgreSQL: %v", err)
-	}
-	databases.Lock()
-	databases.n++
-	name := fmt.Sprintf("sink%d", databases.n)
-	databases.Unlock()
-	ctx := t.Context()
-	root, err := pgx.Connect(ctx, c.DSN("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close(ctx)
-	if _, err := root.Exec(ctx, "create database "+name); err != nil {
-		t.Fatal(err)
-	}
-	conn, err := pg.Connect(ctx, c.DSN(name), pg.Options{Region: "b", Role: "test"})
+	ctx, dsn := t.Context(), server.Database(t)
+	conn, err := pg.Connect(ctx, dsn, pg.Options{Region: "b", Role: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +45,7 @@ func newBench(t *testing.T, ddl string) *bench {
 			t.Fatalf("%s: %v", s, err)
 		}
 	}
-	b := &bench{t: t, dsn: c.DSN(name), conn: conn, lsn: 1000, idx: tombstone.NewIndex(0)}
+	b := &bench{t: t, dsn: dsn, conn: conn, lsn: 1000, idx: tombstone.NewIndex(0)}
 	b.a = New(Config{
 		Region: "b", Origin: "a", Marker: []byte("m"), Replica: true, Index: b.idx,
 		Policy: PolicyFunc(func(wal.RelationName) TablePolicy {

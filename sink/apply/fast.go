@@ -266,14 +266,14 @@ func (a *Applier) keyArrays(g *batch.Group, t *target, runs []int, more func(*Ap
 func guardArgs(gd statement.Guard, t *target, isDelete bool) func(*Applier, *batch.Group, []int) [][]byte {
 	return func(a *Applier, g *batch.Group, runs []int) [][]byte {
 		ints := func(f func(*batch.Run) int64) []byte {
-			arr := a.scratch(oidInt8)
+			arr := a.scratch(wal.OIDInt8)
 			for _, i := range runs {
 				arr.int8(f(&g.Runs[i]))
 			}
 			return arr.param()
 		}
 		times := func(f func(*batch.Run) wal.Micros) []byte {
-			arr := a.scratch(oidTimestamptz)
+			arr := a.scratch(wal.OIDTimestamptz)
 			for _, i := range runs {
 				arr.micros(f(&g.Runs[i]))
 			}

@@ -97,14 +97,6 @@ func (a *array) param() []byte {
 	return a.buf
 }
 
-// Element type oids of the parameters that the applier makes itself.
-const (
-	oidBool        = 16
-	oidInt8        = 20
-	oidText        = 25
-	oidTimestamptz = 1184
-)
-
 // microsOf reads a binary timestamptz.
 func microsOf(b []byte) wal.Micros {
 	v := int64(binary.BigEndian.Uint64(b))
