@@ -13,9 +13,26 @@ import (
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
+// Applier is where the inbound pipe ends: it writes units into the local database. Only the
+// goroutine of Inbound.Run calls it.
+type Applier interface {
+	// Open connects and returns the checkpoint to go on from.
+	Open(ctx context.Context) (checkpoint.Checkpoint, error)
+	// Apply writes units in one transaction; a redelivery below the checkpoint is left out.
+	// After an error the applier has to be opened again.
+	Apply(ctx context.Context, units []apply.Unit) error
+	// InParts reports whether a transaction in parts is open: nothing of it is committed yet.
+	InParts() bool
+	// Abandon rolls a transaction in parts back.
+	Abandon(ctx context.Context) error
+	// Checkpoint is that of the last commit.
+	Checkpoint() checkpoint.Checkpoint
+	Close()
+}
+
 // InboundConfig joins the stream of one origin and the local database.
 type InboundConfig struct {
-	Applier *apply.Applier
+	Applier Applier
 	// Subscribe pulls the origin's stream from a checkpoint on.
 	Subscribe func(ctx context.Context, from checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error
 	BatchRows int
@@ -99,67 +116,50 @@ func (p *Inbound) once(ctx context.Context) error {
 	return err
 }
 
+// apply takes batch after batch.
 func (p *Inbound) apply(ctx context.Context, ch <-chan subscribe.Delivery) error {
-	var held *subscribe.Delivery
-	var idle <-chan time.Time
-	if p.cfg.Idle != nil {
-		t := time.NewTicker(idleEvery)
-		defer t.Stop()
-		idle = t.C
-	}
-	taken := 0
+	g := &gatherer{from: ch, limit: p.cfg.BatchRows, linger: p.cfg.Linger, idle: p.cfg.Idle, stop: p.cfg.Stop}
+	defer g.close()
 	for {
-		var batch []subscribe.Delivery
-		own := false
-		if held != nil {
-			batch = append(batch, *held)
-			held = nil
-		} else {
-			select {
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-p.cfg.Stop:
-				return nil
-			case <-idle:
-				d := p.cfg.Idle(taken)
-				if d == nil {
-					continue
-				}
-				batch, own = append(batch, *d), true
-			case d := <-ch:
-				batch = append(batch, d)
-			}
-		}
-		if !own {
-			batch, held = p.gather(ctx, batch, ch)
-			taken += len(batch)
-		}
-		if batch[0].NewIncarnation {
-			// A giant transaction whose end never came starts again.
-			if err := p.cfg.Applier.Abandon(ctx); err != nil {
-				return err
-			}
-		}
-		units := make([]apply.Unit, len(batch))
-		for i, d := range batch {
-			if p.cfg.Observe != nil {
-				p.cfg.Observe(d)
-			}
-			units[i] = apply.Unit{Transactions: d.Packet.Transactions, Kind: p.kind(d.Header.Kind), Next: d.Checkpoint}
-			if i > 0 {
-				units[i].Next.Transactions = 0
-			}
-		}
-		if err := p.cfg.Applier.Apply(ctx, units); err != nil {
+		batch, err := g.next(ctx)
+		if len(batch) == 0 || err != nil {
 			return err
 		}
-		if !p.cfg.Applier.InParts() {
-			if p.cfg.Applied != nil {
-				p.cfg.Applied(batch[len(batch)-1])
-			}
-			p.cfg.Committed(p.cfg.Applier.Checkpoint())
+		if err := p.batch(ctx, batch); err != nil {
+			return err
 		}
 	}
+}
+
+// batch applies some deliveries in one transaction of the database, or one part of a giant one.
+func (p *Inbound) batch(ctx context.Context, batch []subscribe.Delivery) error {
+	if batch[0].NewIncarnation {
+		// A giant transaction whose end never came starts again.
+		if err := p.cfg.Applier.Abandon(ctx); err != nil {
+			return err
+		}
+	}
+	units := make([]apply.Unit, len(batch))
+	for i, d := range batch {
+		if p.cfg.Observe != nil {
+			p.cfg.Observe(d)
+		}
+		units[i] = apply.Unit{Transactions: d.Packet.Transactions, Kind: p.kind(d.Header.Kind), Next: d.Checkpoint}
+		if i > 0 {
+			units[i].Next.Transactions = 0
+		}
+	}
+	if err := p.cfg.Applier.Apply(ctx, units); err != nil {
+		return err
+	}
+	if p.cfg.Applier.InParts() {
+		return nil
+	}
+	if p.cfg.Applied != nil {
+		p.cfg.Applied(batch[len(batch)-1])
+	}
+	p.cfg.Committed(p.cfg.Applier.Checkpoint())
+	return nil
 }
 
 func (p *Inbound) kind(k wire.Kind) conflict.EventKind {
@@ -170,64 +170,4 @@ func (p *Inbound) kind(k wire.Kind) conflict.EventKind {
 		return conflict.Copy
 	}
 	return conflict.Live
-}
-
-// gather adds what is there already, up to a batch. Under load it waits a moment for more:
-// one commit for many transactions is what makes it fast; when idle it does not wait.
-func (p *Inbound) gather(ctx context.Context, batch []subscribe.Delivery, ch <-chan subscribe.Delivery) ([]subscribe.Delivery, *subscribe.Delivery) {
-	rows := batch[0].Packet.Rows()
-	if inParts(batch[0]) {
-		return batch, nil
-	}
-	var linger <-chan time.Time
-	for rows < p.cfg.BatchRows {
-		select {
-		case d := <-ch:
-			if inParts(d) || d.NewIncarnation {
-				return batch, &d
-			}
-			batch = append(batch, d)
-			rows += d.Packet.Rows()
-			continue
-		default:
-		}
-		if p.cfg.Linger <= 0 || rows < busyRows {
-			return batch, nil
-		}
-		if linger == nil {
-			t := time.NewTimer(p.cfg.Linger)
-			defer t.Stop()
-			linger = t.C
-		}
-		select {
-		case d := <-ch:
-			if inParts(d) || d.NewIncarnation {
-				return batch, &d
-			}
-			batch = append(batch, d)
-			rows += d.Packet.Rows()
-		case <-linger:
-			return batch, nil
-		case <-ctx.Done():
-			return batch, nil
-		}
-	}
-	return batch, nil
-}
-
-// busyRows is from how many waiting rows on more are worth waiting for.
-const busyRows = 200
-
-// idleEvery is how often a held-back position is saved.
-const idleEvery = 250 * time.Millisecond
-
-// inParts reports whether a packet holds a part of a giant transaction; such packets are
-// applied by themselves.
-func inParts(d subscribe.Delivery) bool {
-	for _, tx := range d.Packet.Transactions {
-		if tx.More || tx.Part > 0 {
-			return true
-		}
-	}
-	return false
 }

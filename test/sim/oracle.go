@@ -84,6 +84,9 @@ func (w *World) check() {
 			if n := o.db.cps[r.name].Transactions; n != r.db.local {
 				w.fail("not exactly once: %s committed %d transactions, %s counts %d", r.name, r.db.local, o.name, n)
 			}
+			if n, m := r.db.rows[r.name], o.db.rows[r.name]; n != m {
+				w.fail("not exactly once: %s changed %d rows, %s applied %d of them", r.name, n, o.name, m)
+			}
 		}
 	}
 	for i, t := range first.tables {

@@ -46,6 +46,12 @@ func (w *World) transaction(r *region, attempt int) {
 		return
 	}
 	d.local++
+	for i := range tx.changes {
+		d.rows[r.name]++
+		if c := &tx.changes[i]; c.op == wal.Update && c.old != nil && string(c.old[colKey].Bytes) != string(c.new[colKey].Bytes) {
+			d.rows[r.name]++ // a change of the key is a delete and an insert
+		}
+	}
 	w.Stats.Transactions++
 	l := tx.commit(true)
 	w.note(r.id, "commit", uint64(l.end), uint64(len(l.changes)))

@@ -1,0 +1,107 @@
+package replicator
+
+import (
+	"context"
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
+	"github.com/pgwaltz/pgwaltz/source/subscribe"
+)
+
+// gatherer makes batches of the deliveries of one run of an inbound pipe.
+type gatherer struct {
+	from   <-chan subscribe.Delivery
+	limit  int           // rows
+	linger time.Duration // how long to wait for more while many come
+	idle   func(applied int) *subscribe.Delivery
+	stop   <-chan struct{}
+
+	held   *subscribe.Delivery // came, and belongs to the next batch
+	taken  int                 // deliveries, without those of idle
+	ticker *time.Ticker
+}
+
+// idleEvery is how often a held-back position is saved.
+const idleEvery = 250 * time.Millisecond
+
+func (g *gatherer) close() {
+	if g.ticker != nil {
+		g.ticker.Stop()
+	}
+}
+
+// next returns the next batch; none, and no error, when the pipe is to stop.
+func (g *gatherer) next(ctx context.Context) ([]subscribe.Delivery, error) {
+	if d := g.held; d != nil {
+		g.held = nil
+		return g.gather(ctx, *d), nil
+	}
+	var idle <-chan time.Time
+	if g.idle != nil {
+		if g.ticker == nil {
+			g.ticker = time.NewTicker(idleEvery)
+		}
+		idle = g.ticker.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-g.stop:
+			return nil, nil
+		case <-idle:
+			if d := g.idle(g.taken); d != nil {
+				return []subscribe.Delivery{*d}, nil
+			}
+		case d := <-g.from:
+			return g.gather(ctx, d), nil
+		}
+	}
+}
+
+// gather adds what is there already, up to a batch. Under load it waits a moment for more:
+// one commit for many transactions is what makes it fast; when idle it does not wait.
+func (g *gatherer) gather(ctx context.Context, first subscribe.Delivery) []subscribe.Delivery {
+	b := batch.Gathering{Limit: g.limit}
+	b.Take(first.Packet.Transactions, first.NewIncarnation)
+	out := []subscribe.Delivery{first}
+	var linger <-chan time.Time
+	for !b.Full() && g.held == nil {
+		if linger == nil && g.linger > 0 && b.Busy() {
+			t := time.NewTimer(g.linger)
+			defer t.Stop()
+			linger = t.C
+		}
+		d, ok := g.more(ctx, linger)
+		switch {
+		case !ok:
+			g.taken += len(out)
+			return out
+		case b.Take(d.Packet.Transactions, d.NewIncarnation):
+			out = append(out, d)
+		default:
+			g.held = &d
+		}
+	}
+	g.taken += len(out)
+	return out
+}
+
+// more takes a delivery that is there, or that comes before linger ends.
+func (g *gatherer) more(ctx context.Context, linger <-chan time.Time) (subscribe.Delivery, bool) {
+	select {
+	case d := <-g.from:
+		return d, true
+	default:
+	}
+	if linger == nil {
+		return subscribe.Delivery{}, false
+	}
+	select {
+	case d := <-g.from:
+		return d, true
+	case <-linger:
+	case <-ctx.Done():
+	}
+	return subscribe.Delivery{}, false
+}
