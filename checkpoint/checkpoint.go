@@ -12,7 +12,12 @@ type Checkpoint struct {
 	FrameNo     uint64
 	// EndLSN: every transaction of Epoch's log at or below it is applied.
 	EndLSN wal.LSN
-	Chain  [32]byte
+	// Mark is the newest transaction that is applied; none lies between it and EndLSN.
+	Mark wal.Mark
+	// Seen is the EndLSN of the frame. It is below EndLSN while the origin repeats itself:
+	// then what is applied is not proved to be of the origin's present history.
+	Seen  wal.LSN
+	Chain [32]byte
 	// StreamSeq is the stream sequence of the frame; reading resumes behind it.
 	StreamSeq    uint64
 	Transactions uint64 // applied since the checkpoint was created
@@ -27,6 +32,7 @@ type FrameRef struct {
 	Incarnation        uint32
 	Number             uint64
 	PrevEndLSN, EndLSN wal.LSN
+	Mark               wal.Mark
 	PrevChain, Chain   [32]byte
 	Resync             bool
 }
@@ -92,26 +98,35 @@ func (c Checkpoint) Check(f FrameRef) Verdict {
 func (c Checkpoint) Next(f FrameRef) Checkpoint {
 	n := c
 	n.Epoch, n.Incarnation, n.FrameNo, n.Chain = f.Epoch, f.Incarnation, f.Number, f.Chain
-	n.EndLSN = f.EndLSN
+	n.EndLSN, n.Mark, n.Seen = f.EndLSN, f.Mark, f.EndLSN
 	if c.comparable(f) {
 		n.EndLSN = max(c.EndLSN, f.EndLSN)
+		if c.Mark.EndLSN > f.Mark.EndLSN {
+			n.Mark = c.Mark
+		}
 	}
 	return n
 }
 
-// Covers reports whether a transaction of frame f is applied already, so that it must be
-// skipped; only for data frames, because copied and repaired rows have no place in the log.
-// c is the checkpoint before f, saved or not yet. end is the transaction's EndLSN, or 0 for
-// a part of a giant one but the last; then commit, its CommitLSN, decides: a commit record
-// that starts below a complete position ends there too.
-func (c Checkpoint) Covers(f FrameRef, commit, end wal.LSN) bool {
+// Repetition watches what f and the frames behind it repeat of what is applied; nil when f is
+// of no history that can be compared. c is the checkpoint before f.
+func (c Checkpoint) Repetition(f FrameRef) *Repetition {
 	if !c.comparable(f) {
-		return false
+		return nil
 	}
-	if end != 0 {
-		return end <= c.EndLSN
+	from := c.Seen
+	if f.Incarnation != c.Incarnation {
+		from = f.PrevEndLSN
 	}
-	return commit != 0 && commit < c.EndLSN
+	return NewRepetition(c.Mark, c.EndLSN, from)
+}
+
+// Covers reports whether a transaction of frame f is applied already, so that it must be
+// skipped; only for data frames, because copied and repaired rows have no place in the WAL.
+// c is the checkpoint before f, saved or not yet. end is the transaction's EndLSN, or 0 for
+// a part of a giant one but the last; then commit, its CommitLSN, decides.
+func (c Checkpoint) Covers(f FrameRef, commit, end wal.LSN) bool {
+	return c.comparable(f) && covers(c.Mark, commit, end)
 }
 
 // comparable reports whether f's positions and ours are of one history.

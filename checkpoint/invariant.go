@@ -49,17 +49,6 @@ func MustConfirm(m Mode, lsn wal.LSN, in Inputs) error {
 	return nil
 }
 
-// MustStart checks where replication is about to start against what the slot has confirmed.
-// PostgreSQL silently moves an older start forward, which would leave a hole.
-func MustStart(start, confirmed wal.LSN) error {
-	if start < confirmed {
-		return broken("start_ge_confirmed",
-			"the stream ends before what the slot still holds: open a new incarnation that admits the gap, then `pgwaltz resync`",
-			"starting at %s, but the slot has already released everything below %s", start, confirmed)
-	}
-	return nil
-}
-
 // MustAdvance checks a checkpoint about to be saved over prev. Inside an epoch positions do
 // not decrease and frames follow each other; the log changes only with a Resync.
 func MustAdvance(prev, next Checkpoint, resync bool) error {
@@ -82,18 +71,6 @@ func MustAdvance(prev, next Checkpoint, resync bool) error {
 		return broken("checkpoint_epoch", remedy, "log %s after %s without a resync", next.Epoch, prev.Epoch)
 	case next.EndLSN < prev.EndLSN:
 		return broken("checkpoint_monotonic", remedy, "end %s after %s", next.EndLSN, prev.EndLSN)
-	}
-	return nil
-}
-
-// MustApply checks a frame at the last moment before its rows are applied on top of c: it
-// has to be the very one that continues c.
-func MustApply(c Checkpoint, f FrameRef) error {
-	if v := c.Check(f); v != Fit && v != NextIncarnation {
-		return broken("frame_continues_checkpoint",
-			"stop this sidecar; the frame was let through although it does not follow the checkpoint",
-			"frame %d/%d from %s is %s to checkpoint %d/%d at %s", f.Incarnation, f.Number, f.PrevEndLSN, v,
-			c.Incarnation, c.FrameNo, c.EndLSN)
 	}
 	return nil
 }

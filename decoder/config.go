@@ -30,11 +30,11 @@ type Config struct {
 	// they were local ones. Transactions of all other origins are suppressed.
 	ForwardOrigins []string
 	// PrimaryKey returns the positions in cols of the table's primary key, in key order;
-	// nil when it has none or is not known. It is asked once for each Relation message
+	// nil when it has none. That it could not be found out is an error, which ends Feed. It is asked once for each Relation message
 	// with identity FULL or DEFAULT, on the goroutine that calls Feed, and must not keep
 	// cols. Under DEFAULT an answer that contradicts the log's own key columns is not
 	// used: the catalog may be ahead of the log. May be nil.
-	PrimaryKey func(schema, name string, cols []wal.Column) []int
+	PrimaryKey func(schema, name string, cols []wal.Column) ([]int, error)
 	// OnMessage gets the non-transactional logical messages with a prefix of ours, on the
 	// goroutine that calls Feed; it owns them. They belong to no transaction and come
 	// again after a reconnect as the server likes. May be nil.

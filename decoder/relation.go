@@ -41,7 +41,10 @@ func (d *Decoder) onRelation(body []byte) error {
 			Key:     c.Flags&1 != 0,
 		}
 	}
-	rel.PrimaryKey = d.primaryKey(rel)
+	var err error
+	if rel.PrimaryKey, err = d.primaryKey(rel); err != nil {
+		return err
+	}
 	if old := d.relations[m.RelationID]; old != nil && equal(old, rel) {
 		return nil
 	}
@@ -50,17 +53,21 @@ func (d *Decoder) onRelation(body []byte) error {
 }
 
 // primaryKey asks the configuration for the key of rel and keeps an answer that can be true.
-func (d *Decoder) primaryKey(rel *wal.Relation) []int {
+func (d *Decoder) primaryKey(rel *wal.Relation) ([]int, error) {
 	if d.cfg.PrimaryKey == nil || rel.Identity != wal.IdentityFull && rel.Identity != wal.IdentityDefault {
-		return nil
+		return nil, nil
 	}
-	pk := slices.Clone(d.cfg.PrimaryKey(rel.Schema, rel.Name, rel.Columns))
+	pk, err := d.cfg.PrimaryKey(rel.Schema, rel.Name, rel.Columns)
+	if err != nil {
+		return nil, err
+	}
+	pk = slices.Clone(pk)
 	if len(pk) == 0 {
-		return nil
+		return nil, nil
 	}
 	for i, p := range pk {
 		if p < 0 || p >= len(rel.Columns) || !rel.Columns[p].Key || slices.Contains(pk[:i], p) {
-			return nil
+			return nil, nil
 		}
 	}
 	if rel.Identity == wal.IdentityDefault {
@@ -71,10 +78,10 @@ func (d *Decoder) primaryKey(rel *wal.Relation) []int {
 			}
 		}
 		if flagged != len(pk) {
-			return nil
+			return nil, nil
 		}
 	}
-	return pk
+	return pk, nil
 }
 
 func equal(a, b *wal.Relation) bool {

@@ -1,6 +1,7 @@
 package decoder
 
 import (
+	"errors"
 	"reflect"
 	"testing"
 
@@ -86,12 +87,12 @@ func TestPrimaryKey(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			asked := 0
-			d := New(Config{PrimaryKey: func(schema, name string, cols []wal.Column) []int {
+			d := New(Config{PrimaryKey: func(schema, name string, cols []wal.Column) ([]int, error) {
 				asked++
 				if schema != "s" || name != "pair" || len(cols) != 3 {
 					t.Errorf("asked for %s.%s with %d columns", schema, name, len(cols))
 				}
-				return tt.answer
+				return tt.answer, nil
 			}})
 			tx := feedOne(t, d, begin(7, 100), tt.rel, insert(16400, "1", "2", "3"), insert(16400, "4", "5", "6"), commit(100, 120))
 			if got := tx.Changes[0].Relation.PrimaryKey; !reflect.DeepEqual(got, tt.want) {
@@ -101,5 +102,20 @@ func TestPrimaryKey(t *testing.T) {
 				t.Errorf("asked %d times, want %d", asked, tt.asked)
 			}
 		})
+	}
+}
+
+func TestUnknownPrimaryKeyIsAnError(t *testing.T) {
+	t.Parallel()
+	lost := errors.New("connection refused")
+	d := New(Config{PrimaryKey: func(string, string, []wal.Column) ([]int, error) { return nil, lost }})
+	var err error
+	for _, m := range [][]byte{begin(7, 100), relation(16400, "s", "pair", 'f', col{"a", 23, true})} {
+		if _, err = d.Feed(100, m); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, lost) {
+		t.Errorf("got %v: a key that could not be looked up must not count as none", err)
 	}
 }

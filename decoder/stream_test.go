@@ -68,16 +68,16 @@ func goldenConfig() Config {
 	return Config{
 		MaxPart:        8 << 10,
 		ForwardOrigins: []string{"forwarded"},
-		PrimaryKey: func(_, name string, cols []wal.Column) []int {
+		PrimaryKey: func(_, name string, cols []wal.Column) ([]int, error) {
 			if name == "pair" { // primary key (b, a)
-				return []int{1, 0}
+				return []int{1, 0}, nil
 			}
 			for i := range cols {
 				if cols[i].Name == "id" {
-					return []int{i}
+					return []int{i}, nil
 				}
 			}
-			return nil
+			return nil, nil
 		},
 	}
 }

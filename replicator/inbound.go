@@ -144,7 +144,7 @@ func (p *Inbound) batch(ctx context.Context, batch []subscribe.Delivery) error {
 		if p.cfg.Observe != nil {
 			p.cfg.Observe(d)
 		}
-		units[i] = apply.Unit{Transactions: d.Packet.Transactions, Kind: p.kind(d.Header.Kind), Next: d.Checkpoint}
+		units[i] = apply.Unit{Transactions: d.Packet.Transactions, Kind: p.kind(d.Header.Kind), Next: d.Checkpoint, Resync: d.Resync}
 		if i > 0 {
 			units[i].Next.Transactions = 0
 		}

@@ -3,11 +3,11 @@ package replicator
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
 
+	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/replicator/framing"
 	"github.com/pgwaltz/pgwaltz/source/slot"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -32,11 +32,10 @@ type Stream interface {
 // OutboundConfig joins a log and a stream.
 type OutboundConfig struct {
 	Encoder wire.EncoderConfig
-	// Tail is where the stream ends; what the log repeats at or below Tail.EndLSN was
-	// published before.
+	// Tail is where the stream ends, or an incarnation begins.
 	Tail wire.Position
-	// TailSent is when the last frame was sent by its publisher's clock; 0 when unknown.
-	TailSent wal.Micros
+	// Past watches what the WAL repeats of what was published before; nil when that is nothing.
+	Past *checkpoint.Repetition
 	// Resync marks a new incarnation that admits a gap.
 	Resync     bool
 	Stamper    *Stamper
@@ -73,12 +72,9 @@ type Outbound struct {
 	framer *framing.Framer
 	stream Stream
 	kick   chan struct{} // frames became durable
+	proven atomic.Bool
 	Stats  *OutboundStats
 }
-
-// ErrForked means that the log repeats positions with other contents than those published:
-// the server was restored from an older state.
-var ErrForked = errors.New("the server's log differs from what was published of it")
 
 // NewOutbound makes a pipe; Run runs it.
 func NewOutbound(cfg OutboundConfig, stream Stream, stats *OutboundStats) *Outbound {
@@ -94,16 +90,22 @@ func (o *Outbound) Durable() {
 	}
 }
 
-// Run moves until the context ends or something breaks.
+// Proven reports whether the WAL is proved to be the one that was published before. Until then
+// no position may be confirmed and nothing merged. Safe from anywhere.
+func (o *Outbound) Proven() bool { return o.proven.Load() }
+
+// Run moves until the context ends or something breaks. Among its errors is
+// *checkpoint.HistoryError: the server was restored from an older state.
 func (o *Outbound) Run(ctx context.Context, log Log) error {
 	o.framer = framing.New(framing.Config{
-		Encoder: o.cfg.Encoder, Tail: o.cfg.Tail, Resync: o.cfg.Resync, FrameBytes: o.cfg.FrameBytes,
+		Encoder: o.cfg.Encoder, Tail: o.cfg.Tail, Past: o.cfg.Past, Resync: o.cfg.Resync, FrameBytes: o.cfg.FrameBytes,
 		Linger: o.cfg.Linger, Heartbeat: o.cfg.Heartbeat,
 		Put: func(f wire.Frame) error { return o.put(ctx, f) },
 	}, time.Now())
 	if err := o.framer.Begin(time.Now()); err != nil {
 		return err
 	}
+	o.proven.Store(o.framer.Proven())
 	due := time.NewTimer(time.Hour) // for what the framer gathers
 	defer due.Stop()
 	beat := time.NewTicker(max(o.cfg.Heartbeat/4, 10*time.Millisecond))
@@ -174,7 +176,12 @@ func (o *Outbound) item(it slot.Item) error {
 			return err
 		}
 	}
-	o.framer.Passed(it.Decoded)
+	if it.Decoded != 0 {
+		if err := o.framer.Passed(it.Decoded); err != nil {
+			return err
+		}
+		o.proven.Store(o.framer.Proven())
+	}
 	if o.cfg.Decoded != nil && it.Decoded != 0 {
 		o.cfg.Decoded(it.Decoded)
 	}
@@ -191,17 +198,17 @@ func (o *Outbound) transaction(tx *wal.Transaction) error {
 	if err != nil {
 		return err
 	}
-	if len(tx.Changes) == 0 && !told.Any() && !o.framer.InParts() {
-		o.framer.Passed(tx.EndLSN)
-		return nil
+	if !told.Any() && o.framer.Empty(tx) {
+		return o.framer.Passed(tx.EndLSN)
 	}
 	if err := o.cfg.Stamper.Stamp(tx); err != nil {
 		return err
 	}
-	if o.framer.Known(tx) {
-		if o.cfg.TailSent != 0 && tx.CommitTime > o.cfg.TailSent+forkSlack {
-			return fmt.Errorf("transaction at %s was committed after the frame that covers it was sent: %w", tx.CommitLSN, ErrForked)
-		}
+	known, err := o.framer.Known(tx)
+	if err != nil {
+		return err
+	}
+	if known {
 		o.merge(tx) // it may still wait for the self-merge
 		return nil
 	}
@@ -219,9 +226,6 @@ func (o *Outbound) transaction(tx *wal.Transaction) error {
 	}
 	return o.framer.Add(told.With(tx), time.Now())
 }
-
-// forkSlack allows for the clocks of server and sidecar, which usually are one.
-const forkSlack = wal.Micros(2 * time.Second / time.Microsecond)
 
 // SyncPrefix is the logical message after which the pipe publishes a position at once.
 const SyncPrefix = "pgwaltz.sync"

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/source/slot"
 	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
@@ -125,12 +126,17 @@ func TestOutboundLeavesOutWhatTheStreamHolds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log, stream := &fakeLog{items: make(chan slot.Item)}, &fakeStream{}
+		first := ins(100, "1")
 		o := newOutbound(stream, wire.Position{Incarnation: 1, Number: 4, EndLSN: 150}, nil)
+		o.cfg.Past = checkpoint.NewRepetition(wal.MarkOf(first), 150, 50)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go o.Run(ctx, log)
-		log.items <- slot.Item{Transactions: []*wal.Transaction{ins(100, "1"), ins(200, "2")}, Decoded: 250}
+		log.items <- slot.Item{Transactions: []*wal.Transaction{first, ins(200, "2")}, Decoded: 250}
 		synctest.Wait()
+		if !o.Proven() {
+			t.Error("the transaction was shown, and nothing is proved")
+		}
 		if _, txs, ends := stream.packets(t); len(txs) != 1 || txs[0] != 1 || ends[0] != 250 {
 			t.Errorf("transactions %v, ends %v", txs, ends)
 		}

@@ -49,6 +49,8 @@ type builder struct {
 
 	transactions, changes, values uint32
 	first, latest                 wal.Micros // commit times
+	mark                          wal.Mark   // the newest transaction that is complete
+	open                          bool       // the last one is a part with more to come
 }
 
 func (p *builder) empty() bool { return p.transactions == 0 }
@@ -65,6 +67,7 @@ func (p *builder) reset() {
 	clear(p.refs)
 	p.last, p.lastRef, p.tableSize = nil, 0, 0
 	p.transactions, p.changes, p.values, p.first, p.latest = 0, 0, 0, 0, 0
+	p.mark, p.open = wal.Mark{}, false
 	if len(p.entries) > maxCachedRelations {
 		clear(p.entries)
 	}
@@ -143,6 +146,9 @@ func (p *builder) add(tx *wal.Transaction, limit int) error {
 		p.first, p.latest = tx.CommitTime, tx.CommitTime
 	}
 	p.first, p.latest = min(p.first, tx.CommitTime), max(p.latest, tx.CommitTime)
+	if p.open = tx.More; !tx.More {
+		p.mark = wal.MarkOf(tx)
+	}
 	p.transactions++
 	p.changes += uint32(len(tx.Changes))
 	return nil

@@ -42,6 +42,11 @@ type Position struct {
 	Number      uint64
 	EndLSN      wal.LSN
 	Chain       [32]byte
+	// Mark is the newest transaction published up to here; see Header.
+	Mark wal.Mark
+	// Open: the last packet ended inside a transaction. Only the encoder that cut it can
+	// continue there; anyone else begins a new incarnation.
+	Open bool
 }
 
 // Frame is one message, ready to publish. Data belongs to the caller.
@@ -121,7 +126,8 @@ func (e *Encoder) CutSeq(kind Kind, flags Flags, endLSN wal.LSN, now wal.Micros)
 		for first := true; first || len(payload) > 0; first = false {
 			part := payload[:min(room, len(payload))]
 			payload = payload[len(part):]
-			h.Flags, h.EndLSN = 0, e.pos.EndLSN
+			h.Flags, h.EndLSN, h.Mark = 0, e.pos.EndLSN, e.pos.Mark
+			open := e.pos.Open
 			if first {
 				h.Flags |= First
 			}
@@ -133,6 +139,15 @@ func (e *Encoder) CutSeq(kind Kind, flags Flags, endLSN wal.LSN, now wal.Micros)
 				h.EndLSN = max(h.EndLSN, endLSN)
 				h.Transactions, h.Changes = e.packet.transactions, e.packet.changes
 				h.FirstCommit, h.LastCommit = e.packet.first, e.packet.latest
+				if kind == Data && e.packet.transactions > 0 {
+					open = e.packet.open
+					if e.packet.mark != (wal.Mark{}) {
+						h.Mark = e.packet.mark
+					}
+				}
+			}
+			if open {
+				h.Flags |= Open
 			}
 			f := e.frame(h, part)
 			h.Fragment++

@@ -49,8 +49,9 @@ const (
 	Signed         Flags = 1 << 3 // an ed25519 signature follows the payload
 	Resync         Flags = 1 << 4 // an incarnation that admits a gap before PrevEndLSN
 	NewIncarnation Flags = 1 << 5 // the incarnation's first frame (Number 1)
+	Open           Flags = 1 << 6 // the packets up to this frame end inside a transaction
 
-	knownFlags = First | Last | Compressed | Signed | Resync | NewIncarnation
+	knownFlags = First | Last | Compressed | Signed | Resync | NewIncarnation | Open
 )
 
 // Has reports whether all bits of g are set.
@@ -59,7 +60,7 @@ func (f Flags) Has(g Flags) bool { return f&g == g }
 // String lists the flags, for example first,last,s2.
 func (f Flags) String() string {
 	var words []string
-	for i, w := range [...]string{"first", "last", "s2", "signed", "resync", "new"} {
+	for i, w := range [...]string{"first", "last", "s2", "signed", "resync", "new", "open"} {
 		if f&(1<<i) != 0 {
 			words = append(words, w)
 		}
@@ -85,6 +86,9 @@ type Header struct {
 	// incarnation. EndLSN is the position that is complete once this frame is applied; a
 	// frame that completes no position repeats PrevEndLSN.
 	PrevEndLSN, EndLSN wal.LSN
+	// Mark is the newest transaction that the incarnation holds up to this frame, or one
+	// before its start that the origin knew; zero when there is none.
+	Mark wal.Mark
 	// FirstCommit and LastCommit are the range of commit times in the packet, SentAt the
 	// origin's clock when it was cut; the commit times are 0 without transactions. On
 	// fragments but the last, they and the counts are 0.
@@ -105,7 +109,7 @@ func (h *Header) MsgID() string {
 
 // Position is the place after the frame: an Encoder that starts there continues the chain.
 func (h *Header) Position() Position {
-	return Position{Incarnation: h.Incarnation, Number: h.Number, EndLSN: h.EndLSN, Chain: h.Chain}
+	return Position{Incarnation: h.Incarnation, Number: h.Number, EndLSN: h.EndLSN, Chain: h.Chain, Mark: h.Mark, Open: h.Flags.Has(Open)}
 }
 
 // Byte places of the fixed part; big-endian throughout.
@@ -134,9 +138,12 @@ const (
 	offTimeline  = 96
 	offFragment  = 100
 	offPacketLen = 104
-	offPrevChain = 112
-	offChain     = 144
-	fixedLen     = 176
+	offMarkEnd   = 112
+	offMarkTime  = 120
+	offMarkXID   = 128
+	offPrevChain = 132
+	offChain     = 164
+	fixedLen     = 196
 
 	maxName = 1 << 10 // a cluster, region or slot name; PostgreSQL and NATS allow far less
 )
@@ -171,6 +178,9 @@ func putHeader(dst []byte, h *Header, stored, sig int) {
 	be.PutUint32(dst[offTimeline:], h.Epoch.Timeline)
 	be.PutUint32(dst[offFragment:], h.Fragment)
 	be.PutUint64(dst[offPacketLen:], h.PacketSize)
+	be.PutUint64(dst[offMarkEnd:], uint64(h.Mark.EndLSN))
+	be.PutUint64(dst[offMarkTime:], uint64(h.Mark.CommitTime))
+	be.PutUint32(dst[offMarkXID:], uint32(h.Mark.XID))
 	copy(dst[offPrevChain:], h.PrevChain[:])
 	at := dst[fixedLen:]
 	for _, s := range [...]string{h.Cluster, h.Origin, h.Epoch.Slot} {
@@ -199,6 +209,9 @@ func getHeader(src []byte) (Header, error) {
 		PayloadSize:  be.Uint32(src[offRawLen:]),
 		Fragment:     be.Uint32(src[offFragment:]),
 		PacketSize:   be.Uint64(src[offPacketLen:]),
+		Mark: wal.Mark{
+			EndLSN: wal.LSN(be.Uint64(src[offMarkEnd:])), CommitTime: wal.Micros(be.Uint64(src[offMarkTime:])), XID: wal.XID(be.Uint32(src[offMarkXID:])),
+		},
 	}
 	copy(h.PrevChain[:], src[offPrevChain:])
 	copy(h.Chain[:], src[offChain:])

@@ -20,6 +20,7 @@ type Ack struct {
 	Frame       uint64     `json:"frame"`
 	StreamSeq   uint64     `json:"stream_seq"`
 	EndLSN      wal.LSN    `json:"end_lsn"`
+	Proved      wal.LSN    `json:"proved"`      // seen in the incarnation; below EndLSN while the origin repeats itself
 	CommitTime  wal.Micros `json:"commit_time"` // of the newest transaction applied, 0 for none
 	At          wal.Micros `json:"at"`          // the peer's clock
 }

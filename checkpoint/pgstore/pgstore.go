@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -24,6 +25,10 @@ const Schema = `CREATE TABLE IF NOT EXISTS pgwaltz.checkpoint (
   incarnation  bigint NOT NULL,
   frame_no     bigint NOT NULL,
   end_lsn      pg_lsn NOT NULL,
+  mark_end     pg_lsn NOT NULL DEFAULT '0/0',
+  mark_xid     bigint NOT NULL DEFAULT 0,
+  mark_time    bigint NOT NULL DEFAULT 0,
+  seen_lsn     pg_lsn NOT NULL DEFAULT '0/0',
   chain        bytea NOT NULL,
   stream_seq   bigint NOT NULL,
   transactions bigint NOT NULL DEFAULT 0,
@@ -33,18 +38,19 @@ const Schema = `CREATE TABLE IF NOT EXISTS pgwaltz.checkpoint (
 
 // LoadSQL reads the row of origin $1.
 const LoadSQL = `SELECT system_id, timeline, slot, incarnation, frame_no, end_lsn::text, chain, stream_seq, transactions,
-  commit_time, applied_at
+  commit_time, applied_at, mark_end::text, mark_xid, mark_time, seen_lsn::text
 FROM pgwaltz.checkpoint WHERE origin = $1`
 
 // SaveSQL saves a checkpoint over the one before; its arguments come from SaveArgs. It must
 // change exactly one row: see Fenced.
 const SaveSQL = `UPDATE pgwaltz.checkpoint SET system_id = $4, timeline = $5, slot = $6, incarnation = $7, frame_no = $8,
-  end_lsn = $9::text::pg_lsn, chain = $10, stream_seq = $11, transactions = $12, commit_time = $13, applied_at = $14
+  end_lsn = $9::text::pg_lsn, chain = $10, stream_seq = $11, transactions = $12, commit_time = $13, applied_at = $14,
+  mark_end = $15::text::pg_lsn, mark_xid = $16, mark_time = $17, seen_lsn = $18::text::pg_lsn
 WHERE origin = $1 AND incarnation = $2 AND frame_no = $3`
 
 const initSQL = `INSERT INTO pgwaltz.checkpoint (origin, system_id, timeline, slot, incarnation, frame_no, end_lsn, chain,
-  stream_seq, transactions, commit_time, applied_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7::text::pg_lsn, $8, $9, $10, $11, $12)
+  stream_seq, transactions, commit_time, applied_at, mark_end, mark_xid, mark_time, seen_lsn)
+VALUES ($1, $2, $3, $4, $5, $6, $7::text::pg_lsn, $8, $9, $10, $11, $12, $13::text::pg_lsn, $14, $15, $16::text::pg_lsn)
 ON CONFLICT (origin) DO NOTHING`
 
 // ErrFenced: the checkpoint row is not where the caller left it.
@@ -88,10 +94,12 @@ func Load(ctx context.Context, q Querier, origin string) (c checkpoint.Checkpoin
 		seq, txs            int64
 		chain               []byte
 		committed, applied  *time.Time
+		markEnd, seen       string
+		markXID, markTime   int64
 	)
 	c.Origin = origin
 	err = q.QueryRow(ctx, LoadSQL, origin).Scan(&system, &timeline, &c.Epoch.Slot, &incarnation, &number, &end, &chain,
-		&seq, &txs, &committed, &applied)
+		&seq, &txs, &committed, &applied, &markEnd, &markXID, &markTime, &seen)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return checkpoint.Checkpoint{}, false, nil
 	}
@@ -104,6 +112,13 @@ func Load(ctx context.Context, q Querier, origin string) (c checkpoint.Checkpoin
 	if c.EndLSN, err = wal.ParseLSN(end); err != nil {
 		return checkpoint.Checkpoint{}, false, fmt.Errorf("load checkpoint of %s: %w", origin, err)
 	}
+	if c.Mark.EndLSN, err = wal.ParseLSN(markEnd); err != nil {
+		return checkpoint.Checkpoint{}, false, fmt.Errorf("load checkpoint of %s: %w", origin, err)
+	}
+	if c.Seen, err = wal.ParseLSN(seen); err != nil {
+		return checkpoint.Checkpoint{}, false, fmt.Errorf("load checkpoint of %s: %w", origin, err)
+	}
+	c.Mark.XID, c.Mark.CommitTime = wal.XID(markXID), wal.Micros(markTime)
 	if len(chain) != len(c.Chain) || incarnation < 0 || incarnation > 1<<32-1 || number < 0 || seq < 0 || txs < 0 || timeline < 0 {
 		return checkpoint.Checkpoint{}, false, fmt.Errorf("load checkpoint of %s: the row holds values out of range", origin)
 	}
@@ -151,6 +166,7 @@ func columns(c checkpoint.Checkpoint) []any {
 		strconv.FormatUint(c.Epoch.SystemID, 10), int32(c.Epoch.Timeline), c.Epoch.Slot, int64(c.Incarnation),
 		int64(c.FrameNo), c.EndLSN.String(), c.Chain[:], int64(c.StreamSeq), int64(c.Transactions),
 		toTime(c.CommitTime), toTime(c.AppliedAt),
+		c.Mark.EndLSN.String(), int64(c.Mark.XID), int64(c.Mark.CommitTime), c.Seen.String(),
 	}
 }
 
@@ -168,4 +184,18 @@ func fromTime(t *time.Time) wal.Micros {
 		return 0
 	}
 	return wal.MicrosOf(*t)
+}
+
+// Skip moves the row of an origin to where only an incarnation above the given one is
+// applied, whatever frames of earlier ones are still in the stream. It is for the region's
+// own origin, when its stream is opened again behind a gap: what was published before is of
+// a history that may not be this database's.
+func Skip(ctx context.Context, tx Execer, origin string, incarnation uint32) error {
+	_, err := tx.Exec(ctx, `UPDATE pgwaltz.checkpoint SET incarnation = $2, frame_no = $3, end_lsn = '0/0', seen_lsn = '0/0',
+  mark_end = '0/0', mark_xid = 0, mark_time = 0, chain = $4, stream_seq = 0
+WHERE origin = $1`, origin, int64(incarnation), int64(math.MaxInt64), make([]byte, 32))
+	if err != nil {
+		return fmt.Errorf("skip to incarnation %d of %s: %w", incarnation+1, origin, err)
+	}
+	return nil
 }

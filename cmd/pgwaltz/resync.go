@@ -33,11 +33,11 @@ func newResync(env []string) *cobra.Command {
 		if *table != "" {
 			tables = append(tables, *table)
 		}
-		n, err := sidecar.Resync(c.Context(), cfg, tables, *recreate)
+		done, err := sidecar.Resync(c.Context(), cfg, tables, *recreate)
 		if err != nil {
 			return &coded{exitPostgres, err}
 		}
-		fmt.Fprintf(c.OutOrStdout(), "%d tables will be copied; watch `pgwaltz status`\n", n)
+		fmt.Fprint(c.OutOrStdout(), done)
 		return nil
 	}
 	return c

@@ -101,7 +101,7 @@ func checkIdentityOfServer(ctx context.Context, f *facts, fs *Findings) error {
 	if !f.schema.objects["stream"] {
 		return nil
 	}
-	rows, err := f.conn.Query(ctx, `select region, coalesce(system_id, '') from pgwaltz.stream where region = $1`, f.cfg.Region)
+	rows, err := f.conn.Query(ctx, `select region, coalesce(system_id, '') from pgwaltz.stream where region = $1 and resync_requested_at is null`, f.cfg.Region)
 	if err != nil {
 		return fmt.Errorf("read pgwaltz.stream: %w", err)
 	}

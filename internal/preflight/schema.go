@@ -2,8 +2,10 @@ package preflight
 
 import (
 	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
+	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
+	"github.com/pgwaltz/pgwaltz/source/subscribe/quarantine"
 )
 
 // SchemaVersion is the version of the tables in schema pgwaltz that this program works with.
@@ -75,26 +77,9 @@ func objects() []object {
   local_lsn    pg_lsn
 )`, "the audit log of conflicts"},
 		{"parked", parked.Schema, "changes that could not be applied yet"},
-		{"quarantine", `create table if not exists pgwaltz.quarantine (
-  id         bigint generated always as identity primary key,
-  origin     text,
-  stream_seq bigint,
-  reason     text,
-  message    bytea,
-  seen_at    timestamptz not null default now()
-)`, "messages that were refused"},
+		{"quarantine", quarantine.Schema, "messages that were refused"},
 		{"copy", tablecopy.Schema, "progress of the initial copy and of resyncs"},
-		{"stream", `create table if not exists pgwaltz.stream (
-  region              text primary key,
-  incarnation         bigint not null,
-  system_id           text,
-  timeline            int,
-  slot                text,
-  gap_from            pg_lsn,
-  gap_to              pg_lsn,
-  gap_at              timestamptz,
-  resync_requested_at timestamptz
-)`, "what this region has published into"},
+		{"stream", streamstore.Schema, "what this region has published into"},
 		{"request", `create table if not exists pgwaltz.request (
   id           bigint generated always as identity primary key,
   verb         text not null,

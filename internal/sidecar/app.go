@@ -45,7 +45,8 @@ type Sidecar struct {
 	version string
 	started time.Time
 
-	db *db // shared small session
+	db      *db // shared small session
+	catalog *db // for the decoder, which must not wait for the others
 	// broker, epoch, server and caps are set at the begin of each term, before its
 	// goroutines; view is the copy that the status reads at any time.
 	broker *broker.Broker
@@ -98,6 +99,7 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error)
 		stopping: make(chan struct{}), in: map[string]*inboundState{}, role: status.Standby, registry: prometheus.NewRegistry(),
 	}
 	s.db = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "status") }}
+	s.catalog = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "catalog") }}
 	s.redactor = audit.NewRedactor(cfg.Audit.Redact)
 	s.pubMetrics = publish.NewMetrics(s.registry)
 	s.conf.ByType = map[string]uint64{}
@@ -121,6 +123,7 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error)
 // It returns nil after an orderly stop, and an error for what no waiting can mend.
 func (s *Sidecar) Run(ctx context.Context) error {
 	defer s.db.close()
+	defer s.catalog.close()
 	s.registry.MustRegister(newCollector(s))
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()

@@ -27,6 +27,19 @@ func (s *Sidecar) copyTables(ctx context.Context) error {
 	}).Run(ctx)
 }
 
+// copyAgain asks for a copy of all published tables from the beginning.
+func (s *Sidecar) copyAgain(ctx context.Context, c *pgx.Conn) error {
+	tx, err := c.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx))
+	if _, err := tablecopy.Request(ctx, tx, s.cfg.Postgres.Publication, nil); err != nil {
+		return err
+	}
+	return tx.Commit(ctx)
+}
+
 // noteCopies keeps what the status says of the copies.
 func (s *Sidecar) noteCopies(jobs []tablecopy.Job) {
 	all := make([]status.Copy, 0, len(jobs))

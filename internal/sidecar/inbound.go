@@ -18,6 +18,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/replicator"
 	"github.com/pgwaltz/pgwaltz/sink/apply"
 	"github.com/pgwaltz/pgwaltz/source/subscribe"
+	"github.com/pgwaltz/pgwaltz/source/subscribe/quarantine"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -248,7 +249,7 @@ func (s *Sidecar) sendAck(in *inboundState) {
 	}
 	err := s.broker.PublishAck(in.origin, broker.Ack{
 		Epoch: cp.Epoch, Incarnation: cp.Incarnation, Frame: cp.FrameNo, StreamSeq: cp.StreamSeq,
-		EndLSN: cp.EndLSN, CommitTime: sent, At: wal.MicrosOf(time.Now()),
+		EndLSN: cp.EndLSN, Proved: cp.Seen, CommitTime: sent, At: wal.MicrosOf(time.Now()),
 	})
 	if err != nil {
 		s.log.Debug("acknowledge", "origin", in.origin, "reason", err.Error())
@@ -335,12 +336,6 @@ func (s *Sidecar) quarantine(ctx context.Context, in *inboundState, m subscribe.
 	in.quarantined.Add(1)
 	s.log.Warn("message refused", "origin", m.Origin, "stream_seq", m.StreamSeq, "reason", m.Reason, "bytes", len(m.Data))
 	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		_, err := c.Exec(ctx, `insert into pgwaltz.quarantine (origin, stream_seq, reason, message)
-select $1, $2, $3, $4 where not exists (select from pgwaltz.quarantine where origin = $1 and stream_seq = $2 and reason = $3 and message = $4)`,
-			m.Origin, int64(m.StreamSeq), m.Reason, m.Data)
-		if err != nil {
-			return fmt.Errorf("keep refused message: %w", err)
-		}
-		return nil
+		return quarantine.Keep(ctx, c, m)
 	})
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/broker"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
@@ -158,6 +160,9 @@ func (s *Sidecar) supervise(ctx context.Context, name string, note func(error), 
 			<-ctx.Done() // the others finish
 			return ctx.Err()
 		}
+		if errors.Is(err, checkpoint.ErrInvariant) {
+			err = &fatalError{fmt.Errorf("%s: %w", name, err)} // going on could lose or double a transaction
+		}
 		var stop *fatalError
 		if errors.As(err, &stop) {
 			return err
@@ -298,9 +303,8 @@ func (s *Sidecar) prepare(ctx context.Context, conn *pgx.Conn) error {
 
 // hasPublished reports whether this region has published before.
 func (s *Sidecar) hasPublished(ctx context.Context, conn *pgx.Conn) bool {
-	var n int64
-	err := conn.QueryRow(ctx, `select incarnation from pgwaltz.stream where region = $1`, s.cfg.Region).Scan(&n)
-	return err == nil && n > 0
+	row, err := streamstore.Load(ctx, conn, s.cfg.Region)
+	return err == nil && row.Incarnation > 0
 }
 
 func (s *Sidecar) findCapabilities(ctx context.Context, conn *pgx.Conn) error {

@@ -4,68 +4,107 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 )
 
+// Resynced says what Resync has asked for and done.
+type Resynced struct {
+	Tables      int    // will be copied
+	SlotMade    bool   // the slot was created
+	SlotDropped bool   // after a lost one was dropped
+	Gap         string // the gap that will be accepted, "" when none is noted
+	Whole       bool   // all tables: a gap will be accepted
+}
+
 // Resync asks the region's sidecar, through the database, to copy tables again: the named
 // ones, or all. All of them together also accept a gap of the stream. recreateSlot replaces a
-// slot that the server has given up. It returns how many tables will be copied.
-func Resync(ctx context.Context, cfg *config.Config, tables []string, recreateSlot bool) (int, error) {
+// slot that the server has given up. The sidecar may run or not: it finds the request when it
+// begins. Running it twice copies twice and does nothing else.
+func Resync(ctx context.Context, cfg *config.Config, tables []string, recreateSlot bool) (done Resynced, err error) {
 	dsn := cfg.Postgres.AdminDSN
 	if dsn.IsZero() {
 		dsn = cfg.Postgres.DSN
 	}
 	conn, err := pg.Connect(ctx, dsn.Reveal(), pg.Options{Region: cfg.Region, Role: "resync"})
 	if err != nil {
-		return 0, err
+		return done, err
 	}
 	defer closeConn(conn)
-	slot, err := pg.LoadSlot(ctx, conn, cfg.Postgres.Slot)
-	if err != nil {
-		return 0, err
-	}
-	if slot == nil || slot.Lost() {
-		if !recreateSlot && slot != nil {
-			return 0, &hintError{fmt.Errorf("slot %q is lost: the server removed log that it needed", cfg.Postgres.Slot), "pgwaltz resync -recreate-slot"}
-		}
-		if slot != nil {
-			if _, err := conn.Exec(ctx, `select pg_catalog.pg_drop_replication_slot($1)`, cfg.Postgres.Slot); err != nil {
-				return 0, fmt.Errorf("drop lost slot %q: %w", cfg.Postgres.Slot, err)
-			}
-		}
-		if _, err := conn.Exec(ctx, `select pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')`, cfg.Postgres.Slot); err != nil {
-			return 0, fmt.Errorf("create slot %q: %w", cfg.Postgres.Slot, err)
-		}
-	}
-	// The operator says that this server is the region's: another one may have been it before.
-	if _, err := conn.Exec(ctx, `update pgwaltz.stream set system_id = null, gap_at = coalesce(gap_at, pg_catalog.now())
-where region = $1 and system_id <> (select system_identifier::text from pg_catalog.pg_control_system())`, cfg.Region); err != nil {
-		return 0, fmt.Errorf("request resync: %w", err)
+	if err := done.makeSlot(ctx, conn, cfg, recreateSlot); err != nil {
+		return done, err
 	}
 	tx, err := conn.Begin(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("request resync: %w", err)
+		return done, fmt.Errorf("request resync: %w", err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	n, err := tablecopy.Request(ctx, tx, cfg.Postgres.Publication, tables)
+	done.Tables, err = tablecopy.Request(ctx, tx, cfg.Postgres.Publication, tables)
 	if errors.Is(err, tablecopy.ErrNotPublished) {
-		return 0, &hintError{err, "pgwaltz setup -config FILE"}
+		return done, &hintError{err, "pgwaltz setup --config FILE"}
 	}
 	if err != nil {
-		return 0, err
+		return done, err
 	}
 	if len(tables) == 0 {
-		if _, err := tx.Exec(ctx, `update pgwaltz.stream set resync_requested_at = pg_catalog.now() where region = $1 and gap_at is not null`, cfg.Region); err != nil {
-			return 0, fmt.Errorf("request resync: %w", err)
+		done.Whole = true
+		if done.Gap, err = streamstore.RequestResync(ctx, tx, cfg.Region); err != nil {
+			return done, err
 		}
 	}
 	if err := tx.Commit(ctx); err != nil {
-		return 0, fmt.Errorf("request resync: %w", err)
+		return done, fmt.Errorf("request resync: %w", err)
 	}
-	return n, nil
+	return done, nil
+}
+
+// makeSlot creates the slot where it is missing, and replaces a lost one when asked to.
+func (r *Resynced) makeSlot(ctx context.Context, conn *pgx.Conn, cfg *config.Config, recreate bool) error {
+	slot, err := pg.LoadSlot(ctx, conn, cfg.Postgres.Slot)
+	if err != nil || slot != nil && !slot.Lost() {
+		return err
+	}
+	if slot != nil {
+		if !recreate {
+			return &hintError{fmt.Errorf("slot %q is lost: the server removed WAL that it needed", cfg.Postgres.Slot), "pgwaltz resync --config FILE --recreate-slot"}
+		}
+		if _, err := conn.Exec(ctx, `select pg_catalog.pg_drop_replication_slot($1)`, cfg.Postgres.Slot); err != nil {
+			return fmt.Errorf("drop lost slot %q: %w", cfg.Postgres.Slot, err)
+		}
+		r.SlotDropped = true
+	}
+	if _, err := conn.Exec(ctx, `select pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')`, cfg.Postgres.Slot); err != nil {
+		return fmt.Errorf("create slot %q: %w", cfg.Postgres.Slot, err)
+	}
+	r.SlotMade = true
+	return nil
+}
+
+// String says it in lines for an operator.
+func (r Resynced) String() string {
+	var b strings.Builder
+	switch {
+	case r.SlotDropped:
+		fmt.Fprintln(&b, "The lost slot was dropped and created anew.")
+	case r.SlotMade:
+		fmt.Fprintln(&b, "The slot was missing and was created.")
+	}
+	switch {
+	case r.Gap != "":
+		fmt.Fprintf(&b, "The gap is accepted (%s): the stream opens anew behind it.\n", r.Gap)
+	case r.Whole:
+		fmt.Fprintln(&b, "No gap is noted. If the sidecar finds one when it looks, or a peer tells of one in the next ten minutes, it is accepted.")
+	}
+	fmt.Fprintf(&b, "%d tables will be copied to the peers; watch `pgwaltz status`.\n", r.Tables)
+	if r.Whole {
+		fmt.Fprintln(&b, "Rows that only a peer has come back with: pgwaltz resync at that peer.")
+	}
+	return b.String()
 }
 
 // hintError is an error with a remedy.

@@ -24,6 +24,9 @@ import (
 
 // merge is one run of the self-merge.
 func (s *Sidecar) merge(ctx context.Context) error {
+	if err := s.awaitProof(ctx); err != nil {
+		return err
+	}
 	policy := apply.PolicyFunc(s.policy)
 	in := &inboundState{origin: s.cfg.Region, fresh: make(chan struct{}, 1)}
 	a := apply.New(s.selfConfig())
@@ -73,6 +76,22 @@ func (s *Sidecar) selfConfig() apply.Config {
 		cfg.Peer = names[0]
 	}
 	return cfg
+}
+
+// awaitProof waits until the WAL is proved to be the one that the stream was published from:
+// of a database that was restored, the stream may hold changes that it never made.
+func (s *Sidecar) awaitProof(ctx context.Context) error {
+	for {
+		s.out.mu.Lock()
+		pipe := s.out.pipe
+		s.out.mu.Unlock()
+		if pipe != nil && pipe.Proven() {
+			return nil
+		}
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // merger lets only those packets through that have something to merge. The checkpoint behind

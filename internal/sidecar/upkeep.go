@@ -9,9 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
-	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
@@ -44,19 +44,27 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 }
 
 func (s *Sidecar) lookAtSlot(ctx context.Context) error {
+	s.out.mu.Lock()
+	acks := s.out.words()
+	s.out.mu.Unlock()
 	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
 		slot, err := pg.LoadSlot(ctx, c, s.cfg.Postgres.Slot)
 		if err != nil {
 			return err
 		}
-		row, err := loadStreamRow(ctx, c, s.cfg.Region)
+		row, err := streamstore.Load(ctx, c, s.cfg.Region)
 		if err != nil {
 			return err
 		}
+		end, err := walEnd(ctx, c)
+		if err != nil {
+			return err
+		}
+		s.judgeAcks(acks, end)
 		s.out.mu.Lock()
 		defer s.out.mu.Unlock()
 		s.out.row, s.out.seenAt = slot, time.Now()
-		if row.resync && s.out.pipe != nil && s.out.reopen != nil {
+		if row.Resync && s.out.pipe != nil && s.out.reopen != nil {
 			s.out.reopen(errAgain) // a peer cannot go on without a new incarnation
 		}
 		return nil
@@ -96,18 +104,8 @@ func (s *Sidecar) purge(ctx context.Context) {
 	o := &s.out
 	o.mu.Lock()
 	pub, inc := o.publisher, o.incarnation
-	frame := uint64(0)
-	for i, p := range s.cfg.PeerNames() {
-		a := o.acks[p]
-		if a.Incarnation != inc || !a.Epoch.SameLog(s.epoch) {
-			o.mu.Unlock()
-			return
-		}
-		if i == 0 || a.Frame < frame {
-			frame = a.Frame
-		}
-	}
 	o.mu.Unlock()
+	frame := s.ackedFrame()
 	if pub == nil || frame == 0 {
 		return
 	}
@@ -171,24 +169,6 @@ func (s *Sidecar) settledAge() time.Duration {
 		age = max(age, time.Since(sent.Time())+time.Minute)
 	}
 	return age
-}
-
-// passedByAll is the position of this region's log that every peer has applied; 0 when one
-// of them has not been heard of.
-func (s *Sidecar) passedByAll() wal.LSN {
-	s.out.mu.Lock()
-	defer s.out.mu.Unlock()
-	low := wal.LSN(0)
-	for i, p := range s.cfg.PeerNames() {
-		a := s.out.acks[p]
-		if !a.Epoch.SameLog(s.epoch) {
-			return 0
-		}
-		if i == 0 || a.EndLSN < low {
-			low = a.EndLSN
-		}
-	}
-	return low
 }
 
 // seqIndex remembers which stream sequence holds which frame of the incarnation at hand,

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
@@ -11,9 +12,11 @@ import (
 // Config is what a Framer works with.
 type Config struct {
 	Encoder wire.EncoderConfig
-	// Tail is where the stream ends; what the WAL repeats at or below Tail.EndLSN was
-	// published before.
+	// Tail is where the stream ends, or an incarnation begins.
 	Tail wire.Position
+	// Past watches what the WAL repeats of what was published before, also in another
+	// incarnation; nil when that is nothing.
+	Past *checkpoint.Repetition
 	// Resync marks a new incarnation that admits a gap.
 	Resync     bool
 	FrameBytes int           // from this size on a packet is cut; bytes
@@ -32,7 +35,8 @@ type Framer struct {
 	enc     *wire.Encoder
 	pace    pace
 	decoded wal.LSN   // everything at or below is framed or in the encoder
-	inParts bool      // a transaction of many parts is open
+	inParts bool      // a transaction of many parts is open in the stream
+	parted  wal.LSN   // commit position of the one that the WAL is in the middle of; 0: none
 	wanted  bool      // somebody waits for a position
 	last    time.Time // when a packet was cut last
 	held    []Extra
@@ -67,12 +71,30 @@ func (f *Framer) Gathered() int { return f.enc.Len() }
 // InParts reports whether a transaction of many parts is open.
 func (f *Framer) InParts() bool { return f.inParts }
 
-// Known reports whether the stream holds the transaction, or the part, already.
-func (f *Framer) Known(tx *wal.Transaction) bool {
-	if tx.EndLSN != 0 {
-		return tx.EndLSN <= f.cfg.Tail.EndLSN
+// Known reports whether the incarnation holds the transaction, or the part, already. Errors:
+// *checkpoint.HistoryError, when the WAL is not the one that was published before.
+func (f *Framer) Known(tx *wal.Transaction) (bool, error) {
+	f.parted = 0
+	if tx.More {
+		f.parted = tx.CommitLSN
 	}
-	return tx.CommitLSN < f.cfg.Tail.EndLSN
+	if f.cfg.Past == nil {
+		return false, nil
+	}
+	if err := f.cfg.Past.Show(tx); err != nil {
+		return false, err
+	}
+	return f.cfg.Tail.Number != 0 && f.cfg.Past.Knows(tx), nil
+}
+
+// Proven reports whether the WAL is proved to be the one that was published before, as far as
+// it repeats it. Until then no position may be confirmed.
+func (f *Framer) Proven() bool { return f.cfg.Past == nil || f.cfg.Past.Proven() }
+
+// Empty reports whether a transaction has nothing to publish. A part without changes has, when
+// an earlier part of the transaction had: readers wait for its end.
+func (f *Framer) Empty(tx *wal.Transaction) bool {
+	return len(tx.Changes) == 0 && (tx.Part == 0 || f.parted != tx.CommitLSN)
 }
 
 // Count notes how many transactions the WAL brought, for the pace.
@@ -105,8 +127,16 @@ func (f *Framer) Add(tx *wal.Transaction, now time.Time) error {
 }
 
 // Passed takes note of a position of the WAL with nothing to publish at or below it that was
-// not added.
-func (f *Framer) Passed(at wal.LSN) { f.decoded = max(f.decoded, at) }
+// not added. Errors: *checkpoint.HistoryError.
+func (f *Framer) Passed(at wal.LSN) error {
+	if f.cfg.Past != nil {
+		if err := f.cfg.Past.Reach(at); err != nil {
+			return err
+		}
+	}
+	f.decoded = max(f.decoded, at)
+	return nil
+}
 
 // Want asks for a position in the stream as soon as no transaction is open.
 func (f *Framer) Want() { f.wanted = true }

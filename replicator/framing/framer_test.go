@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
@@ -159,14 +160,16 @@ func TestPartsArePacketsWithoutAPosition(t *testing.T) {
 
 func TestWhatTheStreamHoldsIsKnown(t *testing.T) {
 	t.Parallel()
+	last := tx(100, start)
 	f, _ := newFramer(t, wire.Position{Incarnation: 1, Number: 4, EndLSN: 150})
+	f.cfg.Past = checkpoint.NewRepetition(wal.MarkOf(last), 150, 90)
 	for _, c := range []struct {
 		tx   *wal.Transaction
 		want bool
 	}{
 		{tx(100, start), true}, {tx(101, start), false}, {part(140, 0, true, start), true}, {part(150, 0, true, start), false},
 	} {
-		if got := f.Known(c.tx); got != c.want {
+		if got, err := f.Known(c.tx); got != c.want || err != nil {
 			t.Errorf("commit %s end %s: known %v", c.tx.CommitLSN, c.tx.EndLSN, got)
 		}
 	}
@@ -190,17 +193,49 @@ func TestHeldPacketsWaitForTheirPosition(t *testing.T) {
 	}
 }
 
+func passed(t *testing.T, f *Framer, at wal.LSN) {
+	t.Helper()
+	if err := f.Passed(at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAnotherHistoryIsFoundBeforeAnythingIsFramed(t *testing.T) {
+	t.Parallel()
+	for name, feed := range map[string]func(f *Framer) error{
+		"another transaction there": func(f *Framer) error {
+			_, err := f.Known(tx(100, start.Add(time.Second)))
+			return err
+		},
+		"nothing there": func(f *Framer) error { return f.Passed(400) },
+		"one behind it": func(f *Framer) error {
+			_, err := f.Known(tx(300, start))
+			return err
+		},
+	} {
+		f, s := newFramer(t, wire.Position{Incarnation: 2, EndLSN: 90}) // a new incarnation proves it too
+		f.cfg.Past = checkpoint.NewRepetition(wal.MarkOf(tx(100, start)), 200, 90)
+		begun := len(s.frames)
+		if f.Proven() {
+			t.Errorf("%s: proven before anything was shown", name)
+		}
+		if err := feed(f); !errors.Is(err, checkpoint.ErrHistory) || len(s.frames) != begun {
+			t.Errorf("%s: %v, %d frames", name, err, len(s.frames))
+		}
+	}
+}
+
 func TestBeatSaysAPositionInAQuietStream(t *testing.T) {
 	t.Parallel()
 	f, s := newFramer(t, wire.Position{Incarnation: 1, Number: 1, EndLSN: 40})
-	f.Passed(90)
+	passed(t, f, 90)
 	if err := f.Beat(start.Add(9 * time.Second)); err != nil || len(s.frames) != 0 {
 		t.Fatalf("%v: %d frames before the interval is over", err, len(s.frames))
 	}
 	if err := f.Beat(start.Add(10 * time.Second)); err != nil || len(s.frames) != 1 || s.frames[0].Header.EndLSN != 90 {
 		t.Fatalf("%v: frames %+v", err, s.frames)
 	}
-	f.Passed(95)
+	passed(t, f, 95)
 	f.Want()
 	next(t, f, start.Add(11*time.Second), 3)
 	if got := s.ends(); len(got) != 2 || got[1] != 95 {

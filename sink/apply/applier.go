@@ -102,7 +102,8 @@ type Applier struct {
 	retrying bool  // parked changes are tried again: what fails stays parked
 	retryID  int64 // the first of them
 
-	open    bool // a transaction of many parts is being applied
+	open    bool   // a transaction of many parts is being applied
+	due     partID // its next part
 	openFx  effects
 	plain   bool // inserts are to fail rather than to be left out
 	barrier bool // the barrier has been waited for in this attempt
@@ -198,6 +199,8 @@ type Unit struct {
 	Kind         conflict.EventKind
 	// Next is the checkpoint after the unit.
 	Next checkpoint.Checkpoint
+	// Resync: the unit opens an incarnation that admits a gap; nothing of it was applied before.
+	Resync bool
 }
 
 // Apply applies units in one local transaction and commits, unless the last transaction is a
@@ -207,10 +210,12 @@ type Unit struct {
 // reconnect on, or to stop.
 func (a *Applier) Apply(ctx context.Context, units []Unit) error {
 	var txs []keyedTx
+	resync := false
 	for i := range units {
 		u := &units[i]
+		resync = resync || u.Resync
 		for _, tx := range u.Transactions {
-			if a.covered(tx, u) {
+			if !resync && a.covered(tx, u) {
 				continue
 			}
 			txs = append(txs, keyedTx{tx: tx, kind: u.Kind})
@@ -225,8 +230,10 @@ func (a *Applier) Apply(ctx context.Context, units []Unit) error {
 		}
 		more = k.tx.More
 	}
-	resync := next.Incarnation > a.cp.Incarnation // only a new incarnation may lead backwards
 	if err := checkpoint.MustAdvance(a.cp, next, resync); err != nil && a.cp.Incarnation != 0 {
+		return err
+	}
+	if err := a.inOrder(ctx, txs); err != nil {
 		return err
 	}
 	if a.open || more {
@@ -266,13 +273,10 @@ func counts(k keyedTx) bool { return k.kind == conflict.Live && !k.tx.More && !k
 // earlier incarnation of the stream. Parts carry no end; their commit position says enough,
 // because a commit at or below the checkpoint's end is behind it.
 func (a *Applier) covered(tx *wal.Transaction, u *Unit) bool {
-	if (u.Kind != conflict.Live && u.Kind != conflict.Self) || !a.cp.Epoch.SameLog(u.Next.Epoch) {
+	if u.Kind != conflict.Live && u.Kind != conflict.Self {
 		return false
 	}
-	if tx.EndLSN != 0 {
-		return tx.EndLSN <= a.cp.EndLSN
-	}
-	return tx.CommitLSN < a.cp.EndLSN
+	return a.cp.Covers(checkpoint.FrameRef{Epoch: u.Next.Epoch}, tx.CommitLSN, tx.EndLSN)
 }
 
 // target returns the mapping of a relation onto the local table.

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -137,7 +138,7 @@ func (b *bench) apply(txs ...*wal.Transaction) {
 	next := b.a.Checkpoint()
 	next.Epoch = wal.Epoch{SystemID: 7, Timeline: 1, Slot: "s"}
 	next.Incarnation, next.FrameNo = 1, next.FrameNo+1
-	next.EndLSN = txs[len(txs)-1].EndLSN
+	next.EndLSN, next.Mark = txs[len(txs)-1].EndLSN, wal.MarkOf(txs[len(txs)-1])
 	if err := b.a.Apply(b.t.Context(), []Unit{{Transactions: txs, Next: next}}); err != nil {
 		b.t.Fatalf("apply: %v", err)
 	}
@@ -387,4 +388,58 @@ func TestApplyCopiesManyRows(t *testing.T) {
 	b.apply(b.tx(nil, many(1000)...))
 	b.want("select count(*), count(*) filter (where v = 'mine') from acct", "1200|1")
 	b.want("select type, verdict from pgwaltz.conflict", "insert_exists|keep")
+}
+
+// Only its own next part continues an open transaction; anything else abandons it, and nothing
+// of it becomes visible.
+func TestApplyPartsOnlyInOrder(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	whole := b.tx(nil, insert(r, row("1", "a", 1, 1)), insert(r, row("2", "b", 1, 1)), insert(r, row("3", "c", 1, 1)))
+	part := func(n int) *wal.Transaction {
+		p := *whole
+		p.Changes, p.Part, p.More = whole.Changes[n:n+1], uint32(n), n < 2
+		if p.More {
+			p.EndLSN = 0
+		}
+		return &p
+	}
+	frame := uint64(0)
+	deliver := func(txs ...*wal.Transaction) error {
+		frame++
+		next := b.a.Checkpoint()
+		next.Epoch = wal.Epoch{SystemID: 7, Timeline: 1, Slot: "s"}
+		next.Incarnation, next.FrameNo = 1, frame
+		for _, tx := range txs {
+			next.EndLSN = max(next.EndLSN, tx.EndLSN)
+		}
+		return b.a.Apply(t.Context(), []Unit{{Transactions: txs, Next: next}})
+	}
+	for name, cut := range map[string]func() error{
+		"a heartbeat":   func() error { return deliver() },
+		"its beginning": func() error { return deliver(part(0)) },
+	} {
+		for n := range 2 {
+			if err := deliver(part(n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := cut(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		b.want("select count(*) from acct", "0")
+		if err := b.a.Abandon(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := deliver(part(2)); !errors.Is(err, ErrParts) {
+			t.Errorf("%s: a part without its beginning: %v", name, err)
+		}
+		b.want("select count(*) from acct", "0")
+	}
+	for n := range 3 {
+		if err := deliver(part(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.want("select count(*) from acct", "3")
 }

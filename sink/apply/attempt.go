@@ -151,7 +151,8 @@ func (a *Applier) saveCheckpoint(b *pipeline, next checkpoint.Checkpoint) {
 		number(next.Epoch.SystemID), number(uint64(next.Epoch.Timeline)), []byte(next.Epoch.Slot),
 		number(uint64(next.Incarnation)), number(next.FrameNo), []byte(next.EndLSN.String()),
 		fmt.Appendf(nil, "\\x%x", next.Chain), number(next.StreamSeq), number(next.Transactions),
-		microsText(next.CommitTime), microsText(wal.MicrosOf(time.Now())))
+		microsText(next.CommitTime), microsText(wal.MicrosOf(time.Now())),
+		[]byte(next.Mark.EndLSN.String()), number(uint64(next.Mark.XID)), strconv.AppendInt(nil, int64(next.Mark.CommitTime), 10), []byte(next.Seen.String()))
 }
 
 func number(n uint64) []byte { return strconv.AppendUint(nil, n, 10) }

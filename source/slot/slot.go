@@ -35,6 +35,9 @@ type Config struct {
 	// Confirm returns the position below which everything is safe. It is asked before each
 	// status message and may be called only from Run's goroutine.
 	Confirm func() wal.LSN
+	// Started is called once the server has begun to stream, when nobody else can move the
+	// slot any more; its error ends Run. May be nil.
+	Started func(ctx context.Context) error
 	// StatusInterval is the longest time between two status messages; 0 means 1 s.
 	StatusInterval time.Duration
 	// QueueBytes bounds what is decoded and not yet taken; 0 means 16 MiB.
@@ -167,6 +170,11 @@ func (s *Reader) Run(ctx context.Context, start wal.LSN) (err error) {
 	}()
 	if err := r.start(ctx, start); err != nil {
 		return fmt.Errorf("start replication from slot %q at %s: %w", s.cfg.Name, start, err)
+	}
+	if s.cfg.Started != nil {
+		if err := s.cfg.Started(ctx); err != nil {
+			return err
+		}
 	}
 	w := &wakeup{conn: conn.Conn()}
 	s.wake.Store(w)

@@ -189,6 +189,9 @@ func (r *follower) frame(ctx context.Context, seq uint64, raw *wire.RawFrame, da
 // accept moves the cursor behind the frame and delivers the packet that it completes.
 func (r *follower) accept(ctx context.Context, seq uint64, raw *wire.RawFrame, ref checkpoint.FrameRef, v checkpoint.Verdict) error {
 	if v == checkpoint.NextIncarnation {
+		if r.gap != nil {
+			r.gap.history = false
+		}
 		r.s.cfg.Log.Info("the origin opens an incarnation", "origin", ref.Origin, "incarnation", ref.Incarnation,
 			"from", ref.PrevEndLSN.String(), "applied", r.cursor.EndLSN.String(), "resync", ref.Resync)
 		r.asm.Reset()
@@ -199,6 +202,11 @@ func (r *follower) accept(ctx context.Context, seq uint64, raw *wire.RawFrame, r
 	if err != nil {
 		// Intact, ours, next in line, and yet not readable: it can be neither applied nor skipped.
 		return r.missing(seq, raw, ref, err.Error())
+	}
+	if packet != nil {
+		if err := prove(r.cursor, ref, raw.Kind, packet); err != nil {
+			return r.otherHistory(seq, raw, ref, err)
+		}
 	}
 	before := r.cursor
 	r.cursor = before.Next(ref)
@@ -228,6 +236,22 @@ func (r *follower) accept(ctx context.Context, seq uint64, raw *wire.RawFrame, r
 	r.fresh, r.resync = false, false
 	r.s.note(func(st *State) { st.Read = r.cursor })
 	return r.s.enqueue(ctx, d)
+}
+
+// prove holds what the origin repeats against what is applied.
+func prove(at checkpoint.Checkpoint, ref checkpoint.FrameRef, kind wire.Kind, packet *wire.Packet) error {
+	rep := at.Repetition(ref)
+	if rep == nil {
+		return nil
+	}
+	if kind == wire.Data { // copied rows and repairs have no place in the WAL
+		for _, tx := range packet.Transactions {
+			if err := rep.Show(tx); err != nil {
+				return err
+			}
+		}
+	}
+	return rep.Reach(ref.EndLSN)
 }
 
 // dropCovered removes what a rewound origin repeats. Copied rows and repairs have no place in
@@ -264,7 +288,7 @@ func (r *follower) refuse(ctx context.Context, seq uint64, reason string, data [
 func frameRef(h *wire.Header) checkpoint.FrameRef {
 	return checkpoint.FrameRef{
 		Origin: h.Origin, Epoch: h.Epoch, Incarnation: h.Incarnation, Number: h.Number,
-		PrevEndLSN: h.PrevEndLSN, EndLSN: h.EndLSN, PrevChain: h.PrevChain, Chain: h.Chain, Resync: h.Flags.Has(wire.Resync),
+		PrevEndLSN: h.PrevEndLSN, EndLSN: h.EndLSN, Mark: h.Mark, PrevChain: h.PrevChain, Chain: h.Chain, Resync: h.Flags.Has(wire.Resync),
 	}
 }
 

@@ -28,6 +28,8 @@ type RewindRequest struct {
 	Region     string                `json:"region"`
 	Checkpoint checkpoint.Checkpoint `json:"checkpoint"`
 	Reason     string                `json:"reason"`
+	// History: what the origin repeats is not what it published before.
+	History bool `json:"history,omitempty"`
 }
 
 // RewindReply is the answer. With Granted, Incarnation is or will be in the stream and begins
@@ -42,16 +44,30 @@ type RewindReply struct {
 
 // gap is an open hole behind the cursor.
 type gap struct {
-	err    GapError
-	reread bool // the stream was read again from the last good frame
-	askAt  time.Time
-	asked  int
+	err     GapError
+	reread  bool // the stream was read again from the last good frame
+	history bool // the origin shows another history; no frame to come can mend it
+	askAt   time.Time
+	asked   int
 }
 
 type heldFrame struct {
 	raw  *wire.RawFrame
 	seq  uint64
 	left int
+}
+
+// otherHistory handles a frame that repeats other transactions than those applied. The cursor
+// stays, and the origin is asked at once, so that both sides name it.
+func (r *follower) otherHistory(seq uint64, raw *wire.RawFrame, ref checkpoint.FrameRef, why error) error {
+	r.asm.Reset()
+	err := r.missing(seq, raw, ref, why.Error())
+	if !r.gap.history {
+		r.gap.history, r.gap.askAt = true, time.Now()
+		r.gap.err.Reason = why.Error()
+		r.publishGap()
+	}
+	return err
 }
 
 func (r *follower) seeking() bool { return r.gap != nil && r.gap.reread }
@@ -190,7 +206,7 @@ func (r *follower) rewind(ctx context.Context) (RewindReply, error) {
 	r.s.metrics.rewinds.Inc()
 	r.s.note(func(st *State) { st.Rewinds++ })
 	var reply RewindReply
-	body, err := json.Marshal(RewindRequest{Region: r.s.cfg.Region, Checkpoint: r.cursor, Reason: r.gap.err.Reason})
+	body, err := json.Marshal(RewindRequest{Region: r.s.cfg.Region, Checkpoint: r.cursor, Reason: r.gap.err.Reason, History: r.gap.history})
 	if err != nil {
 		return reply, fmt.Errorf("encode rewind request: %w", err)
 	}

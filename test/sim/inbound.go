@@ -168,7 +168,7 @@ func (in *inbound) take(seq uint64, data []byte) {
 	h := &raw.Header
 	ref := checkpoint.FrameRef{
 		Origin: h.Origin, Epoch: h.Epoch, Incarnation: h.Incarnation, Number: h.Number,
-		PrevEndLSN: h.PrevEndLSN, EndLSN: h.EndLSN, PrevChain: h.PrevChain, Chain: h.Chain, Resync: h.Flags.Has(wire.Resync),
+		PrevEndLSN: h.PrevEndLSN, EndLSN: h.EndLSN, Mark: h.Mark, PrevChain: h.PrevChain, Chain: h.Chain, Resync: h.Flags.Has(wire.Resync),
 	}
 	v := in.cp.Check(ref)
 	if w.cfg.Break == NoChain && v == checkpoint.Gap && ref.Number > in.cp.FrameNo {
@@ -188,7 +188,6 @@ func (in *inbound) take(seq uint64, data []byte) {
 	case checkpoint.Foreign:
 		w.fail("region %s: frame %s is foreign", in.s.r.name, h.MsgID())
 	}
-	w.must(checkpoint.MustApply(in.cp, ref))
 	p, err := in.asm.Add(raw)
 	if err != nil {
 		if w.cfg.Break == NoChain {
@@ -196,6 +195,9 @@ func (in *inbound) take(seq uint64, data []byte) {
 			return
 		}
 		w.fail("region %s: a frame that fits does not assemble: %v", in.s.r.name, err)
+	}
+	if p != nil {
+		in.prove(ref, h.Kind, p)
 	}
 	before := in.cp
 	in.cp = in.cp.Next(ref)
@@ -215,6 +217,20 @@ func (in *inbound) take(seq uint64, data []byte) {
 	}
 	in.queue = append(in.queue, delivery{p, kind, ref, before, in.cp})
 	in.app.wake()
+}
+
+// prove holds what the origin repeats against what is applied.
+func (in *inbound) prove(ref checkpoint.FrameRef, kind wire.Kind, p *wire.Packet) {
+	rep := in.cp.Repetition(ref)
+	if rep == nil {
+		return
+	}
+	if kind == wire.Data {
+		for _, tx := range p.Transactions {
+			in.s.w.must(rep.Show(tx))
+		}
+	}
+	in.s.w.must(rep.Reach(ref.EndLSN))
 }
 
 // filter leaves what the self-merge needs.
@@ -289,7 +305,7 @@ func (in *inbound) sendAck() {
 	if cp.Incarnation == 0 || w.cut(in.s.r.id, in.origin) || w.chance(100) {
 		return
 	}
-	a := ack{cp.Epoch, cp.EndLSN, cp.StreamSeq, cp.Incarnation, cp.FrameNo, cp.Chain, time.Now()}
+	a := ack{cp.Epoch, cp.EndLSN, cp.Seen, cp.StreamSeq, cp.Incarnation, cp.FrameNo, cp.Chain, time.Now()}
 	w.after(w.span(200, 3000), func() {
 		if !w.cut(in.s.r.id, in.origin) {
 			in.from().side.acked(in.s.r.id, a)

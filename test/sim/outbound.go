@@ -39,33 +39,28 @@ func (s *sidecar) publish() {
 	w, d, st := s.w, s.r.db, s.r.stream
 	t, from := st.tail(), d.confirmed
 	again := func() { s.after(time.Second, s.reopen) }
-	fresh := t.found && !t.damaged && t.header.Incarnation < d.incarnation && w.cfg.Break != StaleTail // its last life is lost
+	sit := s.situation(t, from)
+	dec := sit.Begin()
 	at := t.header.Position()
-	switch {
-	case !t.found, s.newLife, t.damaged, fresh:
-		fresh = true
-	case d.flushLSN() < at.EndLSN:
-		w.fail("region %s: the log ends before what was published", s.r.name)
-	case from > at.EndLSN:
-		for _, r := range w.regions {
-			if a := s.acks[r.id]; r.id != s.r.id && (!a.epoch.SameLog(d.epoch) || a.end < from) {
-				w.Stats.Gaps++
-				w.note(s.r.id, "gap", uint64(at.EndLSN), uint64(from))
-				again()
-				return
-			}
+	past := sit.Past()
+	switch dec.Step {
+	case checkpoint.Stop:
+		if from <= at.EndLSN {
+			w.fail("region %s: a gap that is none: %s", s.r.name, dec.Why)
 		}
-		fresh = true
-	}
-	if fresh {
-		d.incarnation = max(d.incarnation, t.header.Incarnation) + 1
+		w.Stats.Gaps++
+		w.note(s.r.id, "gap", uint64(at.EndLSN), uint64(from))
+		again()
+		return
+	case checkpoint.Renew:
+		d.incarnation = dec.Incarnation
 		d.flush()
 		at = wire.Position{Incarnation: d.incarnation, EndLSN: from}
+		at.Mark = sit.Mark()
 		s.step("incarnation stored")
 	}
 	s.newLife = false
 	w.note(s.r.id, "publish", uint64(at.Incarnation), at.Number)
-	w.must(checkpoint.MustStart(from, d.confirmed))
 	o := &outbound{
 		s: s, expected: st.last, tracker: checkpoint.NewTracker(at.EndLSN),
 	}
@@ -80,7 +75,7 @@ func (s *sidecar) publish() {
 		Encoder: wire.EncoderConfig{
 			Cluster: cluster, Origin: s.r.name, Epoch: d.epoch, Compress: w.cfg.Compress, MaxFrame: w.cfg.MaxFrame, MaxPacket: 1 << 20,
 		},
-		Tail: at, FrameBytes: w.cfg.FrameBytes, Linger: linger, Heartbeat: heartbeat, Put: o.put,
+		Tail: at, Past: past, FrameBytes: w.cfg.FrameBytes, Linger: linger, Heartbeat: heartbeat, Put: o.put,
 	}, time.Now())
 	for o.next < len(d.log) && d.log[o.next].end <= from {
 		o.next++
@@ -90,6 +85,28 @@ func (s *sidecar) publish() {
 	w.must(o.framer.Begin(time.Now()))
 	o.wake()
 	o.beat()
+}
+
+// situation gathers what decides where to begin.
+func (s *sidecar) situation(t tail, from wal.LSN) checkpoint.Situation {
+	w, d, h := s.w, s.r.db, t.header
+	sit := checkpoint.Situation{
+		Epoch: d.epoch, WALEnd: d.flushLSN(), Slot: checkpoint.Slot{Found: true, Confirmed: from}, Renew: s.newLife, Peers: len(w.regions) - 1,
+		Tail: checkpoint.Tail{
+			Found: t.found && !t.damaged, Damaged: t.damaged, Open: h.Flags.Has(wire.Open), Epoch: h.Epoch,
+			Incarnation: h.Incarnation, EndLSN: h.EndLSN, Mark: h.Mark,
+		},
+		Stored: checkpoint.Stored{Incarnation: d.incarnation, Epoch: d.epoch},
+	}
+	if w.cfg.Break == StaleTail && t.found {
+		sit.Stored.Incarnation = h.Incarnation // its last incarnation is lost
+	}
+	for _, r := range w.regions {
+		if a := s.acks[r.id]; r.id != s.r.id && a.inc != 0 {
+			sit.Acks = append(sit.Acks, checkpoint.Ack{Peer: r.name, Epoch: a.epoch, Incarnation: a.inc, Frame: a.number, EndLSN: a.applied, Proved: a.end})
+		}
+	}
+	return sit
 }
 
 func (s *sidecar) policy(n wal.RelationName) replicator.TablePolicy {
@@ -125,7 +142,7 @@ func (o *outbound) pump() {
 	}
 	if o.next >= d.flushed {
 		if end := d.flushLSN(); !o.log.dec.InTransaction() {
-			o.framer.Passed(end) // a keepalive
+			o.s.w.must(o.framer.Passed(end)) // a keepalive
 		}
 		o.s.own.decoded = max(o.s.own.decoded, o.framer.Decoded())
 		o.due()
@@ -158,8 +175,8 @@ func (o *outbound) due() {
 func (o *outbound) transaction(tx *wal.Transaction) {
 	told, err := replicator.TellsOf(tx)
 	o.s.w.must(err)
-	if len(tx.Changes) == 0 && !told.Any() && !o.framer.InParts() {
-		o.framer.Passed(tx.EndLSN)
+	if !told.Any() && o.framer.Empty(tx) {
+		o.s.w.must(o.framer.Passed(tx.EndLSN))
 		return
 	}
 	if tx.More {
@@ -171,7 +188,9 @@ func (o *outbound) transaction(tx *wal.Transaction) {
 			o.s.own.note(o.s.keyOf(c), part{tx.CommitLSN, tx.Part})
 		}
 	}
-	if !o.framer.Known(tx) {
+	known, err := o.framer.Known(tx)
+	o.s.w.must(err)
+	if !known {
 		o.s.w.must(o.framer.Add(told.With(tx), time.Now()))
 	}
 }

@@ -32,13 +32,14 @@ type sidecar struct {
 
 // ack is what a peer said last.
 type ack struct {
-	epoch  wal.Epoch
-	end    wal.LSN
-	seq    uint64
-	inc    uint32
-	number uint64
-	chain  [32]byte
-	at     time.Time
+	epoch   wal.Epoch
+	applied wal.LSN
+	end     wal.LSN // proved
+	seq     uint64
+	inc     uint32
+	number  uint64
+	chain   [32]byte
+	at      time.Time
 }
 
 type killed struct{ s *sidecar }
@@ -190,7 +191,7 @@ func (s *sidecar) confirm() {
 			continue
 		}
 		p := checkpoint.Peer{Region: r.name}
-		if a := s.acks[r.id]; a.epoch.SameLog(d.epoch) {
+		if a := s.acks[r.id]; a.epoch.SameLog(d.epoch) && (a.inc == d.incarnation || w.cfg.Break == ConfirmEarly) {
 			p.Applied = a.end
 		}
 		in.Peers = append(in.Peers, p)

@@ -1,0 +1,65 @@
+package checkpoint
+
+import (
+	"fmt"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// Ack is a peer's word of how far it has durably applied this region's stream.
+type Ack struct {
+	Peer        string
+	Epoch       wal.Epoch
+	Incarnation uint32
+	Frame       uint64
+	// EndLSN: everything at or below is applied. Proved is what of it the peer has also seen
+	// in its incarnation; it is lower while the origin repeats itself.
+	EndLSN, Proved wal.LSN
+}
+
+// Present is what this region has published, as an acknowledgement is held against it.
+type Present struct {
+	Epoch       wal.Epoch
+	Incarnation uint32
+	Reopened    uint32  // the newest incarnation that admitted a gap
+	Frame       uint64  // the last durable one of the incarnation
+	WALEnd      wal.LSN // read after the acknowledgement came
+}
+
+// AckVerdict is what an acknowledgement is worth.
+type AckVerdict uint8
+
+const (
+	// Counts: it is of the present incarnation, and of nothing beyond it.
+	Counts AckVerdict = iota + 1
+	// Outdated: of an incarnation or a WAL before; the peer has not read the present one yet.
+	Outdated
+	// Ahead: of frames that are not in the stream (any more); a new incarnation brings both
+	// together again.
+	Ahead
+	// OtherHistory: of what this server never wrote. It was restored from an older state.
+	OtherHistory
+)
+
+// Judge decides. Only one that Counts may move the slot, purge frames or end a copy.
+func (a Ack) Judge(p Present) AckVerdict {
+	switch {
+	case a.Incarnation == 0, !a.Epoch.SameLog(p.Epoch), a.Incarnation < p.Reopened:
+		return Outdated
+	case a.Incarnation > p.Incarnation, a.EndLSN > p.WALEnd:
+		return OtherHistory
+	case a.Incarnation < p.Incarnation:
+		return Outdated
+	case a.Frame > p.Frame:
+		return Ahead
+	}
+	return Counts
+}
+
+// Because says why an acknowledgement is of another history.
+func (a Ack) Because(p Present) string {
+	if a.Incarnation > p.Incarnation {
+		return fmt.Sprintf("peer %s has applied incarnation %d and this database knows of %d only: it was restored from an older state", a.Peer, a.Incarnation, p.Incarnation)
+	}
+	return fmt.Sprintf("peer %s has applied up to %s and the server's WAL ends at %s: it was restored from an older state", a.Peer, a.EndLSN, p.WALEnd)
+}

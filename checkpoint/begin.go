@@ -1,0 +1,200 @@
+package checkpoint
+
+import (
+	"fmt"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// Tail is what the region's own stream ends with.
+type Tail struct {
+	Found       bool // there is an intact frame of our own
+	Damaged     bool // behind it lie frames of ours that cannot be read
+	Open        bool // it ends inside a transaction
+	Epoch       wal.Epoch
+	Incarnation uint32
+	EndLSN      wal.LSN
+	Mark        wal.Mark
+}
+
+// Slot is what the server says of the replication slot.
+type Slot struct {
+	Found, Lost bool
+	Confirmed   wal.LSN
+}
+
+// Stored is what the database remembers of the region's own stream.
+type Stored struct {
+	Incarnation uint32 // the newest one; 0 before the first
+	Reopened    uint32 // the newest one that admitted a gap; 0 for none
+	Epoch       wal.Epoch
+	Gap         bool   // a gap is noted: found by us, or told by a peer
+	History     bool   // the gap is a restored server: nothing may be published
+	Why         string // of the gap
+	Resync      bool   // an operator asked for `pgwaltz resync`
+}
+
+// Situation is everything that decides where publishing begins.
+type Situation struct {
+	Epoch  wal.Epoch // of the server, now
+	WALEnd wal.LSN   // read after everything else
+	Tail   Tail
+	Slot   Slot
+	Stored Stored
+	Peers  int
+	Acks   []Ack
+	// Renew: a new incarnation is wanted, because a peer misses frames of this one.
+	Renew bool
+}
+
+// Step is what to do.
+type Step uint8
+
+const (
+	// Continue behind the stream's last frame.
+	Continue Step = iota + 1
+	// Renew: a new incarnation from the slot, which covers what every peer has applied.
+	Renew
+	// Reopen: a new incarnation from the slot that admits a gap. Tables are copied behind it.
+	Reopen
+	// Stop: a gap. Nothing may be published until an operator runs the remedy.
+	Stop
+)
+
+// String returns the word used in logs.
+func (s Step) String() string {
+	return [...]string{"unknown", "continue", "renew", "reopen", "stop"}[min(s, Stop)]
+}
+
+// Decision is the answer of Begin. Why and Remedy say why it has to stop or to reopen, and
+// what an operator types; From and To are the gap.
+type Decision struct {
+	Step        Step
+	Incarnation uint32 // of Renew and Reopen
+	From, To    wal.LSN
+	Why, Remedy string
+}
+
+// The remedies; the sidecar fills the configuration's path in.
+const (
+	RemedyResync = "run: pgwaltz resync --config FILE"
+	RemedySlot   = "run: pgwaltz resync --config FILE --recreate-slot"
+)
+
+// Begin decides where publishing begins; the table is in doc.go. No clock takes part.
+func (s Situation) Begin() Decision {
+	d := s.gap()
+	switch {
+	case d.Step == Stop && d.Remedy == RemedySlot:
+		return d // without a slot there is nothing to begin at
+	case s.Stored.Resync && (d.Step == Stop || s.Stored.Gap):
+		d.Step = Reopen
+	case d.Step == Stop && s.Stored.Reopened != 0 && s.Stored.Reopened == s.Stored.Incarnation && s.tooLow():
+		// The operator has accepted the gap already; the incarnation was only numbered too low
+		// to be noticed by a peer that knows a later one.
+		d.Step = Reopen
+	}
+	if d.Step == Reopen || d.Step == Renew {
+		d.Incarnation = s.next()
+	}
+	return d
+}
+
+// Past watches what the WAL repeats of what the stream holds; nil when it holds nothing of it.
+func (s Situation) Past() *Repetition {
+	if !s.Tail.Found || !s.Tail.Epoch.SameLog(s.Epoch) {
+		return nil
+	}
+	return NewRepetition(s.Tail.Mark, s.Tail.EndLSN, s.Slot.Confirmed)
+}
+
+// Mark is the newest transaction at or below the slot's position, for the first frame of a new
+// incarnation; zero when it is not known: a stream that has lost its end does not tell.
+func (s Situation) Mark() wal.Mark {
+	if s.Tail.Found && s.Tail.Epoch.SameLog(s.Epoch) && s.Tail.Mark.EndLSN <= s.Slot.Confirmed && s.Slot.Confirmed <= s.Tail.EndLSN {
+		return s.Tail.Mark
+	}
+	return wal.Mark{}
+}
+
+// gap decides without regard to what an operator asked for.
+func (s Situation) gap() Decision {
+	stop := func(from, to wal.LSN, remedy, format string, args ...any) Decision {
+		return Decision{Step: Stop, From: from, To: to, Remedy: remedy, Why: fmt.Sprintf(format, args...)}
+	}
+	from, last := s.Slot.Confirmed, s.Tail.EndLSN
+	switch {
+	case !s.Slot.Found:
+		return stop(last, s.WALEnd, RemedySlot, "the slot is missing")
+	case s.Slot.Lost:
+		return stop(last, s.WALEnd, RemedySlot, "the slot is lost: the server removed WAL that it still needed (max_slot_wal_keep_size)")
+	case s.Stored.Epoch.SystemID != 0 && !s.Stored.Epoch.SameLog(s.Epoch):
+		return stop(last, from, RemedyResync, "this region published from another WAL before (%s, now %s): the server was replaced, failed over or restored", s.Stored.Epoch, s.Epoch)
+	case s.Tail.Found && !s.Tail.Epoch.SameLog(s.Epoch):
+		return stop(last, from, RemedyResync, "the stream was published from another WAL (%s, now %s): the server was replaced, failed over or restored", s.Tail.Epoch, s.Epoch)
+	case s.Stored.History:
+		return stop(last, from, RemedyResync, "%s", s.Stored.Why)
+	case s.Tail.Found && s.Tail.Incarnation > s.Stored.Incarnation:
+		return stop(last, from, RemedyResync, "the stream holds incarnation %d and the database knows of %d only: it was restored from an older state", s.Tail.Incarnation, s.Stored.Incarnation)
+	}
+	for _, a := range s.Acks {
+		if s.judge(a) == OtherHistory {
+			return stop(a.EndLSN, s.WALEnd, RemedyResync, "%s", s.because(a))
+		}
+	}
+	switch {
+	case s.Tail.Found && s.WALEnd < last:
+		return stop(last, s.WALEnd, RemedyResync, "the server's WAL ends at %s, before what was published: it was restored from an older state", s.WALEnd)
+	case !s.Tail.Found, s.Renew, s.Tail.Damaged, s.Tail.Open, s.Tail.Incarnation < s.Stored.Incarnation:
+		// The stream is gone or ends in the middle of something, or a peer misses a piece of
+		// it: publish again what the slot holds. A peer that it does not reach back to says so.
+		return Decision{Step: Renew}
+	case from > last:
+		if s.appliedEverywhere(from) {
+			return Decision{Step: Renew}
+		}
+		return stop(last, from, RemedyResync, "the slot begins at %s, behind what was published: it was created anew, or moved by hand", from)
+	}
+	return Decision{Step: Continue}
+}
+
+// next is a number that nobody has seen.
+func (s Situation) next() uint32 {
+	n := max(s.Stored.Incarnation, s.Tail.Incarnation)
+	for _, a := range s.Acks {
+		n = max(n, a.Incarnation)
+	}
+	return n + 1
+}
+
+func (s Situation) tooLow() bool {
+	for _, a := range s.Acks {
+		if a.Incarnation > s.Stored.Incarnation {
+			return true
+		}
+	}
+	return false
+}
+
+// appliedEverywhere reports whether every peer has applied everything below at.
+func (s Situation) appliedEverywhere(at wal.LSN) bool {
+	n := 0
+	for _, a := range s.Acks {
+		if !a.Epoch.SameLog(s.Epoch) || a.Proved < at {
+			return false
+		}
+		n++
+	}
+	return n >= s.Peers && n > 0
+}
+
+// judge holds an acknowledgement against what is stored; frames are not compared.
+func (s Situation) judge(a Ack) AckVerdict {
+	return a.Judge(Present{
+		Epoch: s.Epoch, Incarnation: s.Stored.Incarnation, Reopened: s.Stored.Reopened, Frame: ^uint64(0), WALEnd: s.WALEnd,
+	})
+}
+
+func (s Situation) because(a Ack) string {
+	return a.Because(Present{Epoch: s.Epoch, Incarnation: s.Stored.Incarnation, WALEnd: s.WALEnd})
+}

@@ -1,0 +1,149 @@
+package checkpoint
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// running is a region in its incarnation 3 whose stream and slot fit.
+func running(change func(*Situation)) Situation {
+	s := Situation{
+		Epoch: log1, WALEnd: 900, Peers: 1,
+		Tail:   Tail{Found: true, Epoch: log1, Incarnation: 3, EndLSN: 700, Mark: wal.Mark{EndLSN: 690, XID: 5, CommitTime: 50}},
+		Slot:   Slot{Found: true, Confirmed: 500},
+		Stored: Stored{Incarnation: 3, Epoch: log1},
+		Acks:   []Ack{{Peer: "us", Epoch: log1, Incarnation: 3, Frame: 9, EndLSN: 600, Proved: 600}},
+	}
+	if change != nil {
+		change(&s)
+	}
+	return s
+}
+
+// The table of doc.go, line by line.
+func TestBeginTruthTable(t *testing.T) {
+	t.Parallel()
+	promoted := wal.Epoch{SystemID: 11, Timeline: 2, Slot: "pgwaltz_eu"}
+	for name, c := range map[string]struct {
+		change func(*Situation)
+		step   Step
+		number uint32
+		why    string
+		remedy string
+	}{
+		"fits":                       {nil, Continue, 0, "", ""},
+		"first start":                {func(s *Situation) { *s = Situation{Epoch: log1, WALEnd: 900, Peers: 1, Slot: s.Slot} }, Renew, 1, "", ""},
+		"slot missing":               {func(s *Situation) { s.Slot = Slot{} }, Stop, 0, "slot is missing", RemedySlot},
+		"slot lost":                  {func(s *Situation) { s.Slot.Lost = true }, Stop, 0, "slot is lost", RemedySlot},
+		"slot lost, resync asked":    {func(s *Situation) { s.Slot.Lost, s.Stored.Resync = true, true }, Stop, 0, "slot is lost", RemedySlot},
+		"promoted, stream kept":      {func(s *Situation) { s.Epoch = promoted }, Stop, 0, "another WAL", RemedyResync},
+		"promoted, stream lost":      {func(s *Situation) { s.Epoch, s.Tail = promoted, Tail{} }, Stop, 0, "another WAL", RemedyResync},
+		"promoted, resync asked":     {func(s *Situation) { s.Epoch, s.Tail, s.Stored.Resync = promoted, Tail{}, true }, Reopen, 4, "another WAL", RemedyResync},
+		"stream of another WAL":      {func(s *Situation) { s.Tail.Epoch.SystemID = 12 }, Stop, 0, "stream was published from another WAL", RemedyResync},
+		"row older than the stream":  {func(s *Situation) { s.Stored.Incarnation = 2 }, Stop, 0, "database knows of 2", RemedyResync},
+		"row gone":                   {func(s *Situation) { s.Stored = Stored{} }, Stop, 0, "database knows of 0", RemedyResync},
+		"WAL ends before the stream": {func(s *Situation) { s.WALEnd, s.Acks = 650, nil }, Stop, 0, "WAL ends at 0/28A", RemedyResync},
+		"WAL ends before a peer":     {func(s *Situation) { s.Acks[0].EndLSN = 950 }, Stop, 0, "peer us has applied up to 0/3B6", RemedyResync},
+		"peer before the last gap":   {func(s *Situation) { s.Acks[0].EndLSN, s.Stored.Reopened, s.Acks[0].Incarnation = 950, 3, 2 }, Continue, 0, "", ""},
+		"peer of a later number":     {func(s *Situation) { s.Acks[0].Incarnation = 7 }, Stop, 0, "incarnation 7", RemedyResync},
+		"later number, resync asked": {func(s *Situation) { s.Acks[0].Incarnation, s.Stored.Resync = 7, true }, Reopen, 8, "incarnation 7", RemedyResync},
+		"later number after resync":  {func(s *Situation) { s.Acks[0].Incarnation, s.Stored.Reopened = 7, 3 }, Reopen, 8, "incarnation 7", RemedyResync},
+		"peer of another WAL":        {func(s *Situation) { s.Acks[0].Epoch.SystemID, s.Acks[0].EndLSN = 99, 9999 }, Continue, 0, "", ""},
+		"stream lost":                {func(s *Situation) { s.Tail = Tail{} }, Renew, 4, "", ""},
+		"stream damaged":             {func(s *Situation) { s.Tail.Damaged = true }, Renew, 4, "", ""},
+		"stream went back":           {func(s *Situation) { s.Tail.Incarnation = 2 }, Renew, 4, "", ""},
+		"inside a transaction":       {func(s *Situation) { s.Tail.Open = true }, Renew, 4, "", ""},
+		"a peer misses frames":       {func(s *Situation) { s.Renew = true }, Renew, 4, "", ""},
+		"slot behind, not applied":   {func(s *Situation) { s.Slot.Confirmed = 701 }, Stop, 0, "slot begins at", RemedyResync},
+		"slot behind, applied":       {func(s *Situation) { s.Slot.Confirmed, s.Acks[0].Proved = 701, 701 }, Renew, 4, "", ""},
+		"slot behind, two peers":     {func(s *Situation) { s.Slot.Confirmed, s.Acks[0].Proved, s.Peers = 701, 701, 2 }, Stop, 0, "slot begins at", RemedyResync},
+		"slot behind, resync asked":  {func(s *Situation) { s.Slot.Confirmed, s.Stored.Resync = 701, true }, Reopen, 4, "slot begins at", RemedyResync},
+		"resync without a gap":       {func(s *Situation) { s.Stored.Resync = true }, Continue, 0, "", ""},
+		"a peer told of a gap":       {func(s *Situation) { s.Stored.Gap = true }, Continue, 0, "", ""},
+		"told, resync asked":         {func(s *Situation) { s.Stored.Gap, s.Stored.Resync = true, true }, Reopen, 4, "", ""},
+		"restored, a peer found out": {func(s *Situation) { s.Stored.Gap, s.Stored.History, s.Stored.Why = true, true, "peer us: other" }, Stop, 0, "peer us", RemedyResync},
+		"restored, resync asked":     {func(s *Situation) { s.Stored.Gap, s.Stored.History, s.Stored.Resync = true, true, true }, Reopen, 4, "", RemedyResync},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := running(c.change).Begin()
+			if d.Step != c.step || d.Incarnation != c.number || !strings.Contains(d.Why, c.why) || d.Remedy != c.remedy {
+				t.Errorf("got %s of %d (%q, %q)", d.Step, d.Incarnation, d.Why, d.Remedy)
+			}
+			if d.Step == Stop {
+				// What the remedy does resolves it, and only once.
+				s := running(c.change)
+				s.Stored.Resync, s.Slot.Found, s.Slot.Lost = true, true, false
+				if d.Remedy == RemedySlot {
+					s.Slot.Confirmed = s.WALEnd
+				}
+				again := s.Begin()
+				if again.Step != Reopen {
+					t.Fatalf("after the remedy: %s (%s)", again.Step, again.Why)
+				}
+				s.Stored = Stored{Incarnation: again.Incarnation, Reopened: again.Incarnation, Epoch: s.Epoch}
+				s.Tail = Tail{Found: true, Epoch: s.Epoch, Incarnation: again.Incarnation, EndLSN: s.Slot.Confirmed}
+				if d := s.Begin(); d.Step != Continue {
+					t.Errorf("after the new incarnation: %s (%s)", d.Step, d.Why)
+				}
+			}
+		})
+	}
+}
+
+func TestJudge(t *testing.T) {
+	t.Parallel()
+	present := Present{Epoch: log1, Incarnation: 5, Reopened: 4, Frame: 20, WALEnd: 1000}
+	for name, c := range map[string]struct {
+		change func(*Ack)
+		want   AckVerdict
+	}{
+		"counts":               {func(*Ack) {}, Counts},
+		"up to the last frame": {func(a *Ack) { a.Frame = 20 }, Counts},
+		"nothing yet":          {func(a *Ack) { a.Incarnation = 0 }, Outdated},
+		"of another WAL":       {func(a *Ack) { a.Epoch.Timeline = 2 }, Outdated},
+		"incarnation before":   {func(a *Ack) { a.Incarnation = 4 }, Outdated},
+		"before the gap":       {func(a *Ack) { a.Incarnation, a.EndLSN = 3, 5000 }, Outdated},
+		"never published":      {func(a *Ack) { a.Frame = 21 }, Ahead},
+		"never begun":          {func(a *Ack) { a.Incarnation = 6 }, OtherHistory},
+		"beyond the WAL":       {func(a *Ack) { a.EndLSN = 1001 }, OtherHistory},
+		"before, beyond":       {func(a *Ack) { a.Incarnation, a.EndLSN = 4, 1001 }, OtherHistory},
+	} {
+		a := Ack{Peer: "us", Epoch: log1, Incarnation: 5, Frame: 10, EndLSN: 900, Proved: 900}
+		c.change(&a)
+		if got := a.Judge(present); got != c.want {
+			t.Errorf("%s: got %d, want %d", name, got, c.want)
+		}
+	}
+}
+
+func TestRewindDecisions(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change  func(*Rewind)
+		step    Step
+		history bool
+		why     string
+	}{
+		"granted":                 {func(*Rewind) {}, Renew, false, ""},
+		"a new peer":              {func(r *Rewind) { r.Ack = Ack{Peer: "us"} }, Renew, false, ""},
+		"no slot":                 {func(r *Rewind) { r.Slot = Slot{} }, Stop, false, RemedySlot},
+		"WAL gone":                {func(r *Rewind) { r.Slot.Confirmed = 901 }, Stop, false, "WAL before 0/385 is gone"},
+		"WAL gone, just resynced": {func(r *Rewind) { r.Slot.Confirmed, r.Resynced = 901, true }, Reopen, false, "WAL before 0/385 is gone"},
+		"another WAL":             {func(r *Rewind) { r.Ack.Epoch.Timeline = 2 }, Stop, false, "another one now"},
+		"another history":         {func(r *Rewind) { r.History, r.Reason = true, "other" }, Stop, true, "peer us: other; at region eu run: pgwaltz resync"},
+		"beyond the WAL":          {func(r *Rewind) { r.Ack.EndLSN = 1001 }, Stop, true, "restored from an older state"},
+		"never begun":             {func(r *Rewind) { r.Ack.Incarnation = 6 }, Stop, true, "incarnation 6"},
+	} {
+		r := Rewind{
+			Ack: Ack{Peer: "us", Epoch: log1, Incarnation: 5, Frame: 10, EndLSN: 900, Proved: 900}, Region: "eu",
+			Slot: Slot{Found: true, Confirmed: 500}, Present: Present{Epoch: log1, Incarnation: 5, Frame: 20, WALEnd: 1000},
+		}
+		c.change(&r)
+		if d := r.Decide(); d.Step != c.step || d.History != c.history || !strings.Contains(d.Why, c.why) {
+			t.Errorf("%s: got %s, history %t, %q", name, d.Step, d.History, d.Why)
+		}
+	}
+}

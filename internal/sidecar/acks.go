@@ -1,0 +1,206 @@
+package sidecar
+
+import (
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/adapter/broker"
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// peerAck is the newest word of one peer.
+type peerAck struct {
+	broker.Ack
+	received time.Time
+	said     checkpoint.AckVerdict // what was logged of it last
+}
+
+func (a *peerAck) word() checkpoint.Ack {
+	return checkpoint.Ack{Peer: a.Peer, Epoch: a.Epoch, Incarnation: a.Incarnation, Frame: a.Frame, EndLSN: a.EndLSN, Proved: a.Proved}
+}
+
+// words are the newest acknowledgements of all peers that were heard. The caller holds mu.
+func (o *outboundState) words() []checkpoint.Ack {
+	out := make([]checkpoint.Ack, 0, len(o.acks))
+	for _, a := range o.acks {
+		out = append(out, a.word())
+	}
+	return out
+}
+
+// present is what an acknowledgement is held against while the pipe runs. The caller holds mu.
+func (o *outboundState) present(epoch wal.Epoch, walEnd wal.LSN) checkpoint.Present {
+	return checkpoint.Present{Epoch: epoch, Incarnation: o.incarnation, Reopened: o.reopened, Frame: o.frame.Load(), WALEnd: walEnd}
+}
+
+// begun is where the slot was when the run began.
+func (o *outboundState) begun() wal.LSN {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.start
+}
+
+// acked takes a peer's word of how far it has durably applied.
+func (s *Sidecar) acked(a broker.Ack) {
+	o := &s.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	old := o.acks[a.Peer]
+	if old.Epoch.SameLog(a.Epoch) && a.EndLSN < old.EndLSN && a.At < old.At {
+		return // an older one, come late
+	}
+	o.acks[a.Peer] = peerAck{a, time.Now(), old.said}
+}
+
+// counting returns, for each peer, its newest word and whether it counts. The end of the WAL
+// is not asked here: what lies beyond it cannot count anyway (checkpoint.Confirm), and
+// judgeAcks looks for it every second. The caller holds mu.
+func (s *Sidecar) counting(f func(peer string, a peerAck, counts bool)) {
+	o := &s.out
+	now := o.present(s.epoch, ^wal.LSN(0))
+	for _, p := range s.cfg.PeerNames() {
+		a := o.acks[p]
+		f(p, a, a.word().Judge(now) == checkpoint.Counts)
+	}
+}
+
+// judgeAcks looks for acknowledgements of what was never published. walEnd was read after
+// they came. The pipe is opened anew then, and finds out what to do.
+func (s *Sidecar) judgeAcks(acks []checkpoint.Ack, walEnd wal.LSN) {
+	o := &s.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.pipe == nil {
+		return
+	}
+	now := o.present(s.epoch, walEnd)
+	for _, a := range acks {
+		v := a.Judge(now)
+		held := o.acks[a.Peer]
+		if v == held.said {
+			if v == checkpoint.OtherHistory || v == checkpoint.Ahead && time.Since(o.lastRewind) > rewindPause {
+				s.renew(v == checkpoint.Ahead)
+			}
+			continue
+		}
+		held.said = v
+		o.acks[a.Peer] = held
+		switch v {
+		case checkpoint.OtherHistory:
+			s.log.Error("an acknowledgement is refused", "peer", a.Peer, "reason", a.Because(now))
+			s.renew(false)
+		case checkpoint.Ahead:
+			s.log.Warn("an acknowledgement is refused: the stream has lost frames that a peer has applied; publishing again from the slot", "peer", a.Peer,
+				"incarnation", a.Incarnation, "frame", a.Frame, "last_frame", now.Frame)
+			s.renew(true)
+		case checkpoint.Outdated:
+			s.log.Info("a peer has not read the present incarnation yet", "peer", a.Peer, "incarnation", a.Incarnation, "present", now.Incarnation)
+		}
+	}
+}
+
+// renew ends the run at hand; with incarnation, the next one begins a new incarnation. The
+// caller holds mu.
+func (s *Sidecar) renew(incarnation bool) {
+	o := &s.out
+	if incarnation {
+		o.newLife, o.lastRewind = true, time.Now()
+	}
+	if o.reopen != nil {
+		o.reopen(errAgain)
+	}
+}
+
+// rewindPause is how long one new incarnation has to mend what peers miss before another one
+// is begun for the same reason.
+const rewindPause = 3 * time.Second
+
+// confirm is asked by the slot reader for the position that the server may forget.
+func (s *Sidecar) confirm() wal.LSN {
+	o := &s.out
+	o.mu.Lock()
+	confirmed := wal.LSN(o.confirmed.Load())
+	peers := make([]checkpoint.Peer, 0, len(s.cfg.Peers))
+	s.counting(func(name string, a peerAck, counts bool) {
+		peer := checkpoint.Peer{Region: name, AckAge: time.Since(a.received), Reachable: s.broker.PeerReachable(name)}
+		switch {
+		case counts:
+			peer.Applied = a.Proved
+		case a.Epoch.SameLog(s.epoch) && a.Incarnation >= o.reopened:
+			// Of an incarnation before: it releases nothing, and puts nothing at risk either.
+			peer.Applied = min(a.Proved, confirmed)
+		}
+		peers = append(peers, peer)
+	})
+	retained := uint64(0)
+	if o.row != nil {
+		retained = uint64(max(o.row.RetainedBytes(), 0))
+	}
+	start, proven := o.start, o.pipe != nil && o.pipe.Proven()
+	o.mu.Unlock()
+	if !proven {
+		return confirmed // the WAL has not shown yet that it is the one that was published
+	}
+	c := checkpoint.Confirm{
+		Mode: checkpoint.Mode(s.cfg.Publish.Confirm), HoldMax: uint64(s.cfg.Publish.WALHoldMax), HoldMargin: uint64(s.cfg.Publish.HoldMargin),
+	}
+	lsn, mode, risk := c.LSN(checkpoint.Inputs{
+		Published: wal.LSN(o.durable.Load()), Confirmed: confirmed, Peers: peers, Retained: retained,
+	})
+	// Own deletes have to be recorded before the WAL that holds them may go.
+	if m := s.own.safeLSN(); lsn > m {
+		lsn = m
+	}
+	o.confirmed.Store(max(o.confirmed.Load(), uint64(lsn)))
+	o.atRisk.Store(risk)
+	o.mode.Store(string(mode))
+	lsn = wal.LSN(o.confirmed.Load())
+	s.stamps.Confirmed(lsn)
+	if err := checkpoint.MustConfirm(checkpoint.Published, lsn, checkpoint.Inputs{Published: max(wal.LSN(o.durable.Load()), start)}); err != nil {
+		s.broke(err)
+		return 0 // nothing moves any more
+	}
+	return lsn
+}
+
+// broke ends the process: the bookkeeping contradicts itself. May be called from anywhere.
+func (s *Sidecar) broke(err error) {
+	s.log.Error("stopping for good", "error", err.Error())
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	if s.out.reopen != nil {
+		s.out.reopen(err)
+	}
+}
+
+// passedByAll is the position of this region's WAL that every peer has applied; 0 when one of
+// them has not been heard of in the present incarnation.
+func (s *Sidecar) passedByAll() wal.LSN {
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	low, all := ^wal.LSN(0), true
+	s.counting(func(_ string, a peerAck, counts bool) {
+		all = all && counts
+		low = min(low, a.Proved)
+	})
+	if !all || low == ^wal.LSN(0) {
+		return 0
+	}
+	return low
+}
+
+// ackedFrame is the frame of the present incarnation up to which every peer has durably
+// applied; 0 when one of them has not.
+func (s *Sidecar) ackedFrame() uint64 {
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	low, all := ^uint64(0), true
+	s.counting(func(_ string, a peerAck, counts bool) {
+		all = all && counts
+		low = min(low, a.Frame)
+	})
+	if !all || low == ^uint64(0) {
+		return 0
+	}
+	return low
+}

@@ -1,0 +1,108 @@
+package sidecar
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
+	"github.com/pgwaltz/pgwaltz/source/subscribe"
+)
+
+// rewind answers a peer that misses frames: publish again from the slot, if it still holds
+// what the peer needs.
+func (s *Sidecar) rewind(ctx context.Context, data []byte) ([]byte, error) {
+	var req subscribe.RewindRequest
+	if err := json.Unmarshal(data, &req); err != nil {
+		return nil, errors.New("the request cannot be read")
+	}
+	reply, err := s.grantRewind(ctx, req)
+	if err != nil {
+		return nil, errors.New(publicMessage(err))
+	}
+	return json.Marshal(reply)
+}
+
+func (s *Sidecar) grantRewind(ctx context.Context, req subscribe.RewindRequest) (subscribe.RewindReply, error) {
+	var d checkpoint.RewindDecision
+	var slot checkpoint.Slot
+	err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		r, err := s.rewindSituation(ctx, c, req)
+		if err != nil {
+			return err
+		}
+		slot, d = r.Slot, r.Decide()
+		switch d.Step {
+		case checkpoint.Stop:
+			return streamstore.NoteGap(ctx, c, s.cfg.Region, req.Checkpoint.EndLSN, slot.Confirmed, d.History, d.Why)
+		case checkpoint.Reopen:
+			// An operator has asked for a resync a moment ago, before this was known: it is
+			// what he wanted.
+			if err := streamstore.NoteGap(ctx, c, s.cfg.Region, req.Checkpoint.EndLSN, slot.Confirmed, d.History, d.Why); err != nil {
+				return err
+			}
+			if _, err := streamstore.RequestResync(ctx, c, s.cfg.Region); err != nil {
+				return err
+			}
+			return s.copyAgain(ctx, c)
+		}
+		return nil
+	})
+	if err != nil {
+		return subscribe.RewindReply{}, err
+	}
+	return s.rewindReply(req, slot, d), nil
+}
+
+// rewindSituation gathers what decides. The end of the WAL is read after the request came.
+func (s *Sidecar) rewindSituation(ctx context.Context, c *pgx.Conn, req subscribe.RewindRequest) (checkpoint.Rewind, error) {
+	cp := req.Checkpoint
+	r := checkpoint.Rewind{
+		Ack:     checkpoint.Ack{Peer: req.Region, Epoch: cp.Epoch, Incarnation: cp.Incarnation, Frame: cp.FrameNo, EndLSN: cp.EndLSN, Proved: cp.Seen},
+		History: req.History, Reason: req.Reason, Region: s.cfg.Region,
+	}
+	slot, err := pg.LoadSlot(ctx, c, s.cfg.Postgres.Slot)
+	if err != nil {
+		return r, err
+	}
+	if slot != nil {
+		r.Slot = checkpoint.Slot{Found: true, Lost: slot.Lost(), Confirmed: slot.ConfirmedFlushLSN}
+	}
+	row, err := streamstore.Load(ctx, c, s.cfg.Region)
+	if err != nil {
+		return r, err
+	}
+	r.Resynced = !row.Resynced.IsZero() && time.Since(row.Resynced) < resyncHolds
+	r.Present = checkpoint.Present{Epoch: s.epoch, Incarnation: row.Incarnation, Reopened: row.Reopened, Frame: ^uint64(0)}
+	r.Present.WALEnd, err = walEnd(ctx, c)
+	return r, err
+}
+
+// resyncHolds is how long an operator's resync also answers for a gap that is found after it.
+const resyncHolds = 10 * time.Minute
+
+func (s *Sidecar) rewindReply(req subscribe.RewindRequest, slot checkpoint.Slot, d checkpoint.RewindDecision) subscribe.RewindReply {
+	o := &s.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if d.Step == checkpoint.Stop {
+		s.log.Warn("a rewind is refused", "peer", req.Region, "incarnation", req.Checkpoint.Incarnation, "lsn", req.Checkpoint.EndLSN.String(), "reason", d.Why)
+		if d.History {
+			s.renew(false) // begin finds the note and stops
+		}
+		return subscribe.RewindReply{Available: slot.Confirmed, Reason: d.Why}
+	}
+	reply := subscribe.RewindReply{Granted: true, Incarnation: o.incarnation + 1, Start: slot.Confirmed, Available: slot.Confirmed}
+	if d.Step == checkpoint.Renew && time.Since(o.lastRewind) < rewindPause {
+		reply.Incarnation = o.incarnation
+		return reply
+	}
+	s.log.Warn("a peer misses frames; publishing again from the slot", "peer", req.Region, "lsn", slot.Confirmed.String(), "reason", req.Reason)
+	s.renew(true)
+	return reply
+}
