@@ -35,9 +35,8 @@ func (d *demo) cleanUp() (left []string, err error) {
 		pids = append(pids, r.sidecar.cmd.Process.Pid)
 		err = errors.Join(err, r.sidecar.stop())
 	}
-	if d.stopLink != nil {
-		d.stopLink()
-		err = errors.Join(err, <-d.linkDone)
+	if d.link != nil {
+		d.link.Close()
 	}
 	for _, r := range d.regions {
 		if r == nil {

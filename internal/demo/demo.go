@@ -13,24 +13,23 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pgwaltz/pgwaltz/adapter/proxy"
 	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
 )
 
 // demo is one run. Run is its only owner; what it starts, cleanUp ends.
 type demo struct {
-	opt      Options
-	dir      string
-	regions  [2]*region
-	link     *link
-	stopLink context.CancelFunc
-	linkDone chan error
-	ledger   *ledger
-	work     *workload
-	prober   *prober
-	monitor  *monitor
-	feed     *feed
-	screen   *screen
-	marks    [2]string // keys of the mark rows, see drain
+	opt     Options
+	dir     string
+	regions [2]*region
+	link    *proxy.Proxy
+	ledger  *ledger
+	work    *workload
+	prober  *prober
+	monitor *monitor
+	feed    *feed
+	screen  *screen
+	marks   [2]string // keys of the mark rows, see drain
 
 	phase        phase
 	started      time.Time
@@ -144,18 +143,14 @@ func (d *demo) startSidecars(ctx context.Context) error {
 		return err
 	}
 	d.regions[0].http, d.regions[1].http = addrs[1], addrs[2]
-	if d.link, err = openLink(addrs[0]); err != nil {
+	if d.link, err = proxy.New(addrs[0]); err != nil {
 		return err
 	}
-	linkCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	d.stopLink, d.linkDone = stop, make(chan error, 1) // room for the result
-	go func() { d.linkDone <- d.link.serve(linkCtx) }()
-
 	g, gctx := errgroup.WithContext(ctx)
 	for i, r := range d.regions {
 		listen, dial := addrs[0], ""
 		if i == 1 {
-			listen, dial = "", d.link.addr()
+			listen, dial = "", d.link.Addr()
 		}
 		config, err := r.writeConfig(listen, dial)
 		if err != nil {
@@ -251,10 +246,10 @@ func (d *demo) script(ctx context.Context) error {
 		{"steady", func() {}, rest / 2},
 		{"cut", func() {
 			d.work.cutAt.Store(time.Now().UnixNano())
-			d.link.cut()
+			d.link.Cut()
 		}, d.opt.Cut},
 		{"healed", func() {
-			d.link.heal()
+			d.link.Heal()
 			d.work.cutAt.Store(0)
 		}, rest - rest/2},
 	}
@@ -286,7 +281,7 @@ func (d *demo) insertMarks(ctx context.Context) error {
 }
 
 func (d *demo) look() view {
-	v := view{Phase: d.phase.get(), Elapsed: time.Since(d.started), Total: d.opt.Duration, LinkUp: d.link.up(), Carried: d.link.bytes.Load(),
+	v := view{Phase: d.phase.get(), Elapsed: time.Since(d.started), Total: d.opt.Duration, LinkUp: d.link.Up(), Carried: d.link.Carried(),
 		Latency: d.prober.latency()}
 	v.Ways, v.Samples = d.monitor.look()
 	v.Newest, v.Conflicts, v.InBoth = d.feed.look(100) // more than fit on any screen

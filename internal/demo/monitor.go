@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pgwaltz/pgwaltz/adapter/proxy"
 	"github.com/pgwaltz/pgwaltz/internal/admin"
 	"github.com/pgwaltz/pgwaltz/internal/status"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -46,7 +47,7 @@ type monitor struct {
 	regions [2]*region
 	work    *workload
 
-	link    *link
+	link    *proxy.Proxy
 	started time.Time
 
 	mu      sync.Mutex
@@ -74,7 +75,7 @@ func (m *monitor) run(ctx context.Context) error {
 		counts := m.work.snapshot()
 		seconds := time.Since(last).Seconds()
 		last = time.Now()
-		one := sample{At: last.Sub(m.started), LinkUp: m.link.up()}
+		one := sample{At: last.Sub(m.started), LinkUp: m.link.Up()}
 		m.mu.Lock()
 		for i := range m.regions {
 			w := wayOf(m.regions[i].name, m.regions[1-i].name, before, now, ok, i, seconds)

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/adapter/proxy"
 )
 
 const (
@@ -23,7 +25,7 @@ type prober struct {
 	regions [2]*region
 	ledger  *ledger
 	work    *workload
-	link    *link
+	link    *proxy.Proxy
 	rng     *rand.Rand
 
 	mu      sync.Mutex
@@ -43,7 +45,7 @@ func (p *prober) run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if !p.link.up() {
+		if !p.link.Up() {
 			caughtUp = [2]bool{}
 			continue
 		}
@@ -85,7 +87,7 @@ func (p *prober) probe(ctx context.Context, way int) (time.Duration, bool, error
 			return took, true, nil
 		case !errors.Is(err, pgx.ErrNoRows):
 			return 0, false, fmt.Errorf("probe from %s to %s: %w", p.regions[way].name, p.regions[1-way].name, err)
-		case took > probeLimit || !p.link.up():
+		case took > probeLimit || !p.link.Up():
 			return 0, false, nil
 		}
 		select {

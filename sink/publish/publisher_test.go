@@ -16,6 +16,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/broker"
 	"github.com/pgwaltz/pgwaltz/adapter/broker/brokertest"
+	"github.com/pgwaltz/pgwaltz/adapter/proxy"
 	"github.com/pgwaltz/pgwaltz/sink/publish"
 	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
@@ -248,16 +249,17 @@ func TestPublisherReconnects(t *testing.T) {
 		}
 		switch i % 3 {
 		case 0:
-			link.Flap()
+			link.CloseConns()
 		case 1:
 			link.Cut()
 			brokertest.Until(t, "disconnect", func() bool { return !b.Conn().IsConnected() })
 			link.Heal()
 		case 2: // stored, but the answers are lost
-			link.Mute()
+			link.Drop(proxy.Down)
 			deadline := time.Now().Add(300 * time.Millisecond)
 			brokertest.Until(t, "the duplicate window to pass", func() bool { return time.Now().After(deadline) })
-			link.Flap()
+			link.Heal()
+			link.CloseConns()
 		}
 	}
 	if err := <-done; err != nil {

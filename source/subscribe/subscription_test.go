@@ -283,7 +283,7 @@ func TestSubscriptionFlaps(t *testing.T) {
 	for i := range 6 {
 		w.write(20)
 		if i%2 == 0 {
-			p.Link.Flap()
+			p.Link.CloseConns()
 		} else {
 			p.Link.Cut()
 			brokertest.Until(t, "the cut to be noticed", func() bool { return !r.sub.State().Reachable })

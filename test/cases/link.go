@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgwaltz/pgwaltz/adapter/proxy"
 	"github.com/pgwaltz/pgwaltz/test/harness"
 )
 
@@ -94,8 +95,8 @@ func (x *run) linkStep(ctx context.Context, s Step) error {
 
 // link finds a link by its name; A->B and B->A name the way the events of one region take
 // and come with the direction to cut.
-func (x *run) link(name string) (*harness.Proxy, []harness.Direction, error) {
-	both := []harness.Direction{harness.Up, harness.Down}
+func (x *run) link(name string) (*proxy.Proxy, []proxy.Direction, error) {
+	both := []proxy.Direction{proxy.Up, proxy.Down}
 	if l, ok := x.p.Links[name]; ok {
 		return l, both, nil
 	}
@@ -109,14 +110,14 @@ func (x *run) link(name string) (*harness.Proxy, []harness.Direction, error) {
 	switch name {
 	case "A->B":
 		if embedded { // B dials A: what A says flows down
-			return x.p.Links["link"], []harness.Direction{harness.Down}, nil
+			return x.p.Links["link"], []proxy.Direction{proxy.Down}, nil
 		}
-		return x.p.Links["A-nats"], []harness.Direction{harness.Up}, nil
+		return x.p.Links["A-nats"], []proxy.Direction{proxy.Up}, nil
 	case "B->A":
 		if embedded {
-			return x.p.Links["link"], []harness.Direction{harness.Up}, nil
+			return x.p.Links["link"], []proxy.Direction{proxy.Up}, nil
 		}
-		return x.p.Links["B-nats"], []harness.Direction{harness.Up}, nil
+		return x.p.Links["B-nats"], []proxy.Direction{proxy.Up}, nil
 	}
 	var have []string
 	for k := range x.p.Links {
@@ -138,9 +139,9 @@ func (x *run) actLink(ctx context.Context, verb, name string, opts []string) err
 	for _, o := range opts {
 		switch o {
 		case "up":
-			dirs, silent = []harness.Direction{harness.Up}, true
+			dirs, silent = []proxy.Direction{proxy.Up}, true
 		case "down":
-			dirs, silent = []harness.Direction{harness.Down}, true
+			dirs, silent = []proxy.Direction{proxy.Down}, true
 		case "hold":
 			silent = true
 		case "drop":

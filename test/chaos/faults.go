@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/pgwaltz/pgwaltz/adapter/proxy"
 	"github.com/pgwaltz/pgwaltz/internal/status"
 	"github.com/pgwaltz/pgwaltz/test/harness"
 )
@@ -237,7 +238,7 @@ func cutLink(ctx context.Context, w *world, _ *side, d draw) error {
 	return w.healAfter(ctx, 2*d.length, w.pair.NatsLinks())
 }
 
-func (w *world) healAfter(ctx context.Context, d time.Duration, links []*harness.Proxy) error {
+func (w *world) healAfter(ctx context.Context, d time.Duration, links []*proxy.Proxy) error {
 	err := harness.Pause(ctx, d)
 	for _, l := range links {
 		l.Heal()
@@ -247,14 +248,14 @@ func (w *world) healAfter(ctx context.Context, d time.Duration, links []*harness
 
 func holdLink(ctx context.Context, w *world, _ *side, d draw) error {
 	for _, l := range w.pair.NatsLinks() {
-		l.Hold(harness.Direction(d.n % 2))
+		l.Hold(proxy.Direction(d.n % 2))
 	}
 	return w.healAfter(ctx, 2*d.length, w.pair.NatsLinks())
 }
 
 func dropLink(ctx context.Context, w *world, _ *side, d draw) error {
 	for _, l := range w.pair.NatsLinks() {
-		l.Drop(harness.Direction(d.n % 2))
+		l.Drop(proxy.Direction(d.n % 2))
 	}
 	return w.healAfter(ctx, d.length, w.pair.NatsLinks())
 }
@@ -285,13 +286,13 @@ func cutPG(ctx context.Context, w *world, s *side, d draw) error {
 		return nil
 	}
 	l.Cut()
-	return w.healAfter(ctx, d.length, []*harness.Proxy{l})
+	return w.healAfter(ctx, d.length, []*proxy.Proxy{l})
 }
 
 func holdPG(ctx context.Context, w *world, s *side, d draw) error {
 	l := w.pair.Links[s.Side+"-pg"]
-	l.Hold(harness.Direction(d.n % 2))
-	return w.healAfter(ctx, d.length, []*harness.Proxy{l})
+	l.Hold(proxy.Direction(d.n % 2))
+	return w.healAfter(ctx, d.length, []*proxy.Proxy{l})
 }
 
 func hasNATS(w *world) bool { return w.natsServers() != nil }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/pgwaltz/pgwaltz/adapter/proxy"
 )
 
 // Topology says where the NATS server is.
@@ -53,7 +55,7 @@ type Pair struct {
 	A, B     *Region
 	NATS     *NATS   // only in the external topology
 	Nodes    []*NATS // only in the cluster topology
-	Links    map[string]*Proxy
+	Links    map[string]*proxy.Proxy
 
 	fleet *Fleet
 	room  *Room
@@ -64,7 +66,7 @@ func newPair(ctx context.Context, f *Fleet, name string, o PairOptions) (_ *Pair
 	if err != nil {
 		return nil, err
 	}
-	p := &Pair{Name: name, Topology: o.Topology, Links: map[string]*Proxy{}, fleet: f, room: room}
+	p := &Pair{Name: name, Topology: o.Topology, Links: map[string]*proxy.Proxy{}, fleet: f, room: room}
 	if p.Topology == "" {
 		p.Topology = Embedded
 	}
@@ -153,8 +155,8 @@ func (p *Pair) brokers(ctx context.Context, storeMB int) (map[string]map[string]
 	}, nil
 }
 
-func (p *Pair) link(name, target string) (*Proxy, error) {
-	px, err := NewProxy(target)
+func (p *Pair) link(name, target string) (*proxy.Proxy, error) {
+	px, err := newProxy(target)
 	if err != nil {
 		return nil, err
 	}
@@ -188,11 +190,11 @@ func (p *Pair) Region(side string) (*Region, error) {
 func (p *Pair) Dir() string { return p.room.Dir }
 
 // NatsLinks are the links that a cut between the regions concerns.
-func (p *Pair) NatsLinks() []*Proxy {
+func (p *Pair) NatsLinks() []*proxy.Proxy {
 	if p.Topology == Embedded {
-		return []*Proxy{p.Links["link"]}
+		return []*proxy.Proxy{p.Links["link"]}
 	}
-	var out []*Proxy
+	var out []*proxy.Proxy
 	for _, name := range slices.Sorted(maps.Keys(p.Links)) {
 		if strings.HasPrefix(name, "A-nats") || strings.HasPrefix(name, "B-nats") {
 			out = append(out, p.Links[name])

@@ -3,7 +3,10 @@ package harness
 import (
 	"fmt"
 	"net"
+	"strconv"
 	"sync"
+
+	"github.com/pgwaltz/pgwaltz/adapter/proxy"
 )
 
 // ports remembers what this process has handed out, so that a port that is free because
@@ -33,4 +36,24 @@ func FreePort() (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("find free port: none left after 100 tries")
+}
+
+// newProxy opens a proxy whose port nobody else gets.
+func newProxy(target string) (*proxy.Proxy, error) {
+	p, err := proxy.New(target)
+	if err != nil {
+		return nil, err
+	}
+	_, port, err := net.SplitHostPort(p.Addr())
+	if err != nil {
+		return nil, fmt.Errorf("read address of proxy: %w", err)
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		return nil, fmt.Errorf("read port of proxy: %w", err)
+	}
+	ports.Lock()
+	defer ports.Unlock()
+	ports.taken[n] = true
+	return p, nil
 }

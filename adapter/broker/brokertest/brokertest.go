@@ -4,14 +4,12 @@ package brokertest
 
 import (
 	"context"
-	"io"
-	"net"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/adapter/broker"
+	"github.com/pgwaltz/pgwaltz/adapter/proxy"
 )
 
 // Cluster is the cluster name of all brokers made here.
@@ -42,7 +40,7 @@ func Start(t testing.TB, cfg broker.Config) *broker.Broker {
 // Pair is two linked regions; us dials eu through the proxy.
 type Pair struct {
 	EU, US *broker.Broker
-	Link   *Proxy
+	Link   *proxy.Proxy
 }
 
 // StartPair starts the regions eu and us and waits until each answers the other.
@@ -63,7 +61,7 @@ func (p *Pair) WaitLinked(t testing.TB) {
 
 // External starts an embedded server with a client port, and a broker of region that reaches
 // it as an external one, through a proxy. dir is the server's store.
-func External(t testing.TB, region string) (b, host *broker.Broker, link *Proxy, dir string) {
+func External(t testing.TB, region string) (b, host *broker.Broker, link *proxy.Proxy, dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	host = Start(t, broker.Config{Region: "host", StoreDir: dir, ClientListen: "127.0.0.1:0"})
@@ -90,127 +88,13 @@ func Until(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// Proxy forwards TCP connections to one address.
-type Proxy struct {
-	listener net.Listener
-	target   string
-
-	mu    sync.Mutex
-	cut   bool
-	mute  bool
-	conns map[net.Conn]struct{}
-	wg    sync.WaitGroup
-}
-
 // NewProxy starts a proxy that ends with the test.
-func NewProxy(t testing.TB, target string) *Proxy {
+func NewProxy(t testing.TB, target string) *proxy.Proxy {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	p, err := proxy.New(target)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Proxy{listener: l, target: target, conns: map[net.Conn]struct{}{}}
-	p.wg.Go(p.accept)
-	t.Cleanup(func() {
-		_ = l.Close()
-		p.Cut()
-		p.wg.Wait()
-	})
+	t.Cleanup(p.Close)
 	return p
-}
-
-// Addr is where to connect.
-func (p *Proxy) Addr() string { return p.listener.Addr().String() }
-
-// Cut closes every connection and refuses new ones until Heal.
-func (p *Proxy) Cut() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.cut = true
-	for c := range p.conns {
-		_ = c.Close()
-	}
-}
-
-// Heal lets connections through again.
-func (p *Proxy) Heal() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.cut, p.mute = false, false
-}
-
-// Mute swallows what the target sends, until the next Flap or Heal.
-func (p *Proxy) Mute() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.mute = true
-}
-
-func (p *Proxy) muted() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.mute
-}
-
-// Flap closes every connection once.
-func (p *Proxy) Flap() {
-	p.Cut()
-	p.Heal()
-}
-
-func (p *Proxy) accept() {
-	for {
-		c, err := p.listener.Accept()
-		if err != nil {
-			return
-		}
-		if !p.keep(c) {
-			continue
-		}
-		p.wg.Go(func() { p.forward(c) })
-	}
-}
-
-// keep remembers an open connection, or closes it while the link is cut.
-func (p *Proxy) keep(c net.Conn) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.cut {
-		_ = c.Close()
-		return false
-	}
-	p.conns[c] = struct{}{}
-	return true
-}
-
-func (p *Proxy) forward(in net.Conn) {
-	defer p.drop(in)
-	out, err := net.Dial("tcp", p.target)
-	if err != nil || !p.keep(out) {
-		return
-	}
-	defer p.drop(out)
-	p.wg.Go(func() {
-		_, _ = io.Copy(out, in)
-		_ = out.Close()
-	})
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := out.Read(buf)
-		if n > 0 && !p.muted() {
-			if _, err := in.Write(buf[:n]); err != nil {
-				return
-			}
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-func (p *Proxy) drop(c net.Conn) {
-	_ = c.Close()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.conns, c)
 }

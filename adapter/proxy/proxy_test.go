@@ -1,4 +1,4 @@
-package harness
+package proxy
 
 import (
 	"bufio"
@@ -69,7 +69,7 @@ func (l *line) hear(text string, limit time.Duration) error {
 
 func newProxy(t *testing.T) *Proxy {
 	t.Helper()
-	p, err := NewProxy(echo(t))
+	p, err := New(echo(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,9 +84,15 @@ func TestProxyCutAndHeal(t *testing.T) {
 	if err := c.say("one", time.Second); err != nil {
 		t.Fatal(err)
 	}
+	if !p.Up() || p.Carried() != 8 {
+		t.Errorf("up %t, %d bytes carried", p.Up(), p.Carried())
+	}
 	p.Cut()
 	if err := c.say("two", time.Second); err == nil {
 		t.Fatal("a cut link answered")
+	}
+	if p.Up() {
+		t.Error("a cut link is up")
 	}
 	if err := dial(t, p.Addr()).say("three", time.Second); err == nil {
 		t.Fatal("a cut link let somebody in")

@@ -1,4 +1,6 @@
-package harness
+// Package proxy is a TCP proxy on the loopback interface that breaks what passes through it:
+// the link of the demo, and the links of the tests.
+package proxy
 
 import (
 	"bytes"
@@ -41,6 +43,7 @@ type Proxy struct {
 	ackEach int // drop the answers after each n-th publish
 	ackFor  time.Duration
 	ackSeen int
+	carried int64
 	wg      sync.WaitGroup
 }
 
@@ -54,15 +57,12 @@ func (c *proxyConn) close() {
 	_ = c.server.Close()
 }
 
-// NewProxy listens on a free loopback port and forwards to target.
-func NewProxy(target string) (*Proxy, error) {
+// New listens on a free loopback port and forwards to target.
+func New(target string) (*Proxy, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listen for proxy: %w", err)
 	}
-	ports.Lock()
-	ports.taken[l.Addr().(*net.TCPAddr).Port] = true
-	ports.Unlock()
 	p := &Proxy{target: target, l: l, changed: make(chan struct{}), conns: map[*proxyConn]struct{}{}}
 	p.wg.Add(1)
 	go p.accept()
@@ -108,6 +108,20 @@ func (p *Proxy) Delay(d time.Duration) {
 // messages are stored, their acknowledgements are lost. n = 0 ends it.
 func (p *Proxy) DropAnswers(n int, d time.Duration) {
 	p.update(func() { p.ackEach, p.ackFor, p.ackSeen = n, d, 0 })
+}
+
+// Up reports whether connections are let through.
+func (p *Proxy) Up() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.refuse && !p.closed
+}
+
+// Carried is how many bytes were passed on so far, both ways.
+func (p *Proxy) Carried() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.carried
 }
 
 // Heal lets everything through again and closes connections that lost bytes.
@@ -251,6 +265,9 @@ func (p *Proxy) pass(pc *proxyConn, to net.Conn, chunk []byte, d Direction) bool
 	if _, err := to.Write(chunk); err != nil {
 		return false
 	}
+	p.mu.Lock()
+	p.carried += int64(len(chunk))
+	p.mu.Unlock()
 	if w.rate > 0 {
 		p.sleep(time.Duration(len(chunk)) * time.Second / time.Duration(w.rate))
 	}
