@@ -88,10 +88,9 @@ type Stats struct {
 // goroutine. Redelivery is harmless: what the checkpoint row covers is left out, and the
 // checkpoint moves in the transaction of the rows.
 type Applier struct {
-	cfg    Config
-	conn   *pgx.Conn
-	cp     checkpoint.Checkpoint
-	loaded bool
+	cfg  Config
+	conn *pgx.Conn
+	cp   checkpoint.Checkpoint
 
 	tables   map[wal.RelationName]*tableSchema
 	targets  map[*wal.Relation]*target

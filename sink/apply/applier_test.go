@@ -29,7 +29,6 @@ type bench struct {
 	conn *pgx.Conn
 	a    *Applier
 	lsn  wal.LSN
-	rel  *wal.Relation
 	idx  *tombstone.Index
 }
 

@@ -45,14 +45,6 @@ func (a *array) int8(v int64) {
 	a.buf = binary.BigEndian.AppendUint64(a.buf, uint64(v))
 }
 
-func (a *array) bool(v bool) {
-	a.n++
-	a.buf = append(a.buf, 0, 0, 0, 1, 0)
-	if v {
-		a.buf[len(a.buf)-1] = 1
-	}
-}
-
 // value appends a tuple value; Unchanged must not come here.
 func (a *array) value(v wal.Value) {
 	if v.Kind == wal.Text || v.Kind == wal.Binary {

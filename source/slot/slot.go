@@ -193,7 +193,6 @@ type connection struct {
 	in      *bufio.Reader
 	dec     *decoder.Decoder
 	pending Item
-	lastOut time.Time
 	status  time.Time // when the next status is due
 	asked   int       // keepalives since askedAt that wanted an answer at once
 	askedAt time.Time

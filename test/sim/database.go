@@ -27,12 +27,6 @@ type entry struct {
 	grave  *grave
 	stamp  wal.Micros // stampless tables: pgwaltz.row_stamp
 	stampd bool
-	parked *parkedChange
-}
-
-type parkedChange struct {
-	stamp wal.Stamp
-	image wal.Tuple
 }
 
 // logChange is one row change in the log.
