@@ -30,16 +30,16 @@ func (m *model) stamp(r *modelRegion, ch wal.Change, l logged, wid int) {
 		r.hlc = max(r.hlc+1, l.commit)
 		at = r.hlc
 	}
-	st, err := StampChange(m.pol, m.cols, &ch, at, r.graveBefore(key, l.lsn))
+	st, err := StampChange(m.pol, m.cols, &ch, at, r.generationBefore(key, l.lsn))
 	if err != nil {
 		panic(err)
 	}
 	if m.cfg.breakage == noGenerations || (m.cfg.breakage == noLift && st.Lifted) {
 		ch.Stamp.Generation, ch.Base.Stamp.Generation = 0, 0
-		st.Grave = GraveUnder(ch.Stamp, ch.Op != wal.Delete)
+		st.Next = NextGeneration(ch.Stamp, ch.Op != wal.Delete)
 	}
-	if st.Grave.Present {
-		r.note(key, st.Grave.Generation, l.lsn)
+	if st.Next > 0 {
+		r.note(key, st.Next-1, l.lsn)
 	}
 	e := modelEvent{
 		ev:  Event{Op: ch.Op, Stamp: ch.Stamp, Base: ch.Base, Complete: true, CommitTime: l.commit},
@@ -58,17 +58,16 @@ func (m *model) stamp(r *modelRegion, ch wal.Change, l logged, wid int) {
 	}
 }
 
-// graveBefore is what the publisher's index says of the time before a change.
-func (r *modelRegion) graveBefore(key string, lsn int) Grave {
+// generationBefore is what the publisher's index says of the time before a change.
+func (r *modelRegion) generationBefore(key string, lsn int) uint32 {
 	x, ok := r.index[key]
-	gen := x.gen + 1
-	if ok && x.lsn >= lsn {
-		gen = x.gen
+	switch {
+	case !ok:
+		return 0
+	case x.lsn >= lsn:
+		return x.gen
 	}
-	if !ok || gen == 0 {
-		return Grave{}
-	}
-	return Grave{Present: true, Generation: gen - 1}
+	return x.gen + 1
 }
 
 func (r *modelRegion) note(key string, gen uint32, lsn int) {
@@ -176,8 +175,8 @@ func (m *model) carryOut(r *modelRegion, e modelEvent) {
 	if e.ev.Stamp.UpdatedAt != wal.MaxMicros {
 		r.hlc = max(r.hlc, e.ev.Stamp.UpdatedAt)
 	}
-	g := GraveUnder(e.ev.Stamp, alive)
-	if !g.Present {
+	next := NextGeneration(e.ev.Stamp, alive)
+	if next == 0 {
 		delete(r.graves, e.key) // not from the index: own stamps of a key must never fall
 		return
 	}
@@ -190,16 +189,16 @@ func (m *model) mark(r *modelRegion, e modelEvent, lsn int) {
 		return
 	}
 	alive := e.ev.Op != wal.Delete
-	g := GraveUnder(e.ev.Stamp, alive)
-	if !g.Present {
+	next := NextGeneration(e.ev.Stamp, alive)
+	if next == 0 {
 		return
 	}
 	s := e.ev.Stamp
 	if alive {
-		s = wal.Stamp{Generation: g.Generation, Version: wal.NullVersion, UpdatedAt: wal.MinMicros}
+		s = wal.Stamp{Generation: next - 1, Version: wal.NullVersion, UpdatedAt: wal.MinMicros}
 	}
 	r.graves[e.key] = modelGrave{stamp: s, live: alive, deleted: e.ev.CommitTime, wid: e.wid}
-	r.note(e.key, g.Generation, lsn)
+	r.note(e.key, next-1, lsn)
 }
 
 // deliver hands up to n events of one region to another, some of them again.

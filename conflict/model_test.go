@@ -94,7 +94,7 @@ type modelRegion struct {
 	id     int
 	rows   map[string]wal.Tuple
 	graves map[string]modelGrave
-	stamps map[string]wal.Micros // stampless: what pgwaltz.row_stamp holds
+	stamps map[string]wal.Micros // stampless: what pgwaltz.tombstone holds
 	last   map[string]int        // wid of what the application sees under a key, or of the delete
 	index  map[string]indexed    // the publisher's view of the graves
 	log    []logged

@@ -8,34 +8,6 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// Grave is what is known beside the table of a key: a tombstone, or the marker under a row
-// of a later generation. A row over a grave has the generation after the grave's.
-type Grave struct {
-	Present    bool
-	Generation uint32
-}
-
-// row is the generation of a live row over the grave.
-func (g Grave) row() uint32 {
-	if !g.Present {
-		return 0
-	}
-	return nextGeneration(g.Generation)
-}
-
-// GraveUnder is the grave that an entry leaves when it is written: a tombstone's own, the
-// marker below a row of a later generation, and none for a row of generation 0 (an existing
-// tombstone is removed then, or the row would count as one generation higher than it is).
-func GraveUnder(s wal.Stamp, alive bool) Grave {
-	switch {
-	case !alive:
-		return Grave{Present: true, Generation: s.Generation}
-	case s.Generation > 0:
-		return Grave{Present: true, Generation: s.Generation - 1}
-	}
-	return Grave{}
-}
-
 // Stamping is what StampChange found out beside the stamp itself.
 type Stamping struct {
 	// Lifted: the write did not raise the stamp of the row it overwrote, and was given the
@@ -45,26 +17,24 @@ type Stamping struct {
 	// because the stamp is not a function of its own row alone, or because a tombstone has
 	// to be written.
 	SelfMerge bool
-	// Grave is what the next change of the same key has to be stamped with; the publisher
-	// remembers it until the self-merge has stored it. Not Present: nothing changes.
-	Grave Grave
+	// Next is the generation that the next change of the same key is stamped from.
+	Next uint32
 }
 
 // StampChange sets ch.Stamp and ch.Base of one local change, for an Insert, Update or
 // Delete whose key did not change (SplitKeyChange comes first). A Truncate is left as it is.
 //
-// at is the hybrid logical time of the change: its transaction's commit time, or just above
-// the highest time this region has seen (own or applied), whichever is later. For stampless
-// tables it is the stamp: then it must be strictly higher than for any earlier change of
-// the key, also within one transaction.
+// at is the commit time; for tables without stamp columns it is the stamp (Item.After): then
+// it must be strictly higher than for any earlier change of the key, also within one
+// transaction.
 //
-// grave is the grave of the key as it was just before the change in this region's log; the
-// publisher's own earlier changes included (Stamping.Grave).
+// gen is the generation of the row as it was just before the change in this region's WAL, or
+// that an insert gets (Item.Next).
 //
 // The base is known when the old image, or a replica identity over the stamp columns, says
 // what was overwritten. Stampless tables have no stamp in the old image: there Base carries
 // the digest of it and a zero Stamp.
-func StampChange(p Policy, c Columns, ch *wal.Change, at wal.Micros, grave Grave) (Stamping, error) {
+func StampChange(p Policy, c Columns, ch *wal.Change, at wal.Micros, gen uint32) (Stamping, error) {
 	ch.Base = wal.Base{}
 	switch ch.Op {
 	case wal.Insert:
@@ -72,25 +42,25 @@ func StampChange(p Policy, c Columns, ch *wal.Change, at wal.Micros, grave Grave
 		if err != nil {
 			return Stamping{}, err
 		}
-		s.Generation = grave.row()
+		s.Generation = gen
 		ch.Stamp = s
 		return stamping(c, ch, false), nil
 	case wal.Update:
-		return stampUpdate(p, c, ch, at, grave)
+		return stampUpdate(p, c, ch, at, gen)
 	case wal.Delete:
-		return stampDelete(p, c, ch, at, grave)
+		return stampDelete(p, c, ch, at, gen)
 	case wal.Truncate:
 		return Stamping{}, nil
 	}
 	return Stamping{}, fmt.Errorf("stamp change of %s: unknown operation %q", ch.Relation, byte(ch.Op))
 }
 
-func stampUpdate(p Policy, c Columns, ch *wal.Change, at wal.Micros, grave Grave) (Stamping, error) {
+func stampUpdate(p Policy, c Columns, ch *wal.Change, at wal.Micros, gen uint32) (Stamping, error) {
 	s, err := StampOf(c, ch.Relation, ch.New, at)
 	if err != nil {
 		return Stamping{}, err
 	}
-	s.Generation = grave.row()
+	s.Generation = gen
 	if err := setBase(c, ch, s.Generation); err != nil {
 		return Stamping{}, err
 	}
@@ -124,8 +94,7 @@ func rises(p Policy, ch *wal.Change, s wal.Stamp) bool {
 	return ok && bytes.Compare(after, before) >= 0
 }
 
-func stampDelete(p Policy, c Columns, ch *wal.Change, at wal.Micros, grave Grave) (Stamping, error) {
-	gen := grave.row()
+func stampDelete(p Policy, c Columns, ch *wal.Change, at wal.Micros, gen uint32) (Stamping, error) {
 	if err := setBase(c, ch, gen); err != nil {
 		return Stamping{}, err
 	}
@@ -208,7 +177,7 @@ func stamping(c Columns, ch *wal.Change, lifted bool) Stamping {
 	return Stamping{
 		Lifted:    lifted,
 		SelfMerge: ch.Op == wal.Delete || ch.Stamp.Generation > 0 || c.Stampless(),
-		Grave:     GraveUnder(ch.Stamp, ch.Op != wal.Delete),
+		Next:      NextGeneration(ch.Stamp, ch.Op != wal.Delete),
 	}
 }
 

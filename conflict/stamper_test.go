@@ -40,30 +40,30 @@ func TestStampChange(t *testing.T) {
 	for name, c := range map[string]struct {
 		cols   Columns
 		ch     wal.Change
-		grave  Grave
+		gen    uint32
 		want   wal.Stamp
 		base   bool
 		lifted bool
 		self   bool
 	}{
-		"insert":                      {both, wal.Change{Op: wal.Insert, Relation: full, New: acct("a", "1", noon)}, Grave{}, stamp(0, 1, 10e6), false, false, false},
-		"insert over a grave":         {both, wal.Change{Op: wal.Insert, Relation: full, New: acct("a", "1", noon)}, Grave{true, 4}, stamp(5, 1, 10e6), false, false, true},
-		"update":                      {both, wal.Change{Op: wal.Update, Relation: full, Old: acct("a", "1", noon), OldFull: true, New: acct("b", "2", later)}, Grave{}, stamp(0, 2, 20e6), true, false, false},
-		"update of a later life":      {both, wal.Change{Op: wal.Update, Relation: full, Old: acct("a", "1", noon), OldFull: true, New: acct("b", "2", later)}, Grave{true, 0}, stamp(1, 2, 20e6), true, false, true},
-		"version set back":            {both, wal.Change{Op: wal.Update, Relation: full, Old: acct("a", "5", noon), OldFull: true, New: acct("b", "1", noon)}, Grave{}, stamp(1, 1, 10e6), true, true, true},
-		"same stamp, higher content":  {both, wal.Change{Op: wal.Update, Relation: full, Old: acct("0", "1", noon), OldFull: true, New: acct("A", "1", noon)}, Grave{}, stamp(0, 1, 10e6), true, false, false},
-		"same stamp, lower content":   {both, wal.Change{Op: wal.Update, Relation: full, Old: acct("b", "1", noon), OldFull: true, New: acct("a", "1", noon)}, Grave{}, stamp(1, 1, 10e6), true, true, true},
-		"nothing changed":             {both, wal.Change{Op: wal.Update, Relation: full, Old: acct("b", "1", noon), OldFull: true, New: acct("b", "1", noon)}, Grave{}, stamp(0, 1, 10e6), true, false, false},
-		"base unknown":                {both, wal.Change{Op: wal.Update, Relation: key, New: acct("b", "1", noon)}, Grave{}, stamp(0, 1, 10e6), false, false, false},
-		"delete":                      {both, wal.Change{Op: wal.Delete, Relation: full, Old: acct("b", "1", noon), OldFull: true}, Grave{}, stamp(0, 2, 100e6), true, false, true},
-		"delete of a row ahead":       {both, wal.Change{Op: wal.Delete, Relation: full, Old: acct("b", "1", "1970-01-01 00:05:00+00"), OldFull: true}, Grave{}, stamp(0, 2, 300e6+1), true, false, true},
-		"delete of NULLs":             {both, wal.Change{Op: wal.Delete, Relation: full, Old: acct("b", "", ""), OldFull: true}, Grave{}, stamp(0, wal.NullVersion, 100e6), true, false, true},
-		"delete of the highest row":   {both, wal.Change{Op: wal.Delete, Relation: full, Old: acct("b", "9223372036854775807", "infinity"), OldFull: true}, Grave{}, stamp(1, wal.MaxVersion, wal.MaxMicros), true, true, true},
-		"delete that knows its key":   {both, wal.Change{Op: wal.Delete, Relation: key, Old: keyOnly}, Grave{}, stamp(0, wal.MaxVersion, 100e6), false, false, true},
-		"stampless update":            {Columns{-1, -1}, wal.Change{Op: wal.Update, Relation: full, Old: acct("b", "1", noon), OldFull: true, New: acct("a", "1", noon)}, Grave{}, stamp(0, wal.NullVersion, 100e6), true, false, true},
-		"stampless delete by its key": {Columns{-1, -1}, wal.Change{Op: wal.Delete, Relation: key, Old: keyOnly}, Grave{}, stamp(0, wal.NullVersion, 100e6), false, false, true},
+		"insert":                      {both, wal.Change{Op: wal.Insert, Relation: full, New: acct("a", "1", noon)}, 0, stamp(0, 1, 10e6), false, false, false},
+		"insert over a grave":         {both, wal.Change{Op: wal.Insert, Relation: full, New: acct("a", "1", noon)}, 5, stamp(5, 1, 10e6), false, false, true},
+		"update":                      {both, wal.Change{Op: wal.Update, Relation: full, Old: acct("a", "1", noon), OldFull: true, New: acct("b", "2", later)}, 0, stamp(0, 2, 20e6), true, false, false},
+		"update of a later life":      {both, wal.Change{Op: wal.Update, Relation: full, Old: acct("a", "1", noon), OldFull: true, New: acct("b", "2", later)}, 1, stamp(1, 2, 20e6), true, false, true},
+		"version set back":            {both, wal.Change{Op: wal.Update, Relation: full, Old: acct("a", "5", noon), OldFull: true, New: acct("b", "1", noon)}, 0, stamp(1, 1, 10e6), true, true, true},
+		"same stamp, higher content":  {both, wal.Change{Op: wal.Update, Relation: full, Old: acct("0", "1", noon), OldFull: true, New: acct("A", "1", noon)}, 0, stamp(0, 1, 10e6), true, false, false},
+		"same stamp, lower content":   {both, wal.Change{Op: wal.Update, Relation: full, Old: acct("b", "1", noon), OldFull: true, New: acct("a", "1", noon)}, 0, stamp(1, 1, 10e6), true, true, true},
+		"nothing changed":             {both, wal.Change{Op: wal.Update, Relation: full, Old: acct("b", "1", noon), OldFull: true, New: acct("b", "1", noon)}, 0, stamp(0, 1, 10e6), true, false, false},
+		"base unknown":                {both, wal.Change{Op: wal.Update, Relation: key, New: acct("b", "1", noon)}, 0, stamp(0, 1, 10e6), false, false, false},
+		"delete":                      {both, wal.Change{Op: wal.Delete, Relation: full, Old: acct("b", "1", noon), OldFull: true}, 0, stamp(0, 2, 100e6), true, false, true},
+		"delete of a row ahead":       {both, wal.Change{Op: wal.Delete, Relation: full, Old: acct("b", "1", "1970-01-01 00:05:00+00"), OldFull: true}, 0, stamp(0, 2, 300e6+1), true, false, true},
+		"delete of NULLs":             {both, wal.Change{Op: wal.Delete, Relation: full, Old: acct("b", "", ""), OldFull: true}, 0, stamp(0, wal.NullVersion, 100e6), true, false, true},
+		"delete of the highest row":   {both, wal.Change{Op: wal.Delete, Relation: full, Old: acct("b", "9223372036854775807", "infinity"), OldFull: true}, 0, stamp(1, wal.MaxVersion, wal.MaxMicros), true, true, true},
+		"delete that knows its key":   {both, wal.Change{Op: wal.Delete, Relation: key, Old: keyOnly}, 0, stamp(0, wal.MaxVersion, 100e6), false, false, true},
+		"stampless update":            {Columns{-1, -1}, wal.Change{Op: wal.Update, Relation: full, Old: acct("b", "1", noon), OldFull: true, New: acct("a", "1", noon)}, 0, stamp(0, wal.NullVersion, 100e6), true, false, true},
+		"stampless delete by its key": {Columns{-1, -1}, wal.Change{Op: wal.Delete, Relation: key, Old: keyOnly}, 0, stamp(0, wal.NullVersion, 100e6), false, false, true},
 	} {
-		got, err := StampChange(Policy{}, c.cols, &c.ch, 100e6, c.grave)
+		got, err := StampChange(Policy{}, c.cols, &c.ch, 100e6, c.gen)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -84,7 +84,7 @@ func TestIdentityIndexKnowsTheBase(t *testing.T) {
 	rel := account(wal.IdentityIndex)
 	rel.Columns[2].Key, rel.Columns[3].Key = true, true
 	ch := wal.Change{Op: wal.Update, Relation: rel, New: acct("b", "1", "1970-01-01 00:00:10+00")}
-	got, err := StampChange(Policy{}, Columns{2, 3}, &ch, 0, Grave{})
+	got, err := StampChange(Policy{}, Columns{2, 3}, &ch, 0, 0)
 	if err != nil || !ch.Base.Known || !got.Lifted || ch.Base.Stamp.Version != 1 {
 		t.Errorf("%+v %+v %v", ch.Base, got, err)
 	}
@@ -94,7 +94,7 @@ func TestIdentityIndexKnowsTheBase(t *testing.T) {
 func TestReuse(t *testing.T) {
 	t.Parallel()
 	rel := account(wal.IdentityFull)
-	var grave Grave
+	var gen uint32
 	var last wal.Stamp
 	for life := range uint32(5) {
 		row := acct("a", "0", "1970-01-01 00:00:10+00")
@@ -102,7 +102,7 @@ func TestReuse(t *testing.T) {
 			{Op: wal.Insert, Relation: rel, New: row},
 			{Op: wal.Delete, Relation: rel, Old: row, OldFull: true},
 		} {
-			st, err := StampChange(Policy{}, Columns{2, 3}, &ch, 100e6, grave)
+			st, err := StampChange(Policy{}, Columns{2, 3}, &ch, 100e6, gen)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -110,9 +110,7 @@ func TestReuse(t *testing.T) {
 				t.Errorf("life %d: %s of %s after %s", life, ch.Op, StampText(ch.Stamp), StampText(last))
 			}
 			last = ch.Stamp
-			if st.Grave.Present {
-				grave = st.Grave
-			}
+			gen = st.Next
 		}
 	}
 }

@@ -42,14 +42,10 @@ type OutboundConfig struct {
 	FrameBytes int
 	Linger     time.Duration
 	Heartbeat  time.Duration
-	// Merge takes the changes that need self-merge, with the frame they are published in.
-	Merge func(*wal.Transaction)
-	// NeedsMerge tells which do.
-	NeedsMerge func(*wal.Transaction, *wal.Change) bool
 	// Changed is told of each transaction that is framed, before any later packet; may be nil.
 	Changed func(*wal.Transaction)
-	// Decoded is told how far the log is stamped and handed on.
-	Decoded func(wal.LSN)
+	// Stamped is told how far the WAL is stamped; may be nil.
+	Stamped func(wal.LSN)
 	// Extra brings packets of other kinds: copied rows.
 	Extra <-chan Extra
 	Log   *slog.Logger
@@ -146,7 +142,7 @@ func (o *Outbound) event(ctx context.Context, log Log, due, beat <-chan time.Tim
 			}
 			return false, errLogEnded
 		}
-		err := o.item(it)
+		err := o.item(ctx, it)
 		log.Taken(it)
 		return false, err
 	case x := <-extra:
@@ -169,10 +165,10 @@ const maxHeld = 8
 var errLogEnded = errors.New("the log reader has ended")
 
 // item takes one batch of the log.
-func (o *Outbound) item(it slot.Item) error {
+func (o *Outbound) item(ctx context.Context, it slot.Item) error {
 	o.framer.Count(len(it.Transactions), time.Now())
 	for _, tx := range it.Transactions {
-		if err := o.transaction(tx); err != nil {
+		if err := o.transaction(ctx, tx); err != nil {
 			return err
 		}
 	}
@@ -182,13 +178,13 @@ func (o *Outbound) item(it slot.Item) error {
 		}
 		o.proven.Store(o.framer.Proven())
 	}
-	if o.cfg.Decoded != nil && it.Decoded != 0 {
-		o.cfg.Decoded(it.Decoded)
+	if o.cfg.Stamped != nil && it.Decoded != 0 {
+		o.cfg.Stamped(it.Decoded)
 	}
 	return nil
 }
 
-func (o *Outbound) transaction(tx *wal.Transaction) error {
+func (o *Outbound) transaction(ctx context.Context, tx *wal.Transaction) error {
 	for i := range tx.Messages {
 		if tx.Messages[i].Prefix == SyncPrefix {
 			o.framer.Want()
@@ -201,7 +197,7 @@ func (o *Outbound) transaction(tx *wal.Transaction) error {
 	if !told.Any() && o.framer.Empty(tx) {
 		return o.framer.Passed(tx.EndLSN)
 	}
-	if err := o.cfg.Stamper.Stamp(tx); err != nil {
+	if err := o.cfg.Stamper.Stamp(ctx, tx); err != nil {
 		return err
 	}
 	known, err := o.framer.Known(tx)
@@ -209,11 +205,8 @@ func (o *Outbound) transaction(tx *wal.Transaction) error {
 		return err
 	}
 	if known {
-		o.merge(tx) // it may still wait for the self-merge
 		return nil
 	}
-	// Before anybody can have it: whoever looks at a row of this transaction finds its key.
-	o.merge(tx)
 	if o.cfg.Changed != nil {
 		o.cfg.Changed(tx)
 	}
@@ -229,28 +222,6 @@ func (o *Outbound) transaction(tx *wal.Transaction) error {
 
 // SyncPrefix is the logical message after which the pipe publishes a position at once.
 const SyncPrefix = "pgwaltz.sync"
-
-// merge hands on what needs self-merge.
-func (o *Outbound) merge(tx *wal.Transaction) {
-	if o.cfg.Merge == nil {
-		return
-	}
-	var out *wal.Transaction
-	for i := range tx.Changes {
-		if !o.cfg.NeedsMerge(tx, &tx.Changes[i]) {
-			continue
-		}
-		if out == nil {
-			c := *tx
-			c.Changes, c.Messages = nil, nil
-			out = &c
-		}
-		out.Changes = append(out.Changes, tx.Changes[i])
-	}
-	if out != nil {
-		o.cfg.Merge(out)
-	}
-}
 
 // put hands one frame to the stream.
 func (o *Outbound) put(ctx context.Context, f wire.Frame) error {

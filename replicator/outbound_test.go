@@ -69,7 +69,7 @@ func (s *fakeStream) packets(t *testing.T) (kinds []wire.Kind, txs []int, ends [
 }
 
 func newOutbound(stream Stream, tail wire.Position, extra <-chan Extra) *Outbound {
-	s, _, _ := newStamper()
+	s, _ := newStamper()
 	return NewOutbound(OutboundConfig{
 		Encoder: wire.EncoderConfig{Cluster: "c", Origin: "a", Epoch: wal.Epoch{SystemID: 7, Timeline: 1, Slot: "s"}},
 		Tail:    tail, Stamper: s, FrameBytes: 1 << 20, Linger: 3 * time.Millisecond, Heartbeat: 10 * time.Second, Extra: extra,

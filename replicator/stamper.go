@@ -1,6 +1,7 @@
 package replicator
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
@@ -8,23 +9,32 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
+// Items is what the stamper knows of keys beside their changes; see package tombstone for why
+// that makes the stamps the same at every decoding.
+type Items interface {
+	// Open is told of each own transaction, or part of one, before its changes are asked for.
+	Open(ctx context.Context, xid wal.XID, commit wal.LSN) error
+	// Any reports whether keys of a relation may have items at all; false is certain.
+	Any(wal.RelationName) bool
+	// Below joins the items of each key strictly below a position. It may block until what the
+	// answer depends on is known.
+	Below(ctx context.Context, at wal.LSN, refs []tombstone.Ref) ([]conflict.Item, error)
+	// Note records the item of a change that the self-merge has to write.
+	Note(rel wal.RelationName, key []byte, at tombstone.Place, next uint32, t wal.Micros)
+}
+
 // Stamper turns the decoded changes of this region into events: it gives each its stamp and
 // its base, splits changes of a key, and drops what a receiver has no use for. It belongs to
 // the goroutine of the outbound pipe and sees every transaction in commit order, also those
-// that were published before a restart: that is how it learns again which keys died.
+// that were published before a restart. What it gives to a change is a function of the WAL and
+// of the items below the change, so it is the same at every decoding.
 type Stamper struct {
 	policy func(wal.RelationName) TablePolicy
-	graves *tombstone.Index
-	clock  *Clock
-	stamps *Stamps
+	items  Items
 	rels   map[*wal.Relation]*stamping
-
-	find func(wal.RelationName, string) (tombstone.Grave, bool, error)
-
-	local map[string]uint32 // generations set by the open transaction, by relation and key
-	xid   wal.XID
-	at    wal.Micros // time of the open transaction in tables without stamps; 0: none given yet
-	keep  bool       // stamps were given that the rows do not hold
+	open   openTransaction
+	keys   []byte // key texts of the part at hand
+	places []place
 	// Lifted counts local writes whose version or time did not rise.
 	Lifted uint64
 }
@@ -46,15 +56,25 @@ type stamping struct {
 	less    bool // no stamp columns
 }
 
-// NewStamper makes a stamper. graves is shared with the appliers, clock with everything that
-// sees times of other regions.
-func NewStamper(policy func(wal.RelationName) TablePolicy, graves *tombstone.Index, clock *Clock, stamps *Stamps) *Stamper {
-	return &Stamper{policy: policy, graves: graves, clock: clock, stamps: stamps,
-		rels: map[*wal.Relation]*stamping{}, local: map[string]uint32{}}
+// openTransaction is what the transaction at hand did already. It is rebuilt by decoding the
+// transaction again, from its beginning.
+type openTransaction struct {
+	xid    wal.XID
+	commit wal.LSN
+	keys   map[string]uint32 // next generation of the keys that it changed
+	less   int               // changes of tables without stamp columns
 }
 
-// Find sets the look into the table for the time when the index holds no longer every grave.
-func (s *Stamper) Find(f func(wal.RelationName, string) (tombstone.Grave, bool, error)) { s.find = f }
+// place is where the key of a change stands in Stamper.keys; from < 0: not needed yet.
+type place struct {
+	from, to int
+	item     conflict.Item
+}
+
+// NewStamper makes a stamper.
+func NewStamper(policy func(wal.RelationName) TablePolicy, items Items) *Stamper {
+	return &Stamper{policy: policy, items: items, rels: map[*wal.Relation]*stamping{}}
+}
 
 func (s *Stamper) of(rel *wal.Relation) *stamping {
 	if st := s.rels[rel]; st != nil {
@@ -77,62 +97,111 @@ func (s *Stamper) of(rel *wal.Relation) *stamping {
 	return st
 }
 
-// Stamp stamps all changes of a transaction, or of a part of one, in place.
-func (s *Stamper) Stamp(tx *wal.Transaction) error {
+// Stamp stamps all changes of a transaction, or of a part of one, in place. Parts come in
+// order; a transaction that is given again from its beginning gets the same stamps again.
+// After an error the transaction has to be decoded again.
+func (s *Stamper) Stamp(ctx context.Context, tx *wal.Transaction) error {
 	if len(tx.Changes) == 0 {
 		return nil
 	}
-	if tx.Part == 0 || tx.XID != s.xid {
-		clear(s.local)
-		s.xid = tx.XID
-		s.at = 0
+	if err := s.items.Open(ctx, tx.XID, tx.CommitLSN); err != nil {
+		return fmt.Errorf("stamp the transaction at %s: %w", tx.CommitLSN, err)
 	}
-	split := false
-	for i := range tx.Changes {
-		ch := &tx.Changes[i]
-		if ch.Op == wal.Update && ch.Old != nil && !s.of(ch.Relation).keyless {
-			if _, _, ok := conflict.SplitKeyChange(*ch); ok {
-				split = true
-				break
-			}
+	if o := &s.open; tx.Part == 0 || tx.XID != o.xid || tx.CommitLSN != o.commit {
+		*o = openTransaction{xid: tx.XID, commit: tx.CommitLSN, keys: o.keys}
+		if len(o.keys) > 4096 || o.keys == nil {
+			o.keys = map[string]uint32{}
 		}
+		clear(o.keys)
 	}
-	if split {
-		s.split(tx)
+	s.split(tx)
+	if err := s.ask(ctx, tx); err != nil {
+		return fmt.Errorf("stamp the transaction at %s: %w", tx.CommitLSN, err)
 	}
-	before, again := s.stamps.get(tx)
-	s.keep = false
 	for i := range tx.Changes {
-		var given *keptStamp
-		if again {
-			given = &before.stamps[i]
-		}
-		if err := s.change(tx, &tx.Changes[i], given); err != nil {
+		if err := s.change(tx, i); err != nil {
 			return fmt.Errorf("stamp %s of %s in the transaction at %s: %w", tx.Changes[i].Op, tx.Changes[i].Relation, tx.CommitLSN, err)
 		}
-	}
-	if s.keep && !again {
-		s.stamps.put(tx, s.at)
 	}
 	return nil
 }
 
 // split replaces each change of a key by a delete and an insert.
 func (s *Stamper) split(tx *wal.Transaction) {
-	out := make([]wal.Change, 0, len(tx.Changes)+8)
-	for _, ch := range tx.Changes {
+	var out []wal.Change
+	for i, ch := range tx.Changes {
 		if ch.Op == wal.Update && ch.Old != nil && !s.of(ch.Relation).keyless {
 			if del, ins, ok := conflict.SplitKeyChange(ch); ok {
+				if out == nil {
+					out = append(make([]wal.Change, 0, len(tx.Changes)+8), tx.Changes[:i]...)
+				}
 				out = append(out, del, ins)
 				continue
 			}
 		}
-		out = append(out, ch)
+		if out != nil {
+			out = append(out, ch)
+		}
 	}
-	tx.Changes = out
+	if out != nil {
+		tx.Changes = out
+	}
 }
 
-func (s *Stamper) change(tx *wal.Transaction, ch *wal.Change, given *keptStamp) error {
+// ask finds out what is known of the keys of a transaction, at once for all.
+func (s *Stamper) ask(ctx context.Context, tx *wal.Transaction) error {
+	s.keys, s.places = s.keys[:0], s.places[:0]
+	var refs []tombstone.Ref
+	var of []int
+	asked := map[tombstone.Ref]int{}
+	for i := range tx.Changes {
+		ch := &tx.Changes[i]
+		p := place{from: -1}
+		if st := s.of(ch.Relation); ch.Op != wal.Truncate && !st.keyless && s.items.Any(st.name) {
+			p = s.key(st, ch)
+			r := tombstone.Ref{Relation: st.name, Key: string(s.keys[p.from:p.to])}
+			n, ok := asked[r]
+			if !ok {
+				n = len(refs)
+				asked[r] = n
+				refs = append(refs, r)
+			}
+			of = append(of, i, n)
+		}
+		s.places = append(s.places, p)
+	}
+	if len(refs) == 0 {
+		return nil
+	}
+	items, err := s.items.Below(ctx, tx.CommitLSN, refs)
+	if err != nil {
+		return err
+	}
+	for n := 0; n < len(of); n += 2 {
+		s.places[of[n]].item = items[of[n+1]]
+	}
+	return nil
+}
+
+// key appends the key text of a change.
+func (s *Stamper) key(st *stamping, ch *wal.Change) place {
+	row := ch.New
+	if ch.Op == wal.Delete {
+		row = ch.Old
+	}
+	p := place{from: len(s.keys)}
+	var few [4]wal.Value
+	vals := few[:0]
+	for _, k := range st.key {
+		vals = append(vals, row[k])
+	}
+	s.keys = wal.AppendKey(s.keys, st.oids, vals)
+	p.to = len(s.keys)
+	return p
+}
+
+func (s *Stamper) change(tx *wal.Transaction, i int) error {
+	ch := &tx.Changes[i]
 	if ch.Op == wal.Truncate {
 		ch.Stamp = wal.Stamp{UpdatedAt: tx.CommitTime}
 		return nil
@@ -142,56 +211,17 @@ func (s *Stamper) change(tx *wal.Transaction, ch *wal.Change, given *keptStamp) 
 		ch.Stamp = wal.Stamp{Version: wal.NullVersion, UpdatedAt: tx.CommitTime}
 		return nil
 	}
-	row := ch.New
-	if ch.Op == wal.Delete {
-		row = ch.Old
-	}
-	var raw [128]byte
-	var key []byte
-	gen := uint32(0)
-	if len(s.local) > 0 || s.graves.Any(st.name) {
-		key = appendKey(raw[:0], st, row)
-		var err error
-		if gen, err = s.generation(st, key, tx.CommitLSN); err != nil {
-			return err
-		}
-	}
-	if given != nil {
-		gen = given.base
-		if ch.Op == wal.Insert {
-			gen = given.stamp.Generation
-		}
-	}
-	grave := conflict.Grave{Present: gen > 0}
-	if gen > 0 {
-		grave.Generation = gen - 1
-	}
-	// The rows of a stamped table say all that their stamps need; others get a time.
-	at := tx.CommitTime
-	switch {
-	case !st.less:
-	case given != nil:
-		at = given.stamp.UpdatedAt
-		s.clock.Observe(at)
-	case s.at == 0:
-		s.at = s.clock.Commit(tx.CommitTime)
-		at = s.at
-	default:
-		at = s.clock.Tick() // each change of a key needs a time of its own
-	}
-	found, err := conflict.StampChange(st.policy, st.cols, ch, at, grave)
+	p := &s.places[i]
+	gen, at := s.before(tx, st, ch, p)
+	found, err := conflict.StampChange(st.policy, st.cols, ch, at, gen)
 	if err != nil {
 		return err
 	}
 	if found.Lifted {
 		s.Lifted++
 	}
-	if given != nil {
-		ch.Stamp = given.stamp
-	}
-	s.keep = s.keep || st.less || ch.Stamp.Generation > 0 || gen > 0
-	if ch.Op == wal.Delete || ch.Stamp.Generation > gen {
-		s.bury(st, key, row, found.Grave.Generation, tx.CommitLSN)
+	if found.SelfMerge || st.policy.Skewed(ch.Stamp, tx.CommitTime) {
+		s.note(tx, st, ch, p, found.Next)
 	}
 	if ch.Op == wal.Update {
 		ch.Old, ch.OldFull = nil, false // the base says all that a receiver needs of it
@@ -199,46 +229,40 @@ func (s *Stamper) change(tx *wal.Transaction, ch *wal.Change, given *keptStamp) 
 	return nil
 }
 
-// generation is that of the row that lives under the key just before the change, or that an
-// insert of the key would have.
-func (s *Stamper) generation(st *stamping, key []byte, at wal.LSN) (uint32, error) {
-	if g, ok := s.local[string(key)]; ok {
-		return g, nil
-	}
-	text := key[len(st.name.Schema)+len(st.name.Name)+2:]
-	g, ok := s.graves.Get(st.name, text)
-	if !ok && s.graves.Full() && s.find != nil {
-		var err error
-		if g, ok, err = s.find(st.name, string(text)); err != nil {
-			return 0, err
+// before is the generation of the row just before a change, and the time that the change has.
+func (s *Stamper) before(tx *wal.Transaction, st *stamping, ch *wal.Change, p *place) (gen uint32, at wal.Micros) {
+	o := &s.open
+	gen, at = p.item.Next, tx.CommitTime
+	again := 0
+	if len(o.keys) > 0 {
+		if p.from < 0 {
+			*p = s.key(st, ch)
+		}
+		if next, ok := o.keys[s.mark(st, p)]; ok {
+			gen, again = next, o.less
 		}
 	}
-	if !ok {
-		return 0, nil
+	if st.less {
+		at = p.item.Time(tx.CommitTime, again)
 	}
-	return g.Before(at), nil
+	return gen, at
 }
 
-// bury notes that the generation of a key has ended.
-func (s *Stamper) bury(st *stamping, key []byte, row wal.Tuple, gen uint32, at wal.LSN) {
-	var raw [128]byte
-	if key == nil {
-		key = appendKey(raw[:0], st, row)
+// note remembers what later changes of the key are stamped from.
+func (s *Stamper) note(tx *wal.Transaction, st *stamping, ch *wal.Change, p *place, next uint32) {
+	if p.from < 0 {
+		*p = s.key(st, ch)
 	}
-	s.local[string(key)] = gen + 1
-	s.graves.Put(st.name, key[len(st.name.Schema)+len(st.name.Name)+2:], tombstone.Grave{Generation: gen, LSN: at})
+	t := wal.Micros(0)
+	if st.less {
+		t = ch.Stamp.UpdatedAt
+		s.open.less++
+	}
+	s.open.keys[s.mark(st, p)] = next
+	s.items.Note(st.name, s.keys[p.from:p.to], tombstone.Place{Commit: tx.CommitLSN, Part: tx.Part}, next, t)
 }
 
-// appendKey names a row across relations: schema, relation, and the key's canonical text.
-func appendKey(dst []byte, st *stamping, row wal.Tuple) []byte {
-	dst = append(dst, st.name.Schema...)
-	dst = append(dst, 0)
-	dst = append(dst, st.name.Name...)
-	dst = append(dst, 0)
-	var few [4]wal.Value
-	vals := few[:0]
-	for _, k := range st.key {
-		vals = append(vals, row[k])
-	}
-	return wal.AppendKey(dst, st.oids, vals)
+// mark names a row across relations.
+func (s *Stamper) mark(st *stamping, p *place) string {
+	return st.name.Schema + "\x00" + st.name.Name + "\x00" + string(s.keys[p.from:p.to])
 }

@@ -1,8 +1,10 @@
 package replicator
 
 import (
+	"context"
 	"testing"
 
+	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -29,11 +31,38 @@ func tuple(vals ...string) wal.Tuple {
 
 const day = " 00:00:00+00"
 
-func newStamper() (*Stamper, *tombstone.Index, *Clock) {
-	x, c := tombstone.NewIndex(0), &Clock{}
+// table is an Items that keeps everything, as if every own change was merged at once.
+type table map[tombstone.Ref][]conflict.Item
+
+func (t table) Open(context.Context, wal.XID, wal.LSN) error { return nil }
+func (t table) Any(wal.RelationName) bool                    { return true }
+
+func (t table) Below(_ context.Context, at wal.LSN, refs []tombstone.Ref) ([]conflict.Item, error) {
+	items := make([]conflict.Item, len(refs))
+	for i, r := range refs {
+		for _, it := range t[r] {
+			if it.LSN < at {
+				items[i] = items[i].Join(it)
+			}
+		}
+	}
+	return items, nil
+}
+
+func (t table) Note(rel wal.RelationName, key []byte, at tombstone.Place, next uint32, m wal.Micros) {
+	t.put(rel, string(key), conflict.Item{LSN: at.Commit, Next: next, At: m})
+}
+
+func (t table) put(rel wal.RelationName, key string, it conflict.Item) {
+	r := tombstone.Ref{Relation: rel, Key: key}
+	t[r] = append(t[r], it)
+}
+
+func newStamper() (*Stamper, table) {
+	x := table{}
 	return NewStamper(func(wal.RelationName) TablePolicy {
 		return TablePolicy{Version: "version", UpdatedAt: "updated_at"}
-	}, x, c, NewStamps()), x, c
+	}, x), x
 }
 
 func tx(lsn wal.LSN, chs ...wal.Change) *wal.Transaction {
@@ -42,26 +71,26 @@ func tx(lsn wal.LSN, chs ...wal.Change) *wal.Transaction {
 
 func TestStamperCountsTheLivesOfAKey(t *testing.T) {
 	t.Parallel()
-	s, x, _ := newStamper()
+	s, x := newStamper()
 	r := acct()
 	row := tuple("1", "a", "5", "2024-01-01"+day)
 	again := tuple("1", "b", "1", "2024-01-02"+day)
 	one := tx(100, wal.Change{Op: wal.Delete, Relation: r, Old: row, OldFull: true}, wal.Change{Op: wal.Insert, Relation: r, New: again})
-	if err := s.Stamp(one); err != nil {
+	if err := s.Stamp(t.Context(), one); err != nil {
 		t.Fatal(err)
 	}
 	if got := one.Changes[0].Stamp; got.Generation != 0 || got.Version != 6 {
 		t.Errorf("delete has stamp %+v", got)
 	}
 	if got := one.Changes[1].Stamp; got.Generation != 1 || got.Version != 1 {
-		t.Errorf("insert over the grave has stamp %+v", got)
+		t.Errorf("insert over the tombstone has stamp %+v", got)
 	}
-	if g, ok := x.Get(r.Ref(), []byte(`["1"]`)); !ok || g.Generation != 0 || g.LSN != 100 {
-		t.Errorf("grave %+v, %v", g, ok)
+	if it := x.below(t, r, "1", 101); it.Next != 1 {
+		t.Errorf("item %+v", it)
 	}
-	// Decoded once more, after the grave is known, the stamps are the same.
+	// Decoded once more, after the tombstone is known, the stamps are the same.
 	same := tx(100, wal.Change{Op: wal.Delete, Relation: r, Old: row, OldFull: true}, wal.Change{Op: wal.Insert, Relation: r, New: again})
-	if err := s.Stamp(same); err != nil {
+	if err := s.Stamp(t.Context(), same); err != nil {
 		t.Fatal(err)
 	}
 	for i := range same.Changes {
@@ -70,7 +99,7 @@ func TestStamperCountsTheLivesOfAKey(t *testing.T) {
 		}
 	}
 	later := tx(200, wal.Change{Op: wal.Update, Relation: r, Old: again, OldFull: true, New: tuple("1", "c", "2", "2024-01-03"+day)})
-	if err := s.Stamp(later); err != nil {
+	if err := s.Stamp(t.Context(), later); err != nil {
 		t.Fatal(err)
 	}
 	if got := later.Changes[0]; got.Stamp.Generation != 1 || got.Base.Stamp.Generation != 1 || got.Old != nil {
@@ -80,10 +109,10 @@ func TestStamperCountsTheLivesOfAKey(t *testing.T) {
 
 func TestStamperLiftsWhatDoesNotRise(t *testing.T) {
 	t.Parallel()
-	s, _, _ := newStamper()
+	s, _ := newStamper()
 	r := acct()
 	back := tx(100, wal.Change{Op: wal.Update, Relation: r, Old: tuple("1", "z", "5", "2024-01-05"+day), OldFull: true, New: tuple("1", "a", "1", "2024-01-01"+day)})
-	if err := s.Stamp(back); err != nil {
+	if err := s.Stamp(t.Context(), back); err != nil {
 		t.Fatal(err)
 	}
 	if got := back.Changes[0].Stamp; got.Generation != 1 || s.Lifted != 1 {
@@ -93,10 +122,10 @@ func TestStamperLiftsWhatDoesNotRise(t *testing.T) {
 
 func TestStamperSplitsChangesOfTheKey(t *testing.T) {
 	t.Parallel()
-	s, _, _ := newStamper()
+	s, _ := newStamper()
 	r := acct()
 	move := tx(100, wal.Change{Op: wal.Update, Relation: r, Old: tuple("1", "a", "1", "2024-01-01"+day), OldFull: true, New: tuple("2", "a", "2", "2024-01-02"+day)})
-	if err := s.Stamp(move); err != nil {
+	if err := s.Stamp(t.Context(), move); err != nil {
 		t.Fatal(err)
 	}
 	if len(move.Changes) != 2 || move.Changes[0].Op != wal.Delete || move.Changes[1].Op != wal.Insert {
@@ -104,57 +133,88 @@ func TestStamperSplitsChangesOfTheKey(t *testing.T) {
 	}
 }
 
+func (t table) below(tt *testing.T, r *wal.Relation, id string, at wal.LSN) conflict.Item {
+	tt.Helper()
+	items, err := t.Below(tt.Context(), at, []tombstone.Ref{{Relation: r.Ref(), Key: `["` + id + `"]`}})
+	if err != nil {
+		tt.Fatal(err)
+	}
+	return items[0]
+}
+
 func TestStamperGivesTimesToTablesWithoutStamps(t *testing.T) {
 	t.Parallel()
-	s, _, c := newStamper()
+	s, x := newStamper()
 	r := plain()
-	c.Observe(900_000) // a peer's clock is ahead
-	one := tx(100, wal.Change{Op: wal.Insert, Relation: r, New: tuple("1", "a")}, wal.Change{Op: wal.Update, Relation: r, Old: tuple("1", "a"), OldFull: true, New: tuple("1", "b")})
-	if err := s.Stamp(one); err != nil {
+	x.put(r.Ref(), `["1"]`, conflict.Item{LSN: 90, At: 900_000}) // a peer's clock is ahead
+	write := func(lsn wal.LSN) *wal.Transaction {
+		return tx(lsn, wal.Change{Op: wal.Insert, Relation: r, New: tuple("1", "a")}, wal.Change{Op: wal.Update, Relation: r, Old: tuple("1", "a"), OldFull: true, New: tuple("1", "b")},
+			wal.Change{Op: wal.Insert, Relation: r, New: tuple("2", "a")})
+	}
+	one := write(100)
+	if err := s.Stamp(t.Context(), one); err != nil {
 		t.Fatal(err)
 	}
-	first, second := one.Changes[0].Stamp.UpdatedAt, one.Changes[1].Stamp.UpdatedAt
-	if first <= 900_000 || second <= first {
-		t.Errorf("times %d and %d", first, second)
+	if a, b, c := one.Changes[0].Stamp.UpdatedAt, one.Changes[1].Stamp.UpdatedAt, one.Changes[2].Stamp.UpdatedAt; a != 900_001 || b <= a || c != one.CommitTime {
+		t.Errorf("times %d, %d and %d", a, b, c)
 	}
-	// Published again after the clock went on: the same times.
-	c.Observe(5_000_000)
-	same := tx(100, wal.Change{Op: wal.Insert, Relation: r, New: tuple("1", "a")}, wal.Change{Op: wal.Update, Relation: r, Old: tuple("1", "a"), OldFull: true, New: tuple("1", "b")})
-	if err := s.Stamp(same); err != nil {
+	// Decoded again, after later writes are known: the same times.
+	x.put(r.Ref(), `["1"]`, conflict.Item{LSN: 5000, At: 7_000_000})
+	again := write(100)
+	if err := s.Stamp(t.Context(), again); err != nil {
 		t.Fatal(err)
 	}
-	if same.Changes[0].Stamp.UpdatedAt != first || same.Changes[1].Stamp.UpdatedAt != second {
-		t.Errorf("times %d and %d, before %d and %d", same.Changes[0].Stamp.UpdatedAt, same.Changes[1].Stamp.UpdatedAt, first, second)
+	for i := range again.Changes {
+		if again.Changes[i].Stamp != one.Changes[i].Stamp {
+			t.Errorf("change %d: %+v, then %+v", i, one.Changes[i].Stamp, again.Changes[i].Stamp)
+		}
 	}
 }
 
-func TestStampsForgetWhatIsConfirmed(t *testing.T) {
+// TestStampsAreTheSameAtEveryDecoding: three lives of a key, decoded again from each position
+// by a process that knows what was merged, whole or in part.
+func TestStampsAreTheSameAtEveryDecoding(t *testing.T) {
 	t.Parallel()
-	m := NewStamps()
-	a, b := tx(100), tx(200)
-	m.put(a, 1)
-	m.put(b, 2)
-	m.Confirmed(150)
-	if _, ok := m.get(a); ok {
-		t.Error("a confirmed transaction is kept")
+	r := acct()
+	row := tuple("1", "a", "5", "2024-01-01"+day)
+	del := wal.Change{Op: wal.Delete, Relation: r, Old: tuple("1", "", "", "")}
+	log := func() []*wal.Transaction {
+		var txs []*wal.Transaction
+		for i := range wal.LSN(6) {
+			ch := wal.Change{Op: wal.Insert, Relation: r, New: row}
+			if i%2 == 0 {
+				ch = del
+			}
+			txs = append(txs, tx(100+100*i, ch))
+		}
+		return append(txs, tx(900, del, wal.Change{Op: wal.Insert, Relation: r, New: row}, del))
 	}
-	if k, ok := m.get(b); !ok || k.at != 2 {
-		t.Error("an unconfirmed transaction is forgotten")
+	s, all := newStamper()
+	first := log()
+	for _, x := range first {
+		if err := s.Stamp(t.Context(), x); err != nil {
+			t.Fatal(err)
+		}
 	}
-}
-
-func TestClockOnlyRises(t *testing.T) {
-	t.Parallel()
-	var c Clock
-	if a, b := c.Commit(10), c.Commit(5); a != 10 || b != 11 {
-		t.Errorf("%d, then %d", a, b)
+	if got := first[6].Changes[2].Stamp.Generation; got != 4 {
+		t.Fatalf("the last delete ends life %d", got)
 	}
-	c.Observe(100)
-	if got := c.Commit(20); got != 101 {
-		t.Errorf("after 100 was seen: %d", got)
-	}
-	c.Observe(wal.MaxMicros)
-	if got := c.Tick(); got != 102 {
-		t.Errorf("infinity must not be taken for a time: %d", got)
+	for from := range first {
+		for merged := from; merged <= len(first); merged++ {
+			s, x := newStamper()
+			for _, m := range first[:merged] {
+				x.put(r.Ref(), `["1"]`, conflict.Item{LSN: m.CommitLSN, Next: all.below(t, r, "1", m.CommitLSN+1).Next})
+			}
+			for n, again := range log()[from:] {
+				if err := s.Stamp(t.Context(), again); err != nil {
+					t.Fatal(err)
+				}
+				for i := range again.Changes {
+					if a, b := first[from+n].Changes[i].Stamp, again.Changes[i].Stamp; a != b {
+						t.Errorf("from %d, merged %d: change %d at %s was %+v, is %+v", from, merged, i, again.CommitLSN, a, b)
+					}
+				}
+			}
+		}
 	}
 }

@@ -1,20 +1,40 @@
-// Package tombstone keeps the graves: what a region knows of rows that were deleted, and
-// of rows that live in a later generation than their first.
+// Package tombstone keeps what a region knows of its keys beside the tables: which are dead,
+// which rows live in a later generation than their first, and when rows without stamp columns
+// were written.
 //
-// A grave is a row of pgwaltz.tombstone, named by relation and key text (wal.AppendKey).
+// An entry is a row of pgwaltz.tombstone, named by relation and key text (wal.AppendKey):
 //
-//	grave, no live row      the key is dead, with the grave's stamp
-//	grave and a live row    the row's generation is grave.generation + 1
-//	no grave, a live row    generation 0
+//	dead entry, no row      the key is dead, with the entry's stamp
+//	dead entry and a row    a local insert that is not merged yet; generation + 1
+//	live entry and a row    the row's generation is the entry's + 1
+//	live entry, no row      a local delete that is not merged yet
+//	no entry and a row      generation 0
 //
-// So a local insert over a grave needs no bookkeeping to count as a new generation: the
-// grave is already there. Graves are written in the transaction of the rows (by the
-// applier) or by the self-merge of this region's own published deletes.
+// So a local insert over a tombstone needs no bookkeeping to count as a new generation. Entries
+// are written in the transaction of the rows (by the applier) or by the self-merge of this
+// region's own published changes.
 //
-// A grave carries the local log position at which it came into being. The publisher stamps
-// a local change after it was committed, so it asks for the generation as of the change's
-// own position (Grave.Before): a grave that is younger than the change does not count.
+// # Items
 //
-// Index is the part of it that every change asks: a map from key hash to generation and
-// position, held in memory, bounded; when it is full, lookups go to the table.
+// The publisher stamps a local change after it was committed, and perhaps a second time, after
+// a restart, a rewind, the loss of a stream. It must come out the same, whatever was learned
+// since. So each entry has a position in the local WAL, and what it replaces is kept in
+// pgwaltz.past, as an item (conflict.Item), until the slot is confirmed behind it. A change is
+// stamped from the join of the items strictly below its own commit position. That is exact,
+// because the items below a position never change once a change there was stamped:
+//
+//   - An item of this region's own change has that change's commit position. Until the
+//     self-merge has written it, it is held in memory (Index.Note); after a restart the decoding
+//     finds it again, because the slot is never confirmed beyond what is merged on disk.
+//   - An item of an applied change of a row has a WAL position that was read while the
+//     transaction held the row, so each local write of that row lies on the right side of it.
+//     The index holds it before the commit (Index.Hold), and who stamps waits for the end of
+//     the transaction.
+//   - A tombstone where there is no row has no lock. Its position is the one up to which local
+//     changes are stamped, taken before the look (Index.Blind): what was stamped before stays
+//     below it, what comes behind it waits for the end of the transaction, which is on disk
+//     then. A local transaction that was stamped but that the look could not see yet makes the
+//     applier start again (Index.Unseen).
+//
+// Index is the memory of it: bounded, and safe for concurrent use.
 package tombstone

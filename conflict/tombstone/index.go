@@ -4,134 +4,206 @@ import (
 	"hash/maphash"
 	"sync"
 
+	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// Grave is what the index knows of one key.
-type Grave struct {
-	Generation uint32
-	LSN        wal.LSN // local position at which the grave was written
+// Ref names a row: its relation and its key text.
+type Ref struct {
+	Relation wal.RelationName
+	Key      string
 }
 
-// Before returns the generation that a row had just before the local change at lsn, given
-// this grave: the grave counts only if it is older than the change.
-func (g Grave) Before(lsn wal.LSN) uint32 {
-	if g.LSN >= lsn {
-		return g.Generation
-	}
-	return g.Generation + 1
-}
-
-// Index is the in-memory view of the graves of one region. It is safe for concurrent use:
-// the publisher asks and adds, the appliers add before they commit.
+// Index is what one process knows of the keys of its region beside their rows. It is safe for
+// concurrent use: the publisher asks and notes, the appliers hold before they commit.
 //
-// A grave that was added by a transaction which then failed stays in the index; that costs
-// a look into the table and nothing else.
+// Up to its limit it knows the items of every key. Beyond it, it knows which keys may have some
+// (a filter), and those are looked up in the table; Load leaves the limit again.
 type Index struct {
-	mu    sync.RWMutex
-	seed  maphash.Seed
-	limit int
-	full  bool
-	keys  map[uint64]Grave
-	count map[string]int
+	mu      sync.Mutex
+	seed    maphash.Seed
+	limit   int
+	changed chan struct{} // closed and replaced when somebody who waits may go on
+
+	keys   map[uint64]known // committed; of each key the join of its items
+	rels   map[wal.RelationName]struct{}
+	filter *filter // nil: keys holds every key that has items
+	next   *loading
+
+	own   map[uint64]*ownKey // own changes that are not merged yet
+	queue []ownRef           // in WAL order
+	held  map[uint64][]*hold
+	holds map[string]*hold // by applier
+	wal   stamped
 }
 
-// DefaultLimit is how many graves the index holds before lookups go to the table: about
-// 64 MiB.
+// known is the join of the items of a key.
+type known struct {
+	conflict.Item
+	older bool // the table has more, at lower positions
+}
+
+// DefaultLimit is how many keys the index holds before lookups go to the table: about 64 MiB.
 const DefaultLimit = 1 << 20
 
-// NewIndex makes an empty index for at most limit graves; 0 means DefaultLimit.
+// NewIndex makes an empty index for at most limit keys; 0 means DefaultLimit.
 func NewIndex(limit int) *Index {
 	if limit <= 0 {
 		limit = DefaultLimit
 	}
-	return &Index{
-		seed:  maphash.MakeSeed(),
-		limit: limit,
-		keys:  map[uint64]Grave{},
-		count: map[string]int{},
-	}
+	x := &Index{seed: maphash.MakeSeed(), limit: limit, changed: make(chan struct{})}
+	x.Reset()
+	return x
+}
+
+// Reset forgets everything, before the index is loaded for a new term of this process.
+func (x *Index) Reset() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.keys, x.rels, x.filter, x.next = map[uint64]known{}, map[wal.RelationName]struct{}{}, nil, nil
+	x.own, x.queue = map[uint64]*ownKey{}, nil
+	x.held, x.holds = map[uint64][]*hold{}, map[string]*hold{}
+	x.wal = stamped{recent: map[uint32]struct{}{}}
+	x.wake()
+}
+
+// Changed returns a channel that is closed at the next change that a waiting caller may want
+// to know of.
+func (x *Index) Changed() <-chan struct{} {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.changed
+}
+
+func (x *Index) wake() {
+	close(x.changed)
+	x.changed = make(chan struct{})
 }
 
 func (x *Index) hash(rel wal.RelationName, key []byte) uint64 {
 	var h maphash.Hash
 	h.SetSeed(x.seed)
-	// As the table names it, so that what is loaded and what is asked hash alike.
 	h.WriteString(rel.Schema)
-	h.WriteByte('.')
+	h.WriteByte(0)
 	h.WriteString(rel.Name)
 	h.WriteByte(0)
 	h.Write(key)
 	return h.Sum64()
 }
 
-// Any reports whether the relation may have graves at all. Most have none, and then no key
-// needs to be looked up.
+// Any reports whether keys of the relation may have items at all. Most relations have none,
+// and then no key needs to be looked up.
 func (x *Index) Any(rel wal.RelationName) bool {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return x.full || x.count[rel.String()] > 0
-}
-
-// Full reports that the index holds no longer every grave: a miss means nothing then.
-func (x *Index) Full() bool {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return x.full
-}
-
-// Get returns the grave of a key. When the index is full, a miss has to be looked up in the
-// table.
-func (x *Index) Get(rel wal.RelationName, key []byte) (Grave, bool) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	g, ok := x.keys[x.hash(rel, key)]
-	return g, ok
-}
-
-// Put notes a grave. An entry only rises: the publisher may have to stamp local changes that
-// are older than what was applied since, and of two graves of one generation the older
-// position tells from where on the generation counts.
-func (x *Index) Put(rel wal.RelationName, key []byte, g Grave) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	h := x.hash(rel, key)
-	old, ok := x.keys[h]
-	if !ok {
-		if len(x.keys) >= x.limit {
-			x.full = true
-			return
-		}
-		x.count[rel.String()]++
-	} else if old.Generation > g.Generation || (old.Generation == g.Generation && old.LSN <= g.LSN) {
-		return
-	}
-	x.keys[h] = g
+	_, ok := x.rels[rel]
+	return ok
 }
 
-// Remove forgets a grave that was collected.
+// May reports whether something may be known of a key beside its row. False is certain.
+func (x *Index) May(rel wal.RelationName, key []byte) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if _, ok := x.rels[rel]; !ok {
+		return false
+	}
+	h := x.hash(rel, key)
+	if _, ok := x.keys[h]; ok {
+		return true
+	}
+	if _, ok := x.own[h]; ok {
+		return true
+	}
+	return len(x.held[h]) > 0 || (x.filter != nil && x.filter.has(h))
+}
+
+// Put notes a committed item.
+func (x *Index) Put(rel wal.RelationName, key []byte, it conflict.Item) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.put(rel, x.hash(rel, key), it)
+}
+
+func (x *Index) put(rel wal.RelationName, h uint64, it conflict.Item) {
+	x.rels[rel] = struct{}{}
+	if n := x.next; n != nil {
+		n.put(rel, h, it, x.limit)
+	}
+	x.filter = join(x.keys, x.filter, h, it, x.limit)
+}
+
+// join adds an item to a map of keys, or to the filter when there is no room in it.
+func join(keys map[uint64]known, f *filter, h uint64, it conflict.Item, limit int) *filter {
+	old, ok := keys[h]
+	switch {
+	case ok:
+		keys[h] = known{old.Join(it), old.older || it != old.Item}
+	case len(keys) < limit && f == nil:
+		keys[h] = known{Item: it}
+	default:
+		if f == nil {
+			f = newFilter(4 * limit)
+			for k := range keys {
+				f.add(k)
+			}
+		}
+		f.add(h)
+	}
+	return f
+}
+
+// Below joins the items of the keys strictly below a position, into items, which has the
+// length of refs. What it does not know is returned by index in refs: these have to be looked
+// up in the table (Lookup), by a query that begins after this call. A channel is returned
+// when the answer depends on an applier's transaction that has not ended: ask again after it
+// is closed.
+func (x *Index) Below(at wal.LSN, refs []Ref, items []conflict.Item) (missing []int, wait <-chan struct{}) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for i, r := range refs {
+		h := x.hash(r.Relation, []byte(r.Key))
+		for _, o := range x.held[h] {
+			if o.at[h].LSN < at {
+				return nil, x.changed
+			}
+		}
+		it := conflict.Item{}
+		if o := x.own[h]; o != nil {
+			it = o.below(at)
+		}
+		k, ok := x.keys[h]
+		switch {
+		case ok && k.LSN < at:
+			it = it.Join(k.Item)
+		case ok && k.older, !ok && x.filter != nil && x.filter.has(h):
+			missing = append(missing, i)
+		}
+		items[i] = it
+	}
+	return missing, nil
+}
+
+// Remove forgets a key that was collected.
 func (x *Index) Remove(rel wal.RelationName, key []byte) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	h := x.hash(rel, key)
-	if _, ok := x.keys[h]; ok {
-		delete(x.keys, h)
-		x.count[rel.String()]--
+	delete(x.keys, h)
+	if x.next != nil {
+		delete(x.next.keys, h)
 	}
 }
 
-// Len is the number of graves held.
+// Len is the number of keys held.
 func (x *Index) Len() int {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	return len(x.keys)
 }
 
-// Reset empties the index before it is loaded again.
-func (x *Index) Reset() {
+// Full reports that there are more keys than the index holds.
+func (x *Index) Full() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.full = false
-	clear(x.keys)
-	clear(x.count)
+	return x.filter != nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -18,86 +19,203 @@ type Querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// Set is the statement that writes graves, set-based: arrays of relation, key, generation,
-// version, time in microseconds, live flag and position, then one origin. What stands there
-// is replaced: the writer has locked it (Find) and decided. Only of two tombstones the higher
-// stays, because two appliers may bury a key that neither has found.
-const Set = `insert into pgwaltz.tombstone as t (relation, key, generation, version, updated_at, live, origin, lsn)
-select u.r, u.k, u.g, u.v, u.t, u.l, $8, u.p::pg_lsn
-from unnest($1::text[], $2::text[], $3::int8[], $4::int8[], $5::int8[], $6::bool[], $7::text[]) as u(r, k, g, v, t, l, p)
-on conflict (relation, key) do update
-set generation = excluded.generation, version = excluded.version, updated_at = excluded.updated_at,
-    live = excluded.live, origin = excluded.origin, lsn = excluded.lsn, deleted_at = pg_catalog.now()
-where t.live or excluded.live or (t.generation, t.version, t.updated_at) < (excluded.generation, excluded.version, excluded.updated_at)`
+// Schema is the DDL of the entries: a dead one is a tombstone, a live one says in which
+// generation its row is (generation + 1), and when it was written where no column says so.
+const Schema = `create table if not exists pgwaltz.tombstone (
+  relation   text not null,
+  key        text not null,
+  generation bigint not null,
+  version    bigint not null,
+  updated_at bigint not null,
+  live       boolean not null default false,
+  origin     text,
+  lsn        pg_lsn not null,
+  deleted_at timestamptz not null default now(),
+  primary key (relation, key)
+)`
 
-// Unset is the statement that removes the graves of rows that live in their first
-// generation: arrays of relation and key.
-const Unset = `delete from pgwaltz.tombstone as t using unnest($1::text[], $2::text[]) as u(r, k)
-where t.relation = u.r and t.key = u.k`
+// PastSchema is the DDL of the items that entries had before, kept until no change below them
+// can be decoded again.
+const PastSchema = `create table if not exists pgwaltz.past (
+  relation text not null,
+  key      text not null,
+  lsn      pg_lsn not null,
+  next     bigint not null,
+  at       bigint not null,
+  noted_at timestamptz not null default now(),
+  primary key (relation, key, lsn)
+)`
 
-// Entry is one grave as the table holds it.
+// WriteSQL writes entries, set-based: arrays of relation, key, next generation, version, time
+// in microseconds, live flag, position and plain flag, then one origin. It returns how many
+// keys got an entry from another transaction at the same time: where that is not 0, the
+// transaction has to be tried again.
+//
+// What stands there is replaced: the writer has locked it (Find) and decided. Only of two
+// tombstones the higher stays. What does not stay in the entry is kept as an item, unless the
+// new entry is plain: then the change that wrote it gets its stamp also from an older item of
+// the same generation.
+const WriteSQL = `with new as (
+  select * from unnest($1::text[], $2::text[], $3::int8[], $4::int8[], $5::int8[], $6::bool[], $7::text[]::pg_lsn[], $8::bool[]) as u(r, k, n, v, t, l, p, plain)
+), old as (
+  select t.relation, t.key, t.lsn, t.generation + 1 as next, t.updated_at as at, n.n, n.t, n.p, n.plain,
+         t.live or n.l or (t.generation + 1, t.version, t.updated_at) < (n.n, n.v, n.t) as replaced
+  from new n join pgwaltz.tombstone t on t.relation = n.r and t.key = n.k for update of t
+), kept as (
+  insert into pgwaltz.past (relation, key, lsn, next, at)
+  select o.relation, o.key, case when o.replaced then o.lsn else o.p end, case when o.replaced then o.next else o.n end, case when o.replaced then o.at else o.t end
+  from old o
+  where o.lsn <> o.p and not (o.replaced and o.plain and o.next = o.n and exists (
+    select from pgwaltz.past a where a.relation = o.relation and a.key = o.key and a.lsn < o.lsn and a.next >= o.next))
+  on conflict (relation, key, lsn) do update set next = greatest(past.next, excluded.next), at = greatest(past.at, excluded.at)
+), written as (
+  insert into pgwaltz.tombstone as t (relation, key, generation, version, updated_at, live, origin, lsn)
+  select n.r, n.k, n.n - 1, n.v, n.t, n.l, $9, n.p
+  from new n left join old o on o.relation = n.r and o.key = n.k where o.replaced is not false
+  on conflict (relation, key) do update
+  set generation = excluded.generation, version = excluded.version, updated_at = excluded.updated_at,
+      live = excluded.live, origin = excluded.origin, lsn = excluded.lsn, deleted_at = pg_catalog.now()
+  where exists (select from old o where o.relation = t.relation and o.key = t.key)
+  returning 1
+)
+select (select count(*) from new) - (select count(*) from written) - (select count(*) from old where not replaced)`
+
+// KeepSQL writes items that have no entry of their own: arrays of relation, key, position, next
+// generation and time in microseconds.
+const KeepSQL = `insert into pgwaltz.past (relation, key, lsn, next, at)
+select u.r, u.k, u.p, u.n, u.t from unnest($1::text[], $2::text[], $3::text[]::pg_lsn[], $4::int8[], $5::int8[]) as u(r, k, p, n, t)
+on conflict (relation, key, lsn) do update set next = greatest(past.next, excluded.next), at = greatest(past.at, excluded.at)`
+
+// Entry is one entry as the table holds it.
 type Entry struct {
-	Relation wal.RelationName
-	Key      string
-	Stamp    wal.Stamp
-	Live     bool // a row of the next generation lives
-	Origin   string
-	LSN      wal.LSN
-	Deleted  time.Time
+	Key   string
+	Stamp wal.Stamp // of a tombstone
+	Next  uint32    // generation of the row over the entry
+	Live  bool
+	At    wal.Micros // when the entry was written, where no column of the row says so
 }
 
-// Load fills the index from the table. Called at start and after every loss of the local
-// server, when graves of transactions that were never made durable may be gone.
-func Load(ctx context.Context, q Querier, x *Index) error {
-	x.Reset()
-	rows, err := q.Query(ctx, `select relation, key, generation, lsn::text from pgwaltz.tombstone`)
-	if err != nil {
-		return fmt.Errorf("load tombstones: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var rel, key, lsn string
-		var gen int64
-		if err := rows.Scan(&rel, &key, &gen, &lsn); err != nil {
-			return fmt.Errorf("load tombstones: %w", err)
-		}
-		at, err := wal.ParseLSN(lsn)
-		if err != nil {
-			return fmt.Errorf("load tombstones: %w", err)
-		}
-		x.Put(relationName(rel), []byte(key), Grave{Generation: uint32(gen), LSN: at})
-	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("load tombstones: %w", err)
-	}
-	return nil
-}
+// relationText names a relation in the side tables.
+func relationText(n wal.RelationName) string { return n.String() }
 
 func relationName(s string) wal.RelationName {
 	schema, name, _ := strings.Cut(s, ".")
 	return wal.RelationName{Schema: schema, Name: name}
 }
 
-// Find reads the graves of the given keys of one relation and locks them until the end of the
+// RelationText names a relation in the parameters of WriteSQL and KeepSQL.
+func RelationText(n wal.RelationName) string { return relationText(n) }
+
+// Load fills the index from the table, which it must hold already in part or not at all; the
+// index stays usable meanwhile. No item may have been committed that the index was not told of
+// but those that the table shows.
+func Load(ctx context.Context, q Querier, x *Index) (err error) {
+	size, err := count(ctx, q)
+	if err != nil {
+		return err
+	}
+	x.begin(size)
+	defer func() { x.end(err == nil) }()
+	for _, sql := range []string{
+		`select relation, key, generation + 1, updated_at, lsn::text from pgwaltz.tombstone`,
+		`select relation, key, next, at, lsn::text from pgwaltz.past`,
+	} {
+		if err := load(ctx, q, x, sql); err != nil {
+			return fmt.Errorf("load tombstones: %w", err)
+		}
+	}
+	return nil
+}
+
+func count(ctx context.Context, q Querier) (n int, err error) {
+	rows, err := q.Query(ctx, `select count(*) from pgwaltz.tombstone`)
+	if err != nil {
+		return 0, fmt.Errorf("count tombstones: %w", err)
+	}
+	n, err = pgx.CollectExactlyOneRow(rows, pgx.RowTo[int])
+	if err != nil {
+		return 0, fmt.Errorf("count tombstones: %w", err)
+	}
+	return n, nil
+}
+
+func load(ctx context.Context, q Querier, x *Index, sql string) error {
+	rows, err := q.Query(ctx, sql)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var rel, key, lsn string
+		var next, at int64
+		if err := rows.Scan(&rel, &key, &next, &at, &lsn); err != nil {
+			return err
+		}
+		p, err := wal.ParseLSN(lsn)
+		if err != nil {
+			return err
+		}
+		x.read(relationName(rel), []byte(key), conflict.Item{LSN: p, Next: uint32(next), At: wal.Micros(at)})
+	}
+	return rows.Err()
+}
+
+// Lookup joins the items of the given keys strictly below a position, as the table has them.
+func Lookup(ctx context.Context, q Querier, at wal.LSN, refs []Ref) ([]conflict.Item, error) {
+	rels, keys := make([]string, len(refs)), make([]string, len(refs))
+	for i, r := range refs {
+		rels[i], keys[i] = relationText(r.Relation), r.Key
+	}
+	rows, err := q.Query(ctx, `select coalesce(greatest(t.next, p.next), 0), coalesce(greatest(t.at, p.at), 0)
+from unnest($1::text[], $2::text[]) with ordinality as u(r, k, n)
+left join lateral (select generation + 1 as next, updated_at as at from pgwaltz.tombstone where relation = u.r and key = u.k and lsn < $3::text::pg_lsn) t on true
+left join lateral (select max(next) as next, max(at) as at from pgwaltz.past where relation = u.r and key = u.k and lsn < $3::text::pg_lsn) p on true
+order by u.n`, rels, keys, at.String())
+	if err != nil {
+		return nil, fmt.Errorf("look up tombstones: %w", err)
+	}
+	items, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (conflict.Item, error) {
+		var next, t int64
+		err := r.Scan(&next, &t)
+		return conflict.Item{Next: uint32(next), At: wal.Micros(t)}, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look up tombstones: %w", err)
+	}
+	if len(items) != len(refs) {
+		return nil, fmt.Errorf("look up tombstones: %d answers for %d keys", len(items), len(refs))
+	}
+	return items, nil
+}
+
+// Find reads the entries of the given keys of one relation and locks them until the end of the
 // transaction.
 func Find(ctx context.Context, q Querier, rel wal.RelationName, keys []string) (map[string]Entry, error) {
-	rows, err := q.Query(ctx, `select key, generation, version, updated_at, live, origin, lsn::text, deleted_at
-from pgwaltz.tombstone where relation = $1 and key = any($2::text[]) order by key for update`, rel.String(), keys)
+	return entries(ctx, q, rel, keys, " order by key for update")
+}
+
+// Read reads the entries of the given keys of one relation, without locks.
+func Read(ctx context.Context, q Querier, rel wal.RelationName, keys []string) (map[string]Entry, error) {
+	return entries(ctx, q, rel, keys, "")
+}
+
+func entries(ctx context.Context, q Querier, rel wal.RelationName, keys []string, lock string) (map[string]Entry, error) {
+	rows, err := q.Query(ctx, `select key, generation, version, updated_at, live
+from pgwaltz.tombstone where relation = $1 and key = any($2::text[])`+lock, relationText(rel), keys)
 	if err != nil {
 		return nil, fmt.Errorf("find tombstones of %s: %w", rel, err)
 	}
 	defer rows.Close()
 	found := map[string]Entry{}
 	for rows.Next() {
-		e := Entry{Relation: rel}
+		var e Entry
 		var gen, ver, at int64
-		var lsn string
-		if err := rows.Scan(&e.Key, &gen, &ver, &at, &e.Live, &e.Origin, &lsn, &e.Deleted); err != nil {
+		if err := rows.Scan(&e.Key, &gen, &ver, &at, &e.Live); err != nil {
 			return nil, fmt.Errorf("find tombstones of %s: %w", rel, err)
 		}
-		e.Stamp = wal.Stamp{Generation: uint32(gen), Version: ver, UpdatedAt: wal.Micros(at)}
-		if e.LSN, err = wal.ParseLSN(lsn); err != nil {
-			return nil, fmt.Errorf("find tombstones of %s: %w", rel, err)
+		e.Next, e.At = uint32(gen+1), wal.Micros(at)
+		if !e.Live {
+			e.Stamp = wal.Stamp{Generation: uint32(gen), Version: ver, UpdatedAt: wal.Micros(at)}
 		}
 		found[e.Key] = e
 	}
@@ -107,36 +225,54 @@ from pgwaltz.tombstone where relation = $1 and key = any($2::text[]) order by ke
 	return found, nil
 }
 
-// Generations reads the generations of the graves of the given keys, without locks.
-func Generations(ctx context.Context, q Querier, rel wal.RelationName, keys []string) (map[string]uint32, error) {
-	rows, err := q.Query(ctx, `select key, generation from pgwaltz.tombstone where relation = $1 and key = any($2::text[])`, rel.String(), keys)
-	if err != nil {
-		return nil, fmt.Errorf("read generations of %s: %w", rel, err)
-	}
-	defer rows.Close()
-	found := map[string]uint32{}
-	for rows.Next() {
-		var key string
-		var gen int64
-		if err := rows.Scan(&key, &gen); err != nil {
-			return nil, fmt.Errorf("read generations of %s: %w", rel, err)
+// Adopt gives up positions that lie behind the end of the server's WAL: they are of another
+// history (the database was restored into another server), and whatever is there came before
+// everything that this server will write.
+func Adopt(ctx context.Context, q Querier) error {
+	for _, t := range []string{"tombstone", "past"} {
+		sql := `update pgwaltz.` + t + ` set lsn = '0/0' where lsn > pg_catalog.pg_current_wal_insert_lsn()`
+		if t == "past" {
+			sql = `delete from pgwaltz.past where lsn > pg_catalog.pg_current_wal_insert_lsn()`
 		}
-		found[key] = uint32(gen)
+		if _, err := q.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("adopt tombstones: %w", err)
+		}
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read generations of %s: %w", rel, err)
-	}
-	return found, nil
+	return nil
 }
 
-// Collect removes graves that no peer can need any more: of dead keys, older than minAge,
-// and written at a local position that every peer has applied (passed). At most limit are
-// removed in one call. It returns how many went; the index forgets them too.
+// Trim removes items that no decoding can ask for any more: those below another one that no
+// change can be decoded in front of, because the slot begins behind it (horizon). At most limit
+// are removed in one call; it returns how many.
+func Trim(ctx context.Context, q Querier, horizon wal.LSN, limit int) (int, error) {
+	tag, err := q.Exec(ctx, `delete from pgwaltz.past where ctid = any(array(
+  select p.ctid from pgwaltz.past p where p.lsn < $1::text::pg_lsn and (
+    exists (select from pgwaltz.tombstone t where t.relation = p.relation and t.key = p.key
+      and t.lsn <= $1::text::pg_lsn and t.lsn > p.lsn and t.generation + 1 >= p.next and t.updated_at >= p.at)
+    or exists (select from pgwaltz.past n where n.relation = p.relation and n.key = p.key
+      and n.lsn <= $1::text::pg_lsn and n.lsn > p.lsn and n.next >= p.next and n.at >= p.at))
+  limit $2))`, horizon.String(), limit)
+	if err != nil {
+		return 0, fmt.Errorf("trim tombstones: %w", err)
+	}
+	return int(tag.RowsAffected()), nil
+}
+
+// Collect removes what no peer can need any more: tombstones, live entries that say no more
+// than their rows do, and the items behind them, all of them older than minAge and written at
+// a position that every peer has applied and that the slot has passed (passed). At most limit
+// keys are removed in one call; it returns how many. Its transaction is on disk when it
+// returns; the index forgets them then.
 func Collect(ctx context.Context, q Querier, x *Index, minAge time.Duration, passed wal.LSN, limit int) (int, error) {
-	rows, err := q.Query(ctx, `delete from pgwaltz.tombstone where ctid = any(array(
-  select ctid from pgwaltz.tombstone
-  where not live and deleted_at < pg_catalog.now() - $1::interval and lsn <= $2::text::pg_lsn limit $3))
-returning relation, key`, minAge, passed.String(), limit)
+	rows, err := q.Query(ctx, `with old as (
+  select relation, key, ctid from pgwaltz.tombstone t
+  where (not live or generation < 0) and deleted_at < pg_catalog.now() - $1::interval and lsn <= $2::text::pg_lsn
+    and not exists (select from pgwaltz.past p where p.relation = t.relation and p.key = t.key and p.lsn > $2::text::pg_lsn)
+  limit $3
+), gone as (
+  delete from pgwaltz.past p using old o where p.relation = o.relation and p.key = o.key
+)
+delete from pgwaltz.tombstone where ctid = any(array(select ctid from old)) returning relation, key`, minAge, passed.String(), limit)
 	if err != nil {
 		return 0, fmt.Errorf("collect tombstones: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 	"github.com/pgwaltz/pgwaltz/source/subscribe/quarantine"
 )
@@ -28,29 +29,8 @@ func objects() []object {
   created_at timestamptz not null default now()
 )`, "who this database is"},
 		{"checkpoint", pgstore.Schema, "how far each peer's changes are applied"},
-		{"tombstone", `create table if not exists pgwaltz.tombstone (
-  relation   text not null,
-  key        text not null,
-  generation bigint not null,
-  version    bigint not null,
-  updated_at bigint not null,
-  live       boolean not null default false,
-  origin     text,
-  lsn        pg_lsn,
-  deleted_at timestamptz not null default now(),
-  primary key (relation, key)
-)`, "which rows were deleted, and when"},
-		{"row_stamp", `create table if not exists pgwaltz.row_stamp (
-  relation   text not null,
-  key        text not null,
-  generation bigint not null,
-  version    bigint not null,
-  updated_at bigint not null,
-  origin     text,
-  lsn        pg_lsn,
-  touched_at timestamptz not null default now(),
-  primary key (relation, key)
-) with (fillfactor = 70)`, "stamps of rows without stamp columns"},
+		{"tombstone", tombstone.Schema, "which rows were deleted, and when, and which live again"},
+		{"past", tombstone.PastSchema, "what tombstones said before, for as long as changes may be decoded again"},
 		{"conflict", `create table if not exists pgwaltz.conflict (
   id           bigint generated always as identity primary key,
   event_id     uuid not null unique,

@@ -148,14 +148,13 @@ func (s *Sidecar) confirm() wal.LSN {
 		Published: wal.LSN(o.durable.Load()), Confirmed: confirmed, Peers: peers, Retained: retained,
 	})
 	// Own deletes have to be recorded before the WAL that holds them may go.
-	if m := s.own.safeLSN(); lsn > m {
+	if m := s.own.Safe(); lsn > m {
 		lsn = m
 	}
 	o.confirmed.Store(max(o.confirmed.Load(), uint64(lsn)))
 	o.atRisk.Store(risk)
 	o.mode.Store(string(mode))
 	lsn = wal.LSN(o.confirmed.Load())
-	s.stamps.Confirmed(lsn)
 	if err := checkpoint.MustConfirm(checkpoint.Published, lsn, checkpoint.Inputs{Published: max(wal.LSN(o.durable.Load()), start)}); err != nil {
 		s.broke(err)
 		return 0 // nothing moves any more

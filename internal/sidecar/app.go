@@ -25,7 +25,6 @@ import (
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
-	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/internal/admin"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/status"
@@ -55,11 +54,9 @@ type Sidecar struct {
 	server int // server_version_num
 	caps   capabilities
 
-	index    *tombstone.Index
+	own      *replicator.LocalWAL
+	ownDB    *db // its session
 	parked   *parked.Index
-	clock    *replicator.Clock
-	stamps   *replicator.Stamps
-	own      *ownLog
 	watch    tablecopy.Watch
 	redactor *audit.Redactor
 
@@ -95,11 +92,12 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error)
 	s := &Sidecar{
 		cfg: cfg, log: log, version: version, started: time.Now(),
 		subMetrics: map[string]*subscribe.Metrics{},
-		index:      tombstone.NewIndex(0), parked: parked.NewIndex(), clock: &replicator.Clock{}, stamps: replicator.NewStamps(), own: newOwnLog(),
-		stopping: make(chan struct{}), in: map[string]*inboundState{}, role: status.Standby, registry: prometheus.NewRegistry(),
+		parked:     parked.NewIndex(), stopping: make(chan struct{}), in: map[string]*inboundState{}, role: status.Standby, registry: prometheus.NewRegistry(),
 	}
 	s.db = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "status") }}
 	s.catalog = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "catalog") }}
+	s.ownDB = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "wal") }}
+	s.own = replicator.NewLocalWAL(localDB{s.ownDB})
 	s.redactor = audit.NewRedactor(cfg.Audit.Redact)
 	s.pubMetrics = publish.NewMetrics(s.registry)
 	s.conf.ByType = map[string]uint64{}
@@ -124,6 +122,7 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error)
 func (s *Sidecar) Run(ctx context.Context) error {
 	defer s.db.close()
 	defer s.catalog.close()
+	defer s.ownDB.close()
 	s.registry.MustRegister(newCollector(s))
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()

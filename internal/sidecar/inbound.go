@@ -78,7 +78,7 @@ func (s *Sidecar) receive(ctx context.Context, in *inboundState) error {
 func (s *Sidecar) applyConfig(origin string) apply.Config {
 	cfg := apply.Config{
 		Region: s.cfg.Region, Origin: origin, Connect: s.connectApply(origin), Marker: s.marker(origin), Replica: s.caps.replica,
-		Policy: apply.PolicyFunc(s.policy), Index: s.index, Parked: s.parked, Redact: s.redactor, Log: s.log,
+		Policy: apply.PolicyFunc(s.policy), Index: s.own.Index, Parked: s.parked, Redact: s.redactor, Log: s.log,
 	}
 	if s.cfg.Publishes() {
 		cfg.Barrier, cfg.Tell, cfg.Token = s.barrier, true, s.caps.token
@@ -127,7 +127,7 @@ func (in *inboundState) applied(d subscribe.Delivery) {
 	in.mu.Unlock()
 }
 
-// observe looks at a packet before it is applied: its times feed the clock and the skew.
+// observe looks at a packet before it is applied: its times say how far the origin's clock is ahead.
 func (s *Sidecar) observe(in *inboundState, d subscribe.Delivery) {
 	var ahead wal.Micros
 	now := wal.MicrosOf(time.Now())
@@ -136,9 +136,6 @@ func (s *Sidecar) observe(in *inboundState, d subscribe.Delivery) {
 			t := tx.Changes[i].Stamp.UpdatedAt
 			if t == wal.MaxMicros || t == wal.MinMicros {
 				continue
-			}
-			if tx.Changes[i].Stamp.Version == wal.NullVersion {
-				s.clock.Observe(t)
 			}
 			ahead = max(ahead, t-now)
 		}
@@ -157,32 +154,20 @@ func (s *Sidecar) observe(in *inboundState, d subscribe.Delivery) {
 
 // barrier waits until this region's own changes that are committed by now are recorded.
 func (s *Sidecar) barrier(ctx context.Context) error {
-	at, err := s.insertLSN(ctx)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errBarrierTimeout)
-	defer cancel()
-	err = s.own.waitMerged(ctx, at)
-	if errors.Is(err, errBarrierTimeout) {
-		// The own log does not move (the slot is away, or the stream is full). The merge
+	err := s.own.WaitMerged(ctx, barrierLimit)
+	if errors.Is(err, replicator.ErrNotMerged) {
+		// The own WAL does not move (the slot is away, or the stream is full). The merge
 		// puts right what is overwritten meanwhile.
 		return nil
 	}
 	return err
 }
 
-var errBarrierTimeout = errors.New("own changes are not known in time")
+// barrierLimit bounds the wait for own changes.
+const barrierLimit = 10 * time.Second
 
 func (s *Sidecar) insertLSN(ctx context.Context) (wal.LSN, error) {
-	var text string
-	err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		return c.QueryRow(ctx, `select pg_catalog.pg_current_wal_insert_lsn()::text`).Scan(&text)
-	})
-	if err != nil {
-		return 0, fmt.Errorf("read local log position: %w", err)
-	}
-	return wal.ParseLSN(text)
+	return localDB{s.db}.InsertLSN(ctx)
 }
 
 // acknowledge tells the origin how far its changes are durably applied: a commit counts when

@@ -90,7 +90,7 @@ func (s *Sidecar) term(ctx context.Context) error {
 	if err := s.prepare(ctx, lock); err != nil {
 		return err
 	}
-	if err := tombstone.Load(ctx, lock, s.index); err != nil {
+	if err := s.loadOwn(ctx, lock); err != nil {
 		return err
 	}
 	if err := s.parked.Load(ctx, lock); err != nil {
@@ -111,6 +111,43 @@ func (s *Sidecar) term(ctx context.Context) error {
 	defer s.setRole(status.Standby)
 	s.log.Info("at work", "region", s.cfg.Region, "epoch", s.epoch.String(), "direction", string(s.cfg.Direction))
 	return s.work(ctx, lock)
+}
+
+// loadOwn begins a term with what the tables say. A former leader's apply transactions have
+// ended before: what they commit later nobody would know of.
+func (s *Sidecar) loadOwn(ctx context.Context, lock *pgx.Conn) error {
+	for {
+		var n int
+		err := lock.QueryRow(ctx, `select count(pg_catalog.pg_terminate_backend(pid)) from pg_catalog.pg_stat_activity
+where datname = pg_catalog.current_database() and usename = session_user and pid <> pg_catalog.pg_backend_pid()
+  and pg_catalog.starts_with(application_name, $1)`, "pgwaltz_"+s.cfg.Region+"_apply_").Scan(&n)
+		if err != nil {
+			return fmt.Errorf("end sessions of a former leader: %w", err)
+		}
+		if n == 0 {
+			break
+		}
+		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	s.own.Reset()
+	if err := tombstone.Adopt(ctx, lock); err != nil {
+		return err
+	}
+	if err := tombstone.Load(ctx, lock, s.own.Index); err != nil {
+		return err
+	}
+	var end string
+	if err := lock.QueryRow(ctx, `select pg_catalog.pg_current_wal_insert_lsn()::text`).Scan(&end); err != nil {
+		return fmt.Errorf("read local WAL position: %w", err)
+	}
+	at, err := wal.ParseLSN(end)
+	if err != nil {
+		return err
+	}
+	s.own.Start(at)
+	return nil
 }
 
 // work runs the pipes until the session that holds the lead is gone or the context ends.

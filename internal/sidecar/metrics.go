@@ -214,8 +214,8 @@ func (c *collector) sidecar(e emitter, st *status.Status) {
 		e.put("copy_tables", float64(n), state)
 	}
 	e.put("copy_rows", float64(rows))
-	e.put("tombstone_index_entries", float64(s.index.Len()))
-	e.flag("tombstone_index_full", s.index.Full())
+	e.put("tombstone_index_entries", float64(s.own.Len()))
+	e.flag("tombstone_index_full", s.own.Full())
 }
 
 func (c *collector) outbound(e emitter, o *status.Outbound) {

@@ -15,7 +15,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/broker"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
-	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/status"
 	"github.com/pgwaltz/pgwaltz/sink/apply"
@@ -40,7 +40,7 @@ func busy(t *testing.T) *Sidecar {
 	s.lastErr = &status.LastError{At: now.Add(-time.Hour), Message: "gone"}
 	s.conf = status.Conflicts{Total: 3, ByType: map[string]uint64{"update_deleted": 3}, LastAt: &now}
 	s.copy = []status.Copy{{Table: "public.users", State: "done", Rows: 70}, {Table: "public.orders", State: "running", Rows: 30}, {Table: "public.logs", State: "off", Rows: 5}}
-	s.index.Put(wal.RelationName{Schema: "public", Name: "users"}, []byte("7"), tombstone.Grave{Generation: 1, LSN: 5})
+	s.own.Put(wal.RelationName{Schema: "public", Name: "users"}, []byte("7"), conflict.Item{Next: 2, LSN: 5})
 
 	o := &s.out
 	o.state, o.incarnation, o.seenAt = status.Replicating, 2, now

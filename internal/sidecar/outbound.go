@@ -13,11 +13,9 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
-	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/decoder"
 	"github.com/pgwaltz/pgwaltz/internal/status"
 	"github.com/pgwaltz/pgwaltz/replicator"
-	"github.com/pgwaltz/pgwaltz/sink/apply"
 	"github.com/pgwaltz/pgwaltz/sink/publish"
 	"github.com/pgwaltz/pgwaltz/source/slot"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -118,9 +116,7 @@ func (s *Sidecar) publish(ctx context.Context) error {
 		return err
 	}
 	slot := s.newSlot(begin.slot)
-	o.stamper = replicator.NewStamper(s.stampPolicy, s.index, s.clock, s.stamps)
-	o.stamper.Find(s.findGrave)
-	policy := apply.PolicyFunc(s.policy)
+	o.stamper = replicator.NewStamper(s.stampPolicy, s.own)
 	pipe = replicator.NewOutbound(replicator.OutboundConfig{
 		Encoder: wire.EncoderConfig{
 			Cluster: s.cfg.Cluster, Origin: s.cfg.Region, Epoch: s.epoch,
@@ -129,11 +125,9 @@ func (s *Sidecar) publish(ctx context.Context) error {
 		Tail: begin.at, Past: begin.past, Resync: begin.resync,
 		Stamper: o.stamper, FrameBytes: int(s.cfg.Publish.FrameBytes),
 		Linger: s.cfg.Publish.Linger, Heartbeat: s.cfg.Publish.Heartbeat,
-		NeedsMerge: func(tx *wal.Transaction, ch *wal.Change) bool { return apply.NeedsSelfMerge(policy, tx, ch) },
-		Merge:      s.own.note,
-		Decoded:    s.own.decodedTo,
-		Changed:    s.watch.Changed,
-		Extra:      o.extra, Log: s.log,
+		Stamped: s.own.Stamped,
+		Changed: s.watch.Changed,
+		Extra:   o.extra, Log: s.log,
 	}, stream{pub}, &o.stats)
 	o.durable.Store(uint64(begin.at.EndLSN))
 	o.mu.Lock()
@@ -144,7 +138,7 @@ func (s *Sidecar) publish(ctx context.Context) error {
 	o.frame.Store(begin.at.Number)
 	o.state, o.reason, o.gap, o.newLife = status.Replicating, "", nil, false
 	o.mu.Unlock()
-	s.own.reset(slot.Ping)
+	s.own.Reading(slot.Ping)
 	s.log.Info("publishing", "slot", s.cfg.Postgres.Slot, "lsn", begin.slot.String(), "incarnation", begin.at.Incarnation, "frame", begin.at.Number)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return slot.Run(gctx, begin.slot) })
@@ -221,17 +215,3 @@ func (s *Sidecar) unmoved(ctx context.Context, start wal.LSN) error {
 // statusInterval is how often positions are confirmed: a fraction of the smallest
 // wal_sender_timeout that anybody sets.
 const statusInterval = 500 * time.Millisecond
-
-// findGrave looks one grave up in the table, when the index is full.
-func (s *Sidecar) findGrave(rel wal.RelationName, key string) (g tombstone.Grave, ok bool, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	err = s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		found, err := tombstone.Find(ctx, c, rel, []string{key})
-		if e, has := found[key]; has {
-			g, ok = tombstone.Grave{Generation: e.Stamp.Generation, LSN: e.LSN}, true
-		}
-		return err
-	})
-	return g, ok, err
-}

@@ -2,7 +2,6 @@ package sidecar
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
@@ -131,20 +131,9 @@ func (s *Sidecar) mergedFrame(ctx context.Context, incarnation uint32) (uint64, 
 
 // collect removes what is old: tombstones that no peer can need, and audit rows.
 func (s *Sidecar) collect(ctx context.Context) error {
-	passed, age := s.passedByAll(), s.settledAge()
 	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		if passed > 0 && s.cfg.Tombstones.MinAge > 0 {
-			n, err := tombstone.Collect(ctx, c, s.index, age, passed, 10000)
-			if err != nil {
-				return err
-			}
-			if _, err := c.Exec(ctx, `delete from pgwaltz.row_stamp where ctid = any(array(select ctid from pgwaltz.row_stamp
-where touched_at < pg_catalog.now() - $1::interval and lsn <= $2::text::pg_lsn limit 10000))`, age, passed.String()); err != nil {
-				return fmt.Errorf("collect stamps: %w", err)
-			}
-			if n > 0 {
-				s.log.Debug("tombstones collected", "keys", n)
-			}
+		if err := s.collectTombstones(ctx, c); err != nil {
+			return err
 		}
 		if r := s.cfg.Audit.Retention; r > 0 {
 			if _, err := audit.Prune(ctx, c, r); err != nil {
@@ -153,6 +142,53 @@ where touched_at < pg_catalog.now() - $1::interval and lsn <= $2::text::pg_lsn l
 		}
 		return nil
 	})
+}
+
+// collectBatch is how many keys are collected at once.
+const collectBatch = 10000
+
+// collectTombstones removes what no peer and no later decoding can ask for.
+func (s *Sidecar) collectTombstones(ctx context.Context, c *pgx.Conn) error {
+	horizon := s.horizon()
+	if horizon == 0 {
+		return nil
+	}
+	for n := collectBatch; n == collectBatch; {
+		var err error
+		if n, err = tombstone.Trim(ctx, c, horizon, collectBatch); err != nil {
+			return err
+		}
+	}
+	passed, age := min(s.passedByAll(), horizon), s.settledAge()
+	if passed == 0 || s.cfg.Tombstones.MinAge <= 0 || !s.own.Caught() {
+		return nil
+	}
+	all := 0
+	for n := collectBatch; n == collectBatch; all += n {
+		var err error
+		if n, err = tombstone.Collect(ctx, c, s.own.Index, age, passed, collectBatch); err != nil {
+			return err
+		}
+	}
+	if all > 0 {
+		s.log.Debug("tombstones collected", "keys", all)
+	}
+	if s.own.Full() && all > 0 {
+		return tombstone.Load(ctx, c, s.own.Index)
+	}
+	return nil
+}
+
+// horizon is a position in front of which the slot sends nothing any more, also after a crash
+// of the server: what it confirmed may be forgotten by then, but not where it restarts. A
+// session that reads again is behind it for a while.
+func (s *Sidecar) horizon() wal.LSN {
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	if s.out.row == nil {
+		return 0
+	}
+	return min(s.out.row.RestartLSN, s.own.Session())
 }
 
 // settledAge is the age from which nothing can come any more that a tombstone would have to

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -24,7 +25,7 @@ type Config struct {
 	Region string // this region
 	Origin string // whose changes
 	// Self: the changes are this region's own, published ones. They are in the tables
-	// already; what is left is to record their graves and stamps, and to put right what a
+	// already; what is left is to record their entries, and to put right what a
 	// remote change overwrote before the local one was known (self-merge).
 	Self bool
 	// Peer names the other region in audit rows of the self-merge.
@@ -47,9 +48,9 @@ type Config struct {
 	// Barrier waits until this region's own changes that are committed by now are known;
 	// nil when nothing is published from here.
 	Barrier func(ctx context.Context) error
-	// Superseded reports whether a later own change of the key is on its way; self-merge
-	// only.
-	Superseded func(ctx context.Context, rel wal.RelationName, key string, commit wal.LSN, part uint32) (bool, error)
+	// WaitStamped takes a snapshot and waits until this region's own changes that it shows
+	// are stamped; self-merge only.
+	WaitStamped func(ctx context.Context) (*tombstone.Snapshot, error)
 	// Tell: this region publishes, so the other one is told of conflicts and gets repairs.
 	Tell bool
 	// Token begins the logical messages that carry them; only this sidecar knows it.
@@ -112,6 +113,10 @@ type Applier struct {
 	hurry     time.Time // until then locks are waited for less patiently
 	giant     giant
 
+	unseen     int                 // how often this batch was tried again for what is stamped but not visible
+	committing bool                // a commit was sent
+	stamped    *tombstone.Snapshot // every own change that it shows is stamped; nil: not waited for
+
 	batch   *batch.Batch
 	Stats   Stats
 	onAudit func([]audit.Record)
@@ -142,6 +147,9 @@ func (a *Applier) Open(ctx context.Context) (checkpoint.Checkpoint, error) {
 		return checkpoint.Checkpoint{}, err
 	}
 	a.adopt(conn)
+	if err := a.findOut(ctx); err != nil {
+		return checkpoint.Checkpoint{}, err
+	}
 	cp, found, err := pgstore.Load(ctx, conn, a.cfg.Origin)
 	if err != nil {
 		return checkpoint.Checkpoint{}, err
@@ -166,10 +174,37 @@ func (a *Applier) adopt(conn *pgx.Conn) {
 	a.open, a.openFx = false, effects{}
 }
 
+// findOut waits until the server has ended a transaction whose commit was not answered.
+func (a *Applier) findOut(ctx context.Context) error {
+	a.committing = false
+	for {
+		pid := a.cfg.Index.Lost(a.holder())
+		if pid == 0 {
+			return nil
+		}
+		var there bool
+		if err := a.conn.QueryRow(ctx, `select exists (select from pg_catalog.pg_stat_activity where pid = $1)`, int64(pid)).Scan(&there); err != nil {
+			return fmt.Errorf("wait for the end of a transaction: %w", err)
+		}
+		if !there {
+			a.cfg.Index.Found(a.holder())
+			return nil
+		}
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
 // Close ends the session; an open transaction is rolled back by the server.
 func (a *Applier) Close() {
 	if a.conn == nil {
 		return
+	}
+	if a.committing {
+		a.cfg.Index.Lose(a.holder(), a.conn.PgConn().PID())
+	} else {
+		a.cfg.Index.Settle(a.holder(), false)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

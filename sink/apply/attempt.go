@@ -60,6 +60,7 @@ func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint
 		p.locks = maxLocks
 	}
 	defer func() { a.barrier, a.impatient = false, false }()
+	a.unseen = 0
 	for {
 		fx := effects{}
 		err := a.attempt(ctx, txs, next, ordered, &fx)
@@ -74,10 +75,13 @@ func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint
 		case ctx.Err() != nil:
 			return err
 		case errors.Is(err, errBarrier):
-			if err := a.cfg.Barrier(ctx); err != nil {
+			if err := a.waitBarrier(ctx); err != nil {
 				return err
 			}
-			a.barrier = true
+		case errors.Is(err, errNotStamped):
+			if err := a.waitStamped(ctx); err != nil {
+				return err
+			}
 		case p.left(err):
 			if err := a.recover(ctx, err, p.again); err != nil {
 				return err
@@ -91,6 +95,21 @@ func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint
 		}
 		a.forgetSchemas()
 	}
+}
+
+// waitBarrier waits outside of a transaction until own changes are known.
+func (a *Applier) waitBarrier(ctx context.Context) error {
+	if a.barrier {
+		// They are, but not all that is stamped is visible yet.
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	if err := a.cfg.Barrier(ctx); err != nil {
+		return err
+	}
+	a.barrier = true
+	return nil
 }
 
 // recover prepares the session for another try after an error that may pass.
@@ -115,6 +134,9 @@ func (a *Applier) attempt(ctx context.Context, txs []keyedTx, next checkpoint.Ch
 		b.text(hurryLock)
 	}
 	a.saveCheckpoint(&b, next)
+	if a.cfg.Self {
+		fx.items = a.ownItems(txs)
+	}
 	var err error
 	if ordered {
 		if err = a.run(ctx, &b, nil, nil, nil); err == nil {
@@ -166,48 +188,56 @@ func microsText(m wal.Micros) []byte {
 
 // commit writes the side effects and commits.
 func (a *Applier) commit(ctx context.Context, fx *effects, next checkpoint.Checkpoint) error {
-	at, err := a.effectsLSN(ctx, fx, next)
-	if err != nil {
-		return err
-	}
-	a.indexGraves(fx, at)
-	b, err := fx.queue(a, at)
-	if err != nil {
-		return err
-	}
 	if err := failpoint.Hit("apply_before_commit"); err != nil {
 		return err
 	}
-	if b.Len() > 0 {
-		if err := a.conn.SendBatch(ctx, b).Close(); err != nil {
-			return fmt.Errorf("write audit rows and tombstones: %w", err)
-		}
+	if err := a.writeEffects(ctx, fx); err != nil {
+		return err
 	}
 	c := pipeline{fence: -1}
+	if fx.blind || a.openFx.blind {
+		// Who stamps a later change relies on it: it must not be lost by a crash.
+		c.text("set local synchronous_commit = local")
+	}
 	c.text("commit")
+	a.committing = true
 	if err := a.run(ctx, &c, nil, nil, nil); err != nil {
+		a.committing = a.conn.IsClosed()
 		return fmt.Errorf("commit: %w", err)
 	}
+	a.committing = false
+	a.cfg.Index.Settle(a.holder(), true)
 	return failpoint.Hit("apply_after_commit")
 }
 
-// effectsLSN is the local position that graves and stamps of this transaction carry.
-func (a *Applier) effectsLSN(ctx context.Context, fx *effects, next checkpoint.Checkpoint) (wal.LSN, error) {
-	if a.cfg.Self {
-		return next.EndLSN, nil
+// writeEffects writes what stands beside the rows, and makes it known to the publisher. Every
+// row is written or locked by now, so no local change of it can lie on the wrong side of the
+// position that is read here.
+func (a *Applier) writeEffects(ctx context.Context, fx *effects) error {
+	var at wal.LSN
+	if fx.needsPosition(a.cfg.Self) {
+		var err error
+		if at, err = a.insertLSN(ctx); err != nil {
+			return err
+		}
 	}
-	if len(fx.graves)+len(fx.stamps) == 0 {
-		return 0, nil
+	a.hold(fx, at)
+	b, err := fx.queue(a)
+	if err != nil {
+		return err
 	}
-	var s string
-	if err := a.conn.QueryRow(ctx, `select pg_catalog.pg_current_wal_insert_lsn()::text`).Scan(&s); err != nil {
-		return 0, fmt.Errorf("read local log position: %w", err)
+	if b.Len() == 0 {
+		return nil
 	}
-	return wal.ParseLSN(s)
+	if err := a.conn.SendBatch(ctx, b).Close(); err != nil {
+		return fmt.Errorf("write audit rows and tombstones: %w", err)
+	}
+	return nil
 }
 
 // committed books a commit.
 func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effects) {
+	a.stamped = nil
 	a.cp = next
 	a.Stats.Batches.Add(1)
 	a.Stats.Rows.Add(fx.rows)
@@ -236,6 +266,7 @@ func (a *Applier) rollback(ctx context.Context) error {
 	if _, err := a.conn.Exec(ctx, "rollback"); err != nil {
 		return fmt.Errorf("roll back: %w", err)
 	}
+	a.cfg.Index.Settle(a.holder(), false)
 	return nil
 }
 

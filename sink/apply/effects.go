@@ -13,45 +13,48 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// effects is what an apply transaction writes beside the rows: graves, stamps kept beside
-// the tables, audit rows. It goes out in one pipeline with the commit.
+// effects is what an apply transaction writes beside the rows: entries (tombstones, and what
+// is kept of living rows), audit rows. It goes out in one pipeline with the commit.
 type effects struct {
-	graves []grave
-	stamps []stampRow
-	audit  []audit.Record
-	told   []audit.Record // written already, to be counted after the commit
-	tell   told           // for the other regions
-	size   int            // of the audit records, about
-	unbury []grave        // graves of rows that live in generation 0 again
-	unpark []int64
-	parked int64 // changes set aside
-	rows   uint64
+	entries []entryRow
+	items   []itemRow // self-merge: of changes whose entry was superseded
+	blind   bool      // an entry was written where no row could be locked
+	audit   []audit.Record
+	told    []audit.Record // written already, to be counted after the commit
+	tell    told           // for the other regions
+	size    int            // of the audit records, about
+	unpark  []int64
+	parked  int64 // changes set aside
+	rows    uint64
 }
 
-type grave struct {
-	rel  wal.RelationName
-	key  string
-	s    wal.Stamp
-	live bool
-	lsn  wal.LSN // own changes: the commit that made it; 0: the position of the apply
+// entryRow is an entry to be written.
+type entryRow struct {
+	tombstone.Ref
+	conflict.Item // LSN 0: the position of this transaction
+	version       int64
+	updatedAt     wal.Micros
+	live          bool
+	plain         bool
+	wrote         bool // own changes: the row was changed here, now
 }
 
-type stampRow struct {
-	rel wal.RelationName
-	key string
-	s   wal.Stamp
-	lsn wal.LSN
+// itemRow is an item to be kept without an entry of its own.
+type itemRow struct {
+	tombstone.Ref
+	conflict.Item
+	plain bool
 }
 
 // add merges what a nested attempt gathered.
 func (fx *effects) add(o effects) {
-	fx.graves = append(fx.graves, o.graves...)
-	fx.stamps = append(fx.stamps, o.stamps...)
+	fx.entries = append(fx.entries, o.entries...)
+	fx.items = append(fx.items, o.items...)
+	fx.blind = fx.blind || o.blind
 	fx.audit = append(fx.audit, o.audit...)
 	fx.told = append(fx.told, o.told...)
 	fx.tell.add(o.tell)
 	fx.size += o.size
-	fx.unbury = append(fx.unbury, o.unbury...)
 	fx.unpark = append(fx.unpark, o.unpark...)
 	fx.parked += o.parked
 	fx.rows += o.rows
@@ -64,17 +67,7 @@ func (a *Applier) note(ctx context.Context, g *batch.Group, t *target, v *verdic
 		fx.rows++
 	}
 	if v.Verdict == conflict.Apply || v.Verdict == conflict.Same {
-		switch {
-		case r.Op == wal.Delete:
-			fx.graves = append(fx.graves, grave{name, v.known.key, r.Stamp, false, a.own(r)})
-		case r.Stamp.Generation > 0:
-			fx.graves = append(fx.graves, grave{name, v.known.key, below(r.Stamp.Generation), true, a.own(r)})
-		case v.known.grave != nil && v.Verdict == conflict.Apply:
-			fx.unbury = append(fx.unbury, grave{rel: name, key: v.known.key})
-		}
-		if r.Op != wal.Delete && t.stampless() {
-			fx.stamps = append(fx.stamps, stampRow{name, v.known.key, r.Stamp, a.own(r)})
-		}
+		a.entry(g, t, v, fx)
 	}
 	if err := a.decided(ctx, g, t, v, fx); err != nil {
 		return err
@@ -85,90 +78,96 @@ func (a *Applier) note(ctx context.Context, g *batch.Group, t *target, v *verdic
 	return nil
 }
 
-// own is the position that a grave of this region's own change carries.
-func (a *Applier) own(r *batch.Run) wal.LSN {
-	if a.cfg.Self {
-		return r.Tx.CommitLSN
+// entry notes the entry that stands for what was decided, where the row does not say it alone.
+func (a *Applier) entry(g *batch.Group, t *target, v *verdict, fx *effects) {
+	r, old := &g.Runs[v.i], v.known.entry
+	alive := r.Op != wal.Delete
+	e := entryRow{Ref: tombstone.Ref{Relation: g.Rel.Ref(), Key: v.known.key}, live: alive, version: wal.NullVersion, updatedAt: wal.MinMicros}
+	e.Next = conflict.NextGeneration(r.Stamp, alive)
+	if !alive {
+		e.version, e.updatedAt = r.Stamp.Version, r.Stamp.UpdatedAt
 	}
-	return 0
+	if t.stampless() {
+		e.updatedAt, e.At = r.Stamp.UpdatedAt, r.Stamp.UpdatedAt
+	}
+	// What is written now, and not by a row's own transaction long ago.
+	e.wrote = v.Verdict == conflict.Apply && (alive || v.known.row != nil)
+	switch {
+	case alive && r.Stamp.Generation == 0 && !t.stampless() && (old == nil || (old.Live && old.Next == 0)):
+		return // the row says it all
+	case !a.cfg.Self && old != nil && v.Verdict == conflict.Same && old.Live == alive && old.Next == e.Next && (!t.stampless() || old.At >= e.At):
+		return // it stands there
+	}
+	if a.cfg.Self {
+		e.LSN = r.Tx.CommitLSN
+		e.plain = alive && (!t.stampless() || r.Stamp.UpdatedAt == r.Tx.CommitTime)
+	} else if !alive && v.known.row == nil {
+		e.LSN = v.known.blind
+		fx.blind = true
+	}
+	fx.entries = append(fx.entries, e)
 }
 
-// below is the stamp of a grave that stands only for the generation under a living row.
-func below(generation uint32) wal.Stamp {
-	return wal.Stamp{Generation: generation - 1, Version: wal.NullVersion, UpdatedAt: wal.MinMicros}
-}
-
-// fastDeleted and fastWritten note what the fast path did.
+// fastDone notes what the fast path did.
 func (a *Applier) fastDone(st fastStmt, i int, fx *effects) {
 	r := &st.group.Runs[i]
 	fx.rows++
 	if st.op == wal.Delete {
-		fx.graves = append(fx.graves, grave{st.group.Rel.Ref(), st.group.KeyText(r), r.Stamp, false, a.own(r)})
+		fx.entries = append(fx.entries, entryRow{
+			Ref:  tombstone.Ref{Relation: st.group.Rel.Ref(), Key: st.group.KeyText(r)},
+			Item: conflict.Item{Next: conflict.NextGeneration(r.Stamp, false)}, version: r.Stamp.Version, updatedAt: r.Stamp.UpdatedAt,
+		})
 	}
 }
 
-// index makes the graves known to the publisher. It must happen before the commit: a local
-// insert over a grave may follow at once.
-func (a *Applier) indexGraves(fx *effects, at wal.LSN) {
-	for i := range fx.graves {
-		g := &fx.graves[i]
-		if g.lsn == 0 {
-			g.lsn = at
+// hold makes the items known to the publisher. It must happen before the commit: a local
+// change of the same key may follow at once. at is the position of this transaction.
+func (a *Applier) hold(fx *effects, at wal.LSN) {
+	for i := range fx.entries {
+		e := &fx.entries[i]
+		switch {
+		case !a.cfg.Self:
+			if e.LSN == 0 {
+				e.LSN = at
+			}
+			a.cfg.Index.Hold(a.holder(), e.Relation, e.Key, e.Item)
+		case e.wrote:
+			// The row is another one from now on.
+			now := conflict.Item{LSN: at, Next: e.Next, At: e.At}
+			fx.items = append(fx.items, itemRow{e.Ref, now, false})
+			a.cfg.Index.Hold(a.holder(), e.Relation, e.Key, now)
 		}
-		a.cfg.Index.Put(g.rel, []byte(g.key), tombstone.Grave{Generation: g.s.Generation, LSN: g.lsn})
+	}
+	if !a.cfg.Self {
+		return
+	}
+	// What an own change says of its position is so, whatever becomes of this transaction.
+	for i := range fx.entries {
+		a.cfg.Index.Put(fx.entries[i].Relation, []byte(fx.entries[i].Key), fx.entries[i].Item)
+	}
+	for i := range fx.items {
+		if fx.items[i].LSN != at {
+			a.cfg.Index.Put(fx.items[i].Relation, []byte(fx.items[i].Key), fx.items[i].Item)
+		}
 	}
 }
 
-// queue returns the statements that write the side effects. lsn is the local position that
-// stamps carry which have none of their own.
-func (fx *effects) queue(a *Applier, lsn wal.LSN) (*pgx.Batch, error) {
+// needsPosition reports whether something is written that gets the position of this
+// transaction.
+func (fx *effects) needsPosition(self bool) bool {
+	for i := range fx.entries {
+		if e := &fx.entries[i]; (!self && e.LSN == 0) || (self && e.wrote) {
+			return true
+		}
+	}
+	return false
+}
+
+// queue returns the statements that write the side effects.
+func (fx *effects) queue(a *Applier) (*pgx.Batch, error) {
 	b := &pgx.Batch{}
-	if len(fx.graves) > 0 {
-		rels, keys, gens, vers, ats := columnsOf(len(fx.graves))
-		live := make([]bool, 0, len(fx.graves))
-		lsns := make([]string, 0, len(fx.graves))
-		// One key may have died and risen within the batch: the last word counts.
-		last := map[grave]struct{}{}
-		for i := len(fx.graves) - 1; i >= 0; i-- {
-			g := fx.graves[i]
-			id := grave{rel: g.rel, key: g.key}
-			if _, ok := last[id]; ok {
-				continue
-			}
-			last[id] = struct{}{}
-			rels, keys = append(rels, g.rel.String()), append(keys, g.key)
-			gens, vers, ats = append(gens, int64(g.s.Generation)), append(vers, g.s.Version), append(ats, int64(g.s.UpdatedAt))
-			live, lsns = append(live, g.live), append(lsns, g.lsn.String())
-		}
-		b.Queue(tombstone.Set, rels, keys, gens, vers, ats, live, lsns, a.cfg.Origin)
-	}
-	if len(fx.unbury) > 0 {
-		rels, keys := make([]string, len(fx.unbury)), make([]string, len(fx.unbury))
-		for i, g := range fx.unbury {
-			rels[i], keys[i] = g.rel.String(), g.key
-		}
-		b.Queue(tombstone.Unset, rels, keys)
-	}
-	if len(fx.stamps) > 0 {
-		rels, keys, gens, vers, ats := columnsOf(len(fx.stamps))
-		lsns := make([]string, 0, len(fx.stamps))
-		last := map[stampRow]struct{}{}
-		for i := len(fx.stamps) - 1; i >= 0; i-- {
-			s := fx.stamps[i]
-			id := stampRow{rel: s.rel, key: s.key}
-			if _, ok := last[id]; ok {
-				continue
-			}
-			last[id] = struct{}{}
-			rels, keys = append(rels, s.rel.String()), append(keys, s.key)
-			gens, vers, ats = append(gens, int64(s.s.Generation)), append(vers, s.s.Version), append(ats, int64(s.s.UpdatedAt))
-			if s.lsn == 0 {
-				s.lsn = lsn
-			}
-			lsns = append(lsns, s.lsn.String())
-		}
-		b.Queue(rowStampUpsert, rels, keys, gens, vers, ats, lsns, a.cfg.Origin)
-	}
+	fx.queueEntries(b, a.cfg.Origin)
+	fx.queueItems(b)
 	if len(fx.audit) > 0 {
 		b.Queue(audit.InsertSQL, audit.InsertArgs(fx.audit)...)
 	}
@@ -179,6 +178,72 @@ func (fx *effects) queue(a *Applier, lsn wal.LSN) (*pgx.Batch, error) {
 		return nil, err
 	}
 	return b, nil
+}
+
+// queueEntries writes the entries. One key may have died and risen within the batch: the last
+// word counts.
+func (fx *effects) queueEntries(b *pgx.Batch, origin string) {
+	n := len(fx.entries)
+	if n == 0 {
+		return
+	}
+	rels, keys, nexts, vers, ats := columnsOf(n)
+	live, plain, lsns := make([]bool, 0, n), make([]bool, 0, n), make([]string, 0, n)
+	last := make(map[tombstone.Ref]struct{}, n)
+	for i := n - 1; i >= 0; i-- {
+		e := &fx.entries[i]
+		if _, ok := last[e.Ref]; ok {
+			continue
+		}
+		last[e.Ref] = struct{}{}
+		rels, keys = append(rels, tombstone.RelationText(e.Relation)), append(keys, e.Key)
+		nexts, vers, ats = append(nexts, int64(e.Next)), append(vers, e.version), append(ats, int64(e.updatedAt))
+		live, plain, lsns = append(live, e.live), append(plain, e.plain), append(lsns, e.LSN.String())
+	}
+	b.Queue(tombstone.WriteSQL, rels, keys, nexts, vers, ats, live, lsns, plain, origin).QueryRow(func(row pgx.Row) error {
+		var raced int
+		if err := row.Scan(&raced); err != nil {
+			return err
+		}
+		if raced != 0 {
+			return errRace
+		}
+		return nil
+	})
+}
+
+// queueItems writes the items that no entry stands for.
+func (fx *effects) queueItems(b *pgx.Batch) {
+	if len(fx.items) == 0 {
+		return
+	}
+	type position struct {
+		tombstone.Ref
+		wal.LSN
+	}
+	written := make(map[position]struct{}, len(fx.entries))
+	last := make(map[tombstone.Ref]struct{}, len(fx.entries))
+	for i := len(fx.entries) - 1; i >= 0; i-- {
+		e := &fx.entries[i]
+		if _, ok := last[e.Ref]; !ok {
+			last[e.Ref] = struct{}{}
+			written[position{e.Ref, e.LSN}] = struct{}{}
+		}
+	}
+	rels, keys, nexts, lsns, ats := make([]string, 0, len(fx.items)), make([]string, 0, len(fx.items)), make([]int64, 0, len(fx.items)), make([]string, 0, len(fx.items)), make([]int64, 0, len(fx.items))
+	for i := range fx.items {
+		it := &fx.items[i]
+		p := position{it.Ref, it.LSN}
+		if _, ok := written[p]; ok {
+			continue
+		}
+		written[p] = struct{}{}
+		rels, keys, lsns = append(rels, tombstone.RelationText(it.Relation)), append(keys, it.Key), append(lsns, it.LSN.String())
+		nexts, ats = append(nexts, int64(it.Next)), append(ats, int64(it.At))
+	}
+	if len(rels) > 0 {
+		b.Queue(tombstone.KeepSQL, rels, keys, lsns, nexts, ats)
+	}
 }
 
 func columnsOf(n int) (rels, keys []string, gens, vers, ats []int64) {

@@ -50,14 +50,14 @@ func (a *Applier) plan(g *batch.Group, t *target) plan {
 		}
 		return p
 	}
-	graves := a.cfg.Index.Any(g.Rel.Ref())
+	some := a.cfg.Index.Any(g.Rel.Ref())
 	parked := a.cfg.Parked.Any(g.Rel.Ref())
 	pol := a.cfg.Policy.table(g.Rel.Ref()).Resolve
 	order := pol.Order
 	for i := range g.Runs {
 		r := &g.Runs[i]
 		if r.Stamp.Generation > 0 || r.Base.Stamp.Generation > 0 || r.Base.HasDigest || pol.Skewed(r.Stamp, r.Tx.CommitTime) ||
-			((graves || parked) && a.mayMatter(g, r)) || g.Kind == conflict.Repair {
+			((some || parked) && a.mayMatter(g, r)) || g.Kind == conflict.Repair {
 			p.slow = append(p.slow, i)
 			continue
 		}
@@ -95,13 +95,7 @@ func (a *Applier) plan(g *batch.Group, t *target) plan {
 // mayMatter reports whether something beside the table is known of the run's key.
 func (a *Applier) mayMatter(g *batch.Group, r *batch.Run) bool {
 	key := []byte(g.KeyText(r))
-	if a.cfg.Index.Full() {
-		return true
-	}
-	if _, ok := a.cfg.Index.Get(g.Rel.Ref(), key); ok {
-		return true
-	}
-	return a.cfg.Parked.Has(g.Rel.Ref(), a.encoding.key(string(key)))
+	return a.cfg.Index.May(g.Rel.Ref(), key) || a.cfg.Parked.Has(g.Rel.Ref(), a.encoding.key(string(key)))
 }
 
 // guardOf picks the guard under which an update is a fast-forward by the rules of

@@ -199,6 +199,7 @@ func (a *Applier) behindSavepoint(ctx context.Context, name string, f func() err
 	if a.conn.IsClosed() || ctx.Err() != nil {
 		return err
 	}
+	a.cfg.Index.Doubt(a.holder())
 	// Released as well, so that savepoints do not nest deeper with every failure.
 	if berr := a.simple(ctx, "rollback to savepoint "+name+"; release savepoint "+name); berr != nil {
 		return errors.Join(err, berr)

@@ -76,11 +76,15 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 	a.forgetSchemas()
 	switch {
 	case errors.Is(err, errBarrier):
-		if berr := a.cfg.Barrier(ctx); berr != nil {
+		if berr := a.waitBarrier(ctx); berr != nil {
 			return berr
 		}
 		// What is missed from now on the self-merge puts right.
 		a.giant.barrier = true
+	case errors.Is(err, errNotStamped):
+		if werr := a.waitStamped(ctx); werr != nil {
+			return werr
+		}
 	case a.giant.tried.left(err):
 		if rerr := a.recover(ctx, err, a.giant.tried.again); rerr != nil {
 			return rerr
@@ -104,6 +108,9 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 	}
 	b.text("savepoint part")
 	var fx effects
+	if a.cfg.Self {
+		fx.items = a.ownItems(txs)
+	}
 	err := a.set(ctx, &b, txs, &fx)
 	if err == nil && a.giant.failed {
 		err = a.checkConstraints(ctx)
@@ -119,7 +126,8 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 	} else if a.setAside(err) {
 		a.cfg.Log.Info("applying one by one", "origin", a.cfg.Origin, "reason", publicError(err))
 		a.Stats.Ordered.Add(1)
-		fx = effects{}
+		fx = effects{items: fx.items}
+		a.cfg.Index.Doubt(a.holder())
 		if err = a.simple(ctx, "rollback to savepoint part; release savepoint part"); err == nil {
 			err = a.ordered(ctx, txs, &fx)
 		}
@@ -162,11 +170,13 @@ func (a *Applier) flushPart(ctx context.Context, fx *effects) error {
 	}
 	a.openFx.parked += fx.parked
 	a.openFx.rows += fx.rows
+	a.openFx.blind = a.openFx.blind || fx.blind
 	return nil
 }
 
 // back returns to a savepoint, which stays.
 func (a *Applier) back(ctx context.Context, savepoint string) error {
+	a.cfg.Index.Doubt(a.holder())
 	_, err := a.conn.Exec(ctx, "rollback to savepoint "+savepoint)
 	return err
 }

@@ -14,8 +14,7 @@ import (
 )
 
 // The slow path: the rows are locked and read, conflict.Resolve decides, and what it decided
-// is written set-based. Everything that is known of a key beside its row (graves, stamps kept
-// beside the table, parked changes) is read here, in the same transaction.
+// is written set-based. Everything that is known of a key beside its row (entries, parked changes) is read here, in the same transaction.
 
 var (
 	// errBarrier asks for the batch to be tried again once this region's own changes up to
@@ -33,9 +32,17 @@ const resolveChunk = 1000
 type known struct {
 	key    string
 	row    wal.Tuple // in the columns of the event's relation; nil when there is no row
-	grave  *tombstone.Entry
-	stamp  *rowStamp
+	entry  *entry
 	parked *parked.Change
+	blind  wal.LSN // deletes: the position of a tombstone if there is no row
+}
+
+// entry is what stands beside the row.
+type entry struct{ tombstone.Entry }
+
+// side is a tombstone as conflict.Resolve sees it.
+func (e *entry) side() conflict.Side {
+	return conflict.Side{Known: true, Stamp: e.Stamp, DeletedAt: e.Stamp.UpdatedAt}
 }
 
 // verdict is one decision, to be written.
@@ -45,6 +52,7 @@ type verdict struct {
 	side  conflict.Side
 	event conflict.Event
 	known *known
+	undo  bool // the row here is the change's own, and a tombstone beat it
 }
 
 // resolve decides and writes the given runs of a group.
@@ -93,6 +101,9 @@ func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, r
 		if w := st.waiting(); w != nil && v.Verdict != conflict.Keep && a.cfg.Policy.table(g.Rel.Ref()).Resolve.Releases(r.Stamp, w) {
 			fx.unpark = append(fx.unpark, st.parked.ID)
 		}
+		if v.undo {
+			deletes = append(deletes, i)
+		}
 		if v.Verdict != conflict.Apply {
 			continue
 		}
@@ -119,33 +130,39 @@ func (a *Applier) look(ctx context.Context, g *batch.Group, t *target, runs []in
 	states := make([]known, len(runs))
 	keys := make([]string, len(runs))
 	byKey := make(map[string]int, len(runs))
-	graves := a.cfg.Index.Any(g.Rel.Ref())
+	some := a.cfg.Index.Any(g.Rel.Ref()) || t.stampless()
+	var deleted []string
 	for n, i := range runs {
 		keys[n] = g.KeyText(&g.Runs[i])
 		states[n].key = keys[n]
 		byKey[keys[n]] = n
-		graves = graves || g.Runs[i].Stamp.Generation > 0
+		some = some || g.Runs[i].Stamp.Generation > 0
+		if g.Runs[i].Op == wal.Delete {
+			deleted = append(deleted, keys[n])
+		}
+	}
+	// Before the look: a local insert that the look misses must lie behind the tombstone.
+	announced, err := a.blind(ctx, g.Rel.Ref(), deleted)
+	if err != nil {
+		return nil, err
 	}
 	if err := a.lockRows(ctx, g, t, runs, states); err != nil {
 		return nil, err
 	}
+	if err := a.seen(ctx, g, runs, states, announced); err != nil {
+		return nil, err
+	}
 	// After the locks: what was decided about these keys before is visible now.
-	if graves {
+	if some {
 		found, err := tombstone.Find(ctx, a.conn, g.Rel.Ref(), keys)
 		if err != nil {
 			return nil, err
 		}
 		for k, e := range found {
-			states[byKey[k]].grave = &e
+			states[byKey[k]].entry = &entry{e}
 		}
-	}
-	if t.stampless() {
-		found, err := findRowStamps(ctx, a.conn, g.Rel.Ref(), keys)
-		if err != nil {
+		if err := a.lookAgain(ctx, g, t, runs, states); err != nil {
 			return nil, err
-		}
-		for k, e := range found {
-			states[byKey[k]].stamp = &e
 		}
 	}
 	if err := a.lookParked(ctx, g, runs, states); err != nil {
@@ -186,6 +203,30 @@ func (st *known) waiting() *conflict.Waiting {
 		return nil
 	}
 	return &st.parked.Waiting
+}
+
+// lookAgain is for rows that another applier has put there while this one waited for their
+// entries: then what was read does not fit together.
+func (a *Applier) lookAgain(ctx context.Context, g *batch.Group, t *target, runs []int, states []known) error {
+	var missing []int
+	for n, i := range runs {
+		if states[n].row == nil {
+			missing = append(missing, i)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	again := make([]known, len(missing))
+	if err := a.lockRows(ctx, g, t, missing, again); err != nil {
+		return err
+	}
+	for n := range again {
+		if again[n].row != nil {
+			return errRace
+		}
+	}
+	return nil
 }
 
 func (a *Applier) lockRows(ctx context.Context, g *batch.Group, t *target, runs []int, states []known) error {
@@ -234,45 +275,51 @@ func (a *Applier) decide(ctx context.Context, g *batch.Group, t *target, i int, 
 		}
 		e.Content, _ = conflict.Content(g.Rel, batch.Fill(text, st.row))
 	}
+	against := side
 	if a.cfg.Self {
-		if v, done, err := a.decideSelf(ctx, g, t, i, st, side, e); done || err != nil {
+		v, done, other, err := a.decideOwn(ctx, g, t, i, st, side, e)
+		if done || err != nil {
 			return v, err
 		}
+		against = other
 	} else if a.cfg.Barrier != nil && !a.barrier && a.needsBarrier(t, r, st, side, e) {
 		return verdict{}, errBarrier
 	}
-	d := conflict.Resolve(pol.Resolve, e, side)
-	return verdict{i: i, Decision: d, side: side, event: e, known: st}, nil
+	d := conflict.Resolve(pol.Resolve, e, against)
+	return verdict{i: i, Decision: d, side: against, event: e, known: st, undo: against.Known && !against.Alive && st.row != nil && d.Verdict == conflict.Keep}, nil
 }
 
 // needsBarrier tells whether the local side may hold an own change of the key that was
-// committed but not decoded yet, and whose stamp therefore is not known.
+// committed but is not merged yet, and whose stamp therefore is not known.
 func (a *Applier) needsBarrier(t *target, r *batch.Run, st *known, side conflict.Side, e conflict.Event) bool {
-	if st.row == nil {
-		return st.grave == nil && !r.Born
-	}
-	if !t.stampless() {
+	switch {
+	case st.row == nil && st.entry == nil:
+		return !r.Born
+	case st.row == nil:
+		return st.entry.Live // an own delete
+	case st.entry != nil && !st.entry.Live:
+		return true // an own insert
+	case !t.stampless():
 		return false
 	}
-	// The row is known by a stamp beside the table; is it the row that the stamp is of?
+	// The row is known by a time beside the table; is it the row that the time is of?
 	return !e.Base.HasDigest || conflict.Digest(side.Content) != e.Base.Digest
 }
 
 // side describes the local entry of a key.
 func (a *Applier) side(t *target, rel *wal.Relation, st *known) (conflict.Side, error) {
-	gen := uint32(0)
-	if st.grave != nil {
-		gen = st.grave.Stamp.Generation + 1
+	gen, fallback := uint32(0), wal.MinMicros
+	if st.entry != nil {
+		gen = st.entry.Next
 	}
 	if st.row == nil {
-		if st.grave == nil || st.grave.Live {
+		if st.entry == nil || st.entry.Live {
 			return conflict.Side{}, nil
 		}
-		return conflict.Side{Known: true, Stamp: st.grave.Stamp, DeletedAt: st.grave.Stamp.UpdatedAt}, nil
+		return st.entry.side(), nil
 	}
-	fallback := wal.MinMicros
-	if st.stamp != nil {
-		fallback = st.stamp.at
+	if st.entry != nil && st.entry.Live {
+		fallback = st.entry.At
 	}
 	s, err := conflict.StampOf(t.cols, rel, st.row, fallback)
 	if err != nil {

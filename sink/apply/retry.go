@@ -85,7 +85,11 @@ func (r *Retrier) Turn(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		r.a.Close()
 		r.a.adopt(conn)
+		if err := r.a.findOut(ctx); err != nil {
+			return err
+		}
 	}
 	if err := r.list(ctx); err != nil {
 		return err
@@ -246,10 +250,13 @@ func (r *Retrier) try(ctx context.Context, ids []int64) (int, error) {
 		case ctx.Err() != nil:
 			return 0, err
 		case errors.Is(err, errBarrier):
-			if err := a.cfg.Barrier(ctx); err != nil {
+			if err := a.waitBarrier(ctx); err != nil {
 				return 0, err
 			}
-			a.barrier = true
+		case errors.Is(err, errNotStamped):
+			if err := a.waitStamped(ctx); err != nil {
+				return 0, err
+			}
 		case causeOf(err) == causePlans && p.left(err):
 			if err := a.forgetPlans(ctx); err != nil {
 				return 0, err

@@ -3,9 +3,14 @@ package apply
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
+	"strconv"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
+	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -25,35 +30,76 @@ func NeedsSelfMerge(p Policy, tx *wal.Transaction, ch *wal.Change) bool {
 	if p.table(ch.Relation.Ref()).Resolve.Skewed(ch.Stamp, tx.CommitTime) {
 		return true
 	}
-	version, updatedAt := p.stampColumns(ch.Relation.Ref())
-	return conflict.ColumnsOf(ch.Relation, version, updatedAt).Stampless()
+	return stampless(p, ch.Relation)
 }
 
-// decideSelf deals with an own change that the tables hold already, or that a later own
-// change has superseded. Everything else, a row that a remote change overwrote before this
-// one was known, goes to conflict.Resolve like a change from outside.
-func (a *Applier) decideSelf(ctx context.Context, g *batch.Group, t *target, i int, st *known, side conflict.Side, e conflict.Event) (verdict, bool, error) {
+// errNotStamped asks for the batch to be tried again once this region's own changes up to now
+// are stamped: a later one may have written a row that the self-merge looks at.
+var errNotStamped = errors.New("own changes have to be stamped first")
+
+// decideOwn deals with an own change that the tables hold already, or that a later own
+// change has superseded. For everything else, a row that a remote change overwrote before this
+// one was known, it says what conflict.Resolve has to compare the change with.
+func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i int, st *known, side conflict.Side, e conflict.Event) (v verdict, done bool, against conflict.Side, err error) {
 	r := &g.Runs[i]
-	same := verdict{i: i, Decision: conflict.Decision{Verdict: conflict.Same}, side: side, event: e, known: st}
-	if r.Op == wal.Delete && st.row == nil {
-		return same, true, nil
-	}
-	if r.Op != wal.Delete && st.row != nil && a.holds(t, r, side, e) {
-		return same, true, nil
-	}
-	if a.cfg.Superseded != nil {
-		later, err := a.cfg.Superseded(ctx, g.Rel.Ref(), st.key, r.Tx.CommitLSN, r.Tx.Part)
-		if err != nil {
-			return verdict{}, true, err
-		}
-		if later {
-			// The later change brings its own grave and stamp.
-			gone := same
-			gone.Verdict = conflict.Keep
-			return gone, true, nil
+	o := conflict.Own{Event: e, Local: side}
+	if st.row != nil {
+		o.Holds = r.Op != wal.Delete && a.holds(t, r, side, e)
+		if st.entry != nil && !st.entry.Live {
+			o.Tombstone = st.entry.side()
 		}
 	}
-	return verdict{}, false, nil
+	key, at := []byte(st.key), tombstone.Place{Commit: r.Tx.CommitLSN, Part: r.Tx.Part}
+	o.Later = a.cfg.Index.Later(g.Rel.Ref(), key, at)
+	pol := a.cfg.Policy.table(g.Rel.Ref()).Resolve
+	step, against := conflict.DecideOwn(pol, o)
+	if step == conflict.OwnWait {
+		if o.Stamped, err = a.isStamped(ctx, g, t, i, st); err != nil {
+			return v, true, against, err
+		}
+		// Stamped in between: ask again what is known.
+		o.Later = a.cfg.Index.Later(g.Rel.Ref(), key, at)
+		step, against = conflict.DecideOwn(pol, o)
+	}
+	if step == conflict.OwnWait {
+		return v, true, against, errNotStamped
+	}
+	v = verdict{i: i, Decision: conflict.Decision{Verdict: conflict.Same}, side: side, event: e, known: st}
+	if step == conflict.OwnSkip {
+		v.Verdict = conflict.Keep // the later change brings its own entry
+	}
+	return v, step != conflict.OwnResolve, against, nil
+}
+
+// isStamped reports whether the transaction that wrote the row, which is locked, is known to be
+// stamped if it is an own one. Where there is no row, an own delete that is not stamped yet
+// brings its own tombstone later.
+func (a *Applier) isStamped(ctx context.Context, g *batch.Group, t *target, i int, st *known) (bool, error) {
+	if a.cfg.WaitStamped == nil {
+		return true, nil
+	}
+	if a.stamped == nil {
+		return false, nil
+	}
+	if st.row == nil {
+		return true, nil
+	}
+	shows := false
+	err := a.query(ctx, statement.Lock(a.keyShape(g, t), []string{"xmin"}), a.keyArrays(g, t, []int{i}, nil), []int16{1, 0}, func(v [][]byte) {
+		if xid, err := strconv.ParseUint(string(v[1]), 10, 32); err == nil {
+			shows = a.stamped.Shows(uint32(xid))
+		}
+	})
+	if err != nil {
+		return false, fmt.Errorf("ask who wrote a row of %s: %w", g.Rel, err)
+	}
+	return shows, nil
+}
+
+// waitStamped waits outside of a transaction.
+func (a *Applier) waitStamped(ctx context.Context) (err error) {
+	a.stamped, err = a.cfg.WaitStamped(ctx)
+	return err
 }
 
 // holds reports whether the local row is the one that the change wrote. Equal stamps are not
@@ -63,4 +109,71 @@ func (a *Applier) holds(t *target, r *batch.Run, side conflict.Side, e conflict.
 		return false
 	}
 	return t.stampless() || (side.Stamp.Version == r.Stamp.Version && side.Stamp.UpdatedAt == r.Stamp.UpdatedAt)
+}
+
+// ownItems are the items of all own changes of some transactions: also of those that a later one
+// of the same batch has superseded, because the WAL may be decoded again from in between. Items
+// that say nothing new between two others of their key are left out.
+func (a *Applier) ownItems(txs []keyedTx) []itemRow {
+	var out []itemRow
+	last := map[tombstone.Ref]int{}   // newest item of a key
+	before := map[tombstone.Ref]int{} // and the one before it
+	for _, k := range txs {
+		for i := range k.tx.Changes {
+			ch := &k.tx.Changes[i]
+			if !NeedsSelfMerge(a.cfg.Policy, k.tx, ch) {
+				continue
+			}
+			it, ref := a.ownItem(k.tx, ch)
+			n, ok := last[ref]
+			if !ok {
+				last[ref] = len(out)
+				out = append(out, itemRow{ref, it, plain(a.cfg.Policy, k.tx, ch)})
+				continue
+			}
+			old := &out[n]
+			if old.LSN == it.LSN {
+				old.Item = old.Join(it)
+				continue
+			}
+			row := itemRow{ref, it, plain(a.cfg.Policy, k.tx, ch)}
+			if b, ok := before[ref]; ok && row.plain && out[b].Next == old.Next && old.Next == it.Next {
+				*old = row
+				continue
+			}
+			before[ref], last[ref] = n, len(out)
+			out = append(out, row)
+		}
+	}
+	return out
+}
+
+func (a *Applier) ownItem(tx *wal.Transaction, ch *wal.Change) (conflict.Item, tombstone.Ref) {
+	row := ch.New
+	if ch.Op == wal.Delete {
+		row = ch.Old
+	}
+	cols := ch.Relation.KeyColumns()
+	oids, vals := make([]uint32, len(cols)), make([]wal.Value, len(cols))
+	for i, c := range cols {
+		oids[i], vals[i] = ch.Relation.Columns[c].OID, row[c]
+	}
+	it := conflict.Item{LSN: tx.CommitLSN, Next: conflict.NextGeneration(ch.Stamp, ch.Op != wal.Delete)}
+	if a.stampless(ch.Relation) {
+		it.At = ch.Stamp.UpdatedAt
+	}
+	return it, tombstone.Ref{Relation: ch.Relation.Ref(), Key: string(wal.AppendKey(nil, oids, vals))}
+}
+
+func (a *Applier) stampless(rel *wal.Relation) bool { return stampless(a.cfg.Policy, rel) }
+
+func stampless(p Policy, rel *wal.Relation) bool {
+	version, updatedAt := p.stampColumns(rel.Ref())
+	return conflict.ColumnsOf(rel, version, updatedAt).Stampless()
+}
+
+// plain reports whether an own change would get its stamp also from an older item of the same
+// generation: its time is its own, not one above another.
+func plain(p Policy, tx *wal.Transaction, ch *wal.Change) bool {
+	return ch.Op != wal.Delete && (!stampless(p, ch.Relation) || ch.Stamp.UpdatedAt == tx.CommitTime)
 }

@@ -238,7 +238,7 @@ func TestGiantConflictTellsAsItGoes(t *testing.T) {
 		}
 		for n := range rows / 4 {
 			ch := insert(r, row(fmt.Sprint(part*rows/4+n+1), "A"+pad, 1, 1))
-			if _, err := conflict.StampChange(conflict.Policy{}, conflict.ColumnsOf(r, "version", "updated_at"), &ch, at, conflict.Grave{}); err != nil {
+			if _, err := conflict.StampChange(conflict.Policy{}, conflict.ColumnsOf(r, "version", "updated_at"), &ch, at, 0); err != nil {
 				t.Fatal(err)
 			}
 			tx.Changes = append(tx.Changes, ch)

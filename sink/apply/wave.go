@@ -2,7 +2,7 @@ package apply
 
 import (
 	"context"
-	"fmt"
+	"errors"
 
 	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
@@ -110,6 +110,7 @@ func (a *Applier) wave(ctx context.Context, b *pipeline, groups []*batch.Group, 
 	if err := failpoint.Hit("apply_after_first_dml"); err != nil {
 		return err
 	}
+	var barrier error
 	for _, g := range groups {
 		runs := append(left[g], slow[g]...)
 		if len(runs) == 0 {
@@ -119,11 +120,14 @@ func (a *Applier) wave(ctx context.Context, b *pipeline, groups []*batch.Group, 
 		if err != nil {
 			return err
 		}
-		if err := a.resolve(ctx, g, t, runs, fx); err != nil {
+		// What needs a barrier is found for all tables at once: one wait for all of them.
+		if err := a.resolve(ctx, g, t, runs, fx); errors.Is(err, errBarrier) {
+			barrier = err
+		} else if err != nil {
 			return err
 		}
 	}
-	return nil
+	return barrier
 }
 
 // send runs what is queued and begins a new pipeline.
@@ -136,21 +140,10 @@ func (a *Applier) send(ctx context.Context, b **pipeline, stmts *[]fastStmt, kee
 // spill writes the side effects gathered so far, within the transaction, so that what follows
 // in it finds them.
 func (a *Applier) spill(ctx context.Context, fx *effects) error {
-	at, err := a.effectsLSN(ctx, fx, a.cp)
-	if err != nil {
+	if err := a.writeEffects(ctx, fx); err != nil {
 		return err
 	}
-	a.indexGraves(fx, at)
-	b, err := fx.queue(a, at)
-	if err != nil {
-		return err
-	}
-	if b.Len() > 0 {
-		if err := a.conn.SendBatch(ctx, b).Close(); err != nil {
-			return fmt.Errorf("write audit rows and tombstones: %w", err)
-		}
-	}
-	fx.graves, fx.stamps, fx.unbury = nil, nil, nil
+	fx.entries, fx.items = nil, nil
 	a.cfg.Parked.Add(a.cfg.Origin, -int64(len(fx.unpark)))
 	fx.unpark = nil
 	fx.told = append(fx.told, counted(fx.audit)...)

@@ -90,38 +90,23 @@ func (p *plan) besides(ctx context.Context, conn *pgx.Conn, index *tombstone.Ind
 	if len(keys) == 0 {
 		return nil
 	}
-	if index.Any(p.rel.Ref()) {
-		found, err := tombstone.Generations(ctx, conn, p.rel.Ref(), keys)
-		if err != nil {
-			return err
-		}
-		for i, k := range keys {
-			if g, ok := found[k]; ok {
-				tx.Changes[i].Stamp.Generation = g + 1
-			}
-		}
-	}
-	if !p.cols.Stampless() {
+	if !index.Any(p.rel.Ref()) && !p.cols.Stampless() {
 		return nil
 	}
-	r, err := conn.Query(ctx, `select key, updated_at from pgwaltz.row_stamp where relation = $1 and key = any($2)`, p.rel.String(), keys)
+	found, err := tombstone.Read(ctx, conn, p.rel.Ref(), keys)
 	if err != nil {
-		return fmt.Errorf("read stamps: %w", err)
-	}
-	defer r.Close()
-	at := make(map[string]int64, len(keys))
-	for r.Next() {
-		var k string
-		var t int64
-		if err := r.Scan(&k, &t); err != nil {
-			return fmt.Errorf("read stamps: %w", err)
-		}
-		at[k] = t
+		return err
 	}
 	for i, k := range keys {
-		if t, ok := at[k]; ok {
-			tx.Changes[i].Stamp.UpdatedAt = wal.Micros(t)
+		e, ok := found[k]
+		if !ok {
+			continue
+		}
+		st := &tx.Changes[i].Stamp
+		st.Generation = e.Next
+		if p.cols.Stampless() && e.Live {
+			st.UpdatedAt = e.At
 		}
 	}
-	return r.Err()
+	return nil
 }

@@ -126,13 +126,13 @@ func firstRow(ctx context.Context, s *side, name string) string {
 	return text
 }
 
-// checkRowStamps compares what both regions know of the live rows of tables without stamp
-// columns, where both know something.
+// checkRowStamps compares what both regions know of live rows beside the tables, where both know
+// something.
 func checkRowStamps(ctx context.Context, w *world) error {
 	var got [2]map[string]string
 	for i, s := range w.sides {
 		var err error
-		if got[i], err = pairs(ctx, s, `select relation || ' ' || key, concat_ws('/', generation, version, updated_at) from pgwaltz.row_stamp`); err != nil {
+		if got[i], err = pairs(ctx, s, `select relation || ' ' || key, concat_ws('/', generation, updated_at) from pgwaltz.tombstone`); err != nil {
 			return err
 		}
 	}

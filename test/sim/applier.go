@@ -42,6 +42,9 @@ func (a *applier) close() {
 	if a.tx != nil && !a.tx.over() {
 		a.tx.rollback()
 	}
+	if a.in != nil {
+		a.in.s.index.Settle(a.name(), false)
+	}
 	a.tx, a.parts, a.busy = nil, false, false
 	a.order.Abandon()
 }
@@ -115,9 +118,11 @@ func (a *applier) apply(ds []delivery) {
 				return
 			}
 			a.tx.rollbackTo(before)
+			s.index.Doubt(a.name())
 		} else {
 			a.tx.rollback()
 			a.tx = nil
+			s.index.Settle(a.name(), false)
 		}
 		a.retry(ds, res)
 		return
@@ -161,6 +166,7 @@ func (a *applier) apply(ds []delivery) {
 		}
 		s.step("before commit")
 		tx.commit(!w.cfg.Async).life = s.life
+		s.index.Settle(a.name(), true)
 		a.tx = nil
 		w.note(s.r.id, "applied", uint64(a.in.origin)<<32|uint64(next.Incarnation), next.FrameNo)
 		a.cp = next
@@ -228,8 +234,10 @@ func (a *applier) retry(ds []delivery, res outcome) {
 
 // rows merges the changes into the open transaction.
 func (a *applier) rows(txs []keyedTx) outcome {
-	s := a.in.s
 	runs := a.coalesce(txs)
+	if a.in.self {
+		a.ownItems(txs)
+	}
 	for i := range runs { // locks first: what is decided must not change any more
 		if !a.tx.lock(runs[i].key) {
 			return locked
@@ -237,12 +245,63 @@ func (a *applier) rows(txs []keyedTx) outcome {
 	}
 	for i := range runs {
 		r := &runs[i]
-		if r.ev.Stamp.Version == wal.NullVersion && r.ev.Stamp.UpdatedAt != wal.MinMicros {
-			s.clock.Observe(r.ev.Stamp.UpdatedAt)
-		}
 		if res := a.row(r); res != done {
 			return res
 		}
 	}
 	return done
+}
+
+// ownItems keeps what the own changes of a merge say of their positions: also of those that a
+// later one of the same batch replaces.
+func (a *applier) ownItems(txs []keyedTx) {
+	s := a.in.s
+	for _, t := range txs {
+		for i := range t.tx.Changes {
+			c := &t.tx.Changes[i]
+			if !s.needsMerge(c) {
+				continue
+			}
+			k := s.keyOf(c)
+			a.tx.put(k, a.tx.get(k).with(s.itemOf(t.tx.CommitLSN, c), s.horizon()), nil)
+		}
+	}
+}
+
+// itemOf is what a change says of its key behind a position.
+func (s *sidecar) itemOf(at wal.LSN, c *wal.Change) conflict.Item {
+	it := conflict.Item{LSN: at, Next: conflict.NextGeneration(c.Stamp, c.Op != wal.Delete)}
+	if s.r.db.tables[tableOf(c.Relation.Ref())].conf.stampless() {
+		it.At = c.Stamp.UpdatedAt
+	}
+	return it
+}
+
+// name names the applier in the index.
+func (a *applier) name() string { return a.in.s.w.regions[a.in.origin].name }
+
+// blind announces a tombstone where no row is, which nothing keeps rows from: its position, or
+// what has to be waited for.
+func (a *applier) blind(k rowKey) (at wal.LSN, res outcome) {
+	s := a.in.s
+	d := s.r.db
+	if s.w.cfg.Break == BlindStamps {
+		return d.insert, done
+	}
+	at, ok := s.index.Blind(a.name(), d.tables[k.table].rel.Ref(), []string{k.key})
+	if !ok {
+		if a.barrier {
+			return d.insert, done // nothing moves
+		}
+		return 0, needOwn
+	}
+	var open []uint32
+	for _, t := range d.late {
+		open = append(open, t.xid)
+	}
+	if s.index.Unseen(open) {
+		return 0, needOwn
+	}
+	a.tx.sync = true
+	return at, done
 }

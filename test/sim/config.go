@@ -2,7 +2,6 @@ package sim
 
 import (
 	"math/rand/v2"
-	"os"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
@@ -73,12 +72,13 @@ const (
 	SelfSilent                // what the self-merge undoes is not told to anybody
 	OldGraves                 // a row of generation 0 leaves the tombstone that it beat
 	GluedParts                // any part continues the transaction that is open
+	BlindStamps               // a tombstone without a row gets the position at which it is written
 	breakages
 )
 
 func (b Breakage) String() string {
 	return [...]string{"sound", "no skip", "no chain", "no tombstones", "confirm early", "split commit", "no audit",
-		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old graves", "glued parts"}[b]
+		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old graves", "glued parts", "blind stamps"}[b]
 }
 
 // Draw makes the configuration of a seed.
@@ -90,7 +90,7 @@ func Draw(seed uint64) Config {
 		Deletes: yes(75), KeyChange: yes(25), Giant: yes(15), Copies: yes(15),
 		Async: yes(50), Marker: yes(50), Mode: checkpoint.Applied,
 		MaxPart: 1 << 20, MaxFrame: 4096, FrameBytes: 1 << uint(8+r.IntN(6)), Compress: yes(50),
-		Window: 1 + r.IntN(4), Strict: os.Getenv("PGWALTZ_SIM_STRICT") != "",
+		Window: 1 + r.IntN(4), Strict: true,
 	}
 	if yes(35) {
 		c.Regions = 3

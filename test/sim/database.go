@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"slices"
+
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -25,8 +27,9 @@ type entry struct {
 	row    wal.Tuple
 	wid    int // the write that an application sees, or that removed it
 	grave  *grave
-	stamp  wal.Micros // stampless tables: pgwaltz.row_stamp
+	stamp  wal.Micros // stampless tables: the time that pgwaltz.tombstone holds
 	stampd bool
+	items  []conflict.Item // what own changes are stamped from
 }
 
 // logChange is one row change in the log.
@@ -81,17 +84,16 @@ type database struct {
 	xid         uint32
 	offset      int64 // of its clock, microseconds
 	confirmed   wal.LSN
-	saved       wal.LSN               // confirmed, as it is on disk
-	stamps      map[part][]wal.Change // as they were published first
-	given       map[changeAt]given    // stamps of the first decoding
-	local       uint64                // transactions of applications
-	lifetime    int                   // counts crashes and restarts
+	saved       wal.LSN            // confirmed, as it is on disk
+	given       map[changeAt]given // stamps of the first decoding
+	local       uint64             // transactions of applications
+	lifetime    int                // counts crashes and restarts
 }
 
 func newDatabase(w *World, r *region) *database {
 	d := &database{
 		w: w, r: r, keys: map[rowKey]entry{}, cps: map[string]checkpoint.Checkpoint{}, onDisk: map[string]checkpoint.Checkpoint{},
-		locks: map[rowKey]*dbtx{}, stamps: map[part][]wal.Change{}, given: map[changeAt]given{}, late: map[rowKey]*dbtx{}, rows: map[string]int{}, insert: wal.LSN(1000 + w.rng.IntN(5000)), xid: 700,
+		locks: map[rowKey]*dbtx{}, given: map[changeAt]given{}, late: map[rowKey]*dbtx{}, rows: map[string]int{}, insert: wal.LSN(1000 + w.rng.IntN(5000)), xid: 700,
 		epoch: wal.Epoch{SystemID: uint64(7000 + r.id), Timeline: 1, Slot: "pgwaltz_" + r.name},
 	}
 	d.confirmed, d.saved = d.insert, d.insert
@@ -105,6 +107,12 @@ func newDatabase(w *World, r *region) *database {
 }
 
 func (d *database) now() wal.Micros { return d.w.now() + wal.Micros(d.offset) }
+
+// with adds an item; what no decoding can ask for any more is joined.
+func (e entry) with(it conflict.Item, horizon wal.LSN) entry {
+	e.items = conflict.Trim(append(slices.Clip(e.items), it), horizon)
+	return e
+}
 
 // flushLSN is the end of the log on disk.
 func (d *database) flushLSN() wal.LSN {

@@ -24,6 +24,8 @@ type dbtx struct {
 	audit   []int
 	repairs []wal.Change // for the other regions
 	applied bool
+	xid     uint32
+	sync    bool // its commit waits for the disk, whoever asks
 }
 
 func (d *database) begin(applied bool) *dbtx {
@@ -109,6 +111,7 @@ func (t *dbtx) over() bool { return !slices.Contains(t.d.open, t) }
 func (t *dbtx) commit(sync bool) *logTx {
 	d := t.d
 	d.xid++
+	t.xid = d.xid
 	l := &logTx{xid: d.xid, at: d.now(), applied: t.applied, changes: t.changes, cp: t.cp, hasCP: t.hasCP, rows: t.rows, audits: len(t.audit), repairs: t.repairs}
 	l.commit = d.insert + wal.LSN(1+8*len(t.changes)+d.w.rng.IntN(30))
 	l.end = l.commit + 48
@@ -135,7 +138,7 @@ func (t *dbtx) commit(sync bool) *logTx {
 	d.audit = append(d.audit, t.audit...)
 	d.log = append(d.log, l)
 	t.close()
-	if sync {
+	if sync || t.sync {
 		d.flush()
 	} else {
 		n := d.lifetime

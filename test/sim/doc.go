@@ -18,7 +18,7 @@
 //
 //   - all regions hold the same rows with the same stamps
 //   - every acknowledged write is an ancestor of a final row, was deleted, or lost on record
-//   - with PGWALTZ_SIM_STRICT=1: every change has the stamp and the base of its first decoding at
+//   - every change has the stamp and the base of its first decoding at
 //     every later one, after a restart, a rewind, the loss of a stream, and from every
 //     position that was confirmed, with the tables at every later state
 //   - every peer counts exactly the transactions that the origin committed

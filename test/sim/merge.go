@@ -1,10 +1,7 @@
 package sim
 
 import (
-	"time"
-
 	"github.com/pgwaltz/pgwaltz/conflict"
-	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -16,7 +13,8 @@ func (a *applier) row(r *run) outcome {
 	l := d.side(r.key, e)
 	t := d.tables[r.key.table]
 	if a.in.self {
-		same, wait := a.decideSelf(r, e, l)
+		same, wait, against := a.decideOwn(r, e, l)
+		l = against
 		if wait {
 			return needLater
 		}
@@ -54,7 +52,14 @@ func (a *applier) row(r *run) outcome {
 	}
 	switch dec.Verdict {
 	case conflict.Apply:
-		a.carryOut(r, e)
+		at := d.insert
+		if r.row == nil && e.row == nil && !a.in.self {
+			var res outcome
+			if at, res = a.blind(r.key); res != done {
+				return res
+			}
+		}
+		a.carryOut(r, e, at)
 	case conflict.Same:
 		a.mark(r, e, false)
 	case conflict.Park:
@@ -69,53 +74,57 @@ func (a *applier) row(r *run) outcome {
 
 // needsBarrier: the local side may hold an own change of the key whose stamp is not known.
 func (a *applier) needsBarrier(t *table, r *run, e entry, l conflict.Side) bool {
-	if e.row == nil {
-		return e.grave == nil && !r.ev.Born && r.ev.Op != wal.Insert
+	switch {
+	case e.row == nil && e.grave == nil:
+		return !r.ev.Born && r.ev.Op != wal.Insert
+	case e.row == nil:
+		return e.grave.live
+	case e.grave != nil && !e.grave.live:
+		return true
 	}
 	return t.conf.stampless() && (!r.ev.Base.HasDigest || conflict.Digest(l.Content) != r.ev.Base.Digest)
 }
 
-// decideSelf: an own change that is in the table already, or that a later own one replaced.
-func (a *applier) decideSelf(r *run, e entry, l conflict.Side) (same, wait bool) {
+// decideOwn: an own change that is in the table already, or that a later own one replaced. It
+// returns what the change has to be compared with otherwise.
+func (a *applier) decideOwn(r *run, e entry, l conflict.Side) (same, wait bool, against conflict.Side) {
 	s := a.in.s
 	t := s.r.db.tables[r.key.table]
-	if r.ev.Op == wal.Delete && e.row == nil {
-		return true, false
-	}
-	if r.ev.Op != wal.Delete && e.row != nil {
-		same := string(l.Content) == string(r.ev.Content)
-		if s.w.cfg.Break == HoldsByStamp && !t.conf.stampless() {
-			same = l.Stamp.Version == r.ev.Stamp.Version && l.Stamp.UpdatedAt == r.ev.Stamp.UpdatedAt
-		}
-		if same {
-			return true, false
-		}
-	}
 	now := part{r.tx.CommitLSN, r.tx.Part}
 	if s.w.cfg.Break == PartsUnordered {
 		now.part = 1 << 30
 	}
-	if s.own.later(r.key, now) {
-		// The later one says what there is to say. The row may be of another region, and a
-		// grave under it would make it a row of a later generation than it is.
-		r.skip = s.w.cfg.Break != MarkSuperseded
-		return true, false
+	o := conflict.Own{Event: r.ev, Local: l, Later: s.own.later(r.key, now), Stamped: s.own.decoded >= s.r.db.insert}
+	if e.row != nil {
+		o.Holds = r.ev.Op != wal.Delete && string(l.Content) == string(r.ev.Content)
+		if s.w.cfg.Break == HoldsByStamp && !t.conf.stampless() {
+			o.Holds = r.ev.Op != wal.Delete && l.Stamp.Version == r.ev.Stamp.Version && l.Stamp.UpdatedAt == r.ev.Stamp.UpdatedAt
+		}
+		if e.grave != nil && !e.grave.live {
+			o.Tombstone = conflict.Side{Known: true, Stamp: e.grave.stamp, DeletedAt: e.grave.deleted}
+		}
 	}
-	if s.own.decoded < s.r.db.insert && time.Since(a.waited) < 30*time.Second || a.waited.IsZero() && s.own.decoded < s.r.db.insert {
-		return false, true
-	}
-	pol, tie := t.pol, 0 // in an exact tie the living wins
+	pol := t.pol
 	if s.w.cfg.Break == SelfVersionFirst {
-		pol.Order, tie = conflict.VersionFirst, 1
+		pol.Order = conflict.VersionFirst
 	}
-	if r.ev.Op != wal.Delete && e.row == nil && e.grave != nil && pol.Compare(r.ev.Stamp, e.grave.stamp) < tie {
-		return true, false
+	step, against := conflict.DecideOwn(pol, o)
+	switch step {
+	case conflict.OwnRecord:
+		return true, false, against
+	case conflict.OwnSkip:
+		// The later one says what there is to say. The row may be of another region, and a
+		// tombstone under it would make it a row of a later generation than it is.
+		r.skip = s.w.cfg.Break != MarkSuperseded
+		return true, false, against
+	case conflict.OwnWait:
+		return false, true, against
 	}
-	return false, false
+	return false, false, against
 }
 
 // carryOut makes the event the entry of its key.
-func (a *applier) carryOut(r *run, e entry) {
+func (a *applier) carryOut(r *run, e entry, at wal.LSN) {
 	t := a.in.s.r.db.tables[r.key.table]
 	c := &logChange{table: r.key.table}
 	switch {
@@ -133,8 +142,22 @@ func (a *applier) carryOut(r *run, e entry) {
 		}
 	}
 	e.row, e.wid = r.row, widOf(r.row)
-	if conflict.GraveUnder(r.ev.Stamp, r.row != nil) == (conflict.Grave{}) && a.in.s.w.cfg.Break != OldGraves {
-		e.grave = nil // not from the index: own stamps of a key must never fall
+	next := conflict.NextGeneration(r.ev.Stamp, r.row != nil)
+	if next == 0 && a.in.s.w.cfg.Break != OldGraves {
+		e.grave = nil // its items stay: own stamps of a key must never fall
+	}
+	if c != nil || r.row == nil {
+		it := conflict.Item{LSN: at, Next: next}
+		if t.conf.stampless() {
+			it.At = r.ev.Stamp.UpdatedAt
+		}
+		if a.in.self && c == nil {
+			it.LSN = r.tx.CommitLSN
+		}
+		e = e.with(it, a.in.s.horizon())
+		if c == nil && !a.in.self {
+			a.in.s.index.Hold(a.name(), t.rel.Ref(), r.key.key, it)
+		}
 	}
 	a.tx.put(r.key, e, c)
 	a.mark(r, e, a.in.s.w.cfg.Break == OldGraves)
@@ -151,13 +174,13 @@ func (a *applier) mark(r *run, e entry, rise bool) {
 		e.stamp, e.stampd = r.ev.Stamp.UpdatedAt, true
 		a.tx.put(r.key, e, nil)
 	}
-	g := conflict.GraveUnder(r.ev.Stamp, alive)
-	if !g.Present || s.w.cfg.Break == NoTombstones {
+	next := conflict.NextGeneration(r.ev.Stamp, alive)
+	if next == 0 || s.w.cfg.Break == NoTombstones {
 		return
 	}
 	stamp := r.ev.Stamp
 	if alive {
-		stamp = wal.Stamp{Generation: g.Generation, Version: wal.NullVersion, UpdatedAt: wal.MinMicros}
+		stamp = wal.Stamp{Generation: next - 1, Version: wal.NullVersion, UpdatedAt: wal.MinMicros}
 	}
 	if rise && e.grave != nil && (t.pol.Compare(stamp, e.grave.stamp) < 0 || stamp == e.grave.stamp && alive == e.grave.live) &&
 		!(stamp.Generation == e.grave.stamp.Generation && alive != e.grave.live) {
@@ -172,9 +195,4 @@ func (a *applier) mark(r *run, e entry, rise bool) {
 	}
 	e.grave = &grave{stamp: stamp, live: alive, deleted: r.ev.CommitTime, lsn: lsn}
 	a.tx.put(r.key, e, nil)
-	s.index.Put(t.rel.Ref(), []byte(r.key.key), graveAt(stamp.Generation, lsn))
-}
-
-func graveAt(generation uint32, at wal.LSN) tombstone.Grave {
-	return tombstone.Grave{Generation: generation, LSN: at}
 }

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
@@ -66,11 +68,7 @@ func (s *sidecar) publish() {
 	}
 	s.durable = max(s.durable, at.EndLSN)
 	o.log = newReader(d, func() bool { return w.rng.IntN(20) == 0 })
-	kept := s.stamps
-	if !w.cfg.Strict {
-		kept = replicator.NewStamps()
-	}
-	o.stamps = stamping{s: s, stamper: replicator.NewStamper(s.policy, s.index, s.clock, kept)}
+	o.stamps = stamping{s: s, stamper: replicator.NewStamper(s.policy, items{s, s.own, true})}
 	o.framer = framing.New(framing.Config{
 		Encoder: wire.EncoderConfig{
 			Cluster: cluster, Origin: s.r.name, Epoch: d.epoch, Compress: w.cfg.Compress, MaxFrame: w.cfg.MaxFrame, MaxPacket: 1 << 20,
@@ -145,16 +143,41 @@ func (o *outbound) pump() {
 			o.s.w.must(o.framer.Passed(end)) // a keepalive
 		}
 		o.s.own.decoded = max(o.s.own.decoded, o.framer.Decoded())
+		o.s.index.Stamped(o.framer.Decoded())
 		o.due()
 		return
 	}
 	tx := d.log[o.next]
+	if o.held(tx) {
+		o.wake() // an applier's transaction decides about one of its keys
+		return
+	}
 	o.framer.Count(1, time.Now())
 	o.log.read(tx, o.transaction)
 	o.s.own.decoded = max(o.s.own.decoded, o.framer.Decoded(), tx.end)
+	o.s.index.Stamped(o.s.own.decoded)
 	o.next++
 	o.due()
 	o.wake()
+}
+
+// held reports whether the stamps of a transaction depend on one of an applier that is open.
+func (o *outbound) held(tx *logTx) bool {
+	if tx.applied || o.s.w.cfg.Break == BlindStamps {
+		return false
+	}
+	var refs []tombstone.Ref
+	for i := range tx.changes {
+		c := &tx.changes[i]
+		t := o.s.r.db.tables[c.table]
+		for _, row := range []wal.Tuple{c.old, c.new} {
+			if row != nil {
+				refs = append(refs, tombstone.Ref{Relation: t.rel.Ref(), Key: t.keyText(row)})
+			}
+		}
+	}
+	_, wait := o.s.index.Below(tx.commit, refs, make([]conflict.Item, len(refs)))
+	return wait != nil
 }
 
 // due lets the framer do what is due.

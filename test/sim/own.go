@@ -1,6 +1,13 @@
 package sim
 
-import "github.com/pgwaltz/pgwaltz/wal"
+import (
+	"context"
+	"slices"
+
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
 
 // ownLog is what a sidecar knows of its own region's log: how far it is decoded and merged,
 // and which keys have own changes on the way to the self-merge.
@@ -8,6 +15,7 @@ type ownLog struct {
 	decoded, merged wal.LSN
 	pending         map[rowKey]part
 	queue           []ownKey
+	items           map[rowKey][]conflict.Item
 }
 
 type ownKey struct {
@@ -15,7 +23,9 @@ type ownKey struct {
 	at  part
 }
 
-func newOwnLog() *ownLog { return &ownLog{pending: map[rowKey]part{}} }
+func newOwnLog() *ownLog {
+	return &ownLog{pending: map[rowKey]part{}, items: map[rowKey][]conflict.Item{}}
+}
 
 // above orders the parts of a log.
 func (p part) above(o part) bool {
@@ -41,6 +51,13 @@ func (o *ownLog) mergedTo(l wal.LSN) {
 		}
 	}
 	o.queue = o.queue[n:]
+	for k, l := range o.items {
+		if l = slices.DeleteFunc(l, func(it conflict.Item) bool { return it.LSN < o.merged }); len(l) == 0 {
+			delete(o.items, k)
+		} else {
+			o.items[k] = l
+		}
+	}
 }
 
 // passed reports whether every own change at or below at is merged.
@@ -51,3 +68,49 @@ func (o *ownLog) passed(at wal.LSN) bool {
 // later reports whether a change of the key after the given one waits for the merge, be it
 // in a later part of the same transaction.
 func (o *ownLog) later(k rowKey, after part) bool { return o.pending[k].above(after) }
+
+// items is what a stamper knows of keys: the tables as they are now, and the own changes that
+// are not merged yet.
+type items struct {
+	s    *sidecar
+	own  *ownLog
+	live bool // this is the pipe, not the oracle
+}
+
+func (i items) Open(_ context.Context, xid wal.XID, commit wal.LSN) error {
+	if i.live {
+		i.s.index.Open(xid, commit)
+	}
+	return nil
+}
+
+func (i items) Any(wal.RelationName) bool { return true }
+
+func (i items) Below(_ context.Context, at wal.LSN, refs []tombstone.Ref) ([]conflict.Item, error) {
+	if i.s.w.cfg.Break == Restamp {
+		at = 1 << 62
+	}
+	out := make([]conflict.Item, len(refs))
+	for n, r := range refs {
+		k := rowKey{tableOf(r.Relation), r.Key}
+		for _, l := range [][]conflict.Item{i.s.r.db.keys[k].items, i.own.items[k]} {
+			for _, it := range l {
+				if it.LSN < at {
+					out[n] = out[n].Join(it)
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+func (i items) Note(rel wal.RelationName, key []byte, at tombstone.Place, next uint32, t wal.Micros) {
+	k, it := rowKey{tableOf(rel), string(key)}, conflict.Item{LSN: at.Commit, Next: next, At: t}
+	if at.Commit >= i.own.merged {
+		i.own.items[k] = append(i.own.items[k], it)
+	}
+}
+
+// horizon is a position in front of which nothing is decoded any more: neither after a crash,
+// nor by the session at hand, which may be behind what is confirmed.
+func (s *sidecar) horizon() wal.LSN { return min(s.r.db.saved, s.own.decoded) }

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/decoder"
 	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
@@ -48,30 +47,9 @@ func (l *logTx) tell() [][]byte {
 	return decoder.SplitTell([]byte("token"), data)
 }
 
-// stamp gives the changes their stamps. Unless the oracle of the second decoding is on, a
-// change that was stamped before is given what it had.
+// stamp gives the changes their stamps, and holds them against the first decoding.
 func (o *outbound) stamp(tx *wal.Transaction) {
-	d, w := o.s.r.db, o.s.w
-	if w.cfg.Strict {
-		if bad := o.stamps.stamp(tx, true); bad != "" {
-			w.fail("%s", bad)
-		}
-		return
+	if bad := o.stamps.stamp(tx, true); bad != "" {
+		o.s.w.fail("%s", bad)
 	}
-	p := part{tx.CommitLSN, tx.Part}
-	if known, ok := d.stamps[p]; ok && w.cfg.Break != Restamp {
-		tx.Changes = known
-		for i := range known {
-			c := &known[i]
-			if g := conflict.GraveUnder(c.Stamp, c.Op != wal.Delete); g.Present {
-				k := o.s.keyOf(c)
-				if was, ok := o.s.index.Get(c.Relation.Ref(), []byte(k.key)); !ok || was.Generation < g.Generation {
-					o.s.index.Put(c.Relation.Ref(), []byte(k.key), graveAt(g.Generation, tx.CommitLSN))
-				}
-			}
-		}
-		return
-	}
-	w.must(o.stamps.stamper.Stamp(tx))
-	d.stamps[p] = tx.Changes
 }

@@ -5,7 +5,6 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
-	"github.com/pgwaltz/pgwaltz/replicator"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -16,12 +15,10 @@ type sidecar struct {
 	up   bool
 	life int // counts processes and sessions; timers of an earlier one do nothing
 
-	index  *tombstone.Index
-	clock  *replicator.Clock
-	stamps *replicator.Stamps // of this process
-	own    *ownLog
-	out    *outbound
-	in     []*inbound // by origin; the own one is the self-merge
+	own   *ownLog
+	index *tombstone.Index // what open transactions of appliers will have made known
+	out   *outbound
+	in    []*inbound // by origin; the own one is the self-merge
 
 	durable    wal.LSN // end of what is published
 	acks       []ack   // of the peers, by region
@@ -71,7 +68,6 @@ func (s *sidecar) boot() {
 		return
 	}
 	s.up = true
-	s.clock, s.own, s.stamps = &replicator.Clock{}, newOwnLog(), replicator.NewStamps()
 	s.acks = make([]ack, len(s.w.regions))
 	s.told, s.newLife, s.lastRewind = 0, false, time.Time{}
 	s.open()
@@ -81,7 +77,8 @@ func (s *sidecar) boot() {
 func (s *sidecar) open() {
 	s.life++
 	s.w.note(s.r.id, "open", uint64(s.life), 0)
-	s.index = s.loadIndex()
+	s.own, s.index = newOwnLog(), tombstone.NewIndex(0)
+	s.index.Start(s.r.db.insert)
 	s.in = nil
 	for _, r := range s.w.regions {
 		in := newInbound(s, r.id)
@@ -212,7 +209,6 @@ func (s *sidecar) confirm() {
 		w.must(checkpoint.MustConfirm(w.cfg.Mode, lsn, in))
 	}
 	s.told = lsn
-	s.stamps.Confirmed(lsn)
 	s.step("before confirm")
 	if lsn <= d.confirmed {
 		return

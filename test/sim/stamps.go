@@ -1,11 +1,11 @@
 package sim
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
-	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/replicator"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -47,7 +47,7 @@ type stamping struct {
 // what is wrong, "" for nothing.
 func (g *stamping) stamp(tx *wal.Transaction, first bool) string {
 	d := g.s.r.db
-	if err := g.stamper.Stamp(tx); err != nil {
+	if err := g.stamper.Stamp(context.Background(), tx); err != nil {
 		return err.Error()
 	}
 	if tx.Part == 0 {
@@ -76,7 +76,7 @@ func (s *sidecar) probe(why string, from wal.LSN) {
 	if !w.cfg.Strict {
 		return
 	}
-	g := stamping{s: s, stamper: replicator.NewStamper(s.policy, s.loadIndex(), &replicator.Clock{}, replicator.NewStamps())}
+	g := stamping{s: s, stamper: replicator.NewStamper(s.policy, items{s, newOwnLog(), false})}
 	r := newReader(d, func() bool { return false })
 	n, _ := slices.BinarySearchFunc(d.log[:d.flushed], from+1, func(tx *logTx, at wal.LSN) int {
 		return int(tx.end) - int(at)
@@ -91,15 +91,4 @@ func (s *sidecar) probe(why string, from wal.LSN) {
 			}
 		})
 	}
-}
-
-// loadIndex reads the tombstones.
-func (s *sidecar) loadIndex() *tombstone.Index {
-	x := tombstone.NewIndex(0)
-	for k, e := range s.r.db.keys { // the order does not matter to a map
-		if e.grave != nil {
-			x.Put(s.r.db.tables[k.table].rel.Ref(), []byte(k.key), graveAt(e.grave.stamp.Generation, e.grave.lsn))
-		}
-	}
-	return x
 }

@@ -1,0 +1,171 @@
+package tombstone_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+func below(t *testing.T, x *tombstone.Index, key string, at wal.LSN) (it conflict.Item, known, waits bool) {
+	t.Helper()
+	items := make([]conflict.Item, 1)
+	missing, wait := x.Below(at, []tombstone.Ref{{Relation: users, Key: key}}, items)
+	return items[0], len(missing) == 0, wait != nil
+}
+
+func TestIndexAnswersByPosition(t *testing.T) {
+	t.Parallel()
+	x := tombstone.NewIndex(0)
+	if x.Any(users) || x.May(users, []byte("k")) {
+		t.Error("something is known of nothing")
+	}
+	x.Put(users, []byte("k"), conflict.Item{LSN: 100, Next: 1})
+	if it, known, _ := below(t, x, "k", 101); it.Next != 1 || !known {
+		t.Errorf("behind it: %+v, %v", it, known)
+	}
+	if it, known, _ := below(t, x, "k", 100); it.Next != 0 || !known {
+		t.Errorf("at it: %+v, %v", it, known)
+	}
+	x.Put(users, []byte("k"), conflict.Item{LSN: 200, Next: 2})
+	if _, known, _ := below(t, x, "k", 150); known {
+		t.Error("between two items the table has to be asked")
+	}
+	if it, known, _ := below(t, x, "k", 201); it.Next != 2 || !known {
+		t.Errorf("behind both: %+v, %v", it, known)
+	}
+}
+
+func TestOwnChangesAreKnownUntilTheyAreMerged(t *testing.T) {
+	t.Parallel()
+	x := tombstone.NewIndex(0)
+	for i := range uint32(3) {
+		x.Note(users, []byte("k"), tombstone.Place{Commit: wal.LSN(100 + 100*i)}, i+1, 0)
+		x.Note(users, []byte("k"), tombstone.Place{Commit: wal.LSN(100 + 100*i)}, i+1, 0) // decoded again
+	}
+	for at, want := range map[wal.LSN]uint32{100: 0, 150: 1, 200: 1, 250: 2, 350: 3} {
+		if it, known, _ := below(t, x, "k", at); it.Next != want || !known {
+			t.Errorf("at %s: %+v, %v", at, it, known)
+		}
+	}
+	if !x.Later(users, []byte("k"), tombstone.Place{Commit: 200}) || x.Later(users, []byte("k"), tombstone.Place{Commit: 300}) || x.Waiting() != 100 {
+		t.Error("which change is the last")
+	}
+	x.Put(users, []byte("k"), conflict.Item{LSN: 100, Next: 1})
+	x.Put(users, []byte("k"), conflict.Item{LSN: 200, Next: 2})
+	x.Merged(250)
+	if it, known, _ := below(t, x, "k", 350); it.Next != 3 || !known || x.Waiting() != 300 {
+		t.Errorf("%+v, %v, waiting %s", it, known, x.Waiting())
+	}
+	x.Put(users, []byte("k"), conflict.Item{LSN: 300, Next: 3})
+	x.Merged(350)
+	if it, known, _ := below(t, x, "k", 350); it.Next != 3 || !known || x.Waiting() != 0 || !x.May(users, []byte("k")) {
+		t.Errorf("%+v, %v, waiting %s", it, known, x.Waiting())
+	}
+}
+
+// TestBlindTombstone: what was stamped before a look stays below its tombstone, what comes
+// later waits for the end.
+func TestBlindTombstone(t *testing.T) {
+	t.Parallel()
+	x := tombstone.NewIndex(0)
+	x.Start(1000)
+	if _, ok := x.Blind("b", users, []string{"k"}); ok {
+		t.Fatal("before the WAL is read up to where an earlier process was")
+	}
+	x.Open(7, 990)
+	x.Stamped(1040)
+	at, ok := x.Blind("b", users, []string{"k", "seen"})
+	if !ok || at != 1039 {
+		t.Fatalf("position %s, %v", at, ok)
+	}
+	if _, _, waits := below(t, x, "k", 1030); waits {
+		t.Error("a change below waits")
+	}
+	if _, _, waits := below(t, x, "k", 1050); !waits {
+		t.Error("a change above does not wait")
+	}
+	x.Seen("b", users, "seen")
+	if _, _, waits := below(t, x, "seen", 1050); waits {
+		t.Error("a key whose row is there waits")
+	}
+	x.Hold("b", users, "k", conflict.Item{LSN: at, Next: 4})
+	x.Settle("b", true)
+	if it, known, waits := below(t, x, "k", 1050); it.Next != 4 || !known || waits {
+		t.Errorf("%+v %v %v", it, known, waits)
+	}
+	// A transaction that is being stamped now may have asked before: the tombstone is above it.
+	x.Open(8, 2000)
+	if at, _ := x.Blind("b", users, []string{"j"}); at != 2001 {
+		t.Errorf("position %s beside a transaction that is being stamped", at)
+	}
+	x.Settle("b", false)
+	if x.May(users, []byte("j")) {
+		t.Error("a transaction that was rolled back left something")
+	}
+}
+
+func TestStampedTransactionsThatAreNotVisible(t *testing.T) {
+	t.Parallel()
+	x := tombstone.NewIndex(0)
+	x.Open(7, 100)
+	if !x.Unseen([]uint32{5, 7}) || x.Unseen([]uint32{5}) {
+		t.Error("which transactions a snapshot does not show")
+	}
+	x.Visible([]uint32{5})
+	if x.Unseen([]uint32{7}) {
+		t.Error("a transaction that became visible counts still")
+	}
+}
+
+// TestLostCommit: nobody knows whether a transaction was committed; who stamps waits until the
+// server has ended it, and asks the table then.
+func TestLostCommit(t *testing.T) {
+	t.Parallel()
+	x := tombstone.NewIndex(0)
+	x.Hold("b", users, "k", conflict.Item{LSN: 100, Next: 1})
+	x.Lose("b", 77)
+	if _, _, waits := below(t, x, "k", 200); !waits || x.Lost("b") != 77 {
+		t.Error("a change does not wait for a lost transaction")
+	}
+	x.Found("b")
+	if _, known, waits := below(t, x, "k", 200); known || waits {
+		t.Error("the table is not asked")
+	}
+}
+
+// TestIndexBeyondItsLimit: what it cannot hold it still suspects, and does not take for
+// unknown.
+func TestIndexBeyondItsLimit(t *testing.T) {
+	t.Parallel()
+	x := tombstone.NewIndex(1000)
+	for i := range 4000 {
+		x.Put(users, fmt.Append(nil, i), conflict.Item{LSN: 100, Next: 1})
+	}
+	sure := 0
+	for i := range 4000 {
+		if !x.May(users, fmt.Append(nil, i)) {
+			t.Fatalf("key %d is taken for unknown", i)
+		}
+		if it, known, _ := below(t, x, fmt.Sprint(i), 200); known {
+			sure++
+			if it.Next != 1 {
+				t.Errorf("key %d: %+v", i, it)
+			}
+		}
+	}
+	if sure != 1000 || !x.Full() || x.Len() != 1000 {
+		t.Errorf("%d known, %d held", sure, x.Len())
+	}
+	wrong := 0
+	for i := range 10000 {
+		if x.May(users, fmt.Append(nil, "other", i)) {
+			wrong++
+		}
+	}
+	if wrong > 500 {
+		t.Errorf("%d of 10000 other keys are suspected", wrong)
+	}
+}

@@ -1,0 +1,202 @@
+package replicator
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// LocalDB is what LocalWAL asks of the local server. Safe for concurrent use.
+type LocalDB interface {
+	// InsertLSN is the end of the WAL.
+	InsertLSN(ctx context.Context) (wal.LSN, error)
+	// Lookup is tombstone.Lookup.
+	Lookup(ctx context.Context, at wal.LSN, refs []tombstone.Ref) ([]conflict.Item, error)
+	// Snapshot is tombstone.ReadSnapshot.
+	Snapshot(ctx context.Context) (*tombstone.Snapshot, error)
+	// Flush makes the server write its WAL to disk, and something for the slot to read.
+	Flush(ctx context.Context) error
+}
+
+// LocalWAL is what this process knows of its own region's WAL: how far it is stamped, merged
+// and merged on disk, which keys have own changes on the way to the self-merge, and what is
+// known of keys beside their rows. The appliers wait on it when a decision depends on whether a
+// local change is known yet; they wait outside of transactions. Safe for concurrent use.
+type LocalWAL struct {
+	*tombstone.Index
+	db LocalDB
+
+	mu     sync.Mutex
+	merged wal.LSN // every own change at or below is merged
+	safe   wal.LSN // as merged, and on disk
+	ping   func()
+}
+
+// NewLocalWAL makes one; Reset and tombstone.Load come before it is used.
+func NewLocalWAL(db LocalDB) *LocalWAL {
+	return &LocalWAL{Index: tombstone.NewIndex(0), db: db}
+}
+
+// Reset forgets everything at the start of a term.
+func (l *LocalWAL) Reset() {
+	l.mu.Lock()
+	l.merged, l.safe, l.ping = 0, 0, nil
+	l.mu.Unlock()
+	l.Index.Reset()
+}
+
+// Reading is told that the WAL is read anew; ping asks the server how far it is.
+func (l *LocalWAL) Reading(ping func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ping = ping
+	l.Index.Reading()
+}
+
+// Open implements Items.
+func (l *LocalWAL) Open(ctx context.Context, xid wal.XID, commit wal.LSN) error {
+	if l.Index.Open(xid, commit) {
+		return nil
+	}
+	now, err := l.db.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	l.Visible(now.InProgress)
+	l.Index.Open(xid, commit)
+	return nil
+}
+
+// Below implements Items.
+func (l *LocalWAL) Below(ctx context.Context, at wal.LSN, refs []tombstone.Ref) ([]conflict.Item, error) {
+	items := make([]conflict.Item, len(refs))
+	for {
+		missing, wait := l.Index.Below(at, refs, items)
+		if wait != nil {
+			select {
+			case <-wait:
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			}
+			continue
+		}
+		if len(missing) == 0 {
+			return items, nil
+		}
+		ask := make([]tombstone.Ref, len(missing))
+		for n, i := range missing {
+			ask[n] = refs[i]
+		}
+		found, err := l.db.Lookup(ctx, at, ask)
+		if err != nil {
+			return nil, err
+		}
+		for n, i := range missing {
+			items[i] = items[i].Join(found[n])
+		}
+		return items, nil
+	}
+}
+
+// MergedTo moves the merged position.
+func (l *LocalWAL) MergedTo(lsn wal.LSN) {
+	l.mu.Lock()
+	l.merged = max(l.merged, lsn)
+	l.mu.Unlock()
+	l.Merged(lsn)
+}
+
+// SafeTo moves the position up to which the merge is on disk.
+func (l *LocalWAL) SafeTo(lsn wal.LSN) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.safe = max(l.safe, lsn)
+}
+
+// Safe is the position up to which the merge is on disk: the slot must not be confirmed
+// beyond it.
+func (l *LocalWAL) Safe() wal.LSN {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.safe
+}
+
+// pingEvery is how often the server is asked for its position while somebody waits for it.
+const pingEvery = 20 * time.Millisecond
+
+// wait blocks until ok holds. It asks the server for its position, and when that does not come,
+// for its flush.
+func (l *LocalWAL) wait(ctx context.Context, ok func() bool) error {
+	for n := 0; ; n++ {
+		changed := l.Changed()
+		if ok() {
+			return nil
+		}
+		l.mu.Lock()
+		ping := l.ping
+		l.mu.Unlock()
+		if n%16 == 2 {
+			// In a quiet database nothing flushes what was written without waiting for it.
+			if err := l.db.Flush(ctx); err != nil && ctx.Err() == nil {
+				return err
+			}
+		}
+		if ping != nil {
+			ping()
+		}
+		again := time.NewTimer(pingEvery)
+		select {
+		case <-changed:
+		case <-again.C:
+		case <-ctx.Done():
+		}
+		again.Stop()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// WaitStamped takes a snapshot and blocks until every own change that it shows is stamped.
+func (l *LocalWAL) WaitStamped(ctx context.Context) (*tombstone.Snapshot, error) {
+	now, err := l.db.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	at, err := l.db.InsertLSN(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return now, l.wait(ctx, func() bool { return l.Done() >= at })
+}
+
+// ErrNotMerged says that own changes were not known in time: the WAL is not read, or the
+// stream takes nothing.
+var ErrNotMerged = errors.New("own changes are not known in time")
+
+// WaitMerged blocks until every own change that is committed now is merged: either the merge is
+// past it, or the WAL is stamped past it and nothing waits. It returns ErrNotMerged after a
+// while in which that could not be reached.
+func (l *LocalWAL) WaitMerged(ctx context.Context, limit time.Duration) error {
+	at, err := l.db.InsertLSN(ctx)
+	if err != nil {
+		return err
+	}
+	waiting, cancel := context.WithTimeoutCause(ctx, limit, ErrNotMerged)
+	defer cancel()
+	return l.wait(waiting, func() bool {
+		l.mu.Lock()
+		merged := l.merged
+		l.mu.Unlock()
+		if merged >= at {
+			return true
+		}
+		oldest := l.Waiting()
+		return l.Done() >= at && (oldest == 0 || oldest >= at)
+	})
+}

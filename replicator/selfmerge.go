@@ -1,0 +1,104 @@
+package replicator
+
+import (
+	"context"
+	"sync"
+
+	"github.com/pgwaltz/pgwaltz/sink/apply"
+	"github.com/pgwaltz/pgwaltz/source/subscribe"
+	"github.com/pgwaltz/pgwaltz/wal"
+	"github.com/pgwaltz/pgwaltz/wire"
+)
+
+// SelfMerge lets only those packets of the own stream through that have something to merge:
+// deletes, later generations, tables without stamp columns, inserts of keys that something is
+// known of. The checkpoint behind the others is saved when the applier is idle (Idle).
+type SelfMerge struct {
+	policy apply.Policy
+	local  *LocalWAL
+	mu     sync.Mutex
+	sent   int                 // packets let through
+	last   *subscribe.Delivery // the newest packet left out, if nothing went through behind it
+}
+
+// Idle returns the position behind packets that had nothing to merge, once everything before
+// it is applied.
+func (m *SelfMerge) Idle(applied int) *subscribe.Delivery {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.last == nil || m.sent != applied {
+		return nil
+	}
+	d := m.last
+	m.last = nil
+	return d
+}
+
+// Restart forgets what went through: the pipe begins again at the checkpoint.
+func (m *SelfMerge) Restart() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sent, m.last = 0, nil
+}
+
+// Filter hands d on to deliver, or keeps its position for Idle.
+func (m *SelfMerge) Filter(ctx context.Context, d subscribe.Delivery, deliver func(context.Context, subscribe.Delivery) error) error {
+	some := false
+	out := *d.Packet
+	if d.Header.Kind == wire.Data {
+		out.Transactions = make([]*wal.Transaction, 0, len(d.Packet.Transactions))
+		for _, tx := range d.Packet.Transactions {
+			c := *tx
+			c.Changes, c.Notices = nil, nil
+			for i := range tx.Changes {
+				if m.needs(tx, &tx.Changes[i]) {
+					c.Changes = append(c.Changes, tx.Changes[i])
+				}
+			}
+			if len(c.Changes) > 0 {
+				some = true
+			}
+			// Parts of a giant transaction stay, so that its end is seen.
+			if len(c.Changes) > 0 || c.More || c.Part > 0 {
+				some = true
+				out.Transactions = append(out.Transactions, &c)
+			}
+		}
+	} else {
+		out.Transactions = nil
+	}
+	d.Packet = &out
+	m.mu.Lock()
+	if !some {
+		m.last = &d
+		m.mu.Unlock()
+		return nil
+	}
+	m.last = nil
+	m.sent++
+	m.mu.Unlock()
+	return deliver(ctx, d)
+}
+
+func (m *SelfMerge) needs(tx *wal.Transaction, ch *wal.Change) bool {
+	if apply.NeedsSelfMerge(m.policy, tx, ch) {
+		return true
+	}
+	// A tombstone of another region may have been written without sight of the row.
+	return ch.Op == wal.Insert && !ch.Repair && ch.Relation.KeyColumns() != nil && m.local.Any(ch.Relation.Ref()) &&
+		m.local.May(ch.Relation.Ref(), keyText(ch.Relation, ch.New))
+}
+
+func keyText(rel *wal.Relation, row wal.Tuple) []byte {
+	cols := rel.KeyColumns()
+	oids, vals := make([]uint32, len(cols)), make([]wal.Value, len(cols))
+	for i, c := range cols {
+		oids[i], vals[i] = rel.Columns[c].OID, row[c]
+	}
+	return wal.AppendKey(nil, oids, vals)
+}
+
+// NewSelfMerge makes the filter of one run of the self-merge.
+func NewSelfMerge(policy apply.Policy, local *LocalWAL) *SelfMerge {
+	return &SelfMerge{policy: policy, local: local}
+}
