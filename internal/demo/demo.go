@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/adapter/proxy"
 	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
 )
@@ -211,7 +212,7 @@ func (d *demo) play(ctx context.Context) error {
 	var writers errgroup.Group
 	writers.Go(func() error { return d.work.run(writing) })
 	writers.Go(func() error {
-		if !pause(writing, warmUp) {
+		if pause.For(writing, warmUp) != nil {
 			return nil
 		}
 		return d.prober.run(writing)
@@ -259,8 +260,8 @@ func (d *demo) script(ctx context.Context) error {
 		}
 		d.phase.set(s.name)
 		s.begin()
-		if !pause(ctx, s.lasts) {
-			return context.Cause(ctx)
+		if err := pause.For(ctx, s.lasts); err != nil {
+			return err
 		}
 	}
 	d.phase.set("stopping")
@@ -286,18 +287,6 @@ func (d *demo) look() view {
 	v.Ways, v.Samples = d.monitor.look()
 	v.Newest, v.Conflicts, v.InBoth = d.feed.look(100) // more than fit on any screen
 	return v
-}
-
-// pause waits; it returns false when ctx ends first.
-func pause(ctx context.Context, t time.Duration) bool {
-	timer := time.NewTimer(t)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }
 
 // freeAddrs returns three loopback addresses with different ports.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
@@ -194,7 +195,7 @@ func (s *Sidecar) gap(ctx context.Context, c *pgx.Conn, d checkpoint.Decision, h
 
 // awaitResync looks for the operator's word, or for anything else that closes the gap.
 func (s *Sidecar) awaitResync(ctx context.Context) error {
-	if err := sleep(ctx, time.Second); err != nil {
+	if err := pause.For(ctx, time.Second); err != nil {
 		return err
 	}
 	return errAgain

@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/internal/status"
 	"github.com/pgwaltz/pgwaltz/replicator"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
@@ -72,7 +73,7 @@ func (c copyStream) Send(ctx context.Context, chunk tablecopy.Chunk) error {
 				return err
 			}
 		}
-		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+		if err := pause.For(ctx, 200*time.Millisecond); err != nil {
 			return err
 		}
 	}

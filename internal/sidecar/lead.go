@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgwaltz/pgwaltz/adapter/broker"
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
@@ -51,7 +52,7 @@ func (s *Sidecar) lead(ctx context.Context) error {
 		s.setRole(status.Down)
 		s.noteError(err)
 		s.log.Warn("not at work", "reason", publicMessage(err), "again_in", wait.Round(time.Millisecond))
-		if err := sleep(ctx, wait); err != nil {
+		if err := pause.For(ctx, wait); err != nil {
 			return nil
 		}
 	}
@@ -62,17 +63,6 @@ type fatalError struct{ err error }
 
 func (e *fatalError) Error() string { return e.err.Error() }
 func (e *fatalError) Unwrap() error { return e.err }
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
-}
 
 func (s *Sidecar) setRole(r status.State) {
 	s.mu.Lock()
@@ -127,7 +117,7 @@ where datname = pg_catalog.current_database() and usename = session_user and pid
 		if n == 0 {
 			break
 		}
-		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+		if err := pause.For(ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -217,7 +207,7 @@ func (s *Sidecar) supervise(ctx context.Context, name string, note func(error), 
 			}
 			s.log.Warn("pipe stopped", "pipe", name, "reason", publicMessage(err), "again_in", wait.Round(time.Millisecond))
 		}
-		if err := sleep(ctx, wait); err != nil {
+		if err := pause.For(ctx, wait); err != nil {
 			return err
 		}
 	}
@@ -255,7 +245,7 @@ func (s *Sidecar) takeLead(ctx context.Context) (*pgx.Conn, error) {
 		if err := s.deposeFrozen(ctx, conn, &idle); err != nil {
 			s.log.Debug("look at the other sidecar", "reason", publicMessage(err))
 		}
-		if err := sleep(ctx, 300*time.Millisecond); err != nil {
+		if err := pause.For(ctx, 300*time.Millisecond); err != nil {
 			closeConn(conn)
 			return nil, err
 		}
@@ -290,7 +280,7 @@ where l.locktype = 'advisory' and l.classid = $1::int::oid and l.granted and l.p
 // holdLead watches the session that holds the lead.
 func (s *Sidecar) holdLead(ctx context.Context, conn *pgx.Conn) error {
 	for {
-		if err := sleep(ctx, time.Second); err != nil {
+		if err := pause.For(ctx, time.Second); err != nil {
 			return err
 		}
 		asking, cancel := context.WithTimeout(ctx, 10*time.Second)

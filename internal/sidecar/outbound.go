@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/decoder"
@@ -101,7 +102,7 @@ func (s *Sidecar) publish(ctx context.Context) error {
 	var busy *slotBusyError
 	if errors.As(err, &busy) {
 		o.set(status.Down, busy.Error())
-		if err := sleep(ctx, 300*time.Millisecond); err != nil {
+		if err := pause.For(ctx, 300*time.Millisecond); err != nil {
 			return err
 		}
 		return errAgain

@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/sink/apply"
@@ -51,7 +52,7 @@ func (s *Sidecar) watchParked(ctx context.Context) error {
 			return err
 		}
 		s.parked.Want(wanted)
-		if err := sleep(ctx, time.Second); err != nil {
+		if err := pause.For(ctx, time.Second); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
@@ -37,7 +38,7 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 				s.log.Warn("upkeep", "reason", publicMessage(err))
 			}
 		}
-		if err := sleep(ctx, time.Second); err != nil {
+		if err := pause.For(ctx, time.Second); err != nil {
 			return err
 		}
 	}

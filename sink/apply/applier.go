@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
 	"github.com/pgwaltz/pgwaltz/conflict"
@@ -190,7 +191,7 @@ func (a *Applier) findOut(ctx context.Context) error {
 			a.cfg.Index.Found(a.holder())
 			return nil
 		}
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
+		if err := pause.For(ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
 	}

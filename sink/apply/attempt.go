@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -101,7 +102,7 @@ func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint
 func (a *Applier) waitBarrier(ctx context.Context) error {
 	if a.barrier {
 		// They are, but not all that is stamped is visible yet.
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
+		if err := pause.For(ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -121,7 +122,7 @@ func (a *Applier) recover(ctx context.Context, err error, attempt int) error {
 		return a.forgetPlans(ctx)
 	}
 	a.Stats.Retries.Add(1)
-	return pause(ctx, time.Duration(1+attempt)*5*time.Millisecond)
+	return pause.For(ctx, time.Duration(1+attempt)*5*time.Millisecond)
 }
 
 // attempt is one try of a batch: begin, rows, side effects, checkpoint, commit.
@@ -268,15 +269,4 @@ func (a *Applier) rollback(ctx context.Context) error {
 	}
 	a.cfg.Index.Settle(a.holder(), false)
 	return nil
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
 }

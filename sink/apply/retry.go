@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
@@ -72,7 +73,7 @@ func (r *Retrier) Run(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := pause(ctx, retryTick); err != nil {
+		if err := pause.For(ctx, retryTick); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -78,7 +79,7 @@ func (c *Copier) Run(ctx context.Context) error {
 				return fmt.Errorf("copy %s: %w", jobs[i].Table, err)
 			}
 		}
-		if err := sleep(ctx, time.Second); err != nil {
+		if err := pause.For(ctx, time.Second); err != nil {
 			return err
 		}
 	}
@@ -122,7 +123,7 @@ func (c *Copier) settle(ctx context.Context) error {
 		if ok {
 			break
 		}
-		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+		if err := pause.For(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -188,15 +189,4 @@ func closeConn(c *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	c.Close(ctx)
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
 }

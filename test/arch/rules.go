@@ -61,6 +61,7 @@ var level = map[string]int{
 	"sink/apply":                  5,
 	"replicator":                  6,
 	"replicator/framing":          3,
+	"adapter/pause":               2,
 	"adapter/proxy":               2,
 	// The upper floor: what decides, shows and wires.
 	"internal/config":    3,

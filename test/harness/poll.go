@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
 )
 
 // ErrTimeout marks a condition that did not come true in its time.
@@ -41,13 +43,4 @@ func Poll(ctx context.Context, limit, every time.Duration, fn func(context.Conte
 }
 
 // Pause waits for d or until ctx ends.
-func Pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
-}
+func Pause(ctx context.Context, d time.Duration) error { return pause.For(ctx, d) }
