@@ -43,7 +43,7 @@ func (m *SelfMerge) Restart() {
 
 // Filter hands d on to deliver, or keeps its position for Idle.
 func (m *SelfMerge) Filter(ctx context.Context, d subscribe.Delivery, deliver func(context.Context, subscribe.Delivery) error) error {
-	some := false
+	some := d.NewIncarnation // what opens one may lead back, and has to be seen
 	out := *d.Packet
 	if d.Header.Kind == wire.Data {
 		out.Transactions = make([]*wal.Transaction, 0, len(d.Packet.Transactions))

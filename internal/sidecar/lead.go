@@ -252,8 +252,10 @@ func (s *Sidecar) takeLead(ctx context.Context) (*pgx.Conn, error) {
 	}
 }
 
-// deposeFrozen ends the session of a leader that has stopped reading its slot: the server has
-// given its walsender up (wal_sender_timeout), but its other sessions look alive.
+// deposeFrozen ends the session of a leader that does nothing any more: its slot is not read
+// (the server has given its walsender up, by wal_sender_timeout), and the session that holds
+// the lead, which asks every second, is silent. A leader that only waits, for an operator at a
+// gap or for its broker, asks on.
 func (s *Sidecar) deposeFrozen(ctx context.Context, conn *pgx.Conn, idle *time.Time) error {
 	if !s.cfg.Publishes() {
 		return nil
@@ -266,16 +268,22 @@ func (s *Sidecar) deposeFrozen(ctx context.Context, conn *pgx.Conn, idle *time.T
 	if idle.IsZero() {
 		*idle = time.Now()
 	}
-	if time.Since(*idle) < 15*time.Second {
+	if time.Since(*idle) < frozenAfter {
 		return nil
 	}
-	s.log.Warn("the sidecar that holds the lead does not read its slot; taking over", "slot", s.cfg.Postgres.Slot)
-	_, err = conn.Exec(ctx, `select pg_catalog.pg_terminate_backend(l.pid) from pg_catalog.pg_locks l
+	tag, err := conn.Exec(ctx, `select pg_catalog.pg_terminate_backend(l.pid) from pg_catalog.pg_locks l
 join pg_catalog.pg_stat_activity a on a.pid = l.pid and a.usename = current_user
 where l.locktype = 'advisory' and l.classid = $1::int::oid and l.granted and l.pid <> pg_catalog.pg_backend_pid()
-  and l.objid = pg_catalog.hashtext($2)::oid`, int32(lockSpace), s.cfg.Cluster+"/"+s.cfg.Region)
+  and l.objid = pg_catalog.hashtext($2)::oid and a.state_change < pg_catalog.clock_timestamp() - $3::interval`,
+		int32(lockSpace), s.cfg.Cluster+"/"+s.cfg.Region, frozenAfter)
+	if err == nil && tag.RowsAffected() > 0 {
+		s.log.Warn("the sidecar that holds the lead is silent; taking over", "slot", s.cfg.Postgres.Slot, "silent_for", frozenAfter)
+	}
 	return err
 }
+
+// frozenAfter is how long a leader has to be silent before the standby ends its session.
+const frozenAfter = 15 * time.Second
 
 // holdLead watches the session that holds the lead.
 func (s *Sidecar) holdLead(ctx context.Context, conn *pgx.Conn) error {

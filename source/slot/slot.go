@@ -42,14 +42,7 @@ type Config struct {
 	StatusInterval time.Duration
 	// QueueBytes bounds what is decoded and not yet taken; 0 means 16 MiB.
 	QueueBytes int64
-	// StallTimeout is how long the queue may stay full before the connection is given up,
-	// so that a stopping server need not wait for us; 0 means 5 s. Nothing is lost: the
-	// slot stays where it is.
-	StallTimeout time.Duration
 }
-
-// ErrStalled is returned by Run when nobody took decoded transactions for StallTimeout.
-var ErrStalled = errors.New("slot reader gave up: nothing is taken downstream")
 
 // Item is what the reader hands on: a batch of transactions in commit order, and then a
 // position up to which the log was decoded with nothing left open.
@@ -91,9 +84,6 @@ func New(cfg Config) *Reader {
 	}
 	if cfg.QueueBytes <= 0 {
 		cfg.QueueBytes = 16 << 20
-	}
-	if cfg.StallTimeout <= 0 {
-		cfg.StallTimeout = 5 * time.Second
 	}
 	return &Reader{
 		cfg: cfg,
@@ -396,8 +386,10 @@ func (r *connection) see(at, end wal.LSN) {
 	}
 }
 
-// flush hands the pending item on. While the queue is full it keeps the status going, and
-// after StallTimeout gives the connection up.
+// flush hands the pending item on. While the queue is full it keeps the status going and reads
+// nothing: the connection stays, and the server need not decode the same WAL again. A server
+// that shuts down ends the sidecar's other sessions first, and with them Run's context. What
+// is in hand at an orderly stop is left to the next start.
 func (r *connection) flush(ctx context.Context) error {
 	if len(r.pending.Transactions) == 0 && r.pending.Decoded <= wal.LSN(r.slot.decoded.Load()) {
 		return nil
@@ -405,19 +397,7 @@ func (r *connection) flush(ctx context.Context) error {
 	it := r.pending
 	r.pending = Item{}
 	var timer *time.Timer
-	stalled := time.Now().Add(r.slot.cfg.StallTimeout)
-	for {
-		if q := r.slot.queued.Load(); q == 0 || q+it.bytes <= r.slot.cfg.QueueBytes {
-			select {
-			case r.slot.out <- it:
-				r.slot.queued.Add(it.bytes)
-				if it.Decoded != 0 {
-					r.slot.decoded.Store(uint64(it.Decoded))
-				}
-				return nil
-			default:
-			}
-		}
+	for !r.hand(it) {
 		if timer == nil {
 			timer = time.NewTimer(r.slot.cfg.StatusInterval)
 			defer timer.Stop()
@@ -428,16 +408,33 @@ func (r *connection) flush(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-r.slot.freed:
-			stalled = time.Now().Add(r.slot.cfg.StallTimeout)
 		case <-timer.C:
-			if time.Now().After(stalled) {
-				return ErrStalled
+			if r.slot.draining.Load() {
+				return nil
 			}
 			if err := r.sendStatus(false); err != nil {
 				return err
 			}
 		}
 	}
+	return nil
+}
+
+// hand puts an item into the queue if there is room.
+func (r *connection) hand(it Item) bool {
+	if q := r.slot.queued.Load(); q != 0 && q+it.bytes > r.slot.cfg.QueueBytes {
+		return false
+	}
+	select {
+	case r.slot.out <- it:
+	default:
+		return false
+	}
+	r.slot.queued.Add(it.bytes)
+	if it.Decoded != 0 {
+		r.slot.decoded.Store(uint64(it.Decoded))
+	}
+	return true
 }
 
 // sendStatus writes a standby status update: all three positions, clamped to what this

@@ -94,7 +94,7 @@ func (p *poller) run(ctx context.Context, r *harness.Region, query string, every
 	return nil
 }
 
-var columnRE = regexp.MustCompile(`^column([0-9]+)\s+(.*)$`)
+var columnRE = regexp.MustCompile(`^\[?column([0-9]+)\]?\s+(.*)$`)
 
 func (x *run) checkPoll(ctx context.Context, p *poller, what string) error {
 	p.mu.Lock()
