@@ -188,9 +188,9 @@ func (s *Sidecar) passedByAll() wal.LSN {
 	return low
 }
 
-// ackedFrame is the frame of the present incarnation up to which every peer has durably
-// applied; 0 when one of them has not.
-func (s *Sidecar) ackedFrame() uint64 {
+// ackedFrame is the present incarnation and its frame up to which every peer has durably
+// applied; frame 0 when one of them has none.
+func (s *Sidecar) ackedFrame() (incarnation uint32, frame uint64) {
 	s.out.mu.Lock()
 	defer s.out.mu.Unlock()
 	low, all := ^uint64(0), true
@@ -199,7 +199,7 @@ func (s *Sidecar) ackedFrame() uint64 {
 		low = min(low, a.Frame)
 	})
 	if !all || low == ^uint64(0) {
-		return 0
+		return s.out.incarnation, 0
 	}
-	return low
+	return s.out.incarnation, low
 }

@@ -111,6 +111,9 @@ func (s *Sidecar) decided(ctx context.Context, c *pgx.Conn, sit checkpoint.Situa
 		return nil, s.gap(ctx, c, d, false)
 	case checkpoint.Continue:
 		b.at = tail.Header.Position()
+		if err := s.copiesBehind(ctx, c, b.at); err != nil {
+			return nil, err
+		}
 		if sit.Stored.Resync {
 			s.log.Info("resync: there is no gap; the tables are copied again", "lsn", from.String())
 			return b, streamstore.Settle(ctx, c, s.cfg.Region)
@@ -142,6 +145,9 @@ func (s *Sidecar) newIncarnation(ctx context.Context, c *pgx.Conn, sit checkpoin
 	if err := streamstore.Begin(ctx, tx, s.cfg.Region, b.at.Incarnation, s.epoch, b.resync); err != nil {
 		return err
 	}
+	if err := s.copiesBehind(ctx, tx, b.at); err != nil {
+		return err
+	}
 	if b.resync {
 		if err := s.forgetHistory(ctx, tx, sit, b.at.Incarnation); err != nil {
 			return err
@@ -151,6 +157,15 @@ func (s *Sidecar) newIncarnation(ctx context.Context, c *pgx.Conn, sit checkpoin
 		return fmt.Errorf("begin incarnation: %w", err)
 	}
 	return nil
+}
+
+// copiesBehind puts back the copies whose chunks the stream does not hold (any more).
+func (s *Sidecar) copiesBehind(ctx context.Context, c tablecopy.Execer, at wire.Position) error {
+	n, err := tablecopy.Reopened(ctx, c, tablecopy.Place{Incarnation: at.Incarnation, Frame: at.Number})
+	if n > 0 {
+		s.log.Info("copied rows that no peer has acknowledged are sent again", "tables", n)
+	}
+	return err
 }
 
 // forgetHistory forgets what belongs to the WAL before a gap: how far the own stream is

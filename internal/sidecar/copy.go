@@ -55,7 +55,7 @@ func (s *Sidecar) noteCopies(jobs []tablecopy.Job) {
 // copyStream hands chunks to the outbound pipe that is open.
 type copyStream struct{ s *Sidecar }
 
-func (c copyStream) Send(ctx context.Context, chunk tablecopy.Chunk) error {
+func (c copyStream) Send(ctx context.Context, chunk tablecopy.Chunk) (at tablecopy.Place, err error) {
 	o := &c.s.out
 	for {
 		o.mu.Lock()
@@ -67,20 +67,29 @@ func (c copyStream) Send(ctx context.Context, chunk tablecopy.Chunk) error {
 			select {
 			case ch <- x:
 			case <-ctx.Done():
-				return context.Cause(ctx)
+				return at, context.Cause(ctx)
 			}
-			if ok, err := c.durable(ctx, framed); ok || err != nil {
-				return err
+			if at, ok, err := c.durable(ctx, framed); ok || err != nil {
+				return at, err
 			}
 		}
 		if err := pause.For(ctx, 200*time.Millisecond); err != nil {
-			return err
+			return at, err
 		}
 	}
 }
 
+// Applied is what every peer has acknowledged of the present incarnation.
+func (c copyStream) Applied() tablecopy.Place {
+	incarnation, frame := c.s.ackedFrame()
+	if frame == 0 {
+		return tablecopy.Place{}
+	}
+	return tablecopy.Place{Incarnation: incarnation, Frame: frame}
+}
+
 // durable waits for the frame of a chunk; false when the pipe was opened anew before that.
-func (c copyStream) durable(ctx context.Context, framed <-chan wire.Header) (bool, error) {
+func (c copyStream) durable(ctx context.Context, framed <-chan wire.Header) (at tablecopy.Place, ok bool, err error) {
 	o := &c.s.out
 	o.mu.Lock()
 	pipe := o.pipe
@@ -91,17 +100,17 @@ func (c copyStream) durable(ctx context.Context, framed <-chan wire.Header) (boo
 		case got := <-framed:
 			h = &got
 		case <-ctx.Done():
-			return false, context.Cause(ctx)
+			return at, false, context.Cause(ctx)
 		case <-time.After(2 * time.Millisecond):
 		}
 		o.mu.Lock()
 		same, inc := o.pipe == pipe && pipe != nil, o.incarnation
 		o.mu.Unlock()
 		if h != nil && h.Incarnation == inc && o.frame.Load() >= h.Number {
-			return true, nil
+			return tablecopy.Place{Incarnation: h.Incarnation, Frame: h.Number}, true, nil
 		}
 		if !same {
-			return false, nil
+			return at, false, nil
 		}
 	}
 }

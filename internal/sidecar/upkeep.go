@@ -104,9 +104,9 @@ func (s *Sidecar) beat(ctx context.Context, last *int64) error {
 func (s *Sidecar) purge(ctx context.Context) {
 	o := &s.out
 	o.mu.Lock()
-	pub, inc := o.publisher, o.incarnation
+	pub := o.publisher
 	o.mu.Unlock()
-	frame := s.ackedFrame()
+	inc, frame := s.ackedFrame()
 	if pub == nil || frame == 0 {
 		return
 	}

@@ -16,9 +16,29 @@ import (
 
 // Stream is where chunks go: the outbound pipe.
 type Stream interface {
-	// Send puts a chunk into the region's stream and returns when it is durable there. It
-	// sends again by itself when the pipe is opened anew in between, which is harmless.
-	Send(ctx context.Context, c Chunk) error
+	// Send puts a chunk into the region's stream and returns when it is durable there, with
+	// the place of its last frame. It sends again by itself when the pipe is opened anew in
+	// between, which is harmless.
+	Send(ctx context.Context, c Chunk) (Place, error)
+	// Applied is the place up to which every peer has durably applied the stream; the zero
+	// Place while that is not known.
+	Applied() Place
+}
+
+// Place is a frame of the region's stream.
+type Place struct {
+	Incarnation uint32
+	Frame       uint64
+}
+
+// covers reports whether p is at or behind q in the same incarnation.
+func (p Place) covers(q Place) bool { return p.Incarnation == q.Incarnation && p.Frame >= q.Frame }
+
+// sent is a chunk in the stream that not every peer has yet: the state of the copy behind it.
+type sent struct {
+	at     Place
+	cursor *string
+	rows   int64
 }
 
 // Chunk is some rows of one table, as inserts of one transaction.
@@ -54,6 +74,7 @@ type Config struct {
 type Copier struct {
 	cfg     Config
 	settled bool
+	under   map[wal.RelationName][]sent // in the order of the chunks
 }
 
 // New returns a Copier that has touched nothing.
@@ -62,8 +83,11 @@ func New(cfg Config) *Copier { return &Copier{cfg: cfg} }
 // Run waits for tables to copy, and copies them, until the context ends or something breaks.
 // It may be run again then.
 func (c *Copier) Run(ctx context.Context) error {
-	c.settled = false
+	c.settled, c.under = false, map[wal.RelationName][]sent{}
 	for {
+		if err := c.applied(ctx); err != nil {
+			return err
+		}
 		jobs, err := c.look(ctx)
 		if err != nil {
 			return err
@@ -75,7 +99,9 @@ func (c *Copier) Run(ctx context.Context) error {
 			if err := c.settle(ctx); err != nil {
 				return err
 			}
-			if err := c.table(ctx, &jobs[i]); err != nil {
+			if err := c.table(ctx, &jobs[i]); errors.Is(err, errMoved) {
+				c.cfg.Log.Info("chunks that the stream has lost are copied again", "relation", jobs[i].Table.String())
+			} else if err != nil {
 				return fmt.Errorf("copy %s: %w", jobs[i].Table, err)
 			}
 		}
@@ -159,13 +185,18 @@ func (c *Copier) table(ctx context.Context, j *Job) error {
 		}
 		if read.count > 0 {
 			chunk := Chunk{Rows: read.tx, After: read.at, Keep: func(ch *wal.Change) bool { return c.cfg.Watch.unchanged(ch, read.at) }}
-			if err := c.cfg.Stream.Send(ctx, chunk); err != nil {
+			at, err := c.cfg.Stream.Send(ctx, chunk)
+			if err != nil {
 				return err
 			}
 			after = read.last
-			text := formatCursor(after)
+			before, text := j.LastKey, formatCursor(after)
 			j.Rows, j.LastKey = j.Rows+int64(read.count), &text
-			if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return saveProgress(ctx, conn, j) }); err != nil {
+			if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return saveSent(ctx, conn, j, before, at) }); err != nil {
+				return err
+			}
+			c.under[j.Table] = append(c.under[j.Table], sent{at, j.LastKey, j.Rows})
+			if err := c.applied(ctx); err != nil {
 				return err
 			}
 		}
@@ -175,6 +206,31 @@ func (c *Copier) table(ctx context.Context, j *Job) error {
 			return c.end(ctx, j, Done)
 		}
 	}
+}
+
+// applied notes which chunks every peer has by now.
+func (c *Copier) applied(ctx context.Context) error {
+	at := c.cfg.Stream.Applied()
+	if at == (Place{}) {
+		return nil
+	}
+	for t, open := range c.under {
+		n := 0
+		for n < len(open) && at.covers(open[n].at) {
+			n++
+		}
+		if n == 0 {
+			continue
+		}
+		last := open[n-1]
+		if c.under[t] = open[n:]; len(open) == n {
+			delete(c.under, t)
+		}
+		if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return saveApplied(ctx, conn, t, last) }); err != nil {
+			return err
+		}
+	}
+	return c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return Finish(ctx, conn, at) })
 }
 
 func (c *Copier) end(ctx context.Context, j *Job, state State) error {

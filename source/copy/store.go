@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -20,11 +21,21 @@ const Schema = `create table if not exists pgwaltz.copy (
   state        text not null check (state in ('pending', 'running', 'done', 'off')),
   last_key     text,
   rows_done    bigint not null default 0,
+  sent_incarnation bigint,
+  sent_frame   bigint,
+  applied_key  text,
+  applied_rows bigint not null default 0,
+  applied_at   timestamptz,
   started_at   timestamptz,
   finished_at  timestamptz,
   requested_at timestamptz,
   primary key (schema_name, table_name)
 )`
+
+// In each row, last_key and rows_done tell how far the table is in the stream, up to the frame
+// sent_frame of sent_incarnation; applied_key and applied_rows how far every peer has durably
+// applied it. state done means that all of it is in the stream, applied_at that all peers have it.
+// Chunks that a stream has lost, and no peer has, are sent again: Reopened puts the copy back.
 
 // State is the state of one table's copy.
 type State string
@@ -41,8 +52,9 @@ const (
 type Job struct {
 	Table   wal.RelationName
 	State   State
-	LastKey *string // the cursor behind the last chunk that is done; nil before the first
-	Rows    int64   // in chunks that are done
+	LastKey *string // the cursor behind the last chunk in the stream; nil before the first
+	Rows    int64   // in the stream
+	Applied int64   // rows that every peer has durably applied
 }
 
 // Open reports whether the table still has to be copied.
@@ -50,7 +62,7 @@ func (j *Job) Open() bool { return j.State == Pending || j.State == Running }
 
 // again puts a table back to the beginning.
 const again = `on conflict (schema_name, table_name) do update set state = 'pending', last_key = null, rows_done = 0,
-  started_at = null, finished_at = null, requested_at = excluded.requested_at`
+  sent_incarnation = null, sent_frame = null, applied_key = null, applied_rows = 0, applied_at = null, started_at = null, finished_at = null, requested_at = excluded.requested_at`
 
 // RequestSQL is the statement that asks for a copy of the named tables from the beginning.
 func RequestSQL(tables []wal.RelationName) string {
@@ -96,12 +108,12 @@ where pubname = $1 and ($2::text is null or schemaname || '.' || tablename = $2)
 
 // load returns all rows, those requested first in front.
 func load(ctx context.Context, c *pgx.Conn) ([]Job, error) {
-	rows, err := c.Query(ctx, `select schema_name, table_name, state, last_key, rows_done from pgwaltz.copy order by requested_at nulls first, schema_name, table_name`)
+	rows, err := c.Query(ctx, `select schema_name, table_name, state, last_key, rows_done, applied_rows from pgwaltz.copy order by requested_at nulls first, schema_name, table_name`)
 	if err != nil {
 		return nil, fmt.Errorf("read copy state: %w", err)
 	}
 	jobs, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (j Job, err error) {
-		err = r.Scan(&j.Table.Schema, &j.Table.Name, &j.State, &j.LastKey, &j.Rows)
+		err = r.Scan(&j.Table.Schema, &j.Table.Name, &j.State, &j.LastKey, &j.Rows, &j.Applied)
 		return j, err
 	})
 	if err != nil {
@@ -110,22 +122,79 @@ func load(ctx context.Context, c *pgx.Conn) ([]Job, error) {
 	return jobs, nil
 }
 
-// saveProgress notes the chunks that are done, unless the copy was requested anew meanwhile.
-func saveProgress(ctx context.Context, c *pgx.Conn, j *Job) error {
-	_, err := c.Exec(ctx, `update pgwaltz.copy set state = 'running', last_key = $3, rows_done = $4, started_at = coalesce(started_at, pg_catalog.now())
-where schema_name = $1 and table_name = $2 and state in ('pending', 'running')`, j.Table.Schema, j.Table.Name, j.LastKey, j.Rows)
+// errMoved says that the copy was put back, or asked for anew, while a chunk was under way.
+var errMoved = errors.New("the copy begins again")
+
+// saveSent notes a chunk that is durable in the stream: j moves from the cursor before to its
+// own. Errors: errMoved.
+func saveSent(ctx context.Context, c *pgx.Conn, j *Job, before *string, at Place) error {
+	tag, err := c.Exec(ctx, `update pgwaltz.copy set state = 'running', last_key = $3, rows_done = $4, sent_incarnation = $5, sent_frame = $6,
+  started_at = coalesce(started_at, pg_catalog.now())
+where schema_name = $1 and table_name = $2 and state in ('pending', 'running') and last_key is not distinct from $7
+  and exists (select from pgwaltz.stream where incarnation = $5)`,
+		j.Table.Schema, j.Table.Name, j.LastKey, j.Rows, int64(at.Incarnation), int64(at.Frame), before)
+	if err != nil {
+		return fmt.Errorf("save copy state: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return errMoved
+	}
+	return nil
+}
+
+// saveApplied notes a chunk that every peer has applied, unless the copy was put back behind it.
+func saveApplied(ctx context.Context, c *pgx.Conn, t wal.RelationName, s sent) error {
+	_, err := c.Exec(ctx, `update pgwaltz.copy set applied_key = $3, applied_rows = $4,
+  applied_at = case when state = 'done' and last_key is not distinct from $3 then pg_catalog.now() end
+where schema_name = $1 and table_name = $2 and sent_incarnation = $5 and sent_frame >= $6 and applied_rows < $4`,
+		t.Schema, t.Name, s.cursor, s.rows, int64(s.at.Incarnation), int64(s.at.Frame))
 	if err != nil {
 		return fmt.Errorf("save copy state: %w", err)
 	}
 	return nil
 }
 
-// saveEnd notes that a copy is over.
+// saveEnd notes that all rows are in the stream, or that the table cannot be copied. Errors:
+// errMoved.
 func saveEnd(ctx context.Context, c *pgx.Conn, j *Job, state State) error {
-	_, err := c.Exec(ctx, `update pgwaltz.copy set state = $3, rows_done = $4, finished_at = pg_catalog.now() where schema_name = $1 and table_name = $2`,
-		j.Table.Schema, j.Table.Name, string(state), j.Rows)
+	tag, err := c.Exec(ctx, `update pgwaltz.copy set state = $3, rows_done = $4, finished_at = pg_catalog.now(),
+  applied_at = case when applied_rows = $4 then pg_catalog.now() end
+where schema_name = $1 and table_name = $2 and last_key is not distinct from $5`,
+		j.Table.Schema, j.Table.Name, string(state), j.Rows, j.LastKey)
+	if err != nil {
+		return fmt.Errorf("save copy state: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return errMoved
+	}
+	return nil
+}
+
+// Finish notes that every peer has durably applied the stream up to a frame, for copies whose
+// last chunk lies below it. It is for those that no Copier follows any more, after a restart.
+func Finish(ctx context.Context, c *pgx.Conn, at Place) error {
+	_, err := c.Exec(ctx, `update pgwaltz.copy set applied_key = last_key, applied_rows = rows_done, applied_at = case when state = 'done' then pg_catalog.now() end
+where applied_at is null and sent_incarnation = $1 and sent_frame <= $2 and state in ('running', 'done')`, int64(at.Incarnation), int64(at.Frame))
 	if err != nil {
 		return fmt.Errorf("save copy state: %w", err)
 	}
 	return nil
+}
+
+// Reopened puts copies back to what every peer has applied when the frames behind that are not
+// in the stream any more: it is of another incarnation, or ends before them. The publisher calls
+// it before it publishes anything.
+func Reopened(ctx context.Context, c Execer, at Place) (tables int, err error) {
+	tag, err := c.Exec(ctx, `update pgwaltz.copy set state = 'running', last_key = applied_key, rows_done = applied_rows,
+  sent_incarnation = null, sent_frame = null, finished_at = null
+where applied_at is null and state in ('running', 'done') and (sent_incarnation <> $1 or sent_frame > $2)`, int64(at.Incarnation), int64(at.Frame))
+	if err != nil {
+		return 0, fmt.Errorf("put copies back: %w", err)
+	}
+	return int(tag.RowsAffected()), nil
+}
+
+// Execer runs one statement; *pgx.Conn and pgx.Tx are Execers.
+type Execer interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
