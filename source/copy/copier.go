@@ -74,7 +74,8 @@ type Config struct {
 type Copier struct {
 	cfg     Config
 	settled bool
-	under   map[wal.RelationName][]sent // in the order of the chunks
+	under   map[wal.RelationName][]sent   // in the order of the chunks
+	writers map[wal.RelationName][]string // transactions that a table waits for; empty: none any more
 }
 
 // New returns a Copier that has touched nothing.
@@ -83,7 +84,7 @@ func New(cfg Config) *Copier { return &Copier{cfg: cfg} }
 // Run waits for tables to copy, and copies them, until the context ends or something breaks.
 // It may be run again then.
 func (c *Copier) Run(ctx context.Context) error {
-	c.settled, c.under = false, map[wal.RelationName][]sent{}
+	c.settled, c.under, c.writers = false, map[wal.RelationName][]sent{}, map[wal.RelationName][]string{}
 	for {
 		if err := c.applied(ctx); err != nil {
 			return err
@@ -99,6 +100,12 @@ func (c *Copier) Run(ctx context.Context) error {
 			if err := c.settle(ctx); err != nil {
 				return err
 			}
+			if ready, err := c.writersGone(ctx, &jobs[i]); err != nil {
+				return err
+			} else if !ready {
+				continue
+			}
+			delete(c.writers, jobs[i].Table)
 			if err := c.table(ctx, &jobs[i]); errors.Is(err, errMoved) {
 				c.cfg.Log.Info("chunks that the stream has lost are copied again", "relation", jobs[i].Table.String())
 			} else if err != nil {
