@@ -80,7 +80,7 @@ func TestRepetitionProperty(t *testing.T) {
 		if len(other) > 0 {
 			last = other[len(other)-1].EndLSN
 		}
-		fresh, err = replay(other, NewRepetition(mark, end, from), from, max(end, last))
+		_, err = replay(other, NewRepetition(mark, end, from), from, max(end, last))
 		if known > len(common) && from < mark.EndLSN { // what was known is not in it
 			if !errors.Is(err, ErrHistory) {
 				t.Errorf("seed %d: another history is taken for the known one", seed)

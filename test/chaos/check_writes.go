@@ -128,8 +128,7 @@ func explain(tables []*table, ws []write, have finals, log logged) []string {
 		byID[ws[i].id] = &ws[i]
 	}
 	explained := make(map[int64]bool, len(ws))
-	var up func(id int64)
-	up = func(id int64) { // what this one was built on is explained with it
+	up := func(id int64) { // what this one was built on is explained with it
 		for id != 0 && !explained[id] {
 			explained[id] = true
 			x := byID[id]

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -138,13 +137,6 @@ func onServer(s *side) []string  { return []string{"server." + s.Side} }
 func onLink(*side) []string      { return []string{"link"} }
 func onNATS(*side) []string      { return []string{"nats"} }
 func onPGLink(s *side) []string  { return []string{"pglink." + s.Side} }
-
-func errorOf(what string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", what, err)
-}
 
 // planRand is the source from which the faults of a run are drawn.
 func planRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 7)) }

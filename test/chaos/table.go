@@ -11,8 +11,6 @@ import (
 type table struct {
 	name    string
 	why     string
-	ddl     string // behind the common beginning of the statement
-	columns string // further columns of the table
 	full    bool   // replica identity FULL: the oracle is strict
 	bump    bool   // a trigger raises version and updated_at
 	falls   bool   // writers give version and updated_at themselves, sometimes falling

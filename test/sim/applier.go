@@ -18,7 +18,6 @@ type applier struct {
 	tx      *dbtx
 	parts   bool // a transaction of many parts is open
 	order   batch.Parts
-	count   uint64
 	barrier bool
 	waited  time.Time
 }
