@@ -27,6 +27,7 @@ type Slot struct {
 type Stored struct {
 	Incarnation uint32 // the newest one; 0 before the first
 	Reopened    uint32 // the newest one that admitted a gap; 0 for none
+	Loose       uint64 // frame of it up to which parts were purged that not every peer had committed
 	Epoch       wal.Epoch
 	Gap         bool   // a gap is noted: found by us, or told by a peer
 	History     bool   // the gap is a restored server: nothing may be published

@@ -41,6 +41,9 @@ type InboundConfig struct {
 	Committed func(checkpoint.Checkpoint)
 	// Applied is told of the newest delivery of each commit; may be nil.
 	Applied func(subscribe.Delivery)
+	// Read is told of every part of a giant transaction that is applied and not committed; may
+	// be nil.
+	Read func(subscribe.Delivery)
 	// Observe is told of a delivery before it is applied.
 	Observe func(subscribe.Delivery)
 	Kind    conflict.EventKind // Live, or Self for the own stream
@@ -153,6 +156,9 @@ func (p *Inbound) batch(ctx context.Context, batch []subscribe.Delivery) error {
 		return err
 	}
 	if p.cfg.Applier.InParts() {
+		if p.cfg.Read != nil {
+			p.cfg.Read(batch[len(batch)-1])
+		}
 		return nil
 	}
 	if p.cfg.Applied != nil {

@@ -20,9 +20,10 @@ type Ack struct {
 	Frame       uint64     `json:"frame"`
 	StreamSeq   uint64     `json:"stream_seq"`
 	EndLSN      wal.LSN    `json:"end_lsn"`
-	Proved      wal.LSN    `json:"proved"`      // seen in the incarnation; below EndLSN while the origin repeats itself
-	CommitTime  wal.Micros `json:"commit_time"` // of the newest transaction applied, 0 for none
-	At          wal.Micros `json:"at"`          // the peer's clock
+	Proved      wal.LSN    `json:"proved"`         // seen in the incarnation; below EndLSN while the origin repeats itself
+	CommitTime  wal.Micros `json:"commit_time"`    // of the newest transaction applied, 0 for none
+	Read        uint64     `json:"read,omitempty"` // frame up to which a transaction in parts is applied and not committed; 0 for none
+	At          wal.Micros `json:"at"`             // the peer's clock
 }
 
 // PublishAck tells origin how far this region is; Peer is filled in. It is not stored

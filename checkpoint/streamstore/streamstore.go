@@ -21,6 +21,7 @@ const Schema = `create table if not exists pgwaltz.stream (
   region              text primary key,
   incarnation         bigint not null,
   reopened            bigint not null default 0,
+  loose_frame         bigint not null default 0,
   system_id           text,
   timeline            int,
   slot                text,
@@ -49,13 +50,13 @@ type Row struct {
 // Load reads the region's row; the zero Row when there is none.
 func Load(ctx context.Context, c Conn, region string) (Row, error) {
 	var r Row
-	var n, reopened int64
+	var n, reopened, loose int64
 	var system string
 	var timeline int32
 	var resynced *time.Time
 	err := c.QueryRow(ctx, `select incarnation, reopened, coalesce(system_id, '0'), coalesce(timeline, 0), coalesce(slot, ''),
-  gap_at is not null, resync_requested_at is not null, resynced_at, gap_history, coalesce(gap_why, '')
-from pgwaltz.stream where region = $1`, region).Scan(&n, &reopened, &system, &timeline, &r.Epoch.Slot, &r.Gap, &r.Resync, &resynced, &r.History, &r.Why)
+  gap_at is not null, resync_requested_at is not null, resynced_at, gap_history, coalesce(gap_why, ''), loose_frame
+from pgwaltz.stream where region = $1`, region).Scan(&n, &reopened, &system, &timeline, &r.Epoch.Slot, &r.Gap, &r.Resync, &resynced, &r.History, &r.Why, &loose)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Row{}, nil
 	}
@@ -66,6 +67,7 @@ from pgwaltz.stream where region = $1`, region).Scan(&n, &reopened, &system, &ti
 		return Row{}, fmt.Errorf("read stream row: system identifier: %w", err)
 	}
 	r.Epoch.Timeline, r.Incarnation, r.Reopened = uint32(timeline), uint32(n), uint32(reopened)
+	r.Loose = uint64(loose)
 	if resynced != nil {
 		r.Resynced = *resynced
 	}
@@ -79,7 +81,7 @@ func Begin(ctx context.Context, c Conn, region string, incarnation uint32, e wal
 values ($1, $2::bigint, $3, $4, $5, case when $6 then $2::bigint else 0 end)
 on conflict (region) do update set incarnation = excluded.incarnation, system_id = excluded.system_id, timeline = excluded.timeline, slot = excluded.slot,
   reopened = case when $6 then excluded.incarnation else s.reopened end,
-  gap_from = null, gap_to = null, gap_at = null, gap_why = null, gap_history = false, resync_requested_at = null`,
+  loose_frame = 0, gap_from = null, gap_to = null, gap_at = null, gap_why = null, gap_history = false, resync_requested_at = null`,
 		region, int64(incarnation), strconv.FormatUint(e.SystemID, 10), int32(e.Timeline), e.Slot, reopen)
 	if err != nil {
 		return fmt.Errorf("save stream row: %w", err)
@@ -106,6 +108,16 @@ on conflict (region) do update set gap_from = excluded.gap_from, gap_to = exclud
 		region, from.String(), to.String(), why, history)
 	if err != nil {
 		return fmt.Errorf("record gap: %w", err)
+	}
+	return nil
+}
+
+// NoteLoose records that frames of an incarnation up to one are purged although not every peer
+// has committed them.
+func NoteLoose(ctx context.Context, c Conn, region string, incarnation uint32, frame uint64) error {
+	_, err := c.Exec(ctx, `update pgwaltz.stream set loose_frame = $3 where region = $1 and incarnation = $2`, region, int64(incarnation), int64(frame))
+	if err != nil {
+		return fmt.Errorf("save stream row: %w", err)
 	}
 	return nil
 }

@@ -136,6 +136,7 @@ func (s *Sidecar) confirm() wal.LSN {
 	if o.row != nil {
 		retained = uint64(max(o.row.RetainedBytes(), 0))
 	}
+	loose := o.loose > 0
 	start, proven := o.start, o.pipe != nil && o.pipe.Proven()
 	o.mu.Unlock()
 	if !proven {
@@ -143,6 +144,9 @@ func (s *Sidecar) confirm() wal.LSN {
 	}
 	c := checkpoint.Confirm{
 		Mode: checkpoint.Mode(s.cfg.Publish.Confirm), HoldMax: uint64(s.cfg.Publish.WALHoldMax), HoldMargin: uint64(s.cfg.Publish.HoldMargin),
+	}
+	if loose {
+		c.Mode = checkpoint.Applied // the stream does not hold for the peers what the slot would give up
 	}
 	lsn, mode, risk := c.LSN(checkpoint.Inputs{
 		Published: wal.LSN(o.durable.Load()), Confirmed: confirmed, Peers: peers, Retained: retained,

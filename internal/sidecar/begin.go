@@ -37,6 +37,7 @@ type beginning struct {
 	resync bool
 	// reopened is the newest incarnation that admitted a gap.
 	reopened uint32
+	loose    uint64                 // see outboundState
 	past     *checkpoint.Repetition // what the WAL repeats of what the stream held; nil for nothing
 }
 
@@ -110,7 +111,7 @@ func (s *Sidecar) decided(ctx context.Context, c *pgx.Conn, sit checkpoint.Situa
 	case checkpoint.Stop:
 		return nil, s.gap(ctx, c, d, false)
 	case checkpoint.Continue:
-		b.at = tail.Header.Position()
+		b.at, b.loose = tail.Header.Position(), sit.Stored.Loose
 		if err := s.copiesBehind(ctx, c, b.at); err != nil {
 			return nil, err
 		}

@@ -41,6 +41,8 @@ type inboundState struct {
 	fresh     chan struct{} // one token: the checkpoint moved
 	acked     checkpoint.Checkpoint
 	ackedSent wal.Micros
+	read      uint64 // frame of the last part of an open transaction; 0 for none
+	readOf    uint32 // its incarnation
 	durable   bool
 
 	transactions, rows, duplicates, quarantined atomic.Uint64
@@ -68,6 +70,7 @@ func (s *Sidecar) receive(ctx context.Context, in *inboundState) error {
 		Applier: a, Subscribe: s.subscribe(in), BatchRows: s.cfg.Apply.BatchRows, Linger: s.cfg.Apply.Linger,
 		Committed: func(cp checkpoint.Checkpoint) { in.committed(cp, a) },
 		Applied:   in.applied,
+		Read:      in.readOn,
 		Observe:   func(d subscribe.Delivery) { s.observe(in, d) },
 		Stop:      s.stopping,
 		Log:       s.log,
@@ -113,8 +116,23 @@ func (in *inboundState) account(a *apply.Applier) {
 
 func (in *inboundState) committed(cp checkpoint.Checkpoint, a *apply.Applier) {
 	in.mu.Lock()
-	in.cp, in.durable = cp, false
+	in.cp, in.durable, in.read = cp, false, 0
 	in.mu.Unlock()
+	select {
+	case in.fresh <- struct{}{}:
+	default:
+	}
+}
+
+// readOn notes how far a transaction in parts is applied.
+func (in *inboundState) readOn(d subscribe.Delivery) {
+	in.mu.Lock()
+	in.read, in.readOf = d.Header.Number, d.Header.Incarnation
+	in.mu.Unlock()
+	in.wake()
+}
+
+func (in *inboundState) wake() {
 	select {
 	case in.fresh <- struct{}{}:
 	default:
@@ -228,14 +246,17 @@ func (s *Sidecar) flushed(ctx context.Context, in *inboundState) error {
 
 func (s *Sidecar) sendAck(in *inboundState) {
 	in.mu.Lock()
-	cp, sent := in.acked, in.ackedSent
+	cp, sent, read := in.acked, in.ackedSent, in.read
+	if in.readOf != cp.Incarnation {
+		read = 0
+	}
 	in.mu.Unlock()
 	if cp.Incarnation == 0 {
 		return
 	}
 	err := s.broker.PublishAck(in.origin, broker.Ack{
 		Epoch: cp.Epoch, Incarnation: cp.Incarnation, Frame: cp.FrameNo, StreamSeq: cp.StreamSeq,
-		EndLSN: cp.EndLSN, Proved: cp.Seen, CommitTime: sent, At: wal.MicrosOf(time.Now()),
+		EndLSN: cp.EndLSN, Proved: cp.Seen, CommitTime: sent, Read: read, At: wal.MicrosOf(time.Now()),
 	})
 	if err != nil {
 		s.log.Debug("acknowledge", "origin", in.origin, "reason", err.Error())

@@ -36,21 +36,25 @@ type outboundState struct {
 	row         *pg.Slot // as the catalog had it last
 	seenAt      time.Time
 	incarnation uint32
-	reopened    uint32  // the newest incarnation that admitted a gap
-	start       wal.LSN // where the slot was when the run began
-	frame       atomic.Uint64
-	durable     atomic.Uint64 // EndLSN of the last durable frame
-	confirmed   atomic.Uint64
-	atRisk      atomic.Uint64
-	mode        atomic.Value // string
-	acks        map[string]peerAck
-	reopen      context.CancelCauseFunc // ends the run at hand
-	newLife     bool                    // the next run starts a new incarnation
-	lastRewind  time.Time
-	extra       chan replicator.Extra
-	stats       replicator.OutboundStats
-	stamper     *replicator.Stamper
-	seqs        seqIndex
+	// ownRead is how far the self-merge has applied a transaction in parts.
+	ownRead, ownReadOf uint64
+	// loose is the frame up to which frames were purged that not every peer has committed.
+	loose      uint64
+	reopened   uint32  // the newest incarnation that admitted a gap
+	start      wal.LSN // where the slot was when the run began
+	frame      atomic.Uint64
+	durable    atomic.Uint64 // EndLSN of the last durable frame
+	confirmed  atomic.Uint64
+	atRisk     atomic.Uint64
+	mode       atomic.Value // string
+	acks       map[string]peerAck
+	reopen     context.CancelCauseFunc // ends the run at hand
+	newLife    bool                    // the next run starts a new incarnation
+	lastRewind time.Time
+	extra      chan replicator.Extra
+	stats      replicator.OutboundStats
+	stamper    *replicator.Stamper
+	seqs       seqIndex
 }
 
 // fail notes why the direction does not flow.
@@ -135,7 +139,7 @@ func (s *Sidecar) publish(ctx context.Context) error {
 	o.start = begin.slot
 	o.confirmed.Store(uint64(begin.slot))
 	o.slot, o.publisher, o.pipe, o.incarnation = slot, pub, pipe, begin.at.Incarnation
-	o.reopened = begin.reopened
+	o.reopened, o.loose = begin.reopened, begin.loose
 	o.frame.Store(begin.at.Number)
 	o.state, o.reason, o.gap, o.newLife = status.Replicating, "", nil, false
 	o.mu.Unlock()

@@ -40,6 +40,7 @@ func (s *Sidecar) merge(ctx context.Context) error {
 			s.own.MergedTo(cp.EndLSN)
 			in.committed(cp, a)
 		},
+		Read: func(d subscribe.Delivery) { s.out.selfRead(d.Header.Incarnation, d.Header.Number) },
 		Idle: m.Idle, Restart: m.Restart,
 		Log: s.log,
 	})

@@ -100,27 +100,6 @@ func (s *Sidecar) beat(ctx context.Context, last *int64) error {
 	})
 }
 
-// purge removes what every peer has durably applied, and the self-merge has seen.
-func (s *Sidecar) purge(ctx context.Context) {
-	o := &s.out
-	o.mu.Lock()
-	pub := o.publisher
-	o.mu.Unlock()
-	inc, frame := s.ackedFrame()
-	if pub == nil || frame == 0 {
-		return
-	}
-	merged, err := s.mergedFrame(ctx, inc)
-	if err != nil {
-		return
-	}
-	if seq := o.seqs.upTo(min(frame, merged)); seq > 0 {
-		if _, err := pub.Purge(ctx, seq); err != nil && ctx.Err() == nil {
-			s.log.Debug("purge stream", "reason", err.Error())
-		}
-	}
-}
-
 // mergedFrame is the frame up to which the self-merge has stored its checkpoint.
 func (s *Sidecar) mergedFrame(ctx context.Context, incarnation uint32) (uint64, error) {
 	var n int64

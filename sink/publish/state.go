@@ -55,7 +55,7 @@ func (p *Publisher) note(info *jetstream.StreamInfo) {
 // Purge removes from the stream what lies before applied, the sequence up to which every
 // required peer has applied durably. It leaves about KeepBytes of that, so that a peer that
 // was set back a little finds it; less in a small stream, and nothing in one that is more
-// than half full. The newest own frame always stays. It returns how many messages went.
+// than half full. The newest message always stays. It returns how many messages went.
 func (p *Publisher) Purge(ctx context.Context, applied uint64) (uint64, error) {
 	s, err := p.lookup(ctx)
 	if err != nil {
@@ -66,9 +66,6 @@ func (p *Publisher) Purge(ctx context.Context, applied uint64) (uint64, error) {
 	p.mu.Lock()
 	keep := keepBytes(st.Bytes, limit, p.cfg.KeepBytes, p.mode == full)
 	upTo := min(applied+1, p.durable.seq) // everything below goes
-	if p.durable.pos.Number == 0 {
-		upTo = 0 // no own frame of this incarnation is stored yet
-	}
 	p.mu.Unlock()
 	if st.Msgs == 0 || upTo <= st.FirstSeq {
 		return 0, nil

@@ -136,6 +136,15 @@ func (x *run) store(r *harness.Region, f []string) error {
 	switch f[0] {
 	case "delete":
 		return harness.DeleteStore(dir)
+	case "copy", "restore":
+		kept := dir + ".copy"
+		if len(f) > 1 {
+			kept = dir + "." + f[1]
+		}
+		if f[0] == "copy" {
+			return harness.CopyStore(dir, kept)
+		}
+		return harness.CopyStore(kept, dir)
 	case "bitflip":
 		return harness.FlipBit(dir, stream)
 	case "truncate":

@@ -42,6 +42,17 @@ func DeleteStore(dir string) error {
 	return nil
 }
 
+// CopyStore makes the folder to a copy of the folder from. No server may use either.
+func CopyStore(from, to string) error {
+	if err := os.RemoveAll(to); err != nil {
+		return fmt.Errorf("copy store: %w", err)
+	}
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		return fmt.Errorf("copy store: %w", err)
+	}
+	return nil
+}
+
 // newestBlock finds the message block of a region's stream that was written last.
 func newestBlock(dir, stream string) (string, error) {
 	var best string

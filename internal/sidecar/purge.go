@@ -1,0 +1,120 @@
+package sidecar
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
+	"github.com/pgwaltz/pgwaltz/sink/publish"
+)
+
+// purge removes from the stream what every peer has durably applied, and the self-merge has
+// seen. A stream that is full gives more, so that it never waits for itself.
+func (s *Sidecar) purge(ctx context.Context) {
+	o := &s.out
+	o.mu.Lock()
+	pub := o.publisher
+	o.mu.Unlock()
+	if pub == nil {
+		return
+	}
+	inc, frame := s.ackedFrame()
+	if frame > 0 {
+		if merged, err := s.mergedFrame(ctx, inc); err == nil {
+			s.tighten(frame)
+			s.purgeTo(ctx, pub, o.seqs.upTo(min(frame, merged)))
+		}
+	}
+	if !pub.State().Full {
+		return
+	}
+	switch {
+	case frame > 0:
+		s.purgeOpen(ctx, pub, inc)
+	case s.outdatedCovered():
+		s.purgeTo(ctx, pub, pub.State().Seq)
+	}
+}
+
+func (s *Sidecar) purgeTo(ctx context.Context, pub *publish.Publisher, seq uint64) {
+	if seq == 0 {
+		return
+	}
+	if _, err := pub.Purge(ctx, seq); err != nil && ctx.Err() == nil {
+		s.log.Debug("purge stream", "reason", err.Error())
+	}
+}
+
+// purgeOpen removes the parts of one transaction that is larger than the stream, as far as
+// every peer and the self-merge have applied them, though nobody can commit yet. Who starts
+// again before the end misses them, and asks for a rewind: the slot holds the transaction until
+// every peer has committed it, whatever the budget of retained WAL (confirm).
+func (s *Sidecar) purgeOpen(ctx context.Context, pub *publish.Publisher, inc uint32) {
+	o := &s.out
+	o.mu.Lock()
+	read := ^uint64(0)
+	s.counting(func(_ string, a peerAck, counts bool) {
+		if !counts {
+			read = 0
+		}
+		read = min(read, a.Read)
+	})
+	if o.ownReadOf != uint64(inc) {
+		read = 0
+	}
+	read = min(read, o.ownRead)
+	loosens := read != ^uint64(0) && read > o.loose
+	o.mu.Unlock()
+	if !loosens {
+		return
+	}
+	err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		return streamstore.NoteLoose(ctx, c, s.cfg.Region, inc, read)
+	})
+	if err != nil {
+		s.log.Debug("purge stream", "reason", publicMessage(err))
+		return
+	}
+	o.mu.Lock()
+	first := o.loose == 0
+	o.loose = read
+	o.mu.Unlock()
+	if first {
+		s.log.Info("a transaction is larger than the stream; its parts leave it as the peers apply them", "incarnation", inc, "frame", read)
+	}
+	s.purgeTo(ctx, pub, o.seqs.upTo(read))
+}
+
+// tighten ends what purgeOpen began, once every peer has committed it.
+func (s *Sidecar) tighten(frame uint64) {
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	if frame >= s.out.loose {
+		s.out.loose = 0
+	}
+}
+
+// outdatedCovered reports whether the frames of earlier incarnations are of no use any more: all
+// that any peer may miss comes again in the present one, or they are of a history that ended
+// with a resync.
+func (s *Sidecar) outdatedCovered() bool {
+	o := &s.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.reopened == o.incarnation {
+		return true
+	}
+	all := s.own.Safe() >= o.start
+	s.counting(func(_ string, a peerAck, _ bool) {
+		all = all && a.Epoch.SameLog(s.epoch) && a.Incarnation >= o.reopened && a.EndLSN >= o.start
+	})
+	return all
+}
+
+// selfRead notes how far the self-merge has applied a transaction in parts.
+func (o *outboundState) selfRead(incarnation uint32, frame uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ownReadOf, o.ownRead = uint64(incarnation), frame
+}
