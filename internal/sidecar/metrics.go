@@ -62,6 +62,7 @@ func metrics() []metric {
 		{"published_transactions_total", c, "Transactions framed.", nil},
 		{"published_rows_total", c, "Changed rows framed.", nil},
 		{"echoes_suppressed_total", c, "Decoded transactions left out because they were applied here, not made here.", nil},
+		{"foreign_messages_total", c, "Logical messages with the prefix pgwaltz.tell that no sidecar of this region wrote; they are ignored.", nil},
 		{"peer_reachable", g, "1 while the peer's sidecar answers.", peer},
 		{"peer_ack_age_seconds", g, "Time since the peer last said how far it has applied; it says so every second. Absent before the first word.", peer},
 
@@ -236,6 +237,7 @@ func (c *collector) outbound(e emitter, o *status.Outbound) {
 	e.put("published_transactions_total", float64(o.Transactions))
 	e.put("published_rows_total", float64(o.Rows))
 	e.put("echoes_suppressed_total", float64(o.Echoes))
+	e.put("foreign_messages_total", float64(o.Foreign))
 	for _, p := range o.Peers {
 		e.put("replication_lag_seconds", p.LagSeconds, dirOutbound, p.Region)
 		e.put("replication_lag_bytes", float64(p.LagBytes), dirOutbound, p.Region)

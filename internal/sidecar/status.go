@@ -79,7 +79,7 @@ func (s *Sidecar) outboundStatus(working bool) status.Outbound {
 	if o.slot != nil {
 		end = o.slot.WALEnd()
 		out.ReceivedLSN, out.WALEnd = o.slot.Received().String(), end.String()
-		out.Echoes = o.slot.Echoes()
+		out.Echoes, out.Foreign = o.slot.Echoes(), o.slot.Foreign()
 		if end > wal.LSN(o.durable.Load()) {
 			out.BacklogBytes = int64(end - wal.LSN(o.durable.Load()))
 		}

@@ -55,6 +55,7 @@ type Outbound struct {
 	Transactions   uint64     `json:"transactions_published"`
 	Rows           uint64     `json:"rows_published"`
 	Echoes         uint64     `json:"echoes_suppressed"`
+	Foreign        uint64     `json:"foreign_messages"`
 	StreamMessages uint64     `json:"stream_messages"`
 	StreamBytes    uint64     `json:"stream_bytes"`
 	StreamMaxBytes int64      `json:"stream_max_bytes"`

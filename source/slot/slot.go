@@ -67,6 +67,7 @@ type Reader struct {
 	flushed  atomic.Uint64 // last position that we confirmed
 	decoded  atomic.Uint64
 	echoes   atomic.Uint64
+	foreign  atomic.Uint64
 	wake     atomic.Pointer[wakeup]
 	draining atomic.Bool
 }
@@ -118,6 +119,10 @@ func (s *Reader) Confirmed() wal.LSN { return wal.LSN(s.flushed.Load()) }
 
 // Echoes is the number of transactions left out because they were applied, not made, here.
 func (s *Reader) Echoes() uint64 { return s.echoes.Load() }
+
+// Foreign is the number of logical messages that were ignored because they carry a prefix of
+// ours and were not written by a sidecar of this region.
+func (s *Reader) Foreign() uint64 { return s.foreign.Load() }
 
 // Ping makes the server tell at once how far it has decoded; the answer comes as an Item.
 func (s *Reader) Ping() {
@@ -340,6 +345,7 @@ func (r *connection) copyData(ctx context.Context, d []byte) error {
 			return err
 		}
 		r.slot.echoes.Store(r.dec.Suppressed())
+		r.slot.foreign.Store(r.dec.Foreign())
 		r.pending.Transactions = append(r.pending.Transactions, tx)
 		r.pending.bytes += int64(tx.Size())
 		if !tx.More {

@@ -44,6 +44,7 @@ type Run struct {
 	Full  bool      // deletes: image is the whole row
 	Key   []wal.Value
 	Tx    *wal.Transaction
+	still bool
 }
 
 // Exact is one change of a table without a key.
@@ -90,8 +91,7 @@ func (b *Batch) AddPicked(tx *wal.Transaction, kind conflict.EventKind, places [
 			}
 			g.Exact = append(g.Exact, Exact{ch, tx, place})
 		case !g.add(ch, tx):
-			// The stamp does not rise over that of the change before it: the two are merged
-			// one after the other.
+			// The two are merged one after the other.
 			b.group(ch, kind, true).add(ch, tx)
 		}
 	}
@@ -129,8 +129,8 @@ func isBinary(t wal.Tuple) bool {
 	return false
 }
 
-// add takes in one change. It reports false, and takes nothing, when the key has a run whose
-// stamp the change's does not exceed.
+// add takes in one change. It reports false, and takes nothing, when the key has a run that the
+// change does not continue.
 func (g *Group) add(ch *wal.Change, tx *wal.Transaction) bool {
 	image := ch.New
 	if ch.Op == wal.Delete {
@@ -148,12 +148,12 @@ func (g *Group) add(ch *wal.Change, tx *wal.Transaction) bool {
 		}
 		g.Runs = append(g.Runs, Run{
 			Op: ch.Op, Born: ch.Op == wal.Insert, Base: ch.Base, Stamp: ch.Stamp,
-			Image: image, Full: ch.OldFull, Key: key, Tx: tx,
+			Image: image, Full: ch.OldFull, Key: key, Tx: tx, still: still(ch),
 		})
 		return true
 	}
 	r := &g.Runs[i]
-	if g.policy.Compare(ch.Stamp, r.Stamp) <= 0 {
+	if !g.continues(r, ch) {
 		return false
 	}
 	if ch.Op == wal.Update && r.Op != wal.Delete {
@@ -168,8 +168,35 @@ func (g *Group) add(ch *wal.Change, tx *wal.Transaction) bool {
 		r.Op = wal.Update // a delete and insert of a row that was there amount to an update
 	}
 	r.Image, r.Full, r.Stamp, r.Tx = image, ch.OldFull, ch.Stamp, tx
+	r.still = still(ch)
 	return true
 }
+
+// continues reports whether the change and the run have one net effect: the change is above
+// the run, and built on it. Where another region's row came between the two at their origin,
+// each meets what is here by itself, so that a conflict is recorded for the write that
+// was in it.
+func (g *Group) continues(r *Run, ch *wal.Change) bool {
+	switch {
+	case g.policy.Compare(ch.Stamp, r.Stamp) <= 0:
+		return false
+	case r.still:
+		return false
+	case (ch.Op == wal.Insert) != (r.Op == wal.Delete):
+		return false
+	case ch.Op == wal.Insert || !ch.Base.Known:
+		return true // nothing says what was there
+	case ch.Base.HasDigest:
+		content, ok := conflict.Content(g.Rel, r.Image)
+		return !ok || conflict.Digest(content) == ch.Base.Digest
+	}
+	return ch.Base.Stamp == r.Stamp
+}
+
+// still reports that a write has the stamp of what it overwrote; only the contents rose. Such a
+// write is overwritten elsewhere by any successor of its base, and nobody sees that it was
+// not the base itself. So it stands alone: what it meets in this region tells.
+func still(ch *wal.Change) bool { return ch.Base.Known && ch.Base.Stamp == ch.Stamp }
 
 // appendRawKey appends the key columns of a tuple, each with its length; the result names a
 // row within one group.

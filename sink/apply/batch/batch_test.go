@@ -1,0 +1,113 @@
+package batch
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+var table = &wal.Relation{Schema: "public", Name: "t", Identity: wal.IdentityFull, PrimaryKey: []int{0}, Columns: []wal.Column{
+	{Name: "id", OID: 23, Key: true}, {Name: "v", OID: 25, Key: true},
+}}
+
+func row(id, v string) wal.Tuple {
+	return wal.Tuple{{Kind: wal.Text, Bytes: []byte(id)}, {Kind: wal.Text, Bytes: []byte(v)}}
+}
+
+// at is a stamp of generation 0.
+func at(version int64) wal.Stamp { return wal.Stamp{Version: version, UpdatedAt: wal.Micros(version)} }
+
+func based(version int64) wal.Base { return wal.Base{Known: true, Stamp: at(version)} }
+
+func insert(id, v string, s wal.Stamp) wal.Change {
+	return wal.Change{Op: wal.Insert, Relation: table, New: row(id, v), Stamp: s}
+}
+
+func update(id, v string, s wal.Stamp, b wal.Base) wal.Change {
+	return wal.Change{Op: wal.Update, Relation: table, New: row(id, v), Stamp: s, Base: b}
+}
+
+func remove(id string, s wal.Stamp, b wal.Base) wal.Change {
+	return wal.Change{Op: wal.Delete, Relation: table, Old: row(id, ""), OldFull: true, Stamp: s, Base: b}
+}
+
+// runs prints the runs of a batch of one transaction for each change, group by group.
+func runs(kind conflict.EventKind, changes ...wal.Change) string {
+	b := New()
+	for i := range changes {
+		b.Add(&wal.Transaction{Changes: changes[i : i+1]}, kind)
+	}
+	var out []string
+	for _, g := range b.Groups {
+		for i := range g.Runs {
+			r := &g.Runs[i]
+			out = append(out, fmt.Sprintf("%s %s %s %s=%s over %d", g.Kind, r.Op, conflict.StampText(r.Stamp)[:3], r.Image[0].Bytes, r.Image[1].Bytes, r.Base.Stamp.Version))
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
+// What builds on what makes one run; a row of another region in between parts it.
+func TestRuns(t *testing.T) {
+	t.Parallel()
+	digest := func(v string, s wal.Stamp) wal.Base {
+		content, _ := conflict.Content(table, row("1", v))
+		return wal.Base{Known: true, Stamp: s, Digest: conflict.Digest(content), HasDigest: true}
+	}
+	reborn := wal.Stamp{Generation: 1, Version: 1, UpdatedAt: 1}
+	for _, c := range []struct {
+		name    string
+		changes []wal.Change
+		want    string
+	}{
+		{"a chain", []wal.Change{update("1", "a", at(2), based(1)), update("1", "b", at(3), based(2)), update("1", "c", at(4), based(3))},
+			"live update 0/4 1=c over 1"},
+		{"keys apart", []wal.Change{update("1", "a", at(2), based(1)), update("2", "b", at(2), based(1)), update("1", "c", at(3), based(2))},
+			"live update 0/3 1=c over 1; live update 0/2 2=b over 1"},
+		{"born and changed", []wal.Change{insert("1", "a", at(1)), update("1", "b", at(2), based(1))}, "live insert 0/2 1=b over 0"},
+		{"deleted", []wal.Change{update("1", "a", at(2), based(1)), remove("1", at(3), based(2))}, "live delete 0/3 1= over 1"},
+		{"deleted and born again", []wal.Change{remove("1", at(2), based(1)), insert("1", "n", reborn)}, "live update 1/1 1=n over 1"},
+		{"the base is not known", []wal.Change{update("1", "a", at(2), wal.Base{}), update("1", "b", at(3), wal.Base{})}, "live update 0/3 1=b over 0"},
+		{"another region came between", []wal.Change{update("1", "a", at(2), based(1)), update("1", "c", at(4), based(3))},
+			"live update 0/2 1=a over 1; live update 0/4 1=c over 3"},
+		{"another region deleted between", []wal.Change{update("1", "a", at(2), based(1)), insert("1", "n", reborn)},
+			"live update 0/2 1=a over 1; live insert 1/1 1=n over 0"},
+		{"another region inserted between", []wal.Change{remove("1", at(2), based(1)), update("1", "c", wal.Stamp{Generation: 1, Version: 4}, wal.Base{Known: true, Stamp: reborn})},
+			"live delete 0/2 1= over 1; live update 1/4 1=c over 1"},
+		{"it does not rise", []wal.Change{update("1", "a", at(3), based(2)), update("1", "b", at(3), based(3))},
+			"live update 0/3 1=a over 2; live update 0/3 1=b over 3"},
+		{"only the contents rise", []wal.Change{update("1", "z", at(1), digest("a", at(1))), update("1", "b", at(2), based(1))},
+			"live update 0/1 1=z over 1; live update 0/2 1=b over 1"},
+		{"without stamps, a chain", []wal.Change{update("1", "a", at(2), digest("0", wal.Stamp{})), update("1", "b", at(3), digest("a", wal.Stamp{}))},
+			"live update 0/3 1=b over 0"},
+		{"without stamps, another region came between", []wal.Change{update("1", "a", at(2), digest("0", wal.Stamp{})), update("1", "b", at(4), digest("x", wal.Stamp{}))},
+			"live update 0/2 1=a over 0; live update 0/4 1=b over 0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			if got := runs(conflict.Live, c.changes...); got != c.want {
+				t.Errorf("got  %s\nwant %s", got, c.want)
+			}
+		})
+	}
+}
+
+// A repair is merged as a repair in whatever packet it comes, and never continues a write;
+// notices leave no trace.
+func TestRepairsAndNoticesInABatch(t *testing.T) {
+	t.Parallel()
+	repair := update("1", "r", at(5), wal.Base{})
+	repair.Repair = true
+	if got, want := runs(conflict.Live, update("1", "a", at(2), based(1)), repair, update("1", "b", at(6), based(5))),
+		"live update 0/2 1=a over 1; repair update 0/5 1=r over 0; live update 0/6 1=b over 5"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	b := New()
+	b.Add(&wal.Transaction{Notices: []wal.Notice{{Relation: table, Yours: wal.Entry{Known: true, Alive: true, Row: row("8", "x")}}}}, conflict.Live)
+	if len(b.Groups) != 0 || b.Rows != 0 {
+		t.Errorf("a notice made %d groups", len(b.Groups))
+	}
+}
