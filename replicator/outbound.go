@@ -214,8 +214,8 @@ func (o *Outbound) transaction(ctx context.Context, tx *wal.Transaction) error {
 	if !tx.More {
 		if !tx.Applied {
 			o.Stats.Transactions.Add(1)
+			o.Stats.LastCommit.Store(int64(tx.CommitTime))
 		}
-		o.Stats.LastCommit.Store(int64(tx.CommitTime))
 	}
 	return o.framer.Add(told.With(tx), time.Now())
 }

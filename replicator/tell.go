@@ -14,6 +14,7 @@ import (
 type Tells struct {
 	repairs []wal.Change
 	notices []wal.Notice
+	at      wal.Micros
 }
 
 // TellsOf reads the messages of a transaction, or of a part of one.
@@ -30,6 +31,7 @@ func TellsOf(tx *wal.Transaction) (Tells, error) {
 		}
 		t.repairs = append(t.repairs, said.Changes...)
 		t.notices = append(t.notices, said.Notices...)
+		t.at = said.CommitTime
 	}
 	return t, nil
 }
@@ -46,6 +48,8 @@ func (t *Tells) With(tx *wal.Transaction) *wal.Transaction {
 	}
 	if tx.Applied {
 		out.Origin = "" // it is this region that speaks
+		// The server gives the time that was set for the origin, which is none.
+		out.CommitTime = max(out.CommitTime, t.at)
 	}
 	return &out
 }

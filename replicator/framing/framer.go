@@ -118,7 +118,9 @@ func (f *Framer) Add(tx *wal.Transaction, now time.Time) error {
 	}
 	if !tx.More {
 		f.decoded = max(f.decoded, tx.EndLSN)
-		f.pace.newest = tx.CommitTime
+		if !tx.Applied {
+			f.pace.newest = tx.CommitTime
+		}
 	}
 	if f.enc.Size() >= f.cfg.FrameBytes || tx.More {
 		return f.Flush(now)

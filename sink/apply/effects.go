@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -72,7 +73,8 @@ func (a *Applier) note(ctx context.Context, g *batch.Group, t *target, v *verdic
 	if err := a.decided(ctx, g, t, v, fx); err != nil {
 		return err
 	}
-	if v.Verdict != conflict.Keep && a.cfg.Policy.table(name).Resolve.Skewed(r.Stamp, r.Tx.CommitTime) {
+	// A repair is of an entry that comes, or came, by itself.
+	if v.Verdict != conflict.Keep && g.Kind != conflict.Repair && a.cfg.Policy.table(name).Resolve.Skewed(r.Stamp, r.Tx.CommitTime) {
 		fx.audit = append(fx.audit, a.skewRecord(g, r, v.known.key, v.event.Side()))
 	}
 	return nil
@@ -174,7 +176,7 @@ func (fx *effects) queue(a *Applier) (*pgx.Batch, error) {
 	if len(fx.unpark) > 0 {
 		b.Queue(parked.DeleteSQL, fx.unpark)
 	}
-	if err := fx.tell.queue(b, a.cfg.Token); err != nil {
+	if err := fx.tell.queue(b, a.cfg.Token, wal.MicrosOf(time.Now())); err != nil {
 		return nil, err
 	}
 	return b, nil

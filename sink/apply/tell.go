@@ -50,14 +50,17 @@ func (t *told) add(o told) {
 }
 
 // queue adds the statements that write everything. Each key's repair stands where it was
-// decided; a notice has no place among them.
-func (t *told) queue(b *pgx.Batch, token []byte) error {
+// decided; a notice has no place among them. now is the time that they are given.
+func (t *told) queue(b *pgx.Batch, token []byte, now wal.Micros) error {
 	var tx wal.Transaction
 	size := 0
 	flush := func() error {
 		if len(tx.Changes)+len(tx.Notices) == 0 {
 			return nil
 		}
+		// A transaction that carries a replication origin comes out of the slot with the time
+		// that was set for the origin: none. So the time travels with the tell.
+		tx.CommitTime = now
 		data, err := wire.EncodeTransaction(&tx)
 		if err != nil {
 			return fmt.Errorf("encode repairs and notices: %w", err)

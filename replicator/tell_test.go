@@ -1,0 +1,61 @@
+package replicator
+
+import (
+	"testing"
+
+	"github.com/pgwaltz/pgwaltz/decoder"
+	"github.com/pgwaltz/pgwaltz/wal"
+	"github.com/pgwaltz/pgwaltz/wire"
+)
+
+// encoded is a message that carries a tell.
+func encoded(t *testing.T, said *wal.Transaction) wal.Message {
+	t.Helper()
+	data, err := wire.EncodeTransaction(said)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return wal.Message{Transactional: true, Prefix: decoder.TellPrefix, Content: data}
+}
+
+func TestTells(t *testing.T) {
+	t.Parallel()
+	rel := &wal.Relation{Schema: "public", Name: "t", Identity: wal.IdentityFull, PrimaryKey: []int{0}, Columns: []wal.Column{{Name: "id", OID: 23, Key: true}}}
+	row := wal.Tuple{{Kind: wal.Text, Bytes: []byte("1")}}
+	repair := wal.Change{Op: wal.Update, Relation: rel, New: row, Stamp: wal.Stamp{Version: 3, UpdatedAt: 77}, Repair: true}
+	notice := wal.Notice{Relation: rel, ID: [16]byte{1}, To: "us", Type: "insert_exists", Outcome: wal.Lost, Yours: wal.Entry{Known: true, Alive: true, Row: row}}
+	applied := &wal.Transaction{
+		XID: 7, Origin: "pgwaltz_us", Applied: true, CommitLSN: 100, EndLSN: 120, CommitTime: -5,
+		Messages: []wal.Message{
+			encoded(t, &wal.Transaction{CommitTime: 90, Changes: []wal.Change{repair}}),
+			{Transactional: true, Prefix: "pgwaltz.other", Content: []byte("x")},
+			encoded(t, &wal.Transaction{CommitTime: 91, Notices: []wal.Notice{notice, notice}}),
+		},
+	}
+	told, err := TellsOf(applied)
+	if err != nil || !told.Any() {
+		t.Fatalf("%v, any %t", err, told.Any())
+	}
+	out := told.With(applied)
+	if len(out.Changes) != 1 || !out.Changes[0].Repair || out.Changes[0].Stamp != repair.Stamp || len(out.Notices) != 2 || out.Messages != nil {
+		t.Errorf("got %+v", out)
+	}
+	if out.Origin != "" || out.CommitTime != 91 || out.EndLSN != 120 || !out.Applied {
+		t.Errorf("head %q %d %s", out.Origin, out.CommitTime, out.EndLSN)
+	}
+	if len(applied.Changes) != 0 || len(applied.Messages) != 3 {
+		t.Errorf("the decoded transaction was altered: %+v", applied)
+	}
+	// One that tells nothing goes out as it came, but for its messages.
+	own := &wal.Transaction{XID: 8, Origin: "legacy", CommitTime: 50, Changes: []wal.Change{{Op: wal.Insert, Relation: rel, New: row}}, Messages: []wal.Message{{Prefix: SyncPrefix}}}
+	if told, err = TellsOf(own); err != nil || told.Any() {
+		t.Errorf("%v, any %t", err, told.Any())
+	}
+	if out := told.With(own); len(out.Changes) != 1 || out.Messages != nil || out.Notices != nil || out.Origin != "legacy" || out.CommitTime != 50 {
+		t.Errorf("got %+v", out)
+	}
+	// One that cannot be read is an error, not a loss.
+	if _, err := TellsOf(&wal.Transaction{Messages: []wal.Message{{Prefix: decoder.TellPrefix, Content: []byte("PGWT")}}}); err == nil {
+		t.Error("a broken tell is taken for nothing")
+	}
+}
