@@ -24,13 +24,52 @@
 // moves the saved checkpoint only with its last one.
 //
 // A new incarnation may begin below the checkpoint: the origin has rewound. Its frames then
-// repeat transactions, and Covers tells which: those whose EndLSN is at or below the
-// checkpoint's, compared only inside the same log (system identifier and timeline), and never
-// in a Resync frame, whose positions may have been used before by another history (a restored
-// disk). The merge is idempotent, so applying twice costs time only. The checkpoint's EndLSN
-// does not decrease while the origin repeats itself; continuity is proved by the chain.
+// repeat transactions, and Covers tells which: those at or below the checkpoint's Mark, the
+// newest transaction that is applied, compared only inside the same WAL (system identifier and
+// timeline), and never in a Resync frame. The checkpoint's EndLSN does not decrease while the
+// origin repeats itself; continuity is proved by the chain.
+//
+// # Two histories
+//
+// A server that was restored from an older state uses positions again, for other transactions.
+// Neither system identifier nor timeline tell (a file copy keeps both), and no clock does. What
+// tells is the Mark: EndLSN, transaction id and commit time of the newest transaction known.
+// Known is also that no transaction lies between the Mark and EndLSN. Whoever repeats that part
+// of the WAL has to show exactly that (Repetition), or it is another history:
+//
+//	where      known from                 repeated by                  until it is shown
+//	origin     the own stream's tail      what the slot sends          nothing is confirmed or self-merged
+//	peer       its checkpoint             a new incarnation's frames   only what was shown is acknowledged (Seen)
+//
+// A repetition that begins behind the Mark shows nothing and need not: what lies below its
+// start is not used. A zero Mark covers nothing.
 //
 // # At the origin
+//
+// Begin decides where publishing begins. The first line that fits counts:
+//
+//	situation                                                          step
+//	no slot, or a lost one                                             Stop (resync --recreate-slot)
+//	the database knows another WAL than the server has                 Stop
+//	the stream's tail is of another WAL                                Stop
+//	a peer, or a repetition, has shown another history before          Stop
+//	the stream holds a later incarnation than the database knows       Stop: the database went back
+//	a peer has applied a later incarnation, or beyond the WAL's end    Stop: the database went back
+//	the WAL ends before the stream's tail                              Stop: the database went back
+//	no tail, a damaged one, one inside a transaction, one of an        Renew: again from the slot; peers that
+//	older incarnation than the database knows; a rewind was granted    it does not reach back to say so
+//	the slot begins behind the tail, all peers have applied that       Renew
+//	the slot begins behind the tail                                    Stop
+//	everything else                                                    Continue
+//
+// Stop becomes Reopen (a new incarnation that admits the gap) when an operator has asked for a
+// resync and there is a slot; also when the last incarnation was opened so and was only numbered
+// too low to be noticed by a peer that knows a later one. A gap that a peer told of (Stored.Gap)
+// stops nothing, and is admitted with the next resync.
+//
+// Judge says what an acknowledgement is worth: only one of the present incarnation, of frames
+// that were published, and not beyond the WAL's end, Counts. Rewind.Decide answers a peer that
+// misses frames: it gets them from the slot, or is told why not and what to type.
 //
 // A Tracker turns acknowledgements in any order into one safe position. Confirm chooses
 // between that (durable in the stream) and what the peers have applied:

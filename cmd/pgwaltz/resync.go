@@ -10,8 +10,8 @@ import (
 
 const resyncAbout = `Copies tables of this region to its peers again, through the ordinary merge: newer rows at
 a peer stay. Without names it copies all published tables, and closes a gap between the slot
-and what was published: the stream is opened anew behind it. The running sidecar does the
-work; progress shows in status.
+and what was published: the stream is opened anew behind it. The sidecar does the work, at once
+or when it is started; progress shows in status.
 
 Rows that were deleted here within a gap stay at the peers: their deletes are in no log.`
 
