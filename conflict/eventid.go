@@ -12,7 +12,7 @@ import (
 // compute the same id for the same pair, and so does a redelivery, which is what makes the
 // audit log's unique event_id work. It is laid out as a UUID of version 8.
 //
-// key is the text of wal.AppendKey. The contents of live sides must be given, over the
+// key is the text of wal.Relation.AppendKey. The contents of live sides must be given, over the
 // columns that both regions have; without them two conflicts of equal stamps share an id.
 func EventID(rel wal.RelationName, key string, winner, loser Side) [16]byte {
 	a, b := sideDigest(winner), sideDigest(loser)

@@ -19,19 +19,27 @@ func SplitKeyChange(ch wal.Change) (del, ins wal.Change, ok bool) {
 	}
 	del = wal.Change{Op: wal.Delete, Relation: ch.Relation, Old: ch.Old, OldFull: ch.OldFull}
 	ins = wal.Change{Op: wal.Insert, Relation: ch.Relation, New: ch.New}
+	if ch.Keys != nil {
+		del.Keys, ins.Keys = &wal.Keys{Old: ch.Keys.Old}, &wal.Keys{New: ch.Keys.New}
+	}
 	if ch.OldFull {
 		ins.New = filled(ch.New, ch.Old)
 	}
 	return del, ins, true
 }
 
+// keyChanged compares the keys by what names a row: another spelling of the same value is the
+// same key.
 func keyChanged(ch *wal.Change) bool {
+	if ch.Keys != nil {
+		return !bytes.Equal(ch.Keys.Old, ch.Keys.New)
+	}
 	for _, i := range ch.Relation.KeyColumns() {
 		if i >= len(ch.Old) || i >= len(ch.New) {
 			return false
 		}
-		o, n := ch.Old[i], ch.New[i]
-		if n.Kind != wal.Unchanged && (o.Kind != n.Kind || !bytes.Equal(o.Bytes, n.Bytes)) {
+		o, n, f := ch.Old[i], ch.New[i], ch.Relation.Columns[i].Form
+		if n.Kind != wal.Unchanged && (o.Kind != n.Kind || !bytes.Equal(f.Canonical(o.Bytes), f.Canonical(n.Bytes))) {
 			return true
 		}
 	}

@@ -29,12 +29,14 @@ type Config struct {
 	// ForwardOrigins names the replication origins whose transactions are published as if
 	// they were local ones. Transactions of all other origins are suppressed.
 	ForwardOrigins []string
-	// PrimaryKey returns the positions in cols of the table's primary key, in key order;
-	// nil when it has none. That it could not be found out is an error, which ends Feed. It is asked once for each Relation message
-	// with identity FULL or DEFAULT, on the goroutine that calls Feed, and must not keep
-	// cols. Under DEFAULT an answer that contradicts the log's own key columns is not
-	// used: the catalog may be ahead of the log. May be nil.
-	PrimaryKey func(schema, name string, cols []wal.Column) ([]int, error)
+	// Key says which columns identify a row: it sets PrimaryKey and Deferrable of rel, and
+	// Form of the key's columns, and may append columns that are Computed. It leaves
+	// PrimaryKey nil when the table has no key. It is asked once for each Relation
+	// message with an identity, on the goroutine that calls Feed, and must not keep rel. An
+	// answer that contradicts the log's own key columns is not used: the catalog may be
+	// ahead of the log. An error ends Feed: not to know is not the same as to have no key.
+	// May be nil.
+	Key func(rel *wal.Relation) error
 	// OnMessage gets the non-transactional logical messages with a prefix of ours, on the
 	// goroutine that calls Feed; it owns them. They belong to no transaction and come
 	// again after a reconnect as the server likes. May be nil.

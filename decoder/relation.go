@@ -2,6 +2,7 @@ package decoder
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 
 	"github.com/jackc/pglogrepl"
@@ -41,8 +42,7 @@ func (d *Decoder) onRelation(body []byte) error {
 			Key:     c.Flags&1 != 0,
 		}
 	}
-	var err error
-	if rel.PrimaryKey, err = d.primaryKey(rel); err != nil {
+	if err := d.identify(rel); err != nil {
 		return err
 	}
 	if old := d.relations[m.RelationID]; old != nil && equal(old, rel) {
@@ -52,40 +52,51 @@ func (d *Decoder) onRelation(body []byte) error {
 	return nil
 }
 
-// primaryKey asks the configuration for the key of rel and keeps an answer that can be true.
-func (d *Decoder) primaryKey(rel *wal.Relation) ([]int, error) {
-	if d.cfg.PrimaryKey == nil || rel.Identity != wal.IdentityFull && rel.Identity != wal.IdentityDefault {
-		return nil, nil
+// identify asks the configuration for the key of rel and keeps an answer that can be true.
+func (d *Decoder) identify(rel *wal.Relation) error {
+	if d.cfg.Key == nil || rel.Identity == wal.IdentityNothing {
+		return nil
 	}
-	pk, err := d.cfg.PrimaryKey(rel.Schema, rel.Name, rel.Columns)
-	if err != nil {
-		return nil, err
+	sent := slices.Clone(rel.Columns)
+	if err := d.cfg.Key(rel); err != nil {
+		return fmt.Errorf("find the key of %s: %w", rel, err)
 	}
-	pk = slices.Clone(pk)
-	if len(pk) == 0 {
-		return nil, nil
+	if !plausible(rel, len(sent)) {
+		rel.Columns, rel.PrimaryKey, rel.Deferrable = sent, nil, false
 	}
-	for i, p := range pk {
-		if p < 0 || p >= len(rel.Columns) || !rel.Columns[p].Key || slices.Contains(pk[:i], p) {
-			return nil, nil
+	return nil
+}
+
+// plausible reports whether an answer fits what the log says of the table, whose message named
+// the given number of columns.
+func plausible(rel *wal.Relation, sent int) bool {
+	if len(rel.PrimaryKey) == 0 || len(rel.Columns) < sent {
+		return false
+	}
+	for i, p := range rel.PrimaryKey {
+		if p < 0 || p >= len(rel.Columns) || !rel.Columns[p].Key || slices.Contains(rel.PrimaryKey[:i], p) {
+			return false
 		}
 	}
-	if rel.Identity == wal.IdentityDefault {
-		flagged := 0
-		for i := range rel.Columns {
-			if rel.Columns[i].Key {
-				flagged++
-			}
-		}
-		if flagged != len(pk) {
-			return nil, nil
+	for i := sent; i < len(rel.Columns); i++ {
+		if !rel.Columns[i].Computed {
+			return false
 		}
 	}
-	return pk, nil
+	if rel.Identity == wal.IdentityFull {
+		return true
+	}
+	flagged := 0
+	for i := range rel.Columns {
+		if rel.Columns[i].Key {
+			flagged++
+		}
+	}
+	return flagged == len(rel.PrimaryKey)
 }
 
 func equal(a, b *wal.Relation) bool {
-	return a.Schema == b.Schema && a.Name == b.Name && a.Identity == b.Identity &&
+	return a.Schema == b.Schema && a.Name == b.Name && a.Identity == b.Identity && a.Deferrable == b.Deferrable &&
 		slices.Equal(a.Columns, b.Columns) && slices.Equal(a.PrimaryKey, b.PrimaryKey)
 }
 

@@ -80,19 +80,21 @@ func TestPrimaryKey(t *testing.T) {
 		{"out of range", pair('f', true, true, true), []int{3}, nil, 1},
 		{"negative", pair('f', true, true, true), []int{-1}, nil, 1},
 		{"empty answer", pair('f', true, true, true), []int{}, nil, 1},
-		{"index", pair('i', false, true, false), []int{0}, nil, 0},
+		{"index", pair('i', true, true, false), []int{1, 0}, []int{1, 0}, 1},
+		{"index, the catalog says another", pair('i', false, true, false), []int{0}, nil, 1},
 		{"nothing", pair('n', false, false, false), []int{0}, nil, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			asked := 0
-			d := New(Config{PrimaryKey: func(schema, name string, cols []wal.Column) ([]int, error) {
+			d := New(Config{Key: func(rel *wal.Relation) error {
 				asked++
-				if schema != "s" || name != "pair" || len(cols) != 3 {
-					t.Errorf("asked for %s.%s with %d columns", schema, name, len(cols))
+				if rel.Schema != "s" || rel.Name != "pair" || len(rel.Columns) != 3 {
+					t.Errorf("asked for %s with %d columns", rel, len(rel.Columns))
 				}
-				return tt.answer, nil
+				rel.PrimaryKey = tt.answer
+				return nil
 			}})
 			tx := feedOne(t, d, begin(7, 100), tt.rel, insert(16400, "1", "2", "3"), insert(16400, "4", "5", "6"), commit(100, 120))
 			if got := tx.Changes[0].Relation.PrimaryKey; !reflect.DeepEqual(got, tt.want) {
@@ -108,7 +110,7 @@ func TestPrimaryKey(t *testing.T) {
 func TestUnknownPrimaryKeyIsAnError(t *testing.T) {
 	t.Parallel()
 	lost := errors.New("connection refused")
-	d := New(Config{PrimaryKey: func(string, string, []wal.Column) ([]int, error) { return nil, lost }})
+	d := New(Config{Key: func(*wal.Relation) error { return lost }})
 	var err error
 	for _, m := range [][]byte{begin(7, 100), relation(16400, "s", "pair", 'f', col{"a", 23, true})} {
 		if _, err = d.Feed(100, m); err != nil {

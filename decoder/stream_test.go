@@ -68,14 +68,11 @@ func goldenConfig() Config {
 	return Config{
 		MaxPart:        8 << 10,
 		ForwardOrigins: []string{"forwarded"},
-		PrimaryKey: func(_, name string, cols []wal.Column) ([]int, error) {
-			if name == "pair" { // primary key (b, a)
-				return []int{1, 0}, nil
-			}
-			for i := range cols {
-				if cols[i].Name == "id" {
-					return []int{i}, nil
-				}
+		Key: func(rel *wal.Relation) error {
+			if rel.Name == "pair" { // primary key (b, a)
+				rel.PrimaryKey = []int{1, 0}
+			} else if i := rel.Column("id"); i >= 0 {
+				rel.PrimaryKey = []int{i}
 			}
 			return nil, nil
 		},

@@ -16,11 +16,14 @@ func (d *Decoder) tuple(rel *wal.Relation, b []byte) (wal.Tuple, []byte, error) 
 	}
 	n := int(binary.BigEndian.Uint16(b))
 	b = b[2:]
-	if n != len(rel.Columns) {
-		return nil, nil, malformed("tuple of %d columns for %s, which was described with %d", n, rel, len(rel.Columns))
+	if sent := rel.Sent(); n != sent {
+		return nil, nil, malformed("tuple of %d columns for %s, which was described with %d", n, rel, sent)
 	}
-	vals := d.slab.values(n)
-	for i := range vals {
+	vals := d.slab.values(len(rel.Columns))
+	for i := n; i < len(vals); i++ {
+		vals[i] = wal.Value{Kind: wal.Null}
+	}
+	for i := range vals[:n] {
 		if len(b) == 0 {
 			return nil, nil, malformed("it ends before column %d of %s", i, rel)
 		}

@@ -37,7 +37,10 @@ type OutboundConfig struct {
 	// Past watches what the WAL repeats of what was published before; nil when that is nothing.
 	Past *checkpoint.Repetition
 	// Resync marks a new incarnation that admits a gap.
-	Resync     bool
+	Resync bool
+	// Complete adds to a decoded transaction what the log leaves out, before it is stamped; may
+	// be nil.
+	Complete   func(context.Context, *wal.Transaction) error
 	Stamper    *Stamper
 	FrameBytes int
 	Linger     time.Duration
@@ -196,6 +199,11 @@ func (o *Outbound) transaction(ctx context.Context, tx *wal.Transaction) error {
 	}
 	if !told.Any() && o.framer.Empty(tx) {
 		return o.framer.Passed(tx.EndLSN)
+	}
+	if o.cfg.Complete != nil {
+		if err := o.cfg.Complete(ctx, tx); err != nil {
+			return err
+		}
 	}
 	if err := o.cfg.Stamper.Stamp(ctx, tx); err != nil {
 		return err

@@ -86,16 +86,7 @@ func (m *SelfMerge) needs(tx *wal.Transaction, ch *wal.Change) bool {
 	}
 	// A tombstone of another region may have been written without sight of the row.
 	return ch.Op == wal.Insert && !ch.Repair && ch.Relation.KeyColumns() != nil && m.local.Any(ch.Relation.Ref()) &&
-		m.local.May(ch.Relation.Ref(), keyText(ch.Relation, ch.New))
-}
-
-func keyText(rel *wal.Relation, row wal.Tuple) []byte {
-	cols := rel.KeyColumns()
-	oids, vals := make([]uint32, len(cols)), make([]wal.Value, len(cols))
-	for i, c := range cols {
-		oids[i], vals[i] = rel.Columns[c].OID, row[c]
-	}
-	return wal.AppendKey(nil, oids, vals)
+		(ch.Relation.Asks() || m.local.May(ch.Relation.Ref(), ch.AppendKey(nil)))
 }
 
 // NewSelfMerge makes the filter of one run of the self-merge.

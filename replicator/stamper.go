@@ -49,8 +49,6 @@ type TablePolicy struct {
 type stamping struct {
 	cols    conflict.Columns
 	policy  conflict.Policy
-	key     []int
-	oids    []uint32
 	name    wal.RelationName
 	keyless bool
 	less    bool // no stamp columns
@@ -86,13 +84,10 @@ func (s *Stamper) of(rel *wal.Relation) *stamping {
 	p := s.policy(rel.Ref())
 	st := &stamping{
 		cols:   conflict.ColumnsOf(rel, p.Version, p.UpdatedAt),
-		policy: p.Resolve, key: rel.KeyColumns(), name: rel.Ref(),
+		policy: p.Resolve, name: rel.Ref(),
 	}
-	st.keyless = st.key == nil
+	st.keyless = rel.KeyColumns() == nil
 	st.less = st.cols.Stampless()
-	for _, k := range st.key {
-		st.oids = append(st.oids, rel.Columns[k].OID)
-	}
 	s.rels[rel] = st
 	return st
 }
@@ -185,17 +180,8 @@ func (s *Stamper) ask(ctx context.Context, tx *wal.Transaction) error {
 
 // key appends the key text of a change.
 func (s *Stamper) key(st *stamping, ch *wal.Change) place {
-	row := ch.New
-	if ch.Op == wal.Delete {
-		row = ch.Old
-	}
 	p := place{from: len(s.keys)}
-	var few [4]wal.Value
-	vals := few[:0]
-	for _, k := range st.key {
-		vals = append(vals, row[k])
-	}
-	s.keys = wal.AppendKey(s.keys, st.oids, vals)
+	s.keys = ch.AppendKey(s.keys)
 	p.to = len(s.keys)
 	return p
 }

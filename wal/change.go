@@ -53,6 +53,9 @@ type Change struct {
 	// sent again because another region has one that loses against it. It has its stamp
 	// from whoever made it and is merged like any change.
 	Repair bool
+	// Keys is set where the server had to be asked for the key's text (Relation.Asks), by the
+	// side that reads the change. It does not travel: each region asks its own server.
+	Keys *Keys
 }
 
 // Size is an estimate of the bytes the change holds in memory.

@@ -53,32 +53,80 @@ func be32(b []byte) uint32 {
 	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
 }
 
-// AppendKey appends the canonical text of a row key: a JSON array of the text forms of the
-// key columns in key order, for example ["42"] or ["eu","7"]; a key longer than 512 bytes
-// becomes "#" and its SHA-256 in hex. It names a row in side tables, logs and maps, and is
-// the same on every region. NULL (possible only in keys of a FULL identity) is null.
-func AppendKey(dst []byte, oids []uint32, vals []Value) []byte {
+// AppendKey appends the canonical text of the key of row: a JSON array of the key columns in
+// key order, each in its canonical form, for example ["42"] or ["eu","7"]; a key longer than
+// 512 bytes becomes "#" and its SHA-256 in hex. It names a row in side tables, logs and maps,
+// and is the same in every region. NULL is null.
+//
+// Where a column's form is known to the server only (Asks), the text is right only with the
+// answers in asked, one for each key column that has such a form, in key order; without
+// them the column's own text stands in. Change.AppendKey takes them from the change.
+func (r *Relation) AppendKey(dst []byte, row Tuple, asked ...[]byte) []byte {
 	start := len(dst)
 	dst = append(dst, '[')
-	for i, v := range vals {
-		if i > 0 {
+	for n, i := range r.KeyColumns() {
+		if n > 0 {
 			dst = append(dst, ',')
 		}
-		if v.Kind == Text || v.Kind == Binary {
-			var raw [64]byte
-			text, _ := AppendText(raw[:0], oids[i], v)
-			dst = appendJSON(dst, text)
-		} else {
-			dst = append(dst, "null"...)
+		c, v := &r.Columns[i], row[i]
+		if c.Form.Asked() && len(asked) > 0 {
+			dst = appendJSON(dst, asked[0])
+			asked = asked[1:]
+			continue
 		}
+		if v.Kind != Text && v.Kind != Binary {
+			dst = append(dst, "null"...)
+			continue
+		}
+		var raw [64]byte
+		text, _ := AppendText(raw[:0], c.OID, v)
+		dst = appendJSON(dst, c.Form.Canonical(text))
 	}
-	dst = append(dst, ']')
+	return hashLong(append(dst, ']'), start)
+}
+
+// hashLong replaces a key text that is too long for an index, from start on, by its hash.
+func hashLong(dst []byte, start int) []byte {
 	if len(dst)-start > maxKey {
 		sum := sha256.Sum256(dst[start:])
 		dst = append(dst[:start], '#')
 		dst = hex.AppendEncode(dst, sum[:])
 	}
 	return dst
+}
+
+// Asks reports whether the key has a column whose form only the server can compute.
+func (r *Relation) Asks() bool {
+	for _, i := range r.KeyColumns() {
+		if r.Columns[i].Form.Asked() {
+			return true
+		}
+	}
+	return false
+}
+
+// Keys are the texts of a change's keys, where the server had to be asked for them.
+type Keys struct{ Old, New []byte }
+
+// AppendKey appends the canonical key text of the row that the change leaves behind, or with a
+// delete of the row that it removed.
+func (c *Change) AppendKey(dst []byte) []byte {
+	if c.Op == Delete {
+		return c.AppendOldKey(dst)
+	}
+	if c.Keys != nil && c.Keys.New != nil {
+		return append(dst, c.Keys.New...)
+	}
+	return c.Relation.AppendKey(dst, c.New)
+}
+
+// AppendOldKey appends the canonical key text of the row before the change. There must be one
+// (Old).
+func (c *Change) AppendOldKey(dst []byte) []byte {
+	if c.Keys != nil && c.Keys.Old != nil {
+		return append(dst, c.Keys.Old...)
+	}
+	return c.Relation.AppendKey(dst, c.Old)
 }
 
 // appendJSON appends s as a JSON string. Only what JSON demands is escaped, so that the

@@ -17,6 +17,11 @@ type Column struct {
 	Type    string // schema-qualified type name for user types, "" for built-in ones
 	TypeMod int32
 	Key     bool // in the replica identity; true for every column under FULL
+	// Form says what of the value's text names the row; it matters for key columns only.
+	Form Form
+	// Computed: the log does not hold the column (a generated one of the key); the publisher
+	// has the server compute it. Such columns stand at the end. Known at the origin only.
+	Computed bool
 }
 
 // Relation describes a published table at one moment of its origin's log. It is immutable
@@ -26,22 +31,20 @@ type Relation struct {
 	Name     string
 	Identity Identity
 	Columns  []Column
-	// PrimaryKey lists the primary key's columns by position in Columns, in key order,
-	// where the origin knows them (FULL does not say). nil when unknown or absent.
+	// PrimaryKey lists the columns that identify a row, by position in Columns and in the order
+	// of their index: the primary key's, or with identity USING INDEX those of that index.
+	// nil when the table has no such index, or the origin did not say.
 	PrimaryKey []int
+	// Deferrable: the index may hold two rows of one key while a transaction runs. Known at
+	// the origin only.
+	Deferrable bool
 }
-
-// RelationName is a table's schema and name. It is comparable and serves as map key.
-type RelationName struct{ Schema, Name string }
 
 // Ref returns the relation's name as a map key.
 func (r *Relation) Ref() RelationName { return RelationName{r.Schema, r.Name} }
 
-// String prints schema.table without quoting; for logs, never for SQL.
-func (n RelationName) String() string { return n.Schema + "." + n.Name }
-
-// String prints schema.table without quoting; for logs, never for SQL.
-func (r *Relation) String() string { return r.Schema + "." + r.Name }
+// String prints schema.table as RelationName.String does; for logs and side tables.
+func (r *Relation) String() string { return r.Ref().String() }
 
 // Column returns the position of the named column, or -1.
 func (r *Relation) Column(name string) int {
@@ -53,11 +56,20 @@ func (r *Relation) Column(name string) int {
 	return -1
 }
 
-// KeyColumns returns the positions of the columns that identify a row: the primary key
-// where the origin named it, else the replica identity's columns. It is nil for a table
-// with identity FULL and no known primary key, and for NOTHING.
+// Sent is the number of columns that the log holds: all but the computed ones.
+func (r *Relation) Sent() int {
+	n := len(r.Columns)
+	for n > 0 && r.Columns[n-1].Computed {
+		n--
+	}
+	return n
+}
+
+// KeyColumns returns the positions of the columns that identify a row: those of the index
+// that the origin named, else the replica identity's columns. It is nil for a table
+// with identity FULL and no known key, and for NOTHING.
 func (r *Relation) KeyColumns() []int {
-	if r.PrimaryKey != nil && r.Identity != IdentityIndex {
+	if r.PrimaryKey != nil {
 		return r.PrimaryKey
 	}
 	if r.Identity == IdentityFull || r.Identity == IdentityNothing {

@@ -27,9 +27,9 @@ func appendRelation(b []byte, rel *wal.Relation) []byte {
 		b = binary.AppendUvarint(b, uint64(c.OID))
 		b = appendText(b, c.Type)
 		b = binary.AppendVarint(b, int64(c.TypeMod))
-		var flags byte
+		flags := byte(c.Form) << 1
 		if c.Key {
-			flags = 1
+			flags |= 1
 		}
 		b = append(b, flags)
 	}
@@ -72,10 +72,10 @@ func parseRelation(b []byte) (*wal.Relation, error) {
 		}
 		c.TypeMod = int32(mod)
 		flags := r.byte()
-		if flags > 1 {
+		if c.Form = wal.Form(flags >> 1); !c.Form.Valid() {
 			r.fail("column flags 0x%x", flags)
 		}
-		c.Key = flags == 1
+		c.Key = flags&1 != 0
 		if r.err != nil {
 			return nil, r.err
 		}

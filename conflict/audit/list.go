@@ -10,6 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // Querier is what this package needs of a connection, pool or transaction of pgx.
@@ -81,7 +83,10 @@ func (f Filter) statement() (string, []any) {
 		args = append(args, arg)
 		where = append(where, strings.ReplaceAll(condition, "$n", "$"+strconv.Itoa(len(args))))
 	}
-	if schema, table, ok := strings.Cut(f.Table, "."); ok {
+	if name, ok := wal.ParseRelationName(f.Table); ok {
+		add("schema_name = $n", name.Schema)
+		add("table_name = $n", name.Name)
+	} else if schema, table, ok := strings.Cut(f.Table, "."); ok {
 		add("schema_name = $n", schema)
 		add("table_name = $n", table)
 	} else if f.Table != "" {

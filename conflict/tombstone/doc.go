@@ -2,7 +2,7 @@
 // which rows live in a later generation than their first, and when rows without stamp columns
 // were written.
 //
-// An entry is a row of pgwaltz.tombstone, named by relation and key text (wal.AppendKey):
+// An entry is a row of pgwaltz.tombstone, named by relation and key text (wal.Relation.AppendKey):
 //
 //	dead entry, no row      the key is dead, with the entry's stamp
 //	dead entry and a row    a local insert that is not merged yet; generation + 1

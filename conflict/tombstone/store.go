@@ -99,8 +99,12 @@ type Entry struct {
 func relationText(n wal.RelationName) string { return n.String() }
 
 func relationName(s string) wal.RelationName {
-	schema, name, _ := strings.Cut(s, ".")
-	return wal.RelationName{Schema: schema, Name: name}
+	n, ok := wal.ParseRelationName(s)
+	if !ok {
+		schema, name, _ := strings.Cut(s, ".") // written by hand
+		n = wal.RelationName{Schema: schema, Name: name}
+	}
+	return n
 }
 
 // RelationText names a relation in the parameters of WriteSQL and KeepSQL.

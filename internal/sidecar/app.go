@@ -45,7 +45,7 @@ type Sidecar struct {
 	started time.Time
 
 	db      *db // shared small session
-	catalog *db // for the decoder, which must not wait for the others
+	catalog *db // session of the outbound pipe
 	// broker, epoch, server and caps are set at the begin of each term, before its
 	// goroutines; view is the copy that the status reads at any time.
 	broker *broker.Broker

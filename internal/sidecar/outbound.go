@@ -128,7 +128,8 @@ func (s *Sidecar) publish(ctx context.Context) error {
 			Compress: s.cfg.Publish.Compress, MaxFrame: int(s.cfg.Publish.MaxFrame), Sign: s.signer(),
 		},
 		Tail: begin.at, Past: begin.past, Resync: begin.resync,
-		Stamper: o.stamper, FrameBytes: int(s.cfg.Publish.FrameBytes),
+		Complete: s.completer().Complete,
+		Stamper:  o.stamper, FrameBytes: int(s.cfg.Publish.FrameBytes),
 		Linger: s.cfg.Publish.Linger, Heartbeat: s.cfg.Publish.Heartbeat,
 		Stamped: s.own.Stamped,
 		Changed: s.watch.Changed,
@@ -192,7 +193,7 @@ func (s *Sidecar) newSlot(start wal.LSN) *slot.Reader {
 	return slot.New(slot.Config{
 		Connect: s.connectSlot, Name: s.cfg.Postgres.Slot, Publications: []string{s.cfg.Postgres.Publication},
 		Decoder: decoder.Config{
-			MaxPart: maxPart, Marker: s.caps.token, ForwardOrigins: s.cfg.ForwardOrigins, PrimaryKey: s.primaryKey,
+			MaxPart: maxPart, Marker: s.caps.token, ForwardOrigins: s.cfg.ForwardOrigins, Key: s.describe,
 		},
 		Confirm: s.confirm, StatusInterval: statusInterval,
 		Started: func(ctx context.Context) error { return s.unmoved(ctx, start) },

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"strconv"
-	"strings"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
@@ -75,45 +73,29 @@ func (a *Applier) exactChange(ctx context.Context, t *target, ch *wal.Change) (b
 	if ch.Op == wal.Insert {
 		return true, a.exactInsert(ctx, t, ch.New)
 	}
-	var cols []int
+	var old []statement.Param
+	var args [][]byte
 	for _, c := range t.insert {
 		if ch.Old[c].Kind != wal.Unchanged {
-			cols = append(cols, c)
+			old = append(old, t.params[c])
+			args = append(args, textArg(ch.Old[c]))
 		}
 	}
-	params := make([]statement.Param, len(cols))
-	args := make([][]byte, len(cols))
-	for n, c := range cols {
-		params[n] = t.params[c]
-		args[n] = ch.Old[c].Bytes
-		if ch.Old[c].Kind == wal.Null {
-			args[n] = nil
-		} else if args[n] == nil {
-			args[n] = []byte{}
-		}
-	}
-	sel := statement.Exact(t.table, params)
-	var sql string
+	sql := ""
 	if ch.Op == wal.Delete {
-		sql = "delete from " + t.table + " where ctid = (" + sel + ") returning 1"
+		sql = statement.ExactDelete(t.shape, old)
 	} else {
-		var set []string
-		for _, c := range t.insert {
-			v := ch.New[c]
-			if v.Kind == wal.Unchanged {
-				continue
-			}
-			set = append(set, statement.Quote(t.params[c].Name)+" = ($"+strconv.Itoa(len(args)+1)+"::text)::"+t.params[c].Type)
-			if v.Kind == wal.Null {
-				args = append(args, nil)
-			} else {
-				args = append(args, nonNil(v.Bytes))
+		var set []statement.Param
+		for _, c := range t.update {
+			if ch.New[c].Kind != wal.Unchanged {
+				set = append(set, t.params[c])
+				args = append(args, textArg(ch.New[c]))
 			}
 		}
 		if len(set) == 0 {
 			return true, nil
 		}
-		sql = "update " + t.table + " set " + strings.Join(set, ", ") + " where ctid = (" + sel + ") returning 1"
+		sql = statement.ExactUpdate(t.shape, old, set)
 	}
 	n := 0
 	if err := a.query(ctx, sql, args, []int16{0}, func([][]byte) { n++ }); err != nil {
@@ -122,31 +104,24 @@ func (a *Applier) exactChange(ctx context.Context, t *target, ch *wal.Change) (b
 	return n == 1, nil
 }
 
-func nonNil(b []byte) []byte {
-	if b == nil {
+// textArg is a value as a text parameter.
+func textArg(v wal.Value) []byte {
+	switch {
+	case v.Kind == wal.Null:
+		return nil
+	case v.Bytes == nil:
 		return []byte{}
 	}
-	return b
+	return v.Bytes
 }
 
 func (a *Applier) exactInsert(ctx context.Context, t *target, row wal.Tuple) error {
-	var names, exprs []string
-	var args [][]byte
-	for _, c := range t.insert {
-		names = append(names, statement.Quote(t.params[c].Name))
-		exprs = append(exprs, "($"+strconv.Itoa(len(args)+1)+"::text)::"+t.params[c].Type)
-		if row[c].Kind == wal.Null {
-			args = append(args, nil)
-		} else {
-			args = append(args, nonNil(row[c].Bytes))
-		}
+	params := make([]statement.Param, len(t.insert))
+	args := make([][]byte, len(t.insert))
+	for n, c := range t.insert {
+		params[n], args[n] = t.params[c], textArg(row[c])
 	}
-	over := ""
-	if t.shape.Override {
-		over = " overriding system value"
-	}
-	sql := "insert into " + t.table + " (" + strings.Join(names, ", ") + ")" + over + " values (" + strings.Join(exprs, ", ") + ") returning 1"
-	return a.query(ctx, sql, args, []int16{0}, func([][]byte) {})
+	return a.query(ctx, statement.ExactInsert(t.shape, params), args, []int16{0}, func([][]byte) {})
 }
 
 func (a *Applier) exactRecord(g *batch.Group, t *target, x *batch.Exact) audit.Record {

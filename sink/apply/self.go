@@ -149,20 +149,11 @@ func (a *Applier) ownItems(txs []keyedTx) []itemRow {
 }
 
 func (a *Applier) ownItem(tx *wal.Transaction, ch *wal.Change) (conflict.Item, tombstone.Ref) {
-	row := ch.New
-	if ch.Op == wal.Delete {
-		row = ch.Old
-	}
-	cols := ch.Relation.KeyColumns()
-	oids, vals := make([]uint32, len(cols)), make([]wal.Value, len(cols))
-	for i, c := range cols {
-		oids[i], vals[i] = ch.Relation.Columns[c].OID, row[c]
-	}
 	it := conflict.Item{LSN: tx.CommitLSN, Next: conflict.NextGeneration(ch.Stamp, ch.Op != wal.Delete)}
 	if a.stampless(ch.Relation) {
 		it.At = ch.Stamp.UpdatedAt
 	}
-	return it, tombstone.Ref{Relation: ch.Relation.Ref(), Key: string(wal.AppendKey(nil, oids, vals))}
+	return it, tombstone.Ref{Relation: ch.Relation.Ref(), Key: string(ch.AppendKey(nil))}
 }
 
 func (a *Applier) stampless(rel *wal.Relation) bool { return stampless(a.cfg.Policy, rel) }

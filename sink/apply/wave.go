@@ -16,6 +16,9 @@ import (
 // A table that has several groups gets them one after the other, in waves: what one group
 // buries, the next one has to find.
 func (a *Applier) set(ctx context.Context, b *pipeline, txs []keyedTx, fx *effects) error {
+	if err := a.askKeys(ctx, txs); err != nil {
+		return err
+	}
 	a.batch.Reset()
 	for _, k := range txs {
 		a.batch.AddPicked(k.tx, k.kind, k.places)

@@ -182,7 +182,7 @@ func (c *Copier) table(ctx context.Context, j *Job) error {
 		return err
 	}
 	c.cfg.Log.Info("copying", "relation", j.Table.String(), "rows_done", j.Rows)
-	after := parseCursor(j.LastKey, len(p.order))
+	after := parseCursor(j.LastKey, len(p.rel.PrimaryKey))
 	c.cfg.Watch.start(j.Table)
 	defer c.cfg.Watch.stop()
 	for {

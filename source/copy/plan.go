@@ -3,79 +3,75 @@ package copy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/adapter/rowkey"
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // errNoKey says why a table cannot be copied.
-var errNoKey = errors.New("it has no primary key to read it by; copy it by other means")
+var errNoKey = errors.New("it has no key to read it by; copy it by other means")
 
 // plan is how one table is read.
 type plan struct {
-	rel   *wal.Relation
-	order []int // the primary key's columns
-	cols  conflict.Columns
-	sql   string // first page
-	next  string // further pages; parameters: the key, then the limit
+	rel  *wal.Relation
+	key  *rowkey.Key
+	cols conflict.Columns
+	sql  string // first page
+	next string // further pages; parameters: the key, then the limit
 }
 
 // newPlan describes a published table; nil when there is none of that name.
 func newPlan(ctx context.Context, conn *pgx.Conn, name wal.RelationName, stamps StampColumns) (*plan, error) {
 	t, err := pg.LoadTable(ctx, conn, name.Schema, name.Name)
+	if errors.Is(err, pg.ErrNoTable) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	if t == nil {
-		return nil, nil
+	key, err := rowkey.Load(ctx, conn, name)
+	if err != nil {
+		return nil, err
 	}
-	if len(t.PrimaryKey) == 0 {
+	if len(key.Columns) == 0 {
 		return nil, errNoKey
 	}
-	p := &plan{rel: relationOf(t)}
-	var names []string
-	for i := range p.rel.Columns {
-		names = append(names, pg.Quote(p.rel.Columns[i].Name))
+	if column, why := key.Unknown(); column != "" {
+		return nil, fmt.Errorf("key column %s: %s: %w", column, why, errNoKey)
 	}
-	var keys, params []string
-	for i, k := range t.PrimaryKey {
-		p.order = append(p.order, p.rel.Column(k))
-		keys = append(keys, pg.Quote(k))
-		for _, c := range t.Columns {
-			if c.Name == k {
-				params = append(params, "$"+strconv.Itoa(i+1)+"::text::"+c.TypeName)
-			}
-		}
-	}
-	if p.rel.Identity == wal.IdentityFull {
-		p.rel.PrimaryKey = p.order
-	}
+	p := &plan{rel: relationOf(t, key), key: key}
 	p.cols = conflict.ColumnsOf(p.rel, stamps.Version, stamps.UpdatedAt)
-	order := " order by " + strings.Join(keys, ", ") + " limit "
-	base := "select " + strings.Join(names, ", ") + " from " + pg.QuoteTable(name.Schema, name.Name)
-	p.sql = base + order + "$1::int"
-	p.next = base + " where (" + strings.Join(keys, ", ") + ") > (" + strings.Join(params, ", ") + ")" + order + "$" + strconv.Itoa(len(keys)+1) + "::int"
+	names := make([]string, len(p.rel.Columns))
+	for i := range p.rel.Columns {
+		names[i] = p.rel.Columns[i].Name
+	}
+	s := statement.Shape{Table: t.SQL(), Only: !key.Partitioned, Key: key.Params()}
+	p.sql, p.next = statement.Page(s, names, false), statement.Page(s, names, true)
 	return p, nil
 }
 
-// relationOf describes a table as the stream does: its rows are named by the identity's index
-// where there is one, else by the primary key.
-func relationOf(t *pg.Table) *wal.Relation {
+// relationOf describes a table as the stream does. Of the generated columns it has those of the
+// key.
+func relationOf(t *pg.Table, key *rowkey.Key) *wal.Relation {
 	rel := &wal.Relation{Schema: t.Schema, Name: t.Name, Identity: wal.IdentityFull}
-	byIndex := t.Identity == wal.IdentityIndex && len(t.IdentityIndex) > 0
-	if byIndex {
+	if t.Identity == wal.IdentityIndex {
 		rel.Identity = wal.IdentityIndex
 	}
+	inKey := func(name string) bool {
+		return slices.ContainsFunc(key.Columns, func(c rowkey.Column) bool { return c.Name == name })
+	}
 	for _, c := range t.Columns {
-		if c.Generated == 0 {
-			rel.Columns = append(rel.Columns, wal.Column{Name: c.Name, OID: c.TypeOID, TypeMod: c.TypMod, Key: !byIndex || slices.Contains(t.IdentityIndex, c.Name)})
+		if in := inKey(c.Name); in || c.Generated == 0 {
+			rel.Columns = append(rel.Columns, wal.Column{Name: c.Name, OID: c.TypeOID, TypeMod: c.TypMod, Key: in || rel.Identity == wal.IdentityFull})
 		}
 	}
+	key.Describe(rel)
 	return rel
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgwaltz/pgwaltz/adapter/rowkey"
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -48,7 +49,6 @@ func (p *plan) read(ctx context.Context, conn *pgx.Conn, index *tombstone.Index,
 	defer conn.Exec(context.WithoutCancel(ctx), "rollback")
 	c.tx.CommitTime, c.tx.CommitLSN, c.tx.EndLSN = wal.MicrosOf(time.Now()), c.at, c.at+1
 	rr := conn.PgConn().ExecParams(ctx, sql, args, nil, nil, nil)
-	var keys []string
 	for rr.NextRow() {
 		row := tupleOf(rr.Values())
 		st, err := conflict.StampOf(p.cols, p.rel, row, wal.MinMicros)
@@ -57,7 +57,6 @@ func (p *plan) read(ctx context.Context, conn *pgx.Conn, index *tombstone.Index,
 			return c, err
 		}
 		c.tx.Changes = append(c.tx.Changes, wal.Change{Op: wal.Insert, Relation: p.rel, New: row, Stamp: st})
-		keys = append(keys, string(appendKey(nil, p.rel, row)))
 	}
 	if _, err := rr.Close(); err != nil {
 		return c, err
@@ -65,9 +64,22 @@ func (p *plan) read(ctx context.Context, conn *pgx.Conn, index *tombstone.Index,
 	c.count = len(c.tx.Changes)
 	if n := c.count; n > 0 {
 		last := c.tx.Changes[n-1].New
-		for _, k := range p.order {
+		for _, k := range p.rel.PrimaryKey {
 			c.last = append(c.last, string(last[k].Bytes))
 		}
+	}
+	if p.rel.Asks() {
+		changes := make([]*wal.Change, c.count)
+		for i := range changes {
+			changes[i] = &c.tx.Changes[i]
+		}
+		if err := rowkey.Fill(ctx, conn, p.key, p.rel, changes); err != nil {
+			return c, err
+		}
+	}
+	keys := make([]string, c.count)
+	for i := range keys {
+		keys[i] = string(c.tx.Changes[i].AppendKey(nil))
 	}
 	return c, p.besides(ctx, conn, index, c.tx, keys)
 }

@@ -43,7 +43,7 @@ func (w *Watch) Changed(tx *wal.Transaction) {
 		if ch.Relation.Ref() != w.rel || ch.Op == wal.Truncate || !ch.New.Complete() {
 			continue
 		}
-		w.keys[string(changeKey(ch))] = tx.CommitLSN
+		w.keys[string(ch.AppendKey(nil))] = tx.CommitLSN
 	}
 }
 
@@ -51,7 +51,7 @@ func (w *Watch) Changed(tx *wal.Transaction) {
 func (w *Watch) unchanged(ch *wal.Change, at wal.LSN) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.keys[string(changeKey(ch))] < at
+	return w.keys[string(ch.AppendKey(nil))] < at
 }
 
 // forget drops what is older than the next chunk can be.
@@ -63,23 +63,4 @@ func (w *Watch) forget(at wal.LSN) {
 			delete(w.keys, k)
 		}
 	}
-}
-
-func changeKey(ch *wal.Change) []byte {
-	image := ch.New
-	if ch.Op == wal.Delete {
-		image = ch.Old
-	}
-	return appendKey(nil, ch.Relation, image)
-}
-
-// appendKey adds the key text of a row.
-func appendKey(dst []byte, rel *wal.Relation, row wal.Tuple) []byte {
-	cols := rel.KeyColumns()
-	oids := make([]uint32, len(cols))
-	vals := make([]wal.Value, len(cols))
-	for i, c := range cols {
-		oids[i], vals[i] = rel.Columns[c].OID, row[c]
-	}
-	return wal.AppendKey(dst, oids, vals)
 }

@@ -19,7 +19,7 @@ type reader struct {
 func newReader(d *database, again func() bool) *reader {
 	return &reader{d: d, described: map[int]bool{}, again: again, dec: decoder.New(decoder.Config{
 		MaxPart: d.w.cfg.MaxPart, Marker: []byte("token"),
-		PrimaryKey: func(string, string, []wal.Column) ([]int, error) { return []int{colKey}, nil },
+		Key: func(rel *wal.Relation) error { rel.PrimaryKey = []int{colKey}; return nil },
 	})}
 }
 

@@ -87,7 +87,7 @@ func widOf(row wal.Tuple) int {
 
 // keyText is the canonical text of a row's key.
 func (t *table) keyText(row wal.Tuple) string {
-	return string(wal.AppendKey(nil, []uint32{t.rel.Columns[colKey].OID}, row[colKey:colKey+1]))
+	return string(t.rel.AppendKey(nil, row))
 }
 
 // old is what the log says of a row before a change.

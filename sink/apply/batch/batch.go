@@ -43,6 +43,7 @@ type Run struct {
 	Image wal.Tuple // the row after the run; for deletes the old image or key
 	Full  bool      // deletes: image is the whole row
 	Key   []wal.Value
+	Text  string // the canonical text of the key
 	Tx    *wal.Transaction
 	still bool
 }
@@ -136,19 +137,20 @@ func (g *Group) add(ch *wal.Change, tx *wal.Transaction) bool {
 	if ch.Op == wal.Delete {
 		image = ch.Old
 	}
-	var raw [64]byte
-	k := appendRawKey(raw[:0], g.Key, image)
+	var raw [128]byte
+	k := ch.AppendKey(raw[:0])
 	i, seen := g.index[string(k)]
 	if !seen {
 		i = len(g.Runs)
-		g.index[string(k)] = i
+		text := string(k)
+		g.index[text] = i
 		key := make([]wal.Value, len(g.Key))
 		for n, c := range g.Key {
 			key[n] = image[c]
 		}
 		g.Runs = append(g.Runs, Run{
 			Op: ch.Op, Born: ch.Op == wal.Insert, Base: ch.Base, Stamp: ch.Stamp,
-			Image: image, Full: ch.OldFull, Key: key, Tx: tx, still: still(ch),
+			Image: image, Full: ch.OldFull, Key: key, Text: text, Tx: tx, still: still(ch),
 		})
 		return true
 	}
@@ -198,17 +200,6 @@ func (g *Group) continues(r *Run, ch *wal.Change) bool {
 // not the base itself. So it stands alone: what it meets in this region tells.
 func still(ch *wal.Change) bool { return ch.Base.Known && ch.Base.Stamp == ch.Stamp }
 
-// appendRawKey appends the key columns of a tuple, each with its length; the result names a
-// row within one group.
-func appendRawKey(dst []byte, key []int, t wal.Tuple) []byte {
-	for _, c := range key {
-		n := len(t[c].Bytes)
-		dst = append(dst, byte(t[c].Kind), byte(n), byte(n>>8), byte(n>>16), byte(n>>24))
-		dst = append(dst, t[c].Bytes...)
-	}
-	return dst
-}
-
 // Fill completes an image with the values of the one before it in the same run, for the
 // columns that the update left untouched. Both come from the same origin, in order.
 func Fill(image, before wal.Tuple) wal.Tuple {
@@ -226,10 +217,4 @@ func Fill(image, before wal.Tuple) wal.Tuple {
 }
 
 // KeyText is the canonical text of the run's key.
-func (g *Group) KeyText(r *Run) string {
-	oids := make([]uint32, len(g.Key))
-	for i, c := range g.Key {
-		oids[i] = g.Rel.Columns[c].OID
-	}
-	return string(wal.AppendKey(nil, oids, r.Key))
-}
+func (g *Group) KeyText(r *Run) string { return r.Text }

@@ -20,6 +20,14 @@ type Param struct {
 	Name   string // the table's column
 	Type   string // its type as SQL
 	Binary bool   // the values travel in the type's binary form
+	// Input: a cast of the application leads from text to the type, so that the input function
+	// has to be reached in another way.
+	Input bool
+	// Equal, Less and Greater are the operators of a key column, qualified, where they are not
+	// pg_catalog's =, < and >.
+	Equal, Less, Greater string
+	// Collation is that of a key column's index, qualified, where it is not the column's own.
+	Collation string
 }
 
 // arrayType is the SQL type of the parameter.
@@ -32,15 +40,35 @@ func (p Param) arrayType() string {
 
 // expr converts element alias to the column's type.
 func (p Param) expr(alias string) string {
-	if p.Binary || p.Type == "text" {
+	switch {
+	case p.Binary || p.Type == "text":
 		return alias
+	case p.Input:
+		// A string in JSON becomes a value by nothing but the type's input function.
+		return "(select r.v from pg_catalog.json_to_record(pg_catalog.json_build_object('v', " + alias + ")) as r(v " + p.Type + "))"
 	}
 	return alias + "::" + p.Type
+}
+
+// equals compares a column of the table with element alias as the key's index does.
+func (p Param) equals(column, alias string) string { return p.compare(column, "=", p.Equal, alias) }
+
+// compare writes the comparison by an operator of pg_catalog, or by the named one.
+func (p Param) compare(column, op, named, alias string) string {
+	if named != "" {
+		op = "operator(" + named + ")"
+	}
+	right := p.expr(alias)
+	if p.Collation != "" {
+		right = "(" + right + ") collate " + p.Collation
+	}
+	return column + " " + op + " " + right
 }
 
 // Shape is what a statement depends on beside the table.
 type Shape struct {
 	Table       string  // quoted and qualified
+	Only        bool    // a plain table: its children, if it has any, are others
 	Key         []Param // identify the row
 	Values      []Param // INSERT: all columns incl. the key; UPDATE: the SET list
 	Version     string  // column names, "" when the table has none
@@ -50,7 +78,11 @@ type Shape struct {
 	Plain       bool   // INSERT without ON CONFLICT
 }
 
+// Quote quotes an identifier.
 func Quote(ident string) string { return pgx.Identifier{ident}.Sanitize() }
+
+// Table quotes a table's name.
+func Table(schema, name string) string { return Quote(schema) + "." + Quote(name) }
 
 // unnest writes `unnest($1::t1[], ...) with ordinality as u(p1, ..., ord)`.
 func unnest(b *strings.Builder, types []string) {
@@ -76,6 +108,14 @@ func arrayTypes(params ...[]Param) []string {
 		}
 	}
 	return types
+}
+
+// rows names the table where rows are read, updated or deleted.
+func (s Shape) rows() string {
+	if s.Only {
+		return "only " + s.Table
+	}
+	return s.Table
 }
 
 // returning lists the stored stamp, which the applier compares with the event's.
@@ -132,7 +172,7 @@ func keyJoin(b *strings.Builder, key []Param, from int) {
 		if i > 0 {
 			b.WriteString(" and ")
 		}
-		b.WriteString("t." + Quote(p.Name) + " = " + p.expr("u.p"+strconv.Itoa(from+i)))
+		b.WriteString(p.equals("t."+Quote(p.Name), "u.p"+strconv.Itoa(from+i)))
 	}
 }
 
@@ -193,7 +233,7 @@ func (g Guard) write(b *strings.Builder, s Shape, from int) {
 // stored stamps. Parameters: key, values, guard.
 func Update(s Shape, g Guard) string {
 	var b strings.Builder
-	b.WriteString("update " + s.Table + " as t set ")
+	b.WriteString("update " + s.rows() + " as t set ")
 	for i, p := range s.Values {
 		if i > 0 {
 			b.WriteString(", ")
@@ -216,7 +256,7 @@ func Update(s Shape, g Guard) string {
 // has the meaning "not younger than" here.
 func Delete(s Shape, g Guard) string {
 	var b strings.Builder
-	b.WriteString("delete from " + s.Table + " as t using ")
+	b.WriteString("delete from " + s.rows() + " as t using ")
 	unnest(&b, append(arrayTypes(s.Key), g.types(s)...))
 	b.WriteString(" where ")
 	keyJoin(&b, s.Key, 1)
@@ -229,9 +269,9 @@ func Delete(s Shape, g Guard) string {
 	return b.String()
 }
 
-// Lock reads the rows of the given keys under row locks, in the order of the key so that
-// two appliers never lock crosswise. Columns come in the output form of their types.
-func Lock(s Shape, columns []string) string {
+// Read reads the rows of the given keys, each with the ordinal of its key. Columns come in the
+// output form of their types.
+func Read(s Shape, columns []string) string {
 	var b strings.Builder
 	b.WriteString("select u.ord")
 	for _, c := range columns {
@@ -239,8 +279,16 @@ func Lock(s Shape, columns []string) string {
 	}
 	b.WriteString(" from ")
 	unnest(&b, arrayTypes(s.Key))
-	b.WriteString(" join " + s.Table + " as t on ")
+	b.WriteString(" join " + s.rows() + " as t on ")
 	keyJoin(&b, s.Key, 1)
+	return b.String()
+}
+
+// Lock is Read under row locks, in the order of the key so that two appliers never lock
+// crosswise.
+func Lock(s Shape, columns []string) string {
+	var b strings.Builder
+	b.WriteString(Read(s, columns))
 	b.WriteString(" order by ")
 	for i, p := range s.Key {
 		if i > 0 {
@@ -249,21 +297,5 @@ func Lock(s Shape, columns []string) string {
 		b.WriteString("t." + Quote(p.Name))
 	}
 	b.WriteString(" for update of t")
-	return b.String()
-}
-
-// Exact selects one row whose columns all equal the given images: for tables with
-// identity FULL and no key. Both sides are compared in their text form, which every type
-// has; NULL equals NULL. Parameters are plain texts, one for each column.
-func Exact(table string, columns []Param) string {
-	var b strings.Builder
-	b.WriteString("select t.ctid from " + table + " as t where ")
-	for i, p := range columns {
-		if i > 0 {
-			b.WriteString(" and ")
-		}
-		b.WriteString("t." + Quote(p.Name) + "::text is not distinct from ($" + strconv.Itoa(i+1) + "::text)::" + p.Type + "::text")
-	}
-	b.WriteString(" limit 1 for update")
 	return b.String()
 }

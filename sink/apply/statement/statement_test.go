@@ -24,6 +24,14 @@ func TestStatements(t *testing.T) {
 	always.Override = true
 	plain := bare
 	plain.Plain = true
+	child := Shape{Table: `"public"."r9"`, Only: true}
+	parts := Shape{Table: `"public"."p"`}
+	folded := Shape{Table: `"public"."t"`, Only: true, Version: "version",
+		Key: []Param{
+			{Name: "k", Type: "public.citext", Less: "public.<", Equal: "public.=", Greater: "public.>"},
+			{Name: "n", Type: "text", Collation: `"public"."nd"`},
+		},
+		Values: []Param{{Name: "k", Type: "public.citext"}, {Name: "p", Type: "public.pt", Input: true}}}
 	var b strings.Builder
 	for _, c := range []struct{ name, sql string }{
 		{"insert with stamps", Insert(stamped)},
@@ -38,7 +46,19 @@ func TestStatements(t *testing.T) {
 		{"delete over an unknown base", Delete(timed, GuardTime)},
 		{"delete of a resolved row", Delete(bare, GuardNone)},
 		{"lock and read", Lock(timed, []string{"a", "b", `odd "name`})},
-		{"one row by its contents", Exact(`"public"."r9"`, text)},
+		{"read", Read(stamped, []string{"id", "at"})},
+		{"delete one row by its contents", ExactDelete(child, text)},
+		{"update one row by its contents", ExactUpdate(parts, text[:1], text[1:])},
+		{"insert one row of a table without a key", ExactInsert(child, text)},
+		{"update of a plain table by keys of an extension's type", Update(folded, GuardBase)},
+		{"delete by such a key", Delete(folded, GuardNone)},
+		{"lock by such a key", Lock(folded, []string{"k", "v"})},
+		{"keys that the server tells", Ask([]Asked{{Param: folded.Key[0], Lower: true}, {Param: folded.Key[1], Hash: Hash{Func: "pg_catalog.hashtextextended", Collation: `"public"."nd"`, Dims: true}}, {Param: Param{Type: "jsonb"}, Hash: Hash{Func: "pg_catalog.jsonb_hash_extended", Text: true}}})},
+		{"generated key columns", Compute(`"public"."gk"`, []string{"(a * 2)"})},
+		{"first page of a copy", Page(timed, []string{"a", "b"}, false)},
+		{"next page of a copy", Page(timed, []string{"a", "b"}, true)},
+		{"first page by such a key", Page(folded, []string{"k", "n"}, false)},
+		{"next page by such a key", Page(folded, []string{"k", "n"}, true)},
 	} {
 		b.WriteString("-- " + c.name + "\n" + c.sql + "\n\n")
 	}

@@ -1,0 +1,145 @@
+package complete
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/adapter/rowkey"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// Session runs f in a session of its own, one call at a time. f must not keep the connection.
+type Session func(ctx context.Context, f func(context.Context, *pgx.Conn) error) error
+
+// Completer completes the changes of one region. It belongs to the goroutine of the outbound
+// pipe, but for Describe, which belongs to the decoder's.
+type Completer struct {
+	session Session
+	tables  map[*wal.Relation]*table
+}
+
+// table is what is known of one relation.
+type table struct {
+	key      *rowkey.Key
+	computed []rowkey.Column // in the order of the columns at the end of the relation
+}
+
+// New returns a completer that asks in session.
+func New(session Session) *Completer {
+	return &Completer{session: session, tables: map[*wal.Relation]*table{}}
+}
+
+// Describe sets what identifies the rows of rel, as the catalog has it now. It is the Key of a
+// decoder.Config. An error says that it could not be found out; it is to be tried again.
+func (c *Completer) Describe(ctx context.Context, rel *wal.Relation) error {
+	return c.session(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		k, err := rowkey.Load(ctx, conn, rel.Ref())
+		if err != nil {
+			return err
+		}
+		k.Describe(rel)
+		return nil
+	})
+}
+
+// Complete completes the changes of a transaction, or of a part of one, in place. Changes whose
+// row is gone are removed. An error leaves the transaction half done: it is to be decoded
+// again.
+func (c *Completer) Complete(ctx context.Context, tx *wal.Transaction) error {
+	var work []*wal.Relation
+	changes := map[*wal.Relation][]*wal.Change{}
+	for i := range tx.Changes {
+		ch := &tx.Changes[i]
+		if ch.Op == wal.Truncate || !needs(ch) {
+			continue
+		}
+		if changes[ch.Relation] == nil {
+			work = append(work, ch.Relation)
+		}
+		changes[ch.Relation] = append(changes[ch.Relation], ch)
+	}
+	if len(work) == 0 {
+		return nil
+	}
+	err := c.session(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		for _, rel := range work {
+			if err := c.relation(ctx, conn, tx, rel, changes[rel]); err != nil {
+				return fmt.Errorf("complete changes of %s: %w", rel, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	leaveOut(tx)
+	return nil
+}
+
+func needs(ch *wal.Change) bool {
+	rel := ch.Relation
+	return rel.Sent() < len(rel.Columns) || rel.Asks() || partial(ch)
+}
+
+// partial reports whether the change has a value that neither the log nor a base speaks for.
+func partial(ch *wal.Change) bool {
+	return ch.New != nil && !ch.New.Complete() && ch.Relation.PrimaryKey != nil
+}
+
+func (c *Completer) relation(ctx context.Context, conn *pgx.Conn, tx *wal.Transaction, rel *wal.Relation, changes []*wal.Change) error {
+	t, err := c.table(ctx, conn, rel)
+	if err != nil {
+		return err
+	}
+	if len(t.computed) > 0 {
+		if err := compute(ctx, conn, t, rel, changes); err != nil {
+			return err
+		}
+	}
+	if rel.Asks() {
+		if err := rowkey.Fill(ctx, conn, t.key, rel, changes); err != nil {
+			return err
+		}
+	}
+	return reread(ctx, conn, t, tx, rel, changes)
+}
+
+func (c *Completer) table(ctx context.Context, conn *pgx.Conn, rel *wal.Relation) (*table, error) {
+	if t := c.tables[rel]; t != nil {
+		return t, nil
+	}
+	k, err := rowkey.Load(ctx, conn, rel.Ref())
+	if err != nil {
+		return nil, err
+	}
+	t := &table{key: k}
+	for i := rel.Sent(); i < len(rel.Columns); i++ {
+		for n := range k.Columns {
+			if k.Columns[n].Name == rel.Columns[i].Name {
+				t.computed = append(t.computed, k.Columns[n])
+			}
+		}
+	}
+	if len(t.computed) < len(rel.Columns)-rel.Sent() {
+		return nil, fmt.Errorf("the generated columns of its key have changed")
+	}
+	if len(c.tables) > 4096 {
+		clear(c.tables)
+	}
+	c.tables[rel] = t
+	return t, nil
+}
+
+// leaveOut removes the changes whose row is gone: those without a new image that are no delete.
+func leaveOut(tx *wal.Transaction) {
+	out := tx.Changes[:0]
+	for _, ch := range tx.Changes {
+		if ch.New != nil || (ch.Op != wal.Insert && ch.Op != wal.Update) {
+			out = append(out, ch)
+		}
+	}
+	clear(tx.Changes[len(out):])
+	tx.Changes = out
+}
