@@ -74,7 +74,7 @@ func goldenConfig() Config {
 			} else if i := rel.Column("id"); i >= 0 {
 				rel.PrimaryKey = []int{i}
 			}
-			return nil, nil
+			return nil
 		},
 	}
 }

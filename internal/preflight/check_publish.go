@@ -226,7 +226,7 @@ func checkTables(f *facts, fs *Findings) {
 		}
 		if wantsFull(f.cfg, t) {
 			fs.add(Warning, "identity", "alter table "+t.SQL()+" replica identity full; or replica_identity: keep",
-				"table %s has the default replica identity: a delete of it wins over every concurrent update", t.Ref())
+				"table %s has not the replica identity FULL: a delete of it wins over every concurrent update", t.Ref())
 		}
 		for _, leaf := range f.sel.Partitions[t.Ref()] {
 			if leaf.Kind == 'r' && leaf.Identity != t.Identity && t.Identity != wal.IdentityIndex {

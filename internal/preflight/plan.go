@@ -83,6 +83,9 @@ func Plan(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (*Setup, erro
 	}
 	p := &planner{facts: f}
 	checkPatterns(f, &p.out.Findings)
+	if err := checkKeys(ctx, f, &p.out.Findings); err != nil {
+		return nil, fmt.Errorf("plan setup: %w", err)
+	}
 	for _, step := range []func(context.Context) error{
 		p.planServer, p.planRole, p.planSchema, p.planNode, p.planGrants, p.planIdentities, p.planRestorer,
 		p.planPublication, p.planOrigins, p.planSlot,

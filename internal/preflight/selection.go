@@ -71,9 +71,11 @@ func noIdentity(t *pg.Table) LeftOut {
 	return out
 }
 
-// wantsFull reports whether setup gives the table the identity FULL.
+// wantsFull reports whether setup gives the table the identity FULL. With an index of its own as
+// identity a table with a primary key would name its rows in another way than the same table in
+// a region that has none.
 func wantsFull(cfg *config.Config, t *pg.Table) bool {
-	return t.Identity == wal.IdentityDefault && len(t.PrimaryKey) > 0 && cfg.Table(t.Schema, t.Name).ReplicaIdentity == config.IdentityFull
+	return (t.Identity == wal.IdentityDefault || t.Identity == wal.IdentityIndex) && len(t.PrimaryKey) > 0 && cfg.Table(t.Schema, t.Name).ReplicaIdentity == config.IdentityFull
 }
 
 // stampColumns lists the table's stamp columns that exist, version first.

@@ -55,7 +55,7 @@ func TestSetupIsRepeatable(t *testing.T) {
 	}
 	for sql, want := range map[string]string{
 		`select string_agg(schemaname || '.' || tablename, ' ' order by 1) from (select schemaname, tablename from pg_publication_tables where pubname = 'pgwaltz' order by 1, 2) x(schemaname, tablename)`: `Odd "one.T'x public.byindex public.keyless public.parts public.subscriptions public.users`,
-		`select string_agg(relname || relreplident::text, ' ' order by relname) from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')`:                                        "byindexi keylessf part1f partsf r4d r4bn scratchd subscriptionsf usersf",
+		`select string_agg(relname || relreplident::text, ' ' order by relname) from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')`:                                        "byindexf keylessf part1f partsf r4d r4bn scratchd subscriptionsf usersf",
 		`select string_agg(table_name || state, ' ' order by table_name) from pgwaltz.copy`:                                                                                                                 "T'xpending byindexpending keylesspending partspending subscriptionspending userspending",
 		`select region || cluster from pgwaltz.node`:                                                       w.region + "test",
 		`select plugin || database from pg_replication_slots where slot_name = 'pgwaltz_` + w.region + `'`: "pgoutput" + w.text("select current_database()"),

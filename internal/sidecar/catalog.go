@@ -20,5 +20,15 @@ func (s *Sidecar) completer() *complete.Completer { return complete.New(s.catalo
 func (s *Sidecar) describe(rel *wal.Relation) error {
 	ctx, cancel := context.WithTimeout(context.Background(), catalogTimeout)
 	defer cancel()
-	return s.completer().Describe(ctx, rel)
+	if err := s.completer().Describe(ctx, rel); err != nil {
+		return err
+	}
+	if rel.Identity == wal.IdentityFull {
+		return nil
+	}
+	// It may be a partition that is new: the WAL names it before its first row.
+	if err := s.catalog.do(ctx, s.settlePartitions); err != nil {
+		s.log.Warn("look for new partitions", "reason", publicMessage(err))
+	}
+	return nil
 }

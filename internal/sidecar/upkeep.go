@@ -37,6 +37,11 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 			if err := s.collect(ctx); err != nil && ctx.Err() == nil {
 				s.log.Warn("upkeep", "reason", publicMessage(err))
 			}
+			if s.cfg.Publishes() {
+				if err := s.db.do(ctx, s.settlePartitions); err != nil && ctx.Err() == nil {
+					s.log.Warn("upkeep", "reason", publicMessage(err))
+				}
+			}
 		}
 		if err := pause.For(ctx, time.Second); err != nil {
 			return err

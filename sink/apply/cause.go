@@ -27,7 +27,8 @@ const (
 func causeOf(err error) cause {
 	var schema *schemaError
 	var stamp *stampError
-	if errors.As(err, &schema) || errors.As(err, &stamp) {
+	var clash *clashError
+	if errors.As(err, &schema) || errors.As(err, &stamp) || errors.As(err, &clash) {
 		return causeRow
 	}
 	var pe *pgconn.PgError
@@ -99,6 +100,10 @@ func sqlState(err error) string {
 	var se *schemaError
 	if errors.As(err, &se) {
 		return se.code
+	}
+	var clash *clashError
+	if errors.As(err, &clash) {
+		return "23505"
 	}
 	return ""
 }

@@ -62,7 +62,7 @@ func (a *Applier) plan(g *batch.Group, t *target) plan {
 			continue
 		}
 		switch {
-		case r.Op == wal.Insert && r.Image.Complete():
+		case r.Op == wal.Insert && r.Image.Complete() && len(t.schema.deferred) == 0:
 			p.insert = append(p.insert, i)
 		case r.Op == wal.Update && g.Kind == conflict.Live:
 			gd, ok := a.guardOf(r, t, order)
@@ -218,8 +218,21 @@ func (a *Applier) queueUpdate(ctx context.Context, b *pipeline, g *batch.Group, 
 	}
 	binary := binaryColumn(g, runs)
 	s.Values = t.paramsOf(cols, binary)
+	var same []int
+	if k.guard != statement.GuardNone {
+		// What cannot be updated has to be as it is, or the row needs a look.
+		same = t.always
+		s.Key = append(s.Key, t.paramsOf(same, binary)...)
+	}
 	extra := func() [][]byte {
 		var args [][]byte
+		for _, c := range same {
+			arr := a.array(s.Key[len(s.Key)-len(same)+len(args)], t, c)
+			for _, i := range runs {
+				arr.value(g.Runs[i].Image[c])
+			}
+			args = append(args, arr.param())
+		}
 		for n, c := range cols {
 			arr := a.array(s.Values[n], t, c)
 			for _, i := range runs {

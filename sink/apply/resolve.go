@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -114,6 +115,15 @@ func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, r
 			}
 		case st.row == nil:
 			inserts = append(inserts, i)
+		case t.replaces(r.Image, st.row):
+			if !a.cfg.Replica {
+				return &schemaError{name: g.Rel.Ref(), code: "428C9", what: "an identity column that is GENERATED ALWAYS has another value here, and only a session with session_replication_role = replica may put the row in again"}
+			}
+			if r.Image, err = a.textImage(ctx, g, t, i); err != nil {
+				return err
+			}
+			r.Image = batch.Fill(r.Image, st.row)
+			deletes, inserts = append(deletes, i), append(inserts, i)
 		case len(t.update) > 0:
 			m := maskOf(r.Image)
 			updates[m] = append(updates[m], i)
@@ -123,6 +133,17 @@ func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, r
 		return err
 	}
 	return a.spillLarge(ctx, fx)
+}
+
+// replaces reports whether a row has to be put in anew because a column differs that no update
+// can set.
+func (t *target) replaces(image, row wal.Tuple) bool {
+	for _, c := range t.always {
+		if image[c].Kind != wal.Unchanged && !bytes.Equal(image[c].Bytes, row[c].Bytes) {
+			return true
+		}
+	}
+	return false
 }
 
 // look locks and reads the rows of the runs and collects what else is known of their keys.

@@ -28,6 +28,7 @@ type tableSchema struct {
 	immediate bool // every unique index is checked at once, so ON CONFLICT may be used
 	fires     bool // a row trigger fires here also for applied rows (ENABLE REPLICA or ALWAYS)
 	key       *rowkey.Key
+	deferred  []deferred // deferrable constraints
 }
 
 type tableColumn struct {
@@ -72,7 +73,10 @@ func loadSchema(ctx context.Context, q querier, name wal.RelationName) (*tableSc
 	if len(t.columns) == 0 {
 		return nil, &schemaError{name: name, code: "42P01", what: "the table does not exist here"}
 	}
-	t.key, err = rowkey.Load(ctx, q, name)
+	if t.key, err = rowkey.Load(ctx, q, name); err != nil || t.immediate {
+		return t, err
+	}
+	t.deferred, err = loadDeferred(ctx, q, name)
 	return t, err
 }
 
@@ -101,6 +105,7 @@ type target struct {
 	insert []int             // positions in rel to write on insert
 	update []int             // positions in rel to write on update, the key left out
 	image  []int             // positions in rel that the local image is read from
+	always []int             // positions in rel that no update can set, the key left out
 	cols   conflict.Columns
 	shape  statement.Shape
 }
@@ -132,6 +137,9 @@ func newTarget(s *tableSchema, rel *wal.Relation, policy Policy) (*target, error
 		t.insert = append(t.insert, i)
 		if c.always {
 			t.shape.Override = true
+			if !inKey[i] {
+				t.always = append(t.always, i)
+			}
 		}
 		// A key that has several spellings takes over that of the winner.
 		if (!inKey[i] || rel.Columns[i].Form != wal.FormPlain) && !c.always {

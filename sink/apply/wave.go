@@ -24,19 +24,26 @@ func (a *Applier) set(ctx context.Context, b *pipeline, txs []keyedTx, fx *effec
 		a.batch.AddPicked(k.tx, k.kind, k.places)
 	}
 	groups := a.batch.Groups
+	all := groups
 	for {
 		n := wave(groups)
 		if err := a.wave(ctx, b, groups[:n], fx); err != nil {
 			return err
 		}
 		if groups = groups[n:]; len(groups) == 0 {
-			return failpoint.Hit("apply_after_dml")
+			break
 		}
 		if err := a.spill(ctx, fx); err != nil {
 			return err
 		}
 		b = &pipeline{fence: -1}
 	}
+	for _, g := range all {
+		if err := a.checkDeferred(ctx, g); err != nil {
+			return err
+		}
+	}
+	return failpoint.Hit("apply_after_dml")
 }
 
 // wave is how many groups, from the first, belong to different tables.
@@ -61,6 +68,7 @@ func (a *Applier) wave(ctx context.Context, b *pipeline, groups []*batch.Group, 
 		return nil
 	}
 	slow := map[*batch.Group][]int{}
+	a.lockDeferred(ctx, b, groups)
 	for _, g := range groups {
 		a.truncates(g, fx)
 		t, err := a.target(ctx, g.Rel)

@@ -55,6 +55,8 @@ func TestStatements(t *testing.T) {
 		{"lock by such a key", Lock(folded, []string{"k", "v"})},
 		{"keys that the server tells", Ask([]Asked{{Param: folded.Key[0], Lower: true}, {Param: folded.Key[1], Hash: Hash{Func: "pg_catalog.hashtextextended", Collation: `"public"."nd"`, Dims: true}}, {Param: Param{Type: "jsonb"}, Hash: Hash{Func: "pg_catalog.jsonb_hash_extended", Text: true}}})},
 		{"generated key columns", Compute(`"public"."gk"`, []string{"(a * 2)"})},
+		{"rows that clash", Clash(stamped, []Param{{Name: "pos", Equal: "pg_catalog.="}, {Name: "during", Equal: "pg_catalog.&&"}})},
+		{"lock of a table", LockTable(child)},
 		{"first page of a copy", Page(timed, []string{"a", "b"}, false)},
 		{"next page of a copy", Page(timed, []string{"a", "b"}, true)},
 		{"first page by such a key", Page(folded, []string{"k", "n"}, false)},

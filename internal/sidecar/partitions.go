@@ -1,0 +1,60 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// partitionsSQL lists the partitions of published tables with identity FULL that have another
+// one: those that were made after setup, because a partition does not take it over.
+const partitionsSQL = `select n.nspname::text, c.relname::text
+from pg_catalog.pg_publication_tables p join pg_catalog.pg_namespace rn on rn.nspname = p.schemaname
+join pg_catalog.pg_class r on r.relnamespace = rn.oid and r.relname = p.tablename and r.relkind = 'p' and r.relreplident = 'f'
+cross join lateral pg_catalog.pg_partition_tree(r.oid) as tree
+join pg_catalog.pg_class c on c.oid = tree.relid and tree.isleaf and c.relkind = 'r' and c.relreplident <> 'f'
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where p.pubname = $1 order by 1, 2`
+
+// settlePartitions gives partitions that were made after setup the identity of their table.
+// Where it may not, or a lock is in the way, it says what to do; it is called again.
+func (s *Sidecar) settlePartitions(ctx context.Context, c *pgx.Conn) error {
+	rows, err := c.Query(ctx, partitionsSQL, s.cfg.Postgres.Publication)
+	if err != nil {
+		return fmt.Errorf("look for new partitions: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowToStructByPos[wal.RelationName])
+	if err != nil {
+		return fmt.Errorf("look for new partitions: %w", err)
+	}
+	for _, n := range names {
+		sql := "alter table " + pg.QuoteTable(n.Schema, n.Name) + " replica identity full"
+		if err := briefly(ctx, c, sql); err != nil {
+			s.log.Warn("a new partition has another replica identity than its table: what its updates overwrite is not known",
+				"relation", n.String(), "reason", publicMessage(err), "remedy", sql)
+			continue
+		}
+		s.log.Info("a new partition got the replica identity of its table", "relation", n.String())
+	}
+	return nil
+}
+
+// briefly runs a statement that waits for no lock longer than a moment.
+func briefly(ctx context.Context, c *pgx.Conn, sql string) error {
+	tx, err := c.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx))
+	if _, err := tx.Exec(ctx, "set local lock_timeout = '300ms'"); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, sql); err != nil {
+		return err
+	}
+	return tx.Commit(ctx)
+}

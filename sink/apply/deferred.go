@@ -1,0 +1,113 @@
+package apply
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
+	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// PostgreSQL checks a deferrable constraint by a trigger behind the write, and such triggers do
+// not fire in a session with session_replication_role = replica. So the applier takes their
+// place: it keeps other writers out of the table, looks up every key before it writes, and
+// looks for rows that clash when all rows of the batch are written. So a swap inside one
+// transaction works, as it does at its origin.
+
+// deferred is a deferrable constraint.
+type deferred struct {
+	name    string
+	columns []statement.Param // each with the operator that must not hold for all of them
+}
+
+const deferredSQL = `select con.conname::text,
+  array(select a.attname::text from pg_catalog.unnest(con.conkey) with ordinality as k(num, ord)
+    join pg_catalog.pg_attribute a on a.attrelid = con.conrelid and a.attnum = k.num order by k.ord),
+  array(select pg_catalog.format('%I.%s', n.nspname, o.oprname) from pg_catalog.generate_series(1, pg_catalog.cardinality(con.conkey)) as k(ord)
+    join pg_catalog.pg_index i on i.indexrelid = con.conindid
+    join pg_catalog.pg_opclass c on c.oid = (i.indclass::oid[])[k.ord - 1]
+    join pg_catalog.pg_operator o on o.oid = case when con.contype = 'x' then con.conexclop[k.ord]
+      else (select m.amopopr from pg_catalog.pg_amop m where m.amopfamily = c.opcfamily and m.amoplefttype = c.opcintype
+        and m.amoprighttype = c.opcintype and m.amopstrategy = 3) end
+    join pg_catalog.pg_namespace n on n.oid = o.oprnamespace order by k.ord)
+from pg_catalog.pg_constraint con join pg_catalog.pg_class t on t.oid = con.conrelid join pg_catalog.pg_namespace s on s.oid = t.relnamespace
+where s.nspname = $1 and t.relname = $2 and con.contype in ('p', 'u', 'x') and con.condeferrable order by 1`
+
+func loadDeferred(ctx context.Context, q querier, name wal.RelationName) ([]deferred, error) {
+	rows, err := q.Query(ctx, deferredSQL, name.Schema, name.Name)
+	if err != nil {
+		return nil, fmt.Errorf("read constraints of %s: %w", name, err)
+	}
+	defer rows.Close()
+	var out []deferred
+	for rows.Next() {
+		var d deferred
+		var columns, operators []string
+		if err := rows.Scan(&d.name, &columns, &operators); err != nil {
+			return nil, fmt.Errorf("read constraints of %s: %w", name, err)
+		}
+		if len(columns) == 0 || len(columns) != len(operators) {
+			return nil, &schemaError{name: name, code: "0A000", what: "constraint " + d.name + " is deferrable and over expressions, which nothing would check here"}
+		}
+		for i := range columns {
+			d.columns = append(d.columns, statement.Param{Name: columns[i], Equal: operators[i]})
+		}
+		out = append(out, d)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read constraints of %s: %w", name, err)
+	}
+	return out, nil
+}
+
+// clashError says that rows would break a deferrable constraint.
+type clashError struct {
+	name       wal.RelationName
+	constraint string
+}
+
+func (e *clashError) Error() string {
+	return fmt.Sprintf("apply to %s: another row is in the way under the deferrable constraint %s", e.name, e.constraint)
+}
+
+// lockDeferred keeps other writers out of those tables of a wave whose constraints nobody
+// checks for us.
+func (a *Applier) lockDeferred(ctx context.Context, b *pipeline, groups []*batch.Group) {
+	if !a.cfg.Replica {
+		return
+	}
+	for _, g := range groups {
+		if t, err := a.target(ctx, g.Rel); err == nil && len(t.schema.deferred) > 0 {
+			b.text(statement.LockTable(t.shape))
+		}
+	}
+}
+
+// checkDeferred looks for rows that clash with what a group has written.
+func (a *Applier) checkDeferred(ctx context.Context, g *batch.Group) error {
+	if !a.cfg.Replica || len(g.Runs) == 0 {
+		return nil
+	}
+	t, err := a.target(ctx, g.Rel)
+	if err != nil || len(t.schema.deferred) == 0 {
+		return nil // the group is parked
+	}
+	for first := 0; first < len(g.Runs); first += resolveChunk {
+		runs := make([]int, 0, resolveChunk)
+		for i := first; i < len(g.Runs) && i < first+resolveChunk; i++ {
+			runs = append(runs, i)
+		}
+		for _, d := range t.schema.deferred {
+			clash := false
+			sql := statement.Clash(a.keyShape(g, t), d.columns)
+			if err := a.query(ctx, sql, a.keyArrays(g, t, runs, nil), []int16{1}, func([][]byte) { clash = true }); err != nil {
+				return fmt.Errorf("look for rows that clash in %s: %w", g.Rel, err)
+			}
+			if clash {
+				return &clashError{name: g.Rel.Ref(), constraint: d.name}
+			}
+		}
+	}
+	return nil
+}
