@@ -14,10 +14,12 @@ import (
 type Tells struct {
 	repairs []wal.Change
 	notices []wal.Notice
-	at      wal.Micros
 }
 
-// TellsOf reads the messages of a transaction, or of a part of one.
+// TellsOf reads the messages of a transaction, or of a part of one. It gives an applied
+// transaction its commit time, which the server does not know: such a transaction comes out
+// of the slot with the time that was set for its replication origin, which is none. That has
+// to happen before anybody asks which transaction it is (wal.MarkOf).
 func TellsOf(tx *wal.Transaction) (Tells, error) {
 	var t Tells
 	for i := range tx.Messages {
@@ -31,7 +33,9 @@ func TellsOf(tx *wal.Transaction) (Tells, error) {
 		}
 		t.repairs = append(t.repairs, said.Changes...)
 		t.notices = append(t.notices, said.Notices...)
-		t.at = said.CommitTime
+		if tx.Applied {
+			tx.CommitTime = max(tx.CommitTime, said.CommitTime)
+		}
 	}
 	return t, nil
 }
@@ -48,8 +52,6 @@ func (t *Tells) With(tx *wal.Transaction) *wal.Transaction {
 	}
 	if tx.Applied {
 		out.Origin = "" // it is this region that speaks
-		// The server gives the time that was set for the origin, which is none.
-		out.CommitTime = max(out.CommitTime, t.at)
 	}
 	return &out
 }

@@ -33,6 +33,9 @@ func TestTells(t *testing.T) {
 		},
 	}
 	told, err := TellsOf(applied)
+	if first := wal.MarkOf(applied); first != wal.MarkOf(told.With(applied)) || first.CommitTime != 91 {
+		t.Errorf("what is published is %s, what was decoded is %s", wal.MarkOf(told.With(applied)), first)
+	}
 	if err != nil || !told.Any() {
 		t.Fatalf("%v, any %t", err, told.Any())
 	}
