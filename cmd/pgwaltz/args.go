@@ -45,6 +45,10 @@ func letter(c byte) bool { return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' }
 
 // flagMistake turns a flag that is unknown or has a wrong value into a usageError.
 func flagMistake(c *cobra.Command, err error) error {
+	// Behind a mistyped command, its flags are unknown too.
+	if words := c.Flags().Args(); c.HasAvailableSubCommands() && len(words) > 0 {
+		return onlyCommands(c, words)
+	}
 	hint := c.CommandPath() + " --help"
 	if rest, ok := strings.CutPrefix(err.Error(), "unknown flag: --"); ok {
 		name, _, _ := strings.Cut(rest, "=")
