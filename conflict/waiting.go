@@ -77,8 +77,11 @@ func (p Policy) Wait(w, next Waiting) (Waiting, bool) {
 	return next, true
 }
 
-// Releases reports whether w has nothing left to say once an event with this stamp is merged:
-// it is at or above w in the table's order.
-func (p Policy) Releases(event wal.Stamp, w *Waiting) bool {
-	return p.Compare(event, w.Stamp) >= 0
+// Releases reports whether w has nothing left to say once event is merged, and not refused:
+// the event is at or above it in the order of entries.
+func (p Policy) Releases(event Waiting, w *Waiting) bool {
+	if c := p.Compare(event.Stamp, w.Stamp); c != 0 {
+		return c > 0
+	}
+	return p.CompareSides(event.side(), w.side()) >= 0
 }

@@ -15,10 +15,16 @@ func TestSettingsArePinned(t *testing.T) {
 	t.Parallel()
 	dsn := dsn(t)
 	admin := connect(t, dsn)
-	exec(t, admin, `do $$ begin execute format('alter database %I set DateStyle = ''SQL, DMY''', current_database());
-		execute format('alter database %I set search_path = pg_catalog, public', current_database());
-		execute format('alter database %I set bytea_output = escape', current_database());
-		execute format('alter database %I set statement_timeout = ''1s''', current_database()); end $$`)
+	hurt := map[string]string{
+		"DateStyle": "SQL, DMY", "search_path": "pg_catalog, public", "bytea_output": "escape", "statement_timeout": "1s", "TimeZone": "Asia/Kolkata",
+		"default_transaction_read_only": "on", "default_transaction_deferrable": "on", "default_transaction_isolation": "serializable",
+		"idle_in_transaction_session_timeout": "1s", "idle_session_timeout": "1s", "row_security": "on", "synchronous_commit": "off",
+		"standard_conforming_strings": "off", "IntervalStyle": "sql_standard", "extra_float_digits": "-5", "xmloption": "document", "xmlbinary": "hex",
+		"array_nulls": "off", "quote_all_identifiers": "on", "transform_null_equals": "on", "client_encoding": "LATIN1", "client_min_messages": "debug1",
+	}
+	for name, value := range hurt {
+		exec(t, admin, fmt.Sprintf(`do $$ begin execute format('alter database %%I set %s = %%L', current_database(), '%s'); end $$`, name, value))
+	}
 	conn, err := pg.Connect(t.Context(), dsn, pg.Options{Region: "eu", Role: "apply", Apply: true, LockTimeout: 1500 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
@@ -28,6 +34,15 @@ func TestSettingsArePinned(t *testing.T) {
 		"DateStyle": "ISO, YMD", "search_path": "", "bytea_output": "hex", "statement_timeout": "0", "TimeZone": "UTC", "jit": "off",
 		"lock_timeout": "1500ms", "application_name": "pgwaltz_eu_apply", "row_security": "off", "extra_float_digits": "3",
 		"IntervalStyle": "postgres", "lc_monetary": "C",
+		"default_transaction_read_only": "off", "default_transaction_deferrable": "off", "default_transaction_isolation": "read committed",
+		"idle_in_transaction_session_timeout": "0", "idle_session_timeout": "0", "synchronous_commit": "on",
+		"standard_conforming_strings": "on", "xmloption": "content", "xmlbinary": "base64",
+		"array_nulls": "on", "quote_all_identifiers": "off", "transform_null_equals": "off", "client_encoding": "UTF8", "client_min_messages": "warning",
+	}
+	for name := range hurt {
+		if _, ok := want[name]; !ok {
+			t.Errorf("%s is not pinned", name)
+		}
 	}
 	for name, value := range want {
 		got, err := pg.Setting(t.Context(), conn, name)
@@ -38,6 +53,34 @@ func TestSettingsArePinned(t *testing.T) {
 			t.Errorf("%s = %q, want %q", name, got, value)
 		}
 	}
+}
+
+// Bytes without an encoding are neither converted nor checked, in both kinds of session.
+func TestBytesWithoutEncoding(t *testing.T) {
+	t.Parallel()
+	admin := connect(t, dsn(t))
+	name := fmt.Sprintf("ascii_%d", time.Now().UnixNano())
+	exec(t, admin, "create database "+name+" encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C' template template0")
+	cfg := admin.Config()
+	to := fmt.Sprintf("host=%s port=%d user=%s dbname=%s", cfg.Host, cfg.Port, cfg.User, name)
+	conn, err := pg.Connect(t.Context(), to, pg.Options{Region: "eu", Role: "apply"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got string
+	if err := conn.QueryRow(t.Context(), `select E'caf\xe9'`).Scan(&got); err != nil || got != "caf\xe9" {
+		t.Errorf("read %q, %v", got, err)
+	}
+	conn.Close(t.Context())
+	slot, err := pg.ConnectReplication(t.Context(), to, pg.Options{Region: "eu", Role: "slot"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := slot.ParameterStatus("client_encoding"); got != "SQL_ASCII" {
+		t.Errorf("the slot's client_encoding is %s", got)
+	}
+	slot.Close(t.Context())
+	exec(t, admin, "drop database "+name)
 }
 
 func TestReplicationConnection(t *testing.T) {

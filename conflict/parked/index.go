@@ -97,6 +97,13 @@ func (x *Index) Has(rel wal.RelationName, key string) bool {
 	return true
 }
 
+// Used reports whether anything was parked since the index was loaded, or before.
+func (x *Index) Used() bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return len(x.tables) > 0
+}
+
 // Add moves the count of an origin, after a commit.
 func (x *Index) Add(origin string, n int64) {
 	x.mu.Lock()

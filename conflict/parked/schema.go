@@ -16,7 +16,7 @@ const Schema = `create table if not exists pgwaltz.parked (
   op          text,
   event       bytea,
   row         jsonb,
-  sqlstate    text,
+  sqlstate    text not null default '',
   message     text,
   parked_at   timestamptz not null default now(),
   retried_at  timestamptz,

@@ -192,6 +192,15 @@ func Claim(ctx context.Context, q Querier, ids []int64) ([]*Change, error) {
 	return scan(rows)
 }
 
+// Read returns changes without locking them, in the order of their ids.
+func Read(ctx context.Context, q Querier, ids []int64) ([]*Change, error) {
+	rows, err := q.Query(ctx, `select `+columns+` from pgwaltz.parked where id = any($1::int8[]) order by id`, ids)
+	if err != nil {
+		return nil, fmt.Errorf("read parked changes: %w", err)
+	}
+	return scan(rows)
+}
+
 // Any reports whether changes of a table wait whose id is below before.
 func Any(ctx context.Context, q Querier, rel wal.RelationName, origin string, before int64) (bool, error) {
 	rows, err := q.Query(ctx, `select 1 from pgwaltz.parked where origin = $1 and schema_name = $2 and table_name = $3 and id < $4 limit 1`,
@@ -222,7 +231,7 @@ type Size struct {
 
 // Queues lists what waits, of one origin, or of all when origin is "".
 func Queues(ctx context.Context, q Querier, origin string) (map[Queue]Size, error) {
-	rows, err := q.Query(ctx, `select origin, schema_name, table_name, coalesce(sqlstate, ''), count(*), min(parked_at), bool_or(wanted)
+	rows, err := q.Query(ctx, `select origin, schema_name, table_name, sqlstate, count(*), min(parked_at), bool_or(wanted)
 from pgwaltz.parked where $1 = '' or origin = $1 group by 1, 2, 3, 4`, origin)
 	if err != nil {
 		return nil, fmt.Errorf("list parked changes: %w", err)
@@ -243,12 +252,21 @@ from pgwaltz.parked where $1 = '' or origin = $1 group by 1, 2, 3, 4`, origin)
 	return out, nil
 }
 
+// pageBytes bounds what the changes of one page hold.
+const pageBytes = 8 << 20
+
 // Page returns the ids of a queue behind one, in order; with wanted only those that an
-// operator asked for.
+// operator asked for. Together they are small enough to be read at once; a single large one
+// is returned alone.
 func Page(ctx context.Context, q Querier, k Queue, after int64, limit int, wanted bool) ([]int64, error) {
-	rows, err := q.Query(ctx, `select id from pgwaltz.parked
-where origin = $1 and schema_name = $2 and table_name = $3 and coalesce(sqlstate, '') = $4 and id > $5 and (wanted or not $7) order by id limit $6`,
-		k.Origin, k.Relation.Schema, k.Relation.Name, k.State, after, limit, wanted)
+	rows, err := q.Query(ctx, `select id from (
+  select id, row_number() over w as n, sum(octet_length(event)) over w as size from (
+    select id, event from pgwaltz.parked
+    where origin = $1 and schema_name = $2 and table_name = $3 and sqlstate = $4 and id > $5 and (wanted or not $7)
+    order by id limit $6) as page
+  window w as (order by id)) as sized
+where n = 1 or size <= $8 order by id`,
+		k.Origin, k.Relation.Schema, k.Relation.Name, k.State, after, limit, wanted, int64(pageBytes))
 	if err != nil {
 		return nil, fmt.Errorf("list parked changes: %w", err)
 	}
@@ -285,7 +303,7 @@ from unnest($1::int8[], $2::text[], $3::text[]) as u(id, s, m) where p.id = u.id
 // Refused notes that nothing of a queue can be tried: its table is not here or does not fit.
 func Refused(ctx context.Context, q Querier, k Queue) error {
 	_, err := q.Exec(ctx, `update pgwaltz.parked set attempts = attempts + 1, retried_at = pg_catalog.now(), wanted = false
-where origin = $1 and schema_name = $2 and table_name = $3 and coalesce(sqlstate, '') = $4 and wanted`,
+where origin = $1 and schema_name = $2 and table_name = $3 and sqlstate = $4 and wanted`,
 		k.Origin, k.Relation.Schema, k.Relation.Name, k.State)
 	if err != nil {
 		return fmt.Errorf("note failed retries: %w", err)

@@ -171,6 +171,7 @@ func (fx *effects) queue(a *Applier) (*pgx.Batch, error) {
 	fx.queueEntries(b, a.cfg.Origin)
 	fx.queueItems(b)
 	if len(fx.audit) > 0 {
+		a.encoding.records(fx.audit)
 		b.Queue(audit.InsertSQL, audit.InsertArgs(fx.audit)...)
 	}
 	if len(fx.unpark) > 0 {

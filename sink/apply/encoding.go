@@ -3,6 +3,8 @@ package apply
 import (
 	"strings"
 	"unicode/utf8"
+
+	"github.com/pgwaltz/pgwaltz/conflict/audit"
 )
 
 // encoding is the server's encoding, as far as what we write beside the rows depends on it.
@@ -61,6 +63,21 @@ func (e encoding) key(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// records makes audit rows that the server can hold: they tell of rows that it may not have.
+func (e encoding) records(rs []audit.Record) {
+	if e == utf8Server {
+		return // the images are valid already
+	}
+	for i := range rs {
+		r := &rs[i]
+		for _, image := range []*[]byte{&r.Key, &r.LocalRow, &r.RemoteRow} {
+			if *image != nil {
+				*image = []byte(e.text(string(*image)))
+			}
+		}
+	}
 }
 
 func isASCII(s string) bool {

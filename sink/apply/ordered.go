@@ -4,14 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // hopeless is how many changes of one table must fail in a row, within one batch, before the
-// rest of the table's changes in the batch is parked without being tried. They are tried in
-// the background then, and hold up nothing.
+// rest of the table's changes in the batch is parked without being tried; so it is when twenty
+// times as many fail among others. They are tried in the background then, and hold up nothing.
 const hopeless = 50
 
 // oneByOne finds the changes of a batch that fail, parks them, and lets all others through.
@@ -22,8 +24,18 @@ type oneByOne struct {
 	a *Applier
 	// strict: the constraints must hold behind each change.
 	strict bool
-	failed map[wal.RelationName]int // failures of each table since its last success
+	failed map[wal.RelationName]failures
 }
+
+// failures are those of one table within a batch.
+type failures struct {
+	row   int    // since its last success
+	total int    // in all
+	state string // of the last one
+}
+
+// hopeless reports whether the rest of the table's changes is to be parked without a try.
+func (f failures) hopeless() bool { return f.row >= hopeless || f.total >= 20*hopeless }
 
 // ordered applies transactions one after the other, each behind a savepoint: set-based first,
 // and where that fails in halves, down to single changes in the origin's order. A change that
@@ -37,7 +49,7 @@ func (a *Applier) ordered(ctx context.Context, txs []keyedTx, fx *effects) error
 			return err
 		}
 	}
-	o := oneByOne{a: a, failed: map[wal.RelationName]int{}}
+	o := oneByOne{a: a, failed: map[wal.RelationName]failures{}}
 	for _, k := range txs {
 		if err := o.transaction(ctx, k, fx); err != nil {
 			return err
@@ -96,7 +108,7 @@ func (o *oneByOne) try(ctx context.Context, k keyedTx, fx *effects, check bool) 
 func (o *oneByOne) halves(ctx context.Context, k keyedTx, fx *effects) error {
 	good, bad := o.hopeless(k)
 	if len(bad) > 0 {
-		if err := o.a.parkAll(ctx, k.pick(bad), fx); err != nil {
+		if err := o.parkUntried(ctx, k, bad, fx); err != nil {
 			return err
 		}
 	}
@@ -129,20 +141,40 @@ func (o *oneByOne) half(ctx context.Context, k keyedTx, fx *effects) error {
 
 func (o *oneByOne) succeeded(changes []wal.Change) {
 	for i := range changes {
-		delete(o.failed, changes[i].Relation.Ref())
+		if f, ok := o.failed[changes[i].Relation.Ref()]; ok {
+			f.row = 0
+			o.failed[changes[i].Relation.Ref()] = f
+		}
 	}
 }
 
 // hopeless sorts the changes of tables that fail again and again from the others.
 func (o *oneByOne) hopeless(k keyedTx) (good, bad []int) {
 	for i := range k.tx.Changes {
-		if o.failed[k.tx.Changes[i].Relation.Ref()] >= hopeless {
+		if o.failed[k.tx.Changes[i].Relation.Ref()].hopeless() {
 			bad = append(bad, i)
 		} else {
 			good = append(good, i)
 		}
 	}
 	return good, bad
+}
+
+// parkUntried parks changes whose tables are hopeless, by table, under the state that the ones
+// before them failed with.
+func (o *oneByOne) parkUntried(ctx context.Context, k keyedTx, positions []int, fx *effects) error {
+	states := map[string][]int{}
+	for _, i := range positions {
+		s := o.failed[k.tx.Changes[i].Relation.Ref()].state
+		states[s] = append(states[s], i)
+	}
+	for _, s := range slices.Sorted(maps.Keys(states)) {
+		why := reason{s, "not tried: the changes of this table before it all failed"}
+		if err := o.a.parkTransaction(ctx, k.pick(states[s]), why, fx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // single applies one change, or parks it.
@@ -166,7 +198,8 @@ func (o *oneByOne) single(ctx context.Context, k keyedTx, fx *effects) error {
 		weight = hopeless / 5 // each of these has waited
 		o.a.hurry = time.Now().Add(hurryFor)
 	}
-	o.failed[k.tx.Changes[0].Relation.Ref()] += weight
+	f := o.failed[k.tx.Changes[0].Relation.Ref()]
+	o.failed[k.tx.Changes[0].Relation.Ref()] = failures{f.row + weight, f.total + weight, parkState(last)}
 	return o.a.parkChange(ctx, k, last, fx)
 }
 

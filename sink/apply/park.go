@@ -21,16 +21,12 @@ func (a *Applier) parkChange(ctx context.Context, k keyedTx, cause error, fx *ef
 	return a.parkTransaction(ctx, k, reasonOf(cause), fx)
 }
 
-// parkAll sets all changes of a transaction aside without trying them.
-func (a *Applier) parkAll(ctx context.Context, k keyedTx, fx *effects) error {
-	return a.parkTransaction(ctx, k, reason{"55000", "not tried: the changes of this table before it all failed"}, fx)
-}
-
 func (a *Applier) parkTransaction(ctx context.Context, k keyedTx, why reason, fx *effects) error {
 	b := batch.New()
 	b.Policy = a.batch.Policy
 	b.AddPicked(k.tx, k.kind, k.places)
 	for _, g := range b.Groups {
+		a.truncates(g, fx)
 		if err := a.parkGroup(ctx, g, why, fx); err != nil {
 			return err
 		}

@@ -99,7 +99,7 @@ func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, r
 			}
 			continue
 		}
-		if w := st.waiting(); w != nil && v.Verdict != conflict.Keep && a.cfg.Policy.table(g.Rel.Ref()).Resolve.Releases(r.Stamp, w) {
+		if w := st.waiting(); w != nil && v.Verdict != conflict.Keep && a.cfg.Policy.table(g.Rel.Ref()).Resolve.Releases(waitingOf(g, r), w) {
 			fx.unpark = append(fx.unpark, st.parked.ID)
 		}
 		if v.undo {

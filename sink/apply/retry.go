@@ -68,10 +68,14 @@ func NewRetrier(cfg Config, onAudit func([]audit.Record)) *Retrier {
 func (r *Retrier) Run(ctx context.Context) error {
 	defer r.a.Close()
 	for {
-		if r.a.cfg.Parked.Count(r.a.cfg.Origin) > 0 || r.a.cfg.Parked.Wanted() {
+		x := r.a.cfg.Parked
+		switch {
+		case x.Count(r.a.cfg.Origin) > 0, x.Wanted(), x.Used() && time.Since(r.listed) > retryMax:
 			if err := r.Turn(ctx); err != nil {
 				return err
 			}
+		case r.a.conn != nil:
+			r.a.Close() // nothing waits: the session is not needed
 		}
 		if err := pause.For(ctx, retryTick); err != nil {
 			return err
@@ -81,7 +85,7 @@ func (r *Retrier) Run(ctx context.Context) error {
 
 // Turn looks at every queue once and tries those that are due.
 func (r *Retrier) Turn(ctx context.Context) error {
-	if r.a.conn == nil || r.a.conn.IsClosed() {
+	if r.a.conn == nil {
 		conn, err := r.a.cfg.Connect(ctx)
 		if err != nil {
 			return err
@@ -160,14 +164,18 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 		cursor, slice, probes = new(int64), wantedSlice, wantedProbes
 	}
 	r.a.forgetSchemas()
-	for time.Since(began) < slice && len(failures) < probes && (wanted || r.ids >= 2) {
-		ids, err := parked.Page(ctx, r.a.conn, k, *cursor, q.chunk, wanted)
+	for time.Since(began) < slice && len(failures) < probes+applied && (wanted || r.ids >= 2) {
+		ids, end, err := r.page(ctx, k, q, *cursor, wanted)
 		if err != nil {
 			return err
 		}
-		if len(ids) == 0 {
+		if end == 0 {
 			*cursor, round = 0, true
 			break
+		}
+		if len(ids) == 0 {
+			*cursor = end
+			continue
 		}
 		n, err := r.try(ctx, ids)
 		if ctx.Err() != nil || r.a.conn.IsClosed() {
@@ -175,7 +183,7 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 		}
 		if err == nil {
 			applied += n
-			*cursor, q.chunk, q.moved = ids[len(ids)-1], min(retryChunk, q.chunk*4), time.Now()
+			*cursor, q.chunk, q.moved = end, min(retryChunk, q.chunk*4), time.Now()
 			continue
 		}
 		if !parkable(err) && !errors.As(err, new(*stillParked)) {
@@ -212,11 +220,38 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 		}
 	}
 	rest := min(retryMax, time.Since(q.moved)/10)
-	if applied > 0 && !round {
+	switch {
+	case round:
+	case applied > 0:
 		rest = 0
+	case len(failures) == 0:
+		rest = min(rest, 2*retryTick) // a long queue that is looked through without being tried
 	}
 	q.due = time.Now().Add(rest)
 	return nil
+}
+
+// page returns the next changes of a queue to be tried together, and the id behind which the
+// one after it begins; 0 at the end of the queue.
+func (r *Retrier) page(ctx context.Context, k parked.Queue, q *queue, after int64, wanted bool) (ids []int64, end int64, err error) {
+	if k.State == "23505" && !wanted {
+		if ids, err = parked.Page(ctx, r.a.conn, k, after, screenPage, false); err != nil || len(ids) == 0 {
+			return nil, 0, err
+		}
+		free, ok, err := r.screen(ctx, k, ids)
+		switch {
+		case err != nil:
+			return nil, 0, err
+		case ok && len(free) > q.chunk:
+			return free[:q.chunk], free[q.chunk-1], nil
+		case ok:
+			return free, ids[len(ids)-1], nil
+		}
+	}
+	if ids, err = parked.Page(ctx, r.a.conn, k, after, q.chunk, wanted); err != nil || len(ids) == 0 {
+		return nil, 0, err
+	}
+	return ids, ids[len(ids)-1], nil
 }
 
 func stateOf(err error) string {

@@ -1,0 +1,164 @@
+package conflict
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+func waitRel() *wal.Relation {
+	return &wal.Relation{Schema: "s", Name: "t", Identity: wal.IdentityFull, Columns: []wal.Column{{Name: "id", OID: 23}, {Name: "v", OID: 25}, {Name: "big", OID: 25}}}
+}
+
+func waitRow(v, big string) wal.Tuple {
+	t := wal.Tuple{textOf("1"), textOf(v), textOf(big)}
+	if big == "-" {
+		t[2] = wal.Value{Kind: wal.Unchanged}
+	}
+	return t
+}
+
+func TestWait(t *testing.T) {
+	t.Parallel()
+	rel := waitRel()
+	at := func(version int64, us wal.Micros) wal.Stamp { return wal.Stamp{Version: version, UpdatedAt: us} }
+	first := Waiting{Relation: rel, Op: wal.Insert, Born: true, Stamp: at(5, 10), Image: waitRow("a", "large")}
+	next := func(base, s wal.Stamp, op wal.Op, image wal.Tuple) Waiting {
+		return Waiting{Relation: rel, Op: op, Base: wal.Base{Known: true, Stamp: base}, Stamp: s, Image: image}
+	}
+	for name, c := range map[string]struct {
+		order   Order
+		w, next Waiting
+		moved   bool
+		want    string // op, born, version, image
+	}{
+		"an update over the insert becomes one whole row": {VersionFirst, first, next(at(5, 10), at(6, 20), wal.Update, waitRow("b", "-")), true, "update true 6 b large"},
+		"a delete over it stays a delete":                 {VersionFirst, first, next(at(5, 10), at(6, 20), wal.Delete, waitRow("a", "large")), true, "delete true 6 a large"},
+		"another one above it takes its place":            {VersionFirst, first, next(at(3, 1), at(6, 20), wal.Update, waitRow("b", "x")), true, "update false 6 b x"},
+		"one below it is dropped":                         {VersionFirst, first, next(at(3, 1), at(4, 20), wal.Update, waitRow("b", "x")), false, "insert true 5 a large"},
+		"by time the later one is above":                  {TimeFirst, first, next(at(3, 1), at(4, 20), wal.Update, waitRow("b", "x")), true, "update false 4 b x"},
+		"by time the earlier one is below":                {TimeFirst, first, next(at(3, 1), at(9, 5), wal.Update, waitRow("b", "x")), false, "insert true 5 a large"},
+		"the contents break a tie":                        {VersionFirst, first, next(at(3, 1), at(5, 10), wal.Update, waitRow("A", "large")), false, "insert true 5 a large"},
+		"the same again":                                  {VersionFirst, first, Waiting{Relation: rel, Op: wal.Insert, Born: true, Stamp: at(5, 10), Image: waitRow("a", "large")}, true, "insert true 5 a large"},
+	} {
+		got, moved := Policy{Order: c.order}.Wait(c.w, c.next)
+		text := fmt.Sprintf("%s %v %d %s %s", got.Op, got.Born, got.Stamp.Version, got.Image[1].Bytes, got.Image[2].Bytes)
+		if moved != c.moved || text != c.want {
+			t.Errorf("%s: %v, %s; want %v, %s", name, moved, text, c.moved, c.want)
+		}
+	}
+}
+
+func TestWaitingFillsByName(t *testing.T) {
+	t.Parallel()
+	w := Waiting{Relation: waitRel(), Op: wal.Insert, Image: waitRow("a", "large")}
+	// A column was added in front, one changed its type.
+	now := &wal.Relation{Columns: []wal.Column{{Name: "new", OID: 25}, {Name: "big", OID: 25}, {Name: "v", OID: 20}}}
+	unchanged := wal.Value{Kind: wal.Unchanged}
+	got := w.Fill(now, wal.Tuple{unchanged, unchanged, unchanged})
+	if got[0].Kind != wal.Unchanged || string(got[1].Bytes) != "large" || got[2].Kind != wal.Unchanged {
+		t.Errorf("filled %v", got)
+	}
+}
+
+// parkingRegion merges events of one key as a region does that cannot show rows now and then.
+type parkingRegion struct {
+	p       Policy
+	local   Side
+	image   wal.Tuple
+	waiting *Waiting
+}
+
+func (r *parkingRegion) take(w Waiting, kind EventKind, blocked bool) {
+	if r.waiting != nil && r.waiting.Precedes(w.Base) {
+		w = r.waiting.Then(w)
+	}
+	e := Event{Kind: kind, Op: w.Op, Stamp: w.Stamp, Base: w.Base, Born: w.Born, Complete: w.Image.Complete()}
+	if w.Op != wal.Delete {
+		e.Content, _ = Content(w.Relation, w.Image)
+	}
+	d := Resolve(r.p, e, r.local)
+	if d.Verdict == Apply && w.Op != wal.Delete && blocked {
+		if r.waiting != nil {
+			merged, ok := r.p.Wait(*r.waiting, w)
+			if !ok {
+				return
+			}
+			w = merged
+		}
+		r.waiting = &w
+		return
+	}
+	if d.Verdict == Apply {
+		r.local, r.image = e.Side(), w.Image
+	}
+	if r.waiting != nil && d.Verdict != Keep && r.p.Releases(w, r.waiting) {
+		r.waiting = nil
+	}
+}
+
+// TestParkingConverges: whatever is parked in between, and whenever the way becomes free, a
+// region ends with the highest entry, as if nothing had been parked.
+func TestParkingConverges(t *testing.T) {
+	t.Parallel()
+	rel := waitRel()
+	for seed := range uint64(20000) {
+		rng := rand.New(rand.NewPCG(seed, 7))
+		p := Policy{Order: Order(rng.IntN(2))}
+		parking, plain := parkingRegion{p: p}, parkingRegion{p: p}
+		// Two origins, each with a chain of its own; the events of each come in order.
+		var chains [2][]Waiting
+		for o := range chains {
+			var last *Waiting
+			for n := range 1 + rng.IntN(4) {
+				w := Waiting{Relation: rel, Op: wal.Update, Image: waitRow(fmt.Sprintf("%d.%d", o, n), fmt.Sprint("big", o))}
+				if last == nil || last.Op == wal.Delete {
+					w.Op, w.Born = wal.Insert, true
+					w.Stamp = wal.Stamp{Version: int64(rng.IntN(3)), UpdatedAt: wal.Micros(rng.IntN(9))}
+					if last != nil {
+						w.Stamp.Generation = last.Stamp.Generation + 1
+					}
+				} else {
+					w.Base = wal.Base{Known: true, Stamp: last.Stamp}
+					w.Stamp = last.Stamp
+					w.Stamp.Version += int64(1 + rng.IntN(2))
+					w.Stamp.UpdatedAt += wal.Micros(1 + rng.IntN(5))
+					if rng.IntN(4) == 0 {
+						w.Op = wal.Delete
+					}
+				}
+				chains[o] = append(chains[o], w)
+				last = &chains[o][len(chains[o])-1]
+			}
+		}
+		var story []string
+		for len(chains[0])+len(chains[1]) > 0 {
+			o := rng.IntN(2)
+			if len(chains[o]) == 0 {
+				o = 1 - o
+			}
+			w := chains[o][0]
+			chains[o] = chains[o][1:]
+			blocked := rng.IntN(2) == 0
+			story = append(story, fmt.Sprintf("%d %s %v blocked=%v", o, w.Op, w.Stamp, blocked))
+			parking.take(w, Live, blocked)
+			plain.take(w, Live, false)
+			if parking.waiting != nil && rng.IntN(3) == 0 {
+				again := *parking.waiting
+				parking.waiting = nil
+				story = append(story, "retried")
+				parking.take(again, Live, false)
+			}
+		}
+		if parking.waiting != nil {
+			again := *parking.waiting
+			parking.waiting = nil
+			parking.take(again, Live, false)
+		}
+		if parking.waiting != nil || p.CompareSides(parking.local, plain.local) != 0 {
+			t.Fatalf("seed %d, order %s: %+v, without parking %+v\n%v", seed, p.Order, parking.local, plain.local, story)
+		}
+	}
+}
