@@ -177,7 +177,10 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 			*cursor = end
 			continue
 		}
-		n, err := r.try(ctx, ids)
+		n := 0
+		if err = r.fits(ctx, ids[0]); err == nil {
+			n, err = r.try(ctx, ids)
+		}
 		if ctx.Err() != nil || r.a.conn.IsClosed() {
 			return err
 		}
@@ -254,6 +257,16 @@ func (r *Retrier) page(ctx context.Context, k parked.Queue, q *queue, after int6
 	return ids, ids[len(ids)-1], nil
 }
 
+// fits looks, without a transaction id, whether the table of a change is here and takes it.
+func (r *Retrier) fits(ctx context.Context, id int64) error {
+	changes, err := parked.Read(ctx, r.a.conn, []int64{id})
+	if err != nil || len(changes) == 0 {
+		return err
+	}
+	_, err = r.a.target(ctx, r.intern(changes[0].Transaction.Changes[0].Relation))
+	return err
+}
+
 func stateOf(err error) string {
 	var p *stillParked
 	if errors.As(err, &p) {
@@ -323,15 +336,11 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64) (int, error) {
 	}
 	a.retryID = changes[0].ID
 	defer func() { a.retryID = 0 }()
-	// The tables first: to find one missing must cost no transaction id.
 	txs := make([]keyedTx, len(changes))
 	next := checkpoint.Checkpoint{}
 	claimed := make([]int64, len(changes))
 	for i, c := range changes {
 		c.Transaction.Changes[0].Relation = r.intern(c.Transaction.Changes[0].Relation)
-		if _, err := a.target(ctx, c.Transaction.Changes[0].Relation); err != nil {
-			return 0, err
-		}
 		txs[i], claimed[i] = keyedTx{tx: c.Transaction, kind: c.Kind}, c.ID
 		next.EndLSN = max(next.EndLSN, c.Transaction.CommitLSN)
 	}

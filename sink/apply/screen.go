@@ -24,6 +24,20 @@ type uniqueIndex struct {
 	predicate string // "" for none
 }
 
+// isKey reports whether the index is over the key columns and nothing else.
+func (x *uniqueIndex) isKey(rel *wal.Relation) bool {
+	key := rel.KeyColumns()
+	if len(key) != len(x.columns) || x.predicate != "" {
+		return false
+	}
+	for _, c := range key {
+		if !slices.Contains(x.columns, rel.Columns[c].Name) {
+			return false
+		}
+	}
+	return true
+}
+
 const uniqueSQL = `select (select pg_catalog.array_agg(a.attname::text order by k.n)
     from pg_catalog.unnest(i.indkey::int2[]) with ordinality k(num, n)
     join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.num where k.n <= i.indnkeyatts),
@@ -52,6 +66,9 @@ func (r *Retrier) screen(ctx context.Context, k parked.Queue, ids []int64) (free
 	}
 	blocked := map[int64]bool{}
 	for _, x := range indexes {
+		if x.isKey(changes[0].Waiting.Relation) {
+			continue // its own row
+		}
 		sql, args, ok := screenQuery(table, x, changes)
 		if !ok {
 			return nil, false, nil
@@ -142,7 +159,7 @@ func screenQuery(table *tableSchema, x uniqueIndex, changes []*parked.Change) (s
 	if x.predicate != "" {
 		same = append(same, "("+x.predicate+")")
 	}
-	sql := "select u.id from pg_catalog.unnest($1::int8[], " + strings.Join(sources, ", ") + ") as u(id, " + strings.Join(names, ", ") + ")" +
+	sql := "select u.id from unnest($1::int8[], " + strings.Join(sources, ", ") + ") as u(id, " + strings.Join(names, ", ") + ")" +
 		" where exists (select from " + quoted(table.name) + " as t where " + strings.Join(same, " and ")
 	if len(itself) > 0 {
 		sql += " and (" + strings.Join(itself, " and ") + ") is not true"
