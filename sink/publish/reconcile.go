@@ -37,40 +37,48 @@ func (r *runner) reconcile(ctx context.Context) {
 	p.mu.Unlock()
 
 	found, err := p.inspect(ctx, durable, pending)
+	if err != nil {
+		r.unread(ctx, err)
+		return
+	}
+	r.backoff, r.missing = 0, 0
+	p.durables(p.goOn(pending, found))
+}
+
+// unread handles a stream that could not be read: it is lost, or read again later.
+func (r *runner) unread(ctx context.Context, err error) {
+	p, missing := r.p, errors.Is(err, jetstream.ErrStreamNotFound)
 	switch {
-	case err == nil:
-		r.backoff, r.missing = 0, 0
 	case errors.Is(err, ErrFenced), errors.Is(err, ErrStreamLost):
 		p.lock(func() { p.die(err) })
 		return
-	case errors.Is(err, jetstream.ErrStreamNotFound) && r.missing > 0:
+	case missing && r.missing > 0:
 		p.lock(func() { p.die(fmt.Errorf("%w: %w", ErrStreamLost, err)) })
 		return
-	default:
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			r.missing++ // a server that is just starting may not have read its store yet
-		}
-		r.backoff = min(max(2*r.backoff, 50*time.Millisecond), maxBackoff)
-		if r.missing > 0 {
-			r.backoff = 500 * time.Millisecond
-		}
-		r.notUntil = time.Now().Add(r.backoff)
-		p.lock(func() { p.problem = err })
-		p.mu.Lock()
-		since := p.since
-		p.mu.Unlock()
-		if p.cfg.Conn.IsConnected() && time.Since(since) > 3*repairAfter {
-			r.repair(ctx, "the stream cannot be read: "+err.Error())
-		}
-		return
+	case missing:
+		r.missing++ // a server that is just starting may not have read its store yet
 	}
+	r.backoff = min(max(2*r.backoff, 50*time.Millisecond), maxBackoff)
+	if r.missing > 0 {
+		r.backoff = 500 * time.Millisecond
+	}
+	r.notUntil = time.Now().Add(r.backoff)
+	var since time.Time
+	p.lock(func() { p.problem, since = err, p.since })
+	if p.cfg.Conn.IsConnected() && time.Since(since) > 3*repairAfter {
+		r.repair(ctx, "the stream cannot be read: "+err.Error())
+	}
+}
+
+// goOn settles what was under way and sends the rest again. It returns what is durable.
+func (p *Publisher) goOn(pending []*entry, found inspection) []*entry {
 	p.mu.Lock()
-	var done []*entry
+	defer p.mu.Unlock()
 	for i, seq := range found.seqs {
 		pending[i].seq = seq
 	}
 	p.window.sent = len(pending)
-	done = p.settleAcked()
+	done := p.settleAcked()
 	p.window.unsend()
 	p.attempt++ // whatever was sent before now is settled
 	p.next = found.last
@@ -80,8 +88,7 @@ func (r *runner) reconcile(ctx context.Context) {
 	p.metrics.republished.Add(float64(again))
 	p.cfg.Log.Info("publishing goes on", "stream", p.name, "stored", len(done), "again", again, "after", time.Since(p.since).Round(time.Millisecond))
 	p.resend()
-	p.mu.Unlock()
-	p.durables(done)
+	return done
 }
 
 type inspection struct {

@@ -1,0 +1,74 @@
+package streamstore
+
+import (
+	"testing"
+
+	"github.com/pgwaltz/pgwaltz/test/pgtest"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+var server pgtest.Server
+
+func TestMain(m *testing.M) { pgtest.Main(m, &server) }
+
+// What is stored comes back, a resync keeps the gap's reason until an incarnation closes it,
+// and a new incarnation leaves nothing of the one before.
+func TestStoredStream(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	c := pgtest.Connect(t, server.Database(t))
+	pgtest.Exec(t, c, "create schema pgwaltz", Schema, Schema)
+	e := wal.Epoch{SystemID: 1<<63 + 5, Timeline: 3, Slot: "pgwaltz_eu"}
+	load := func() Row {
+		t.Helper()
+		r, err := Load(ctx, c, "eu")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := load(); r != (Row{}) {
+		t.Errorf("no row: %+v", r)
+	}
+	must(Begin(ctx, c, "eu", 4, e, false))
+	must(NoteLoose(ctx, c, "eu", 4, 77))
+	must(NoteLoose(ctx, c, "eu", 3, 99)) // of a dead incarnation
+	if r := load(); r.Incarnation != 4 || r.Reopened != 0 || r.Epoch != e || r.Loose != 77 || r.Gap || r.Resync {
+		t.Errorf("begun: %+v", r)
+	}
+	must(NoteGap(ctx, c, "eu", 10, 20, true, "restored"))
+	must(NoteGap(ctx, c, "eu", 10, 30, false, "a peer misses WAL"))
+	if r := load(); !r.Gap || !r.History || r.Resync {
+		t.Errorf("a gap: %+v", r)
+	}
+	if why, err := RequestResync(ctx, c, "eu"); err != nil || why != "a peer misses WAL" {
+		t.Errorf("requested: %q, %v", why, err)
+	}
+	if r := load(); !r.Resync || r.Resynced.IsZero() {
+		t.Errorf("requested: %+v", r)
+	}
+	must(Begin(ctx, c, "eu", 5, e, true))
+	if r := load(); r.Incarnation != 5 || r.Reopened != 5 || r.Gap || r.History || r.Resync || r.Loose != 0 || r.Why != "" {
+		t.Errorf("reopened: %+v", r)
+	}
+	must(Begin(ctx, c, "eu", 6, e, false))
+	if r := load(); r.Reopened != 5 {
+		t.Errorf("the incarnation that admitted the gap is forgotten: %+v", r)
+	}
+	if why, err := RequestResync(ctx, c, "eu"); err != nil || why != "" {
+		t.Errorf("without a gap: %q, %v", why, err)
+	}
+	must(Settle(ctx, c, "eu"))
+	if r := load(); r.Resync || r.Resynced.IsZero() {
+		t.Errorf("settled: %+v", r)
+	}
+	if _, err := RequestResync(ctx, c, "us"); err != nil { // a region that never published
+		t.Error(err)
+	}
+}

@@ -1,0 +1,105 @@
+package copy
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/test/pgtest"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+var server pgtest.Server
+
+func TestMain(m *testing.M) { pgtest.Main(m, &server) }
+
+func jobOf(t *testing.T, c *pgx.Conn) Job {
+	t.Helper()
+	jobs, err := load(t.Context(), c)
+	if err != nil || len(jobs) != 1 {
+		t.Fatalf("%v: %d jobs", err, len(jobs))
+	}
+	return jobs[0]
+}
+
+// A copy moves on with what is in the stream, and goes back to what every peer has when the
+// stream loses the rest.
+func TestCopiesGoBackToWhatThePeersHave(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	c := pgtest.Connect(t, server.Database(t))
+	table := wal.RelationName{Schema: "public", Name: "orders"}
+	pgtest.Exec(t, c, "create schema pgwaltz", Schema, "create table pgwaltz.stream (incarnation bigint)", "insert into pgwaltz.stream values (3)", RequestSQL([]wal.RelationName{table}))
+	j := jobOf(t, c)
+	send := func(cursor string, rows int64, at Place) error {
+		before := j.LastKey
+		j.LastKey, j.Rows = &cursor, rows
+		return saveSent(ctx, c, &j, before, at)
+	}
+	for _, err := range []error{send("a", 10, Place{3, 5}), send("b", 20, Place{3, 6}), send("c", 25, Place{3, 7}), saveEnd(ctx, c, &j, Done)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := "a"
+	if err := saveApplied(ctx, c, table, sent{Place{3, 5}, &first, 10}); err != nil {
+		t.Fatal(err)
+	}
+	if got := jobOf(t, c); got.State != Done || got.Rows != 25 || got.Applied != 10 {
+		t.Errorf("sent: %+v", got)
+	}
+	if n, err := Reopened(ctx, c, Place{3, 7}); n != 0 || err != nil {
+		t.Errorf("the stream holds everything: %d put back, %v", n, err)
+	}
+	if n, err := Reopened(ctx, c, Place{3, 6}); n != 1 || err != nil {
+		t.Errorf("the stream lost the last chunk: %d put back, %v", n, err)
+	}
+	if got := jobOf(t, c); got.State != Running || got.Rows != 10 || *got.LastKey != "a" {
+		t.Errorf("put back: %+v", got)
+	}
+	if err := send("d", 30, Place{3, 8}); !errors.Is(err, errMoved) {
+		t.Errorf("a chunk of a copy that was put back: %v", err)
+	}
+	j = jobOf(t, c)
+	if err := send("b", 20, Place{2, 9}); !errors.Is(err, errMoved) {
+		t.Errorf("a chunk in an incarnation that is over: %v", err)
+	}
+	j = jobOf(t, c)
+	if err := send("c", 25, Place{3, 9}); err != nil {
+		t.Fatal(err)
+	}
+	if err := saveEnd(ctx, c, &j, Done); err != nil {
+		t.Fatal(err)
+	}
+	if err := Finish(ctx, c, Place{3, 9}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := Reopened(ctx, c, Place{4, 0}); n != 0 || err != nil {
+		t.Errorf("every peer has it: %d put back, %v", n, err)
+	}
+	if got := jobOf(t, c); got.State != Done || got.Applied != 25 {
+		t.Errorf("finished: %+v", got)
+	}
+}
+
+func TestWritersOfATableAndItsPartitions(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	dsn := server.Database(t)
+	c, open := pgtest.Connect(t, dsn), pgtest.Connect(t, dsn)
+	pgtest.Exec(t, c, "create table p (id int) partition by list (id)", "create table p1 partition of p for values in (1)", "create table other (id int)")
+	table := wal.RelationName{Schema: "public", Name: "p"}
+	for sql, want := range map[string]int{"insert into p1 values (1)": 1, "select * from p1": 0, "insert into other values (1)": 0} {
+		pgtest.Exec(t, open, "begin", sql)
+		got, err := writers(ctx, c, table)
+		if err != nil || len(got) != want {
+			t.Errorf("%s: %v, %v", sql, got, err)
+		}
+		pgtest.Exec(t, open, "rollback")
+	}
+	if got := both([]string{"3/1", "4/9"}, []string{"4/9", "5/2"}); len(got) != 1 || got[0] != "4/9" {
+		t.Errorf("got %v", got)
+	}
+}
