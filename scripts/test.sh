@@ -45,11 +45,14 @@ part go-test go_tests
 share='^(DT|TO|RI|GN|CF|LP|SE)-|^TX-(03|04|06|07|09|10)|^SL-(0[1-7]|1)|^NS-(0|12|19)|^CR-(02|05|08|15)'
 PGWALTZ_BIN=$PWD/bin/pgwaltz part cases go run ./test/cases/runcases -run "${SHORT_CASES:-$share}" test/cases
 PGWALTZ_SIM_SEEDS=${SHORT_SEEDS:-2000} part sim go test -count=1 -timeout 5m -run TestSim ./test/sim/...
+# Real servers under faults, for twenty seconds and the questions afterwards.
+PGWALTZ_BIN=$PWD/bin/pgwaltz part chaos go run ./test/chaos -seed "${CHAOS_SEED:-1}" -duration "${CHAOS_DURATION:-20s}" -drain 90s
 
 count() { grep -cE "$1" "$out/verbose.log" 2>/dev/null || true; }
 echo
 echo "go test: $(count '^ *--- PASS') passed, $(count '^ *--- FAIL') failed, $(count '^ *--- SKIP') skipped"
 [[ -f $out/cases.log ]] && grep -E '[0-9]+ passed, [0-9]+ failed' "$out/cases.log" | tail -n 1 | sed 's/^/cases: /'
+[[ -f $out/chaos.log ]] && grep -E '[0-9]+ passed, [0-9]+ failed' "$out/chaos.log" | tail -n 1
 if [[ ${#failed_parts[@]} -gt 0 ]]; then
   echo "FAILED: ${failed_parts[*]}"
   exit 1

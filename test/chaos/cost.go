@@ -62,6 +62,9 @@ func (w *world) cost(ctx context.Context, v *verdicts) {
 // cross is how long it takes until what is committed now is applied in both regions.
 func (w *world) cross(ctx context.Context) (time.Duration, error) {
 	begun := time.Now()
+	if err := w.waitReady(ctx); err != nil {
+		return 0, err
+	}
 	err := w.pair.Cross(ctx, w.o.drain)
 	return time.Since(begun), err
 }

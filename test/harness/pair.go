@@ -209,8 +209,11 @@ func (p *Pair) StandbyOf(r *Region) (*Sidecar, error) {
 	if r.Standby != nil {
 		return r.Standby, nil
 	}
-	s, err := NewSidecar(p.room, r.Name, r.Name+"-standby", r.settings)
+	s, err := NewSidecar(p.room, r.Name, r.Name+"-standby", nil)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.copySettings(r.Sidecar); err != nil {
 		return nil, err
 	}
 	if p.Topology == Embedded {

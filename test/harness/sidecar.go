@@ -57,6 +57,25 @@ func NewSidecar(r *Room, region, name string, settings map[string]any) (*Sidecar
 	return s, nil
 }
 
+// copySettings takes over every setting of another sidecar but the address of its own port.
+func (s *Sidecar) copySettings(from *Sidecar) error {
+	from.mu.Lock()
+	text, err := yaml.Marshal(from.conf)
+	from.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("copy settings of %s: %w", from.Region, err)
+	}
+	conf := map[string]any{}
+	if err := yaml.Unmarshal(text, &conf); err != nil {
+		return fmt.Errorf("copy settings of %s: %w", from.Region, err)
+	}
+	s.mu.Lock()
+	s.conf = conf
+	s.mu.Unlock()
+	s.Set("http.listen", s.HTTPAddr)
+	return nil
+}
+
 // Set changes one setting for the next start; value nil removes it.
 func (s *Sidecar) Set(path string, value any) {
 	s.mu.Lock()
