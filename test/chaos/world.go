@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/internal/status"
@@ -264,11 +265,15 @@ func (w *world) save(ctx context.Context, dir string) error {
 	for _, s := range w.sides {
 		for i, k := range s.keepers() {
 			name := []string{"sidecar", "standby"}[i]
-			copyFile(name+"."+s.Side+".log", k.s.LogPath)
-			copyFile(name+"."+s.Side+".yaml", filepath.Join(k.s.Home, "config.yaml"))
 			if _, body, err := k.s.HTTP(ctx, "GET", "/status"); err == nil {
 				errs = append(errs, os.WriteFile(filepath.Join(dir, name+"."+s.Side+".json"), []byte(body), 0o644))
 			}
+			k.want.Store(false)
+			if p := k.s.Process(); p != nil && p.Signal(syscall.SIGQUIT) == nil {
+				_, _ = p.Wait(ctx, 10*time.Second) // its last words are what every goroutine waits for
+			}
+			copyFile(name+"."+s.Side+".log", k.s.LogPath)
+			copyFile(name+"."+s.Side+".yaml", filepath.Join(k.s.Home, "config.yaml"))
 		}
 		copyFile("postgres."+s.Side+".log", s.Cluster.LogPath)
 		errs = append(errs, s.Cluster.Dump(ctx, s.Database, filepath.Join(dir, "dump."+s.Side+".sql")))
