@@ -19,6 +19,8 @@ type LocalDB interface {
 	Lookup(ctx context.Context, at wal.LSN, refs []tombstone.Ref) ([]conflict.Item, error)
 	// Snapshot is tombstone.ReadSnapshot.
 	Snapshot(ctx context.Context) (*tombstone.Snapshot, error)
+	// Terminate ends a session of this sidecar.
+	Terminate(ctx context.Context, pid uint32) error
 	// Flush makes the server write its WAL to disk, and something for the slot to read.
 	Flush(ctx context.Context) error
 }
@@ -35,6 +37,7 @@ type LocalWAL struct {
 	merged wal.LSN // every own change at or below is merged
 	safe   wal.LSN // as merged, and on disk
 	ping   func()
+	flush  func() error
 }
 
 // NewLocalWAL makes one; Reset and tombstone.Load come before it is used.
@@ -50,11 +53,12 @@ func (l *LocalWAL) Reset() {
 	l.Index.Reset()
 }
 
-// Reading is told that the WAL is read anew; ping asks the server how far it is.
-func (l *LocalWAL) Reading(ping func()) {
+// Reading is told that the WAL is read anew; ping asks the server how far it is, flush hands
+// on what the pipe gathered, in the goroutine that stamps.
+func (l *LocalWAL) Reading(ping func(), flush func() error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.ping = ping
+	l.ping, l.flush = ping, flush
 	l.Index.Reading()
 }
 
@@ -75,13 +79,12 @@ func (l *LocalWAL) Open(ctx context.Context, xid wal.XID, commit wal.LSN) error 
 // Below implements Items.
 func (l *LocalWAL) Below(ctx context.Context, at wal.LSN, refs []tombstone.Ref) ([]conflict.Item, error) {
 	items := make([]conflict.Item, len(refs))
+	var began time.Time
 	for {
 		missing, wait := l.Index.Below(at, refs, items)
 		if wait != nil {
-			select {
-			case <-wait:
-			case <-ctx.Done():
-				return nil, context.Cause(ctx)
+			if err := l.stall(ctx, wait, &began, at, refs); err != nil {
+				return nil, err
 			}
 			continue
 		}
@@ -101,6 +104,45 @@ func (l *LocalWAL) Below(ctx context.Context, at wal.LSN, refs []tombstone.Ref) 
 		}
 		return items, nil
 	}
+}
+
+// blockedFor is how long stamping waits for an applier's open transaction before it ends its
+// session: that may wait itself, for a row's lock or for a part that does not come. Tried
+// again, it finds the row.
+const blockedFor = 3 * time.Second
+
+// stall waits until the answer may be another one. What it waits for may depend on what the
+// pipe has gathered.
+func (l *LocalWAL) stall(ctx context.Context, wait <-chan struct{}, began *time.Time, at wal.LSN, refs []tombstone.Ref) error {
+	if began.IsZero() {
+		*began = time.Now()
+		l.mu.Lock()
+		flush := l.flush
+		l.mu.Unlock()
+		if flush != nil && l.Stalled() {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	t := time.NewTimer(blockedFor / 4)
+	defer t.Stop()
+	select {
+	case <-wait:
+	case <-t.C:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if time.Since(*began) < blockedFor {
+		return nil
+	}
+	*began = time.Now()
+	for _, pid := range l.Blockers(at, refs) {
+		if err := l.db.Terminate(ctx, pid); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // MergedTo moves the merged position.
@@ -162,7 +204,8 @@ func (l *LocalWAL) wait(ctx context.Context, ok func() bool) error {
 	}
 }
 
-// WaitStamped takes a snapshot and blocks until every own change that it shows is stamped.
+// WaitStamped takes a snapshot and blocks until every own change that it shows is stamped. It
+// returns tombstone.ErrStalled when that has to wait for the caller itself.
 func (l *LocalWAL) WaitStamped(ctx context.Context) (*tombstone.Snapshot, error) {
 	now, err := l.db.Snapshot(ctx)
 	if err != nil {
@@ -172,7 +215,17 @@ func (l *LocalWAL) WaitStamped(ctx context.Context) (*tombstone.Snapshot, error)
 	if err != nil {
 		return nil, err
 	}
-	return now, l.wait(ctx, func() bool { return l.Done() >= at })
+	stalled := false
+	err = l.wait(ctx, func() bool {
+		if stalled = l.Stalled(); stalled {
+			return true
+		}
+		return l.Done() >= at
+	})
+	if err == nil && stalled {
+		err = tombstone.ErrStalled
+	}
+	return now, err
 }
 
 // ErrNotMerged says that own changes were not known in time: the WAL is not read, or the

@@ -162,6 +162,9 @@ func (o *Outbound) event(ctx context.Context, log Log, due, beat <-chan time.Tim
 	}
 }
 
+// Flush hands on what is gathered. Only the goroutine of Run may call it.
+func (o *Outbound) Flush() error { return o.framer.Flush(time.Now()) }
+
 // maxHeld is from how many packets held back on no more are taken.
 const maxHeld = 8
 

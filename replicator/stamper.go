@@ -59,8 +59,8 @@ type stamping struct {
 type openTransaction struct {
 	xid    wal.XID
 	commit wal.LSN
-	keys   map[string]uint32 // next generation of the keys that it changed
-	less   int               // changes of tables without stamp columns
+	keys   overlay
+	less   int // changes of tables without stamp columns
 }
 
 // place is where the key of a change stands in Stamper.keys; from < 0: not needed yet.
@@ -104,10 +104,7 @@ func (s *Stamper) Stamp(ctx context.Context, tx *wal.Transaction) error {
 	}
 	if o := &s.open; tx.Part == 0 || tx.XID != o.xid || tx.CommitLSN != o.commit {
 		*o = openTransaction{xid: tx.XID, commit: tx.CommitLSN, keys: o.keys}
-		if len(o.keys) > 4096 || o.keys == nil {
-			o.keys = map[string]uint32{}
-		}
-		clear(o.keys)
+		o.keys.reset()
 	}
 	s.split(tx)
 	if err := s.ask(ctx, tx); err != nil {
@@ -220,12 +217,12 @@ func (s *Stamper) before(tx *wal.Transaction, st *stamping, ch *wal.Change, p *p
 	o := &s.open
 	gen, at = p.item.Next, tx.CommitTime
 	again := 0
-	if len(o.keys) > 0 {
+	if o.keys.any() {
 		if p.from < 0 {
 			*p = s.key(st, ch)
 		}
-		if next, ok := o.keys[s.mark(st, p)]; ok {
-			gen, again = next, o.less
+		if n, ok := o.keys.raised(s.mark(st, p)); ok {
+			gen, again = gen+n, o.less
 		}
 	}
 	if st.less {
@@ -244,11 +241,11 @@ func (s *Stamper) note(tx *wal.Transaction, st *stamping, ch *wal.Change, p *pla
 		t = ch.Stamp.UpdatedAt
 		s.open.less++
 	}
-	s.open.keys[s.mark(st, p)] = next
+	s.open.keys.set(s.mark(st, p), next-p.item.Next)
 	s.items.Note(st.name, s.keys[p.from:p.to], tombstone.Place{Commit: tx.CommitLSN, Part: tx.Part}, next, t)
 }
 
 // mark names a row across relations.
-func (s *Stamper) mark(st *stamping, p *place) string {
-	return st.name.Schema + "\x00" + st.name.Name + "\x00" + string(s.keys[p.from:p.to])
+func (s *Stamper) mark(st *stamping, p *place) uint64 {
+	return keyHash([]byte(st.name.Schema), []byte(st.name.Name), s.keys[p.from:p.to])
 }

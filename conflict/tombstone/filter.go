@@ -5,9 +5,9 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// filter says which keys are certainly not in the table: a Bloom filter over key hashes. It
-// does not grow; what is too much for it makes it say "perhaps" more often.
-type filter struct {
+// Filter says which keys are certainly not among those that were added: a Bloom filter over
+// 64-bit hashes. It does not grow; what is too much for it makes it say "perhaps" more often.
+type Filter struct {
 	bits []uint64
 	mask uint64
 }
@@ -15,16 +15,17 @@ type filter struct {
 // filterBits is how many bits one key has: about 1 in 100 other keys is taken for it.
 const filterBits = 10
 
-// newFilter makes a filter for n keys.
-func newFilter(n int) *filter {
+// NewFilter makes a filter for n keys.
+func NewFilter(n int) *Filter {
 	words := uint64(1)
 	for words*64 < uint64(n)*filterBits {
 		words *= 2
 	}
-	return &filter{bits: make([]uint64, words), mask: words*64 - 1}
+	return &Filter{bits: make([]uint64, words), mask: words*64 - 1}
 }
 
-func (f *filter) add(h uint64) {
+// Add adds a hash.
+func (f *Filter) Add(h uint64) {
 	a, b := h, h>>32|1
 	for range 6 {
 		f.bits[a&f.mask>>6] |= 1 << (a & 63)
@@ -32,7 +33,8 @@ func (f *filter) add(h uint64) {
 	}
 }
 
-func (f *filter) has(h uint64) bool {
+// Has reports whether a hash may have been added; false is certain.
+func (f *Filter) Has(h uint64) bool {
 	a, b := h, h>>32|1
 	for range 6 {
 		if f.bits[a&f.mask>>6]&(1<<(a&63)) == 0 {
@@ -47,7 +49,7 @@ func (f *filter) has(h uint64) bool {
 type loading struct {
 	keys   map[uint64]known
 	rels   map[wal.RelationName]struct{}
-	filter *filter
+	filter *Filter
 }
 
 func (n *loading) put(rel wal.RelationName, h uint64, it conflict.Item, limit int) {
@@ -62,7 +64,7 @@ func (x *Index) begin(size int) {
 	defer x.mu.Unlock()
 	x.next = &loading{keys: map[uint64]known{}, rels: map[wal.RelationName]struct{}{}}
 	if size > x.limit {
-		x.next.filter = newFilter(size + size/4)
+		x.next.filter = NewFilter(size + size/4)
 	}
 }
 
@@ -86,7 +88,7 @@ func (x *Index) end(ok bool) {
 	}
 	for r := range x.rels {
 		// Own changes and holds are not in the table yet.
-		if len(x.own)+len(x.held) > 0 {
+		if len(x.own.queue)+len(x.own.segments)+len(x.holds) > 0 {
 			n.rels[r] = struct{}{}
 		}
 	}

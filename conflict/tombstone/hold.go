@@ -7,135 +7,42 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// stamped is how far this region's own WAL is known to this process.
-type stamped struct {
-	start   wal.LSN             // an earlier process may have stamped up to here
-	done    wal.LSN             // every own change below is stamped
-	session wal.LSN             // as done, by the session at hand, which may read again
-	current wal.LSN             // commit of the transaction that is being stamped; 0: none
-	merged  wal.LSN             // every own change below is merged
-	recent  map[uint32]struct{} // stamped transactions that may not be visible yet
-}
-
-// hold is what the open transaction of one applier will have made known when it commits.
+// hold is what the open transaction of one applier will have made known when it commits, for
+// tombstones without a row. Rows need none: a local change of theirs waits for their lock, and
+// the table is asked for them from before the commit on (Suspect).
 type hold struct {
-	at    map[uint64]conflict.Item
-	rels  map[uint64]wal.RelationName
-	blind map[uint64]bool // looked up, not decided yet
-	mixed map[uint64]bool // written twice, at different positions
-	lost  uint32          // process of the session that did not answer the commit; 0: none
+	pid    uint32 // the process of the server that it runs in
+	at     map[uint64]held
+	rows   map[uint64]held              // rows that it writes
+	fences map[wal.RelationName]wal.LSN // of relations with too many keys: the lowest position
+	lost   bool                         // nobody knows whether it was committed
 }
 
-// maxRecent bounds the transactions that may not be visible yet.
-const maxRecent = 1 << 16
-
-// Start notes up to where an earlier process may have stamped local changes.
-func (x *Index) Start(l wal.LSN) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.wal.start = max(x.wal.start, l)
+type held struct {
+	conflict.Item
+	rel    wal.RelationName
+	blind  bool // looked up, not decided yet
+	unsure bool // part of it was undone, or it was written twice: the table knows
 }
 
-// Open is told of an own transaction before its first change is stamped. It reports false when
-// too many transactions were opened since the last call of Visible; call that first, then.
-func (x *Index) Open(xid wal.XID, commit wal.LSN) bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.wal.current = commit
-	x.wal.recent[uint32(xid)] = struct{}{}
-	return len(x.wal.recent) < maxRecent
-}
-
-// Stamped is told that every own change below a position is stamped. It never goes back while
-// the WAL is the same: what is decoded again gets the same stamps.
-func (x *Index) Stamped(l wal.LSN) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.wal.current < l {
-		x.wal.current = 0
-	}
-	x.wal.done, x.wal.session = max(x.wal.done, l), l
-	x.wake()
-}
-
-// Reading is told that the WAL is read again, by a new session.
-func (x *Index) Reading() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.wal.session = 0
-}
-
-// Session is the position up to which the session at hand has stamped own changes.
-func (x *Index) Session() wal.LSN {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.wal.session
-}
-
-// Done is the position up to which own changes are stamped.
-func (x *Index) Done() wal.LSN {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.wal.done
-}
-
-// Caught reports whether this process has stamped everything that an earlier one may have.
-func (x *Index) Caught() bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.wal.done >= x.wal.start && x.wal.done > 0
-}
-
-// Visible takes the transactions that were in progress when a snapshot was taken, after the
-// transactions opened so far were read from the WAL. Others are visible by now.
-func (x *Index) Visible(inProgress []uint32) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	left := map[uint32]struct{}{}
-	for _, id := range inProgress {
-		if _, ok := x.wal.recent[id]; ok {
-			left[id] = struct{}{}
-		}
-	}
-	x.wal.recent = left
-}
-
-// Unseen reports whether one of the transactions that a snapshot takes for in progress is
-// stamped already, or is being stamped: the snapshot does not show what it wrote.
-func (x *Index) Unseen(inProgress []uint32) bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, id := range inProgress {
-		if _, ok := x.wal.recent[id]; ok {
-			return true
-		}
-	}
-	return false
-}
+// maxHeld is how many keys of one transaction are held one by one.
+const maxHeld = 100_000
 
 func (x *Index) hold(applier string) *hold {
 	o := x.holds[applier]
 	if o == nil {
-		o = &hold{at: map[uint64]conflict.Item{}, rels: map[uint64]wal.RelationName{}, blind: map[uint64]bool{}, mixed: map[uint64]bool{}}
+		o = &hold{at: map[uint64]held{}, rows: map[uint64]held{}, fences: map[wal.RelationName]wal.LSN{}}
 		x.holds[applier] = o
 	}
 	return o
 }
 
-func (x *Index) add(o *hold, rel wal.RelationName, h uint64, it conflict.Item) {
-	if _, ok := o.at[h]; !ok {
-		x.held[h] = append(x.held[h], o)
-	}
-	o.at[h] = it
-	o.rels[h] = rel
-	x.rels[rel] = struct{}{}
-}
-
 // Blind is called before keys are looked up whose rows may be missing, and returns the
-// position of what the applier's transaction will write for them. Who stamps a later change of
-// them waits until the transaction has ended, or Seen says that the row is there. It reports
-// false when the local WAL is not yet read up to where an earlier process was.
-func (x *Index) Blind(applier string, rel wal.RelationName, keys []string) (wal.LSN, bool) {
+// position of what the applier's transaction, in process pid of the server, will write for
+// them. Who stamps a later change of them waits until the transaction has ended, or Seen says
+// that the row is there. It reports false when the local WAL is not yet read up to where an
+// earlier process was.
+func (x *Index) Blind(applier string, pid uint32, rel wal.RelationName, keys []string) (wal.LSN, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.wal.done < x.wal.start || x.wal.done == 0 {
@@ -145,14 +52,21 @@ func (x *Index) Blind(applier string, rel wal.RelationName, keys []string) (wal.
 	if x.wal.current > at {
 		at = x.wal.current + 1
 	}
+	x.rels[rel] = struct{}{}
 	o := x.hold(applier)
+	o.pid = pid
 	for _, k := range keys {
 		h := x.hash(rel, []byte(k))
 		if _, ok := o.at[h]; ok {
 			continue // an earlier change of the same transaction
 		}
-		x.add(o, rel, h, conflict.Item{LSN: at})
-		o.blind[h] = true
+		if len(o.at) >= maxHeld {
+			if low, ok := o.fences[rel]; !ok || at < low {
+				o.fences[rel] = at
+			}
+			continue
+		}
+		o.at[h] = held{Item: conflict.Item{LSN: at}, rel: rel, blind: true}
 	}
 	return at, true
 }
@@ -162,42 +76,86 @@ func (x *Index) Seen(applier string, rel wal.RelationName, key string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	o, h := x.holds[applier], x.hash(rel, []byte(key))
-	if o == nil || !o.blind[h] {
-		return
-	}
-	delete(o.blind, h)
-	x.release(o, h)
-	x.wake()
-}
-
-func (x *Index) release(o *hold, h uint64) {
-	delete(o.at, h)
-	delete(o.rels, h)
-	l := x.held[h]
-	for i := range l {
-		if l[i] == o {
-			l = append(l[:i:i], l[i+1:]...)
-			break
-		}
-	}
-	if len(l) == 0 {
-		delete(x.held, h)
-	} else {
-		x.held[h] = l
+	if o != nil && o.at[h].blind {
+		delete(o.at, h)
+		x.wake()
 	}
 }
 
-// Hold makes an item known that the applier's open transaction has written, before it commits.
+// Hold makes an item known that the applier's open transaction has written where no row is.
 func (x *Index) Hold(applier string, rel wal.RelationName, key string, it conflict.Item) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.rels[rel] = struct{}{}
 	o, h := x.hold(applier), x.hash(rel, []byte(key))
-	if old, ok := o.at[h]; ok && old.LSN != it.LSN && !o.blind[h] {
-		o.mixed[h] = true
-		it.LSN = min(it.LSN, old.LSN)
+	old, ok := o.at[h]
+	if !ok {
+		x.suspect(h) // its relation has a fence
+		return
 	}
-	delete(o.blind, h)
-	x.add(o, rel, h, it)
+	if !old.blind && old.Item != it {
+		it.LSN, old.unsure = min(it.LSN, old.LSN), true
+	}
+	o.at[h] = held{Item: it, rel: rel, unsure: old.unsure}
+}
+
+// Suspect makes the table be asked for a key from now on, at any position: a row of it is
+// written by the applier's open transaction.
+func (x *Index) Suspect(applier string, rel wal.RelationName, key string, it conflict.Item) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.rels[rel] = struct{}{}
+	o, h := x.hold(applier), x.hash(rel, []byte(key))
+	if old, ok := o.at[h]; ok {
+		old.unsure = true // written twice
+		o.at[h] = old
+	}
+	k, ok := x.keys[h]
+	_, again := o.rows[h]
+	if again || len(o.rows) >= maxHeld || (!ok && (x.filter != nil || len(x.keys) >= x.limit)) || x.next != nil {
+		x.suspect(h)
+		return
+	}
+	k.open++
+	x.keys[h] = k
+	o.rows[h] = held{Item: it, rel: rel}
+}
+
+// written ends what Suspect began.
+func (x *Index) written(o *hold, committed bool) {
+	for h, it := range o.rows {
+		k, ok := x.keys[h]
+		if !ok {
+			continue // collected, or read anew
+		}
+		k.open = max(0, k.open-1)
+		x.keys[h] = k
+		switch {
+		case committed && it.unsure:
+			x.suspect(h)
+		case committed:
+			x.put(it.rel, h, it.Item)
+		case k == known{}:
+			delete(x.keys, h)
+		}
+	}
+}
+
+func (x *Index) suspect(h uint64) {
+	if n := x.next; n != nil {
+		n.filter = suspect(n.keys, n.filter, h, x.limit)
+	}
+	x.filter = suspect(x.keys, x.filter, h, x.limit)
+}
+
+// suspect marks a key in the map, or in the filter when there is no room.
+func suspect(keys map[uint64]known, f *Filter, h uint64, limit int) *Filter {
+	if k, ok := keys[h]; ok || (len(keys) < limit && f == nil) {
+		k.LSN, k.older = wal.LSN(math.MaxInt64), true
+		keys[h] = k
+		return f
+	}
+	return join(keys, f, h, conflict.Item{}, limit)
 }
 
 // Settle ends the applier's transaction: its items count if it was committed.
@@ -205,19 +163,22 @@ func (x *Index) Settle(applier string, committed bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	o := x.holds[applier]
-	if o == nil {
-		return
+	delete(x.holds, applier)
+	delete(x.committing, applier)
+	if o != nil {
+		x.written(o, committed)
 	}
-	for h, it := range o.at {
-		if committed && !o.blind[h] {
-			x.put(o.rels[h], h, it)
-			if o.mixed[h] {
-				x.ask(h)
+	if o != nil && committed {
+		for h, it := range o.at {
+			switch {
+			case it.blind:
+			case it.unsure:
+				x.suspect(h)
+			default:
+				x.put(it.rel, h, it.Item)
 			}
 		}
-		x.release(o, h)
 	}
-	delete(x.holds, applier)
 	x.wake()
 }
 
@@ -226,9 +187,14 @@ func (x *Index) Settle(applier string, committed bool) {
 func (x *Index) Doubt(applier string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if o := x.holds[applier]; o != nil {
-		for h := range o.at {
-			o.mixed[h] = true
+	o := x.holds[applier]
+	if o == nil {
+		return
+	}
+	for _, m := range []map[uint64]held{o.at, o.rows} {
+		for h, it := range m {
+			it.unsure = true
+			m[h] = it
 		}
 	}
 }
@@ -238,20 +204,18 @@ func (x *Index) Doubt(applier string) {
 func (x *Index) Lose(applier string, pid uint32) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if o := x.holds[applier]; o != nil {
-		o.lost = pid
-	}
+	o := x.hold(applier)
+	o.pid, o.lost = pid, true
 }
 
 // Lost is the process in which the applier's last transaction was ending, 0 when that is known.
 func (x *Index) Lost(applier string) uint32 {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	o := x.holds[applier]
-	if o == nil {
-		return 0
+	if o := x.holds[applier]; o != nil && o.lost {
+		return o.pid
 	}
-	return o.lost
+	return 0
 }
 
 // Found ends a lost transaction, once it is certain that the server has ended it. Whether it
@@ -264,16 +228,88 @@ func (x *Index) Found(applier string) {
 		return
 	}
 	for h := range o.at {
-		x.ask(h)
-		x.release(o, h)
+		x.suspect(h)
+	}
+	for h := range o.rows {
+		x.suspect(h)
 	}
 	delete(x.holds, applier)
+	delete(x.committing, applier)
 	x.wake()
 }
 
-// ask makes the table be asked for a key, at any position.
-func (x *Index) ask(h uint64) {
-	k := x.keys[h]
-	k.LSN, k.older = wal.LSN(math.MaxInt64), true
-	x.keys[h] = k
+// Blockers are the server processes of the appliers whose open transactions keep changes of the
+// given keys at a position from being stamped.
+func (x *Index) Blockers(at wal.LSN, refs []Ref) []uint32 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var pids []uint32
+	for _, o := range x.holds {
+		for _, r := range refs {
+			if o.blocks(x.hash(r.Relation, []byte(r.Key)), r.Relation, at) {
+				pids = append(pids, o.pid)
+				break
+			}
+		}
+	}
+	return pids
+}
+
+func (o *hold) blocks(h uint64, rel wal.RelationName, at wal.LSN) bool {
+	if it, ok := o.at[h]; ok && it.LSN < at {
+		return true
+	}
+	low, ok := o.fences[rel]
+	return ok && low < at
+}
+
+// Committing is told that an applier's transaction is about to commit, before it asks Noted.
+// Settle ends that.
+func (x *Index) Committing(applier string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.commits++
+	x.committing[applier] = x.commits
+}
+
+// Commits returns the commits that are under way; Ended reports whether all of them have ended.
+func (x *Index) Commits() map[string]uint64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(x.committing) == 0 {
+		return nil
+	}
+	out := make(map[string]uint64, len(x.committing))
+	for a, n := range x.committing {
+		out[a] = n
+	}
+	return out
+}
+
+// Ended reports whether none of the given commits of others is under way any more.
+func (x *Index) Ended(commits map[string]uint64, self string) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for a, n := range commits {
+		if a != self && x.committing[a] == n {
+			return false
+		}
+	}
+	return true
+}
+
+// Noted reports whether an own change of the key waits for the self-merge.
+func (x *Index) Noted(rel wal.RelationName, key string) bool {
+	return x.NotedHash(x.Hash(rel, key))
+}
+
+// Hash is a short name of a key within this process.
+func (x *Index) Hash(rel wal.RelationName, key string) uint64 { return x.hash(rel, []byte(key)) }
+
+// NotedHash is Noted for what Hash returned.
+func (x *Index) NotedHash(h uint64) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	_, ok := x.own.keys[h]
+	return ok
 }

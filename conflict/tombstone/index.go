@@ -2,6 +2,7 @@ package tombstone
 
 import (
 	"hash/maphash"
+	"math"
 	"sync"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
@@ -27,20 +28,21 @@ type Index struct {
 
 	keys   map[uint64]known // committed; of each key the join of its items
 	rels   map[wal.RelationName]struct{}
-	filter *filter // nil: keys holds every key that has items
+	filter *Filter // nil: keys holds every key that has items
 	next   *loading
 
-	own   map[uint64]*ownKey // own changes that are not merged yet
-	queue []ownRef           // in WAL order
-	held  map[uint64][]*hold
-	holds map[string]*hold // by applier
-	wal   stamped
+	own        own              // own changes that are not merged yet
+	holds      map[string]*hold // by applier
+	committing map[string]uint64
+	commits    uint64
+	wal        stamped
 }
 
 // known is the join of the items of a key.
 type known struct {
 	conflict.Item
-	older bool // the table has more, at lower positions
+	older bool  // the table has more, at lower positions
+	open  int32 // transactions that are writing it: until they end the table is asked
 }
 
 // DefaultLimit is how many keys the index holds before lookups go to the table: about 64 MiB.
@@ -61,8 +63,8 @@ func (x *Index) Reset() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.keys, x.rels, x.filter, x.next = map[uint64]known{}, map[wal.RelationName]struct{}{}, nil, nil
-	x.own, x.queue = map[uint64]*ownKey{}, nil
-	x.held, x.holds = map[uint64][]*hold{}, map[string]*hold{}
+	x.own = own{keys: map[uint64]*ownKey{}, limit: ownLimit}
+	x.holds, x.committing = map[string]*hold{}, map[string]uint64{}
 	x.wal = stamped{recent: map[uint32]struct{}{}}
 	x.wake()
 }
@@ -111,10 +113,15 @@ func (x *Index) May(rel wal.RelationName, key []byte) bool {
 	if _, ok := x.keys[h]; ok {
 		return true
 	}
-	if _, ok := x.own[h]; ok {
+	if x.own.may(h) || (x.filter != nil && x.filter.Has(h)) {
 		return true
 	}
-	return len(x.held[h]) > 0 || (x.filter != nil && x.filter.has(h))
+	for _, o := range x.holds {
+		if o.blocks(h, rel, math.MaxInt64) {
+			return true
+		}
+	}
+	return false
 }
 
 // Put notes a committed item.
@@ -133,21 +140,21 @@ func (x *Index) put(rel wal.RelationName, h uint64, it conflict.Item) {
 }
 
 // join adds an item to a map of keys, or to the filter when there is no room in it.
-func join(keys map[uint64]known, f *filter, h uint64, it conflict.Item, limit int) *filter {
+func join(keys map[uint64]known, f *Filter, h uint64, it conflict.Item, limit int) *Filter {
 	old, ok := keys[h]
 	switch {
 	case ok:
-		keys[h] = known{old.Join(it), old.older || it != old.Item}
+		keys[h] = known{old.Join(it), old.older || (it != old.Item && old.Item != conflict.Item{}), old.open}
 	case len(keys) < limit && f == nil:
 		keys[h] = known{Item: it}
 	default:
 		if f == nil {
-			f = newFilter(4 * limit)
+			f = NewFilter(4 * limit)
 			for k := range keys {
-				f.add(k)
+				f.Add(k)
 			}
 		}
-		f.add(h)
+		f.Add(h)
 	}
 	return f
 }
@@ -155,27 +162,31 @@ func join(keys map[uint64]known, f *filter, h uint64, it conflict.Item, limit in
 // Below joins the items of the keys strictly below a position, into items, which has the
 // length of refs. What it does not know is returned by index in refs: these have to be looked
 // up in the table (Lookup), by a query that begins after this call. A channel is returned
-// when the answer depends on an applier's transaction that has not ended: ask again after it
-// is closed.
+// when the answer depends on an applier's transaction that has not ended, or on own changes
+// that are not merged: ask again after it is closed.
 func (x *Index) Below(at wal.LSN, refs []Ref, items []conflict.Item) (missing []int, wait <-chan struct{}) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for i, r := range refs {
 		h := x.hash(r.Relation, []byte(r.Key))
-		for _, o := range x.held[h] {
-			if o.at[h].LSN < at {
+		for _, o := range x.holds {
+			if o.blocks(h, r.Relation, at) {
 				return nil, x.changed
 			}
 		}
+		if upTo := x.own.waits(h, at); upTo != 0 && upTo >= max(x.wal.merged, x.wal.recorded) {
+			x.wal.stalled = upTo + 1
+			return nil, x.changed
+		}
 		it := conflict.Item{}
-		if o := x.own[h]; o != nil {
+		if o := x.own.keys[h]; o != nil {
 			it = o.below(at)
 		}
 		k, ok := x.keys[h]
 		switch {
-		case ok && k.LSN < at:
+		case ok && k.LSN < at && k.open == 0:
 			it = it.Join(k.Item)
-		case ok && k.older, !ok && x.filter != nil && x.filter.has(h):
+		case ok && (k.older || k.open > 0), !ok && x.filter != nil && x.filter.Has(h):
 			missing = append(missing, i)
 		}
 		items[i] = it

@@ -72,12 +72,12 @@ func TestBlindTombstone(t *testing.T) {
 	t.Parallel()
 	x := tombstone.NewIndex(0)
 	x.Start(1000)
-	if _, ok := x.Blind("b", users, []string{"k"}); ok {
+	if _, ok := x.Blind("b", 77, users, []string{"k"}); ok {
 		t.Fatal("before the WAL is read up to where an earlier process was")
 	}
 	x.Open(7, 990)
 	x.Stamped(1040)
-	at, ok := x.Blind("b", users, []string{"k", "seen"})
+	at, ok := x.Blind("b", 77, users, []string{"k", "seen"})
 	if !ok || at != 1039 {
 		t.Fatalf("position %s, %v", at, ok)
 	}
@@ -98,7 +98,7 @@ func TestBlindTombstone(t *testing.T) {
 	}
 	// A transaction that is being stamped now may have asked before: the tombstone is above it.
 	x.Open(8, 2000)
-	if at, _ := x.Blind("b", users, []string{"j"}); at != 2001 {
+	if at, _ := x.Blind("b", 77, users, []string{"j"}); at != 2001 {
 		t.Errorf("position %s beside a transaction that is being stamped", at)
 	}
 	x.Settle("b", false)
@@ -125,6 +125,8 @@ func TestStampedTransactionsThatAreNotVisible(t *testing.T) {
 func TestLostCommit(t *testing.T) {
 	t.Parallel()
 	x := tombstone.NewIndex(0)
+	x.Stamped(101)
+	x.Blind("b", 77, users, []string{"k"})
 	x.Hold("b", users, "k", conflict.Item{LSN: 100, Next: 1})
 	x.Lose("b", 77)
 	if _, _, waits := below(t, x, "k", 200); !waits || x.Lost("b") != 77 {

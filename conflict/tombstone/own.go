@@ -16,6 +16,16 @@ func (p Place) Before(q Place) bool {
 	return p.Commit < q.Commit || (p.Commit == q.Commit && p.Part < q.Part)
 }
 
+// own is what is known of own changes that the self-merge has not written yet. The items of the
+// first ones are held as they are; beyond a limit only a filter says which keys have some, for a
+// run of transactions at once (segment), and who needs to know more waits for their self-merge.
+type own struct {
+	keys     map[uint64]*ownKey
+	queue    []ownRef // in WAL order
+	limit    int
+	segments []*segment // in WAL order, behind all of queue
+}
+
 // ownKey is what the own changes of a key that are not merged yet say.
 type ownKey struct {
 	items []conflict.Item // one for each transaction, in WAL order
@@ -38,6 +48,23 @@ type ownRef struct {
 	commit wal.LSN
 }
 
+// segment stands for the own changes of some transactions in a row.
+type segment struct {
+	first, before, last wal.LSN // commits; before is the last one but one
+	keys                *Filter
+	n                   int
+	old                 bool // of a session that has ended: its changes are noted again
+}
+
+const (
+	// ownLimit is how many items of own changes are held as they are.
+	ownLimit = 100_000
+	// segmentKeys is for how many keys the filter of a segment is made, segmentMax how many
+	// segments there are; the last one takes whatever comes, and suspects more and more.
+	segmentKeys = 3 << 20
+	segmentMax  = 6
+)
+
 // Note records the item of an own change that waits for the self-merge. It is called in WAL
 // order, and again for the same changes when the WAL is decoded again.
 func (x *Index) Note(rel wal.RelationName, key []byte, at Place, next uint32, t wal.Micros) {
@@ -50,22 +77,81 @@ func (x *Index) Note(rel wal.RelationName, key []byte, at Place, next uint32, t 
 		x.put(rel, h, it) // decoded again; the table has it
 		return
 	}
-	o := x.own[h]
+	o := x.own.keys[h]
+	if o != nil {
+		for i := range o.items {
+			if o.items[i].LSN == at.Commit {
+				o.items[i] = o.items[i].Join(it)
+				if o.last.Before(at) {
+					o.last = at
+				}
+				return
+			}
+		}
+	}
+	if x.own.segmented() || len(x.own.queue) >= x.own.limit {
+		x.own.segment(at.Commit).keys.Add(h)
+		return
+	}
 	if o == nil {
 		o = &ownKey{}
-		x.own[h] = o
+		x.own.keys[h] = o
 	}
 	if o.last.Before(at) {
 		o.last = at
 	}
-	for i := range o.items {
-		if o.items[i].LSN == at.Commit {
-			o.items[i] = o.items[i].Join(it)
-			return
+	o.items = append(o.items, it)
+	x.own.queue = append(x.own.queue, ownRef{h, at.Commit})
+}
+
+// segmented reports whether the session at hand has segments.
+func (o *own) segmented() bool {
+	return len(o.segments) > 0 && !o.segments[len(o.segments)-1].old
+}
+
+// segment is the one that a change at commit belongs to.
+func (o *own) segment(commit wal.LSN) *segment {
+	var s *segment
+	if o.segmented() {
+		s = o.segments[len(o.segments)-1]
+	}
+	if s == nil || (s.n >= segmentKeys && len(o.segments) < segmentMax) {
+		s = &segment{first: commit, last: commit, keys: NewFilter(segmentKeys)}
+		o.segments = append(o.segments, s)
+	}
+	if commit != s.last {
+		s.before, s.last = s.last, commit
+	}
+	s.n++
+	return s
+}
+
+// waits returns the commit up to which changes of a key below a position have to be merged
+// before anything can be said of it; 0: nothing has to be.
+func (o *own) waits(h uint64, at wal.LSN) (upTo wal.LSN) {
+	for _, s := range o.segments {
+		if s.old || s.first >= at || !s.keys.Has(h) {
+			continue
+		}
+		last := s.last
+		if last >= at {
+			last = s.before // the transaction that asks is the last one
+		}
+		upTo = max(upTo, last)
+	}
+	return upTo
+}
+
+func (o *own) may(h uint64) bool {
+	if _, ok := o.keys[h]; ok {
+		return true
+	}
+	for _, s := range o.segments {
+		if s.keys.Has(h) {
+			return true
 		}
 	}
-	o.items = append(o.items, it)
-	x.queue = append(x.queue, ownRef{h, at.Commit})
+	return false
 }
 
 // Merged is told that every own change at or below a position is merged and committed.
@@ -77,9 +163,9 @@ func (x *Index) Merged(l wal.LSN) {
 	}
 	x.wal.merged = l
 	n := 0
-	for ; n < len(x.queue) && x.queue[n].commit < l; n++ {
-		h := x.queue[n].hash
-		o := x.own[h]
+	for ; n < len(x.own.queue) && x.own.queue[n].commit < l; n++ {
+		h := x.own.queue[n].hash
+		o := x.own.keys[h]
 		if o == nil {
 			continue
 		}
@@ -87,13 +173,33 @@ func (x *Index) Merged(l wal.LSN) {
 			o.items = o.items[1:]
 		}
 		if len(o.items) == 0 {
-			delete(x.own, h)
+			delete(x.own.keys, h)
 		}
 	}
-	if x.queue = x.queue[n:]; len(x.queue) == 0 {
-		x.queue = nil
+	if x.own.queue = x.own.queue[n:]; len(x.own.queue) == 0 {
+		x.own.queue = nil
+	}
+	for len(x.own.segments) > 0 && x.own.segments[0].last < l {
+		x.own.segments = x.own.segments[1:]
 	}
 	x.wake()
+}
+
+// Recorded is told that the items of every own change below a position are in the table, though
+// the changes may not be merged.
+func (x *Index) Recorded(l wal.LSN) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.wal.recorded = max(x.wal.recorded, l)
+	x.wake()
+}
+
+// Stalled reports whether the stamper waits for own changes to be merged or recorded. Then
+// nothing is stamped until that has happened.
+func (x *Index) Stalled() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.wal.stalled > max(x.wal.merged, x.wal.recorded)
 }
 
 // Waiting is the commit position of the oldest own change that waits for the self-merge; 0
@@ -101,17 +207,21 @@ func (x *Index) Merged(l wal.LSN) {
 func (x *Index) Waiting() wal.LSN {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if len(x.queue) == 0 {
-		return 0
+	if len(x.own.queue) > 0 {
+		return x.own.queue[0].commit
 	}
-	return x.queue[0].commit
+	if len(x.own.segments) > 0 {
+		return x.own.segments[0].first
+	}
+	return 0
 }
 
-// Later reports whether an own change of the key behind the given place waits for the
-// self-merge.
+// Later reports whether an own change of the key behind the given place is known to wait for
+// the self-merge. Of changes beyond the limit of the index it does not know: then it says no,
+// and the later change is decided about when it comes.
 func (x *Index) Later(rel wal.RelationName, key []byte, after Place) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	o := x.own[x.hash(rel, key)]
+	o := x.own.keys[x.hash(rel, key)]
 	return o != nil && after.Before(o.last)
 }

@@ -144,7 +144,7 @@ func (s *Sidecar) publish(ctx context.Context) error {
 	o.frame.Store(begin.at.Number)
 	o.state, o.reason, o.gap, o.newLife = status.Replicating, "", nil, false
 	o.mu.Unlock()
-	s.own.Reading(slot.Ping)
+	s.own.Reading(slot.Ping, pipe.Flush)
 	s.log.Info("publishing", "slot", s.cfg.Postgres.Slot, "lsn", begin.slot.String(), "incarnation", begin.at.Incarnation, "frame", begin.at.Number)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return slot.Run(gctx, begin.slot) })

@@ -41,6 +41,16 @@ func (d localDB) Snapshot(ctx context.Context) (s *tombstone.Snapshot, err error
 	return s, err
 }
 
+func (d localDB) Terminate(ctx context.Context, pid uint32) error {
+	return d.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		_, err := c.Exec(ctx, `select pg_catalog.pg_terminate_backend($1)`, int32(pid))
+		if err != nil {
+			return fmt.Errorf("end a session: %w", err)
+		}
+		return nil
+	})
+}
+
 // Flush writes a message that is on disk, with everything before it, when it returns. A
 // standby is not waited for.
 func (d localDB) Flush(ctx context.Context) error {

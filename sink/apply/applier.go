@@ -106,8 +106,9 @@ type Applier struct {
 	open    bool   // a transaction of many parts is being applied
 	due     partID // its next part
 	openFx  effects
-	plain   bool // inserts are to fail rather than to be left out
-	barrier bool // the barrier has been waited for in this attempt
+	openPut []uint64 // rows that its earlier parts have put where none was
+	plain   bool     // inserts are to fail rather than to be left out
+	barrier bool     // the barrier has been waited for in this attempt
 	// impatient: what fails now for a reason that may pass is parked as well; it was tried
 	// often enough.
 	impatient bool
@@ -172,7 +173,7 @@ func (a *Applier) adopt(conn *pgx.Conn) {
 	a.tables = map[wal.RelationName]*tableSchema{}
 	a.targets = map[*wal.Relation]*target{}
 	a.prepared = map[string]string{}
-	a.open, a.openFx = false, effects{}
+	a.open, a.openFx, a.openPut = false, effects{}, nil
 }
 
 // findOut waits until the server has ended a transaction whose commit was not answered.

@@ -80,7 +80,7 @@ func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint
 				return err
 			}
 		case errors.Is(err, errNotStamped):
-			if err := a.waitStamped(ctx); err != nil {
+			if err := a.waitOrRecord(ctx, txs); err != nil {
 				return err
 			}
 		case p.left(err):
@@ -127,6 +127,9 @@ func (a *Applier) recover(ctx context.Context, err error, attempt int) error {
 
 // attempt is one try of a batch: begin, rows, side effects, checkpoint, commit.
 func (a *Applier) attempt(ctx context.Context, txs []keyedTx, next checkpoint.Checkpoint, ordered bool, fx *effects) error {
+	if err := a.awaitCommits(ctx); err != nil {
+		return err
+	}
 	b := pipeline{fence: -1}
 	if err := a.begin(ctx, &b); err != nil {
 		return err
@@ -195,6 +198,9 @@ func (a *Applier) commit(ctx context.Context, fx *effects, next checkpoint.Check
 	if err := a.writeEffects(ctx, fx); err != nil {
 		return err
 	}
+	if err := a.undisturbed(fx); err != nil {
+		return err
+	}
 	c := pipeline{fence: -1}
 	if fx.blind || a.openFx.blind {
 		// Who stamps a later change relies on it: it must not be lost by a crash.
@@ -260,7 +266,7 @@ func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effec
 }
 
 func (a *Applier) rollback(ctx context.Context) error {
-	a.open, a.openFx = false, effects{}
+	a.open, a.openFx, a.openPut = false, effects{}, nil
 	if a.conn.IsClosed() {
 		return errors.New("the connection to the local server is gone")
 	}

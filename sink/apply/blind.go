@@ -37,7 +37,7 @@ func (a *Applier) blind(ctx context.Context, rel wal.RelationName, keys []string
 	}
 	ok := false
 	if a.cfg.Barrier != nil {
-		an.at, ok = a.cfg.Index.Blind(a.holder(), rel, keys)
+		an.at, ok = a.cfg.Index.Blind(a.holder(), a.conn.PgConn().PID(), rel, keys)
 		if !ok && !a.barrier {
 			return an, errBarrier
 		}
@@ -84,4 +84,50 @@ func (a *Applier) insertLSN(ctx context.Context) (wal.LSN, error) {
 		return 0, fmt.Errorf("read local WAL position: %w", err)
 	}
 	return wal.ParseLSN(s)
+}
+
+// A row that is put where none was, and its own delete that was committed before but is not
+// known yet: nothing in the server keeps the self-merge of the delete from writing its
+// tombstone while the row is not visible. So who put the row asks at the very end whether an
+// own change became known meanwhile, and the self-merge begins only when the commits that were
+// sent by then have ended.
+
+// undisturbed announces the commit and makes sure that no own change of a row that was put
+// here became known since the look.
+func (a *Applier) undisturbed(fx *effects) error {
+	if a.cfg.Self || a.cfg.Barrier == nil {
+		return nil
+	}
+	a.cfg.Index.Committing(a.holder())
+	for _, h := range a.openPut {
+		if a.cfg.Index.NotedHash(h) {
+			return errRace
+		}
+	}
+	for _, p := range fx.put {
+		if rel := p.g.Rel.Ref(); a.cfg.Index.Any(rel) && a.cfg.Index.Noted(rel, p.g.KeyText(&p.g.Runs[p.i])) {
+			return errRace
+		}
+	}
+	return nil
+}
+
+// awaitCommits waits, outside of a transaction, for the commits of other appliers that were sent
+// by now.
+func (a *Applier) awaitCommits(ctx context.Context) error {
+	if !a.cfg.Self {
+		return nil
+	}
+	sent := a.cfg.Index.Commits()
+	for {
+		changed := a.cfg.Index.Changed()
+		if a.cfg.Index.Ended(sent, a.holder()) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }

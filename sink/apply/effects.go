@@ -20,6 +20,7 @@ type effects struct {
 	entries []entryRow
 	items   []itemRow // self-merge: of changes whose entry was superseded
 	blind   bool      // an entry was written where no row could be locked
+	put     []putRow  // rows that were put where none was, and no own change was known
 	audit   []audit.Record
 	told    []audit.Record // written already, to be counted after the commit
 	tell    told           // for the other regions
@@ -40,6 +41,12 @@ type entryRow struct {
 	wrote         bool // own changes: the row was changed here, now
 }
 
+// putRow is a run of a group.
+type putRow struct {
+	g *batch.Group
+	i int
+}
+
 // itemRow is an item to be kept without an entry of its own.
 type itemRow struct {
 	tombstone.Ref
@@ -52,6 +59,7 @@ func (fx *effects) add(o effects) {
 	fx.entries = append(fx.entries, o.entries...)
 	fx.items = append(fx.items, o.items...)
 	fx.blind = fx.blind || o.blind
+	fx.put = append(fx.put, o.put...)
 	fx.audit = append(fx.audit, o.audit...)
 	fx.told = append(fx.told, o.told...)
 	fx.tell.add(o.tell)
@@ -114,6 +122,9 @@ func (a *Applier) entry(g *batch.Group, t *target, v *verdict, fx *effects) {
 func (a *Applier) fastDone(st fastStmt, i int, fx *effects) {
 	r := &st.group.Runs[i]
 	fx.rows++
+	if st.op == wal.Insert {
+		fx.put = append(fx.put, putRow{st.group, i})
+	}
 	if st.op == wal.Delete {
 		fx.entries = append(fx.entries, entryRow{
 			Ref:  tombstone.Ref{Relation: st.group.Rel.Ref(), Key: st.group.KeyText(r)},
@@ -128,16 +139,16 @@ func (a *Applier) hold(fx *effects, at wal.LSN) {
 	for i := range fx.entries {
 		e := &fx.entries[i]
 		switch {
-		case !a.cfg.Self:
-			if e.LSN == 0 {
-				e.LSN = at
-			}
+		case !a.cfg.Self && e.LSN != 0:
 			a.cfg.Index.Hold(a.holder(), e.Relation, e.Key, e.Item)
+		case !a.cfg.Self:
+			e.LSN = at
+			a.cfg.Index.Suspect(a.holder(), e.Relation, e.Key, e.Item)
 		case e.wrote:
 			// The row is another one from now on.
 			now := conflict.Item{LSN: at, Next: e.Next, At: e.At}
 			fx.items = append(fx.items, itemRow{e.Ref, now, false})
-			a.cfg.Index.Hold(a.holder(), e.Relation, e.Key, now)
+			a.cfg.Index.Suspect(a.holder(), e.Relation, e.Key, now)
 		}
 	}
 	if !a.cfg.Self {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -17,6 +18,7 @@ var ErrStartAgain = errors.New("a transaction of many parts has to be applied ag
 type giant struct {
 	commit  wal.LSN // names it; 0: none
 	barrier bool    // the barrier was waited for
+	record  bool    // the items of its changes are written first, by themselves
 	tried   patience
 	failed  bool // it failed at its end, or again and again: what fails now is parked, part by part
 }
@@ -63,7 +65,15 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 	}
 	a.barrier, a.impatient = a.giant.barrier, a.giant.failed
 	defer func() { a.barrier, a.impatient = false, false }()
-	err := a.part(ctx, txs, next, more)
+	var err error
+	if a.giant.record {
+		if err = a.recordItems(ctx, txs, !more); err == nil && !more {
+			a.giant.record = false
+			return ErrStartAgain
+		}
+	} else {
+		err = a.part(ctx, txs, next, more)
+	}
 	if err == nil {
 		return nil
 	}
@@ -82,7 +92,9 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 		// What is missed from now on the self-merge puts right.
 		a.giant.barrier = true
 	case errors.Is(err, errNotStamped):
-		if werr := a.waitStamped(ctx); werr != nil {
+		if werr := a.waitStamped(ctx); errors.Is(werr, tombstone.ErrStalled) {
+			a.giant.record = true
+		} else if werr != nil {
 			return werr
 		}
 	case a.giant.tried.left(err):
@@ -104,7 +116,7 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 		if err := a.begin(ctx, &b); err != nil {
 			return err
 		}
-		a.open, a.openFx = true, effects{}
+		a.open, a.openFx, a.openPut = true, effects{}, nil
 	}
 	b.text("savepoint part")
 	var fx effects
@@ -155,10 +167,13 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 	}
 	a.open, a.giant = false, giant{}
 	fx.add(a.openFx)
-	a.openFx = effects{}
+	a.openFx, a.openPut = effects{}, nil
 	a.committed(txs, next, &fx)
 	return nil
 }
+
+// maxOpenPut is how many rows that earlier parts have put are asked for at the end.
+const maxOpenPut = 1 << 20
 
 // flushPart writes the side effects of one part within the open transaction.
 func (a *Applier) flushPart(ctx context.Context, fx *effects) error {
@@ -170,6 +185,11 @@ func (a *Applier) flushPart(ctx context.Context, fx *effects) error {
 	}
 	a.openFx.parked += fx.parked
 	a.openFx.rows += fx.rows
+	for _, p := range fx.put {
+		if len(a.openPut) < maxOpenPut {
+			a.openPut = append(a.openPut, a.cfg.Index.Hash(p.g.Rel.Ref(), p.g.KeyText(&p.g.Runs[p.i])))
+		}
+	}
 	a.openFx.blind = a.openFx.blind || fx.blind
 	return nil
 }

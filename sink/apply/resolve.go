@@ -36,6 +36,7 @@ type known struct {
 	entry  *entry
 	parked *parked.Change
 	blind  wal.LSN // deletes: the position of a tombstone if there is no row
+	noted  bool    // an own change of the key is not merged yet
 }
 
 // entry is what stands beside the row.
@@ -115,6 +116,9 @@ func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, r
 			}
 		case st.row == nil:
 			inserts = append(inserts, i)
+			if !st.noted {
+				fx.put = append(fx.put, putRow{g, i})
+			}
 		case t.replaces(r.Image, st.row):
 			if !a.cfg.Replica {
 				return &schemaError{name: g.Rel.Ref(), code: "428C9", what: "an identity column that is GENERATED ALWAYS has another value here, and only a session with session_replication_role = replica may put the row in again"}
@@ -156,6 +160,7 @@ func (a *Applier) look(ctx context.Context, g *batch.Group, t *target, runs []in
 	for n, i := range runs {
 		keys[n] = g.KeyText(&g.Runs[i])
 		states[n].key = keys[n]
+		states[n].noted = a.cfg.Index.Noted(g.Rel.Ref(), keys[n])
 		byKey[keys[n]] = n
 		some = some || g.Runs[i].Stamp.Generation > 0
 		if g.Runs[i].Op == wal.Delete {
@@ -315,7 +320,7 @@ func (a *Applier) decide(ctx context.Context, g *batch.Group, t *target, i int, 
 func (a *Applier) needsBarrier(t *target, r *batch.Run, st *known, side conflict.Side, e conflict.Event) bool {
 	switch {
 	case st.row == nil && st.entry == nil:
-		return !r.Born
+		return !r.Born || st.noted
 	case st.row == nil:
 		return st.entry.Live // an own delete
 	case st.entry != nil && !st.entry.Live:

@@ -168,3 +168,49 @@ func stampless(p Policy, rel *wal.Relation) bool {
 func plain(p Policy, tx *wal.Transaction, ch *wal.Change) bool {
 	return ch.Op != wal.Delete && (!stampless(p, ch.Relation) || ch.Stamp.UpdatedAt == tx.CommitTime)
 }
+
+// waitOrRecord waits until own changes are stamped. If stamping waits for the self-merge, the
+// items of its changes are written first, by themselves.
+func (a *Applier) waitOrRecord(ctx context.Context, txs []keyedTx) error {
+	for {
+		err := a.waitStamped(ctx)
+		if !errors.Is(err, tombstone.ErrStalled) {
+			return err
+		}
+		if err := a.recordItems(ctx, txs, true); err != nil {
+			return errors.Join(err, a.rollback(ctx))
+		}
+	}
+}
+
+// recordItems writes the items of own changes in a transaction of their own, which more calls go on
+// with unless end is set. They are what they are, whatever becomes of the changes.
+func (a *Applier) recordItems(ctx context.Context, txs []keyedTx, end bool) error {
+	b := pipeline{fence: -1}
+	if !a.open {
+		if err := a.begin(ctx, &b); err != nil {
+			return err
+		}
+	}
+	a.open = true
+	if err := a.run(ctx, &b, nil, nil, nil); err != nil {
+		return err
+	}
+	fx := effects{items: a.ownItems(txs)}
+	if err := a.writeEffects(ctx, &fx); err != nil {
+		return err
+	}
+	if !end {
+		return nil
+	}
+	c := pipeline{fence: -1}
+	c.text("commit")
+	if err := a.run(ctx, &c, nil, nil, nil); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	a.open = false
+	if n := len(txs); n > 0 {
+		a.cfg.Index.Recorded(txs[n-1].tx.CommitLSN + 1)
+	}
+	return nil
+}

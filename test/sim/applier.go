@@ -287,7 +287,7 @@ func (a *applier) blind(k rowKey) (at wal.LSN, res outcome) {
 	if s.w.cfg.Break == BlindStamps {
 		return d.insert, done
 	}
-	at, ok := s.index.Blind(a.name(), d.tables[k.table].rel.Ref(), []string{k.key})
+	at, ok := s.index.Blind(a.name(), 1, d.tables[k.table].rel.Ref(), []string{k.key})
 	if !ok {
 		if a.barrier {
 			return d.insert, done // nothing moves
