@@ -79,17 +79,18 @@
 //
 // The decision is carried out in the transaction that locked and read the local entry.
 //
-// Apply sets the grave of the key to GraveUnder(stamp, alive), up or down: an update that
-// beats a tombstone of its own generation lowers the grave to the generation below, or
-// removes it. If the tombstone stayed, the row would read as one generation too high.
+// Apply sets the entry beside the row to the event's generation, up or down: an update that
+// beats a tombstone of its own generation makes the entry say so (NextGeneration). If the
+// tombstone stayed, the row would read as one generation too high.
 //
 // A run of changes of one key by one origin may be reduced to its net effect only as long as
 // the stamps rise. Where one does not, the run ends and another begins; otherwise a write
 // that no region could tell is lost would disappear in the sum.
 //
-// The stamps that a region gives to one key must not fall: what the publisher remembers of
-// the generation of a key (Stamping.Grave) is not forgotten because another region's event
-// was applied, and keeps the position of its first mention.
+// The stamps that a region gives to one key must not fall, and must be the same whenever a
+// change is stamped: what it is stamped from is the join of the items (Item) of the key
+// strictly below the change's commit position, whatever became known since. Item.Join only
+// rises; Item.Time and StampChange are functions of it and of the change alone.
 //
 // Own changes with Stamping.SelfMerge are run against the own database as Self events, in
 // log order. One that a later own change of the same key has superseded may be left out;
