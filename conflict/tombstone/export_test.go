@@ -1,0 +1,4 @@
+package tombstone
+
+// LimitOwn sets how many items of own changes are held as they are.
+func (x *Index) LimitOwn(n int) { x.own.limit = n }

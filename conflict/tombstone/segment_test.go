@@ -1,0 +1,78 @@
+package tombstone_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// TestOwnChangesBeyondTheLimit: what is not held one by one is suspected, and who asks for it
+// waits until it is merged, or at least recorded.
+func TestOwnChangesBeyondTheLimit(t *testing.T) {
+	t.Parallel()
+	x := tombstone.NewIndex(0)
+	x.LimitOwn(10)
+	for i := range 1000 { // one transaction
+		x.Note(users, fmt.Append(nil, i), tombstone.Place{Commit: 100}, 1, 0)
+	}
+	x.Note(users, []byte("5"), tombstone.Place{Commit: 200}, 2, 0)
+	if it, known, waits := below(t, x, "3", 150); it.Next != 1 || !known || waits {
+		t.Errorf("held one by one: %+v, %v, %v", it, known, waits)
+	}
+	for _, k := range []string{"500", "999"} {
+		if _, _, waits := below(t, x, k, 150); !waits || !x.Stalled() || !x.May(users, []byte(k)) {
+			t.Errorf("key %s: %v, stalled %v", k, waits, x.Stalled())
+		}
+	}
+	if _, _, waits := below(t, x, "999", 100); waits {
+		t.Error("a change waits for its own transaction")
+	}
+	if x.Waiting() != 100 {
+		t.Errorf("waiting %s", x.Waiting())
+	}
+	x.Recorded(101)
+	if _, _, waits := below(t, x, "500", 150); waits || x.Stalled() {
+		t.Error("what is recorded has to be waited for")
+	}
+	x.Put(users, []byte("5"), conflict.Item{LSN: 100, Next: 1})
+	x.Merged(150)
+	if _, _, waits := below(t, x, "5", 250); !waits {
+		t.Error("the second transaction is forgotten")
+	}
+	x.Put(users, []byte("5"), conflict.Item{LSN: 200, Next: 2})
+	x.Merged(250)
+	if it, known, waits := below(t, x, "5", 250); it.Next != 2 || !known || waits || x.Waiting() != 0 {
+		t.Errorf("merged: %+v, %v, %v", it, known, waits)
+	}
+	// Below the limit again.
+	x.Note(users, []byte("7"), tombstone.Place{Commit: 300}, 5, 0)
+	if it, known, waits := below(t, x, "7", 301); it.Next != 5 || !known || waits {
+		t.Errorf("the limit is not left: %+v, %v, %v", it, known, waits)
+	}
+}
+
+// TestSuspectedRows: while a transaction writes a row the table is asked for its key; behind it
+// the item is known.
+func TestSuspectedRows(t *testing.T) {
+	t.Parallel()
+	for _, committed := range []bool{true, false} {
+		x := tombstone.NewIndex(0)
+		x.Put(users, []byte("k"), conflict.Item{LSN: 50, Next: 1})
+		x.Suspect("b", users, "k", conflict.Item{LSN: 100, Next: 3})
+		x.Suspect("b", users, "new", conflict.Item{LSN: 100, Next: 1})
+		if _, known, waits := below(t, x, "k", 200); known || waits {
+			t.Error("the table is not asked while the row is written")
+		}
+		x.Settle("b", committed)
+		want := map[bool]uint32{true: 3, false: 1}[committed]
+		if it, known, _ := below(t, x, "k", wal.LSN(200)); !known || it.Next != want {
+			t.Errorf("committed %v: %+v, %v", committed, it, known)
+		}
+		if x.May(users, []byte("new")) != committed {
+			t.Errorf("committed %v: the new key", committed)
+		}
+	}
+}
