@@ -64,7 +64,7 @@ func (a *Applier) record(g *batch.Group, v *verdict, image wal.Tuple) (audit.Rec
 	}
 	remote := v.event.Side()
 	rec := a.plainRecord(g.Rel, v.Type, v.Reason, r.Tx, remote)
-	rec.Key = a.imager.Key(nil, g.Rel, keyImage(g, r), g.Key)
+	rec.Key = a.keyJSON(g.Rel, keyImage(g, r), g.Key)
 	rec.Verdict = v.Verdict.String()
 	rec.EventID = conflict.EventID(g.Rel.Ref(), v.known.key, remote, v.side)
 	if v.side.Known {
@@ -90,7 +90,7 @@ func (a *Applier) skewRecord(g *batch.Group, r *batch.Run, key string, side conf
 	rec := a.plainRecord(g.Rel, conflict.ClockSkew, "ahead of max_clock_skew", r.Tx, side)
 	// The contents do not matter: one report for one stamp of one key.
 	rec.EventID = conflict.EventID(g.Rel.Ref(), key, conflict.Side{Known: true, Stamp: side.Stamp}, conflict.Side{})
-	rec.Key = a.imager.Key(nil, g.Rel, keyImage(g, r), g.Key)
+	rec.Key = a.keyJSON(g.Rel, keyImage(g, r), g.Key)
 	rec.Verdict = conflict.Apply.String()
 	rec.Winner, rec.Loser = a.cfg.Origin, ""
 	return rec
@@ -112,7 +112,7 @@ func (a *Applier) parkedRecord(g *batch.Group, r *batch.Run, typ conflict.Type, 
 	remote := conflict.Side{Known: true, Alive: r.Op != wal.Delete, Stamp: r.Stamp}
 	rec := a.plainRecord(g.Rel, typ, conflict.Reason("sqlstate "+state), r.Tx, remote)
 	rec.EventID = conflict.EventID(g.Rel.Ref(), g.KeyText(r), remote, conflict.Side{})
-	rec.Key = a.imager.Key(nil, g.Rel, keyImage(g, r), g.Key)
+	rec.Key = a.keyJSON(g.Rel, keyImage(g, r), g.Key)
 	rec.Verdict, rec.Winner, rec.Loser = conflict.Park.String(), "", ""
 	if r.Op != wal.Delete {
 		rec.RemoteRow = a.json(g.Rel, r.Image)
@@ -136,7 +136,16 @@ func (a *Applier) json(rel *wal.Relation, row wal.Tuple) []byte {
 	if row == nil {
 		return nil
 	}
-	b := a.imager.Row(nil, rel, row)
+	return a.storable(a.imager.Row(nil, rel, row))
+}
+
+// keyJSON is the key of a row for the audit log.
+func (a *Applier) keyJSON(rel *wal.Relation, row wal.Tuple, key []int) []byte {
+	return a.storable(a.imager.Key(nil, rel, row, key))
+}
+
+// storable replaces what the server cannot hold.
+func (a *Applier) storable(b []byte) []byte {
 	if text := string(b); !isASCII(text) {
 		return []byte(a.encoding.text(text))
 	}

@@ -200,7 +200,7 @@ func (a *Applier) heardRecord(n *wal.Notice, tx *wal.Transaction) audit.Record {
 		Origin: a.cfg.Origin, OriginXID: tx.XID, CommitLSN: tx.CommitLSN, CommitTime: tx.CommitTime,
 	}
 	if row := n.Yours.Row; row != nil && n.Relation.KeyColumns() != nil {
-		rec.Key = a.imager.Key(nil, n.Relation, row, n.Relation.KeyColumns())
+		rec.Key = a.keyJSON(n.Relation, row, n.Relation.KeyColumns())
 	}
 	switch n.Outcome {
 	case wal.Won:
