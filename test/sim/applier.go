@@ -76,11 +76,13 @@ func (a *applier) gather() []delivery {
 func (a *applier) apply(ds []delivery) {
 	w, s := a.in.s.w, a.in.s
 	var txs []keyedTx
+	resync := false
 	for i := range ds {
 		d := &ds[i]
+		resync = resync || d.ref.Resync
 		for _, tx := range d.packet.Transactions {
 			live := d.kind == conflict.Live || d.kind == conflict.Self
-			if live && w.cfg.Break != NoSkip && a.cp.Covers(d.ref, tx.CommitLSN, tx.EndLSN) {
+			if live && !resync && w.cfg.Break != NoSkip && a.cp.Covers(d.ref, tx.CommitLSN, tx.EndLSN) {
 				continue
 			}
 			txs = append(txs, keyedTx{tx, d.kind})
@@ -142,7 +144,7 @@ func (a *applier) apply(ds []delivery) {
 	}
 	a.parts = false
 	tx := a.tx
-	w.must(checkpoint.MustAdvance(a.cp, next, false))
+	w.must(checkpoint.MustAdvance(a.cp, next, resync))
 	next.AppliedAt = w.now()
 	if w.cfg.Break == SplitCommit && len(txs) > 0 {
 		early := s.r.db.begin(true)

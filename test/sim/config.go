@@ -18,6 +18,7 @@ type Config struct {
 
 	Deletes, KeyChange, Giant, Copies bool
 	Blind                             bool  // commits become visible late; nothing keeps rows from where none is
+	Restore                           bool  // a database is restored to an earlier point
 	Skew                              int64 // microseconds by which the clocks differ at most
 	Jumps                             bool
 	Async                             bool // appliers commit without waiting for the disk
@@ -71,6 +72,7 @@ const (
 	PartsUnordered            // the self-merge does not see that a later part replaced a change
 	SelfSilent                // what the self-merge undoes is not told to anybody
 	OldGraves                 // a row of generation 0 leaves the tombstone that it beat
+	SameHistory               // a restored server is taken for the one that was
 	GluedParts                // any part continues the transaction that is open
 	BlindStamps               // a tombstone without a row gets the position at which it is written
 	breakages
@@ -78,7 +80,7 @@ const (
 
 func (b Breakage) String() string {
 	return [...]string{"sound", "no skip", "no chain", "no tombstones", "confirm early", "split commit", "no audit",
-		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old graves", "glued parts", "blind stamps"}[b]
+		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old graves", "same history", "glued parts", "blind stamps"}[b]
 }
 
 // Draw makes the configuration of a seed.
@@ -120,6 +122,9 @@ func Draw(seed uint64) Config {
 		c.Calm = c.Calm || !t.Full && !(t.Version && t.Bump && !t.Stale && t.Order == conflict.VersionFirst)
 	}
 	c.Blind = yes(50) && c.Strict // about one run in two thousand diverges by it today
+	if yes(8) && !c.Calm {
+		c.Restore, c.Deletes, c.KeyChange = true, false, false
+	}
 	c.BatchRows = 1 << uint(1+r.IntN(10))
 	return c
 }

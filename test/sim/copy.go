@@ -34,8 +34,9 @@ func (s *sidecar) copyTables() {
 	}
 	s.w.note(s.r.id, "copy", uint64(len(tx.Changes)), uint64(d.insert))
 	if len(tx.Changes) == 0 {
+		d.copies = false
 		return
 	}
-	s.out.framer.Hold(framing.Extra{Kind: wire.Copy, Transactions: []*wal.Transaction{tx}, After: d.insert})
+	s.out.framer.Hold(framing.Extra{Kind: wire.Copy, Transactions: []*wal.Transaction{tx}, After: d.insert, Done: func(h wire.Header) { d.copied = h.Position() }})
 	s.out.wake()
 }

@@ -2,10 +2,12 @@ package sim
 
 import (
 	"slices"
+	"time"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/wal"
+	"github.com/pgwaltz/pgwaltz/wire"
 )
 
 // rowKey names a row: table and canonical key text.
@@ -77,7 +79,12 @@ type database struct {
 	open   []*dbtx
 	late   map[rowKey]*dbtx // committed and on disk, not visible yet
 
-	incarnation uint32 // pgwaltz.stream
+	incarnation uint32            // pgwaltz.stream
+	stored      checkpoint.Stored // what else stands there
+	gapAt       time.Time
+	resynced    time.Time
+	copies      bool          // the tables are to be copied, until every peer has them
+	copied      wire.Position // of the frame that ends the copy
 	log         []*logTx
 	flushed     int     // so many transactions of the log are on disk
 	insert      wal.LSN // where the log ends

@@ -18,6 +18,7 @@ func (w *World) planFaults(end time.Duration) {
 			w.fault(r, kind)
 		})
 	}
+	w.planRestore(micros)
 	if w.cfg.Copies {
 		r := w.regions[w.rng.IntN(len(w.regions))]
 		w.after(w.span(0, micros), func() { r.side.copyTables() })

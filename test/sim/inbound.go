@@ -186,6 +186,12 @@ func (in *inbound) take(seq uint64, data []byte) {
 		in.gap(false)
 		return
 	case checkpoint.Foreign:
+		if w.restored { // late, or its incarnation's first frame is: read again
+			if ref.Incarnation > in.cp.Incarnation {
+				in.gap(false)
+			}
+			return
+		}
 		w.fail("region %s: frame %s is foreign", in.s.r.name, h.MsgID())
 	}
 	p, err := in.asm.Add(raw)
@@ -194,10 +200,18 @@ func (in *inbound) take(seq uint64, data []byte) {
 			in.asm.Reset()
 			return
 		}
+		if w.restored { // the beginning was of another history
+			in.asm.Reset()
+			in.gap(false)
+			return
+		}
 		w.fail("region %s: a frame that fits does not assemble: %v", in.s.r.name, err)
 	}
 	if p != nil {
-		in.prove(ref, h.Kind, p)
+		if err := in.prove(ref, h.Kind, p); err != nil {
+			in.otherHistory(err)
+			return
+		}
 	}
 	before := in.cp
 	in.cp = in.cp.Next(ref)
@@ -220,17 +234,32 @@ func (in *inbound) take(seq uint64, data []byte) {
 }
 
 // prove holds what the origin repeats against what is applied.
-func (in *inbound) prove(ref checkpoint.FrameRef, kind wire.Kind, p *wire.Packet) {
+func (in *inbound) prove(ref checkpoint.FrameRef, kind wire.Kind, p *wire.Packet) error {
 	rep := in.cp.Repetition(ref)
-	if rep == nil {
-		return
+	if rep == nil || in.s.w.cfg.Break == SameHistory {
+		return nil
 	}
 	if kind == wire.Data {
 		for _, tx := range p.Transactions {
-			in.s.w.must(rep.Show(tx))
+			if err := rep.Show(tx); err != nil {
+				return err
+			}
 		}
 	}
-	in.s.w.must(rep.Reach(ref.EndLSN))
+	return rep.Reach(ref.EndLSN)
+}
+
+// otherHistory tells the origin that it repeats other transactions than those applied here.
+func (in *inbound) otherHistory(err error) {
+	w, cp := in.s.w, in.cp
+	if !w.restored {
+		w.fail("region %s: %v", in.s.r.name, err)
+	}
+	in.asm.Reset()
+	in.gap(false)
+	if !w.cut(in.s.r.id, in.origin) {
+		w.after(w.span(300, 3000), func() { in.from().side.rewind(in.s.r.id, cp, err) })
+	}
 }
 
 // filter leaves what the self-merge needs.
@@ -275,7 +304,7 @@ func (in *inbound) gap(soft bool) {
 			// What is applied is what counts; the frames behind it come again.
 			if !w.cut(in.s.r.id, in.origin) && !w.chance(100) {
 				cp := in.cp
-				w.after(w.span(300, 3000), func() { in.from().side.rewind(in.s.r.id, cp) })
+				w.after(w.span(300, 3000), func() { in.from().side.rewind(in.s.r.id, cp, nil) })
 			}
 		}
 		in.seek()

@@ -39,10 +39,16 @@ func (w *World) drain() {
 
 // restless says what still moves, "" for nothing.
 func (w *World) restless() string {
+	if w.typing > 0 {
+		return "the operator is not done"
+	}
 	for _, r := range w.regions {
 		s := r.side
 		if !s.up || s.out == nil {
 			return "region " + r.name + " is down"
+		}
+		if r.db.stored.Gap || r.db.stored.Resync || r.db.copies {
+			return "region " + r.name + " has a gap"
 		}
 		if len(r.db.late) > 0 {
 			return "region " + r.name + " has commits that nobody sees"
@@ -78,7 +84,7 @@ func (w *World) check() {
 			ends = append(ends, e.wid)
 		}
 		for _, o := range w.regions {
-			if o.id == r.id {
+			if o.id == r.id || w.restored {
 				continue
 			}
 			if n := o.db.cps[r.name].Transactions; n != r.db.local {
@@ -103,6 +109,9 @@ func (w *World) check() {
 				}
 			}
 		}
+	}
+	if w.restored {
+		return // what was committed behind the point of the restore is lost
 	}
 	for _, t := range first.tables {
 		if !t.conf.Full {

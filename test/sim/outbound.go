@@ -45,21 +45,39 @@ func (s *sidecar) publish() {
 	dec := sit.Begin()
 	at := t.header.Position()
 	past := sit.Past()
+	if w.cfg.Break == SameHistory {
+		past = nil
+		if dec.Step == checkpoint.Stop {
+			dec = checkpoint.Decision{Step: checkpoint.Renew, Incarnation: max(d.incarnation, t.header.Incarnation) + 1}
+		}
+	}
 	switch dec.Step {
 	case checkpoint.Stop:
-		if from <= at.EndLSN {
+		if from <= at.EndLSN && !w.restored {
 			w.fail("region %s: a gap that is none: %s", s.r.name, dec.Why)
 		}
 		w.Stats.Gaps++
-		w.note(s.r.id, "gap", uint64(at.EndLSN), uint64(from))
+		d.noteGap(false, dec.Why)
 		again()
 		return
-	case checkpoint.Renew:
-		d.incarnation = dec.Incarnation
+	case checkpoint.Renew, checkpoint.Reopen:
+		d.incarnation, d.stored.Epoch = dec.Incarnation, d.epoch
 		d.flush()
 		at = wire.Position{Incarnation: d.incarnation, EndLSN: from}
-		at.Mark = sit.Mark()
+		if dec.Step == checkpoint.Reopen {
+			d.reopen(dec.Incarnation)
+			past = nil
+			s.durable, s.told = 0, 0
+			s.in[s.r.id].start()
+		} else {
+			at.Mark = sit.Mark()
+		}
 		s.step("incarnation stored")
+	}
+	d.stored.Resync = false
+	if d.copies {
+		d.copied = wire.Position{}
+		s.after(w.span(1000, 50_000), s.copyTables)
 	}
 	s.newLife = false
 	w.note(s.r.id, "publish", uint64(at.Incarnation), at.Number)
@@ -73,7 +91,7 @@ func (s *sidecar) publish() {
 		Encoder: wire.EncoderConfig{
 			Cluster: cluster, Origin: s.r.name, Epoch: d.epoch, Compress: w.cfg.Compress, MaxFrame: w.cfg.MaxFrame, MaxPacket: 1 << 20,
 		},
-		Tail: at, Past: past, FrameBytes: w.cfg.FrameBytes, Linger: linger, Heartbeat: heartbeat, Put: o.put,
+		Tail: at, Past: past, Resync: dec.Step == checkpoint.Reopen, FrameBytes: w.cfg.FrameBytes, Linger: linger, Heartbeat: heartbeat, Put: o.put,
 	}, time.Now())
 	for o.next < len(d.log) && d.log[o.next].end <= from {
 		o.next++
@@ -94,8 +112,9 @@ func (s *sidecar) situation(t tail, from wal.LSN) checkpoint.Situation {
 			Found: t.found && !t.damaged, Damaged: t.damaged, Open: h.Flags.Has(wire.Open), Epoch: h.Epoch,
 			Incarnation: h.Incarnation, EndLSN: h.EndLSN, Mark: h.Mark,
 		},
-		Stored: checkpoint.Stored{Incarnation: d.incarnation, Epoch: d.epoch},
+		Stored: d.stored,
 	}
+	sit.Stored.Incarnation = d.incarnation
 	if w.cfg.Break == StaleTail && t.found {
 		sit.Stored.Incarnation = h.Incarnation // its last incarnation is lost
 	}
@@ -140,7 +159,7 @@ func (o *outbound) pump() {
 	}
 	if o.next >= d.flushed {
 		if end := d.flushLSN(); !o.log.dec.InTransaction() {
-			o.s.w.must(o.framer.Passed(end)) // a keepalive
+			o.passed(end) // a keepalive
 		}
 		o.s.own.decoded = max(o.s.own.decoded, o.framer.Decoded())
 		o.s.index.Stamped(o.framer.Decoded())
@@ -199,7 +218,7 @@ func (o *outbound) transaction(tx *wal.Transaction) {
 	told, err := replicator.TellsOf(tx)
 	o.s.w.must(err)
 	if !told.Any() && o.framer.Empty(tx) {
-		o.s.w.must(o.framer.Passed(tx.EndLSN))
+		o.passed(tx.EndLSN)
 		return
 	}
 	if tx.More {
@@ -212,9 +231,18 @@ func (o *outbound) transaction(tx *wal.Transaction) {
 		}
 	}
 	known, err := o.framer.Known(tx)
-	o.s.w.must(err)
+	if err != nil {
+		o.s.otherHistory(err)
+	}
 	if !known {
 		o.s.w.must(o.framer.Add(told.With(tx), time.Now()))
+	}
+}
+
+// passed tells the framer of a position without anything to publish.
+func (o *outbound) passed(at wal.LSN) {
+	if err := o.framer.Passed(at); err != nil {
+		o.s.otherHistory(err)
 	}
 }
 

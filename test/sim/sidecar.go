@@ -213,7 +213,7 @@ func (s *sidecar) confirm() {
 	if lsn <= d.confirmed {
 		return
 	}
-	if w.cfg.Break != ConfirmEarly {
+	if w.cfg.Break != ConfirmEarly && !w.restored {
 		for _, r := range w.regions {
 			if cp := r.db.onDisk[s.r.name]; r.id != s.r.id && cp.EndLSN < lsn {
 				w.fail("region %s confirms %s, but %s has applied %s on disk", s.r.name, lsn, r.name, cp.EndLSN)
@@ -258,24 +258,58 @@ func (s *sidecar) acked(from int, a ack) {
 		return
 	}
 	s.acks[from] = a
+	s.copied()
 	s.confirm()
 }
 
-// rewind answers a peer that misses frames.
-func (s *sidecar) rewind(from int, cp checkpoint.Checkpoint) {
+// copied forgets a copy that every peer has. It is sent again in a new incarnation.
+func (s *sidecar) copied() {
+	d := s.r.db
+	for _, r := range s.w.regions {
+		if a := s.acks[r.id]; r.id != s.r.id && (d.copied.Number == 0 || a.inc != d.copied.Incarnation || a.number < d.copied.Number) {
+			return
+		}
+	}
+	d.copies = false
+}
+
+// rewind answers a peer that misses frames, or that was shown another history.
+func (s *sidecar) rewind(from int, cp checkpoint.Checkpoint, history error) {
 	if !s.up {
 		return
 	}
-	d := s.r.db
-	if cp.Epoch.SystemID != 0 && (!cp.Epoch.SameLog(d.epoch) || cp.EndLSN < d.confirmed) {
-		return // asked before it applied more; the log below is not needed any more
+	w, d := s.w, s.r.db
+	r := checkpoint.Rewind{
+		Ack:  checkpoint.Ack{Peer: w.regions[from].name, Epoch: cp.Epoch, Incarnation: cp.Incarnation, Frame: cp.FrameNo, EndLSN: cp.EndLSN, Proved: cp.Seen},
+		Slot: checkpoint.Slot{Found: true, Confirmed: d.confirmed}, Region: s.r.name, History: history != nil,
+		Present:  checkpoint.Present{Epoch: d.epoch, Incarnation: d.incarnation, Reopened: d.stored.Reopened, Frame: ^uint64(0), WALEnd: d.insert},
+		Resynced: !d.resynced.IsZero() && time.Since(d.resynced) < 10*time.Minute,
 	}
-	if !s.lastRewind.IsZero() && time.Since(s.lastRewind) < 3*time.Second {
+	if history != nil {
+		r.Reason = history.Error()
+	}
+	dec := r.Decide()
+	if w.cfg.Break == SameHistory {
+		dec = checkpoint.RewindDecision{Step: checkpoint.Renew}
+	}
+	switch {
+	case dec.Step == checkpoint.Stop && !w.restored:
+		return // asked before it applied more; the log below is not needed any more
+	case dec.Step == checkpoint.Stop:
+		d.noteGap(dec.History, dec.Why)
+		if dec.History {
+			s.reopen()
+		}
+		return
+	case dec.Step == checkpoint.Reopen:
+		d.noteGap(dec.History, dec.Why)
+		d.stored.Resync, d.copies = true, true
+	case !s.lastRewind.IsZero() && time.Since(s.lastRewind) < 3*time.Second:
 		return
 	}
 	s.lastRewind = time.Now()
 	s.newLife = true
-	s.w.Stats.Rewinds++
-	s.w.note(s.r.id, "rewind", uint64(from), uint64(cp.EndLSN))
+	w.Stats.Rewinds++
+	w.note(s.r.id, "rewind", uint64(from), uint64(cp.EndLSN))
 	s.reopen()
 }

@@ -58,4 +58,5 @@ func (s *Stats) add(o Stats) {
 	s.Pushbacks += o.Pushbacks
 	s.Barriers += o.Barriers
 	s.Races += o.Races
+	s.Restores += o.Restores
 }
