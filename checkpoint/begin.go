@@ -150,6 +150,11 @@ func (s Situation) gap() Decision {
 		// The stream is gone or ends in the middle of something, or a peer misses a piece of
 		// it: publish again what the slot holds. A peer that it does not reach back to says so.
 		return Decision{Step: Renew}
+	case s.Tail.Mark == (wal.Mark{}) && from < last:
+		// The incarnation does not know what lies at or below its beginning, and the slot has
+		// gone back, perhaps below that: what it would show there could not be told from what
+		// the incarnation holds. A new one begins where the slot is.
+		return Decision{Step: Renew}
 	case from > last:
 		if s.appliedEverywhere(from) {
 			return Decision{Step: Renew}

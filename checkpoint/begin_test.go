@@ -55,6 +55,8 @@ func TestBeginTruthTable(t *testing.T) {
 		"stream damaged":             {func(s *Situation) { s.Tail.Damaged = true }, Renew, 4, "", ""},
 		"stream went back":           {func(s *Situation) { s.Tail.Incarnation = 2 }, Renew, 4, "", ""},
 		"inside a transaction":       {func(s *Situation) { s.Tail.Open = true }, Renew, 4, "", ""},
+		"slot went back, no mark":    {func(s *Situation) { s.Tail.Mark = wal.Mark{} }, Renew, 4, "", ""},
+		"no mark, slot at the end":   {func(s *Situation) { s.Tail.Mark, s.Slot.Confirmed = wal.Mark{}, 700 }, Continue, 0, "", ""},
 		"a peer misses frames":       {func(s *Situation) { s.Renew = true }, Renew, 4, "", ""},
 		"slot behind, not applied":   {func(s *Situation) { s.Slot.Confirmed = 701 }, Stop, 0, "slot begins at", RemedyResync},
 		"slot behind, applied":       {func(s *Situation) { s.Slot.Confirmed, s.Acks[0].Proved = 701, 701 }, Renew, 4, "", ""},
