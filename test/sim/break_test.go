@@ -16,7 +16,10 @@ var hints = map[Breakage]uint64{
 // provoke makes the situation more likely in which a rule matters.
 func provoke(c *Config) {
 	c.Calm, c.Blind, c.BatchRows = false, false, 4000
+	c.Restore = c.Break == SameHistory
 	switch c.Break {
+	case SameHistory:
+		c.Deletes, c.KeyChange = false, false
 	case StaleTail, Restamp:
 		c.Faults += 10
 	case AckEarly:

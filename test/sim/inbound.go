@@ -71,6 +71,11 @@ func (in *inbound) end() {
 // start opens the pipe at the checkpoint that is in the database.
 func (in *inbound) start() {
 	in.end()
+	if o := in.s.out; in.self && (o == nil || !o.framer.Proven()) {
+		// Of a database that was restored, the stream may hold changes that it never made.
+		in.after(50*time.Millisecond, in.start)
+		return
+	}
 	in.open = true
 	cp := in.s.r.db.cps[in.from().name]
 	cp.Origin = in.from().name

@@ -8,7 +8,7 @@ import (
 )
 
 // patience is how long everything may take to become quiet after the last fault.
-const patience = 90 * time.Second
+const patience = 150 * time.Second
 
 // drain ends the faults and waits for quiet. Nobody helps.
 func (w *World) drain() {
@@ -39,7 +39,7 @@ func (w *World) drain() {
 
 // restless says what still moves, "" for nothing.
 func (w *World) restless() string {
-	if w.typing > 0 {
+	if w.typing > 0 || w.restored && time.Since(w.restoredAt) < 6*time.Second {
 		return "the operator is not done"
 	}
 	for _, r := range w.regions {

@@ -74,7 +74,7 @@ func (s *sidecar) publish() {
 		}
 		s.step("incarnation stored")
 	}
-	d.stored.Resync = false
+	d.stored.Resync, d.stored.Gap = false, d.stored.History
 	if d.copies {
 		d.copied = wire.Position{}
 		s.after(w.span(1000, 50_000), s.copyTables)
@@ -119,8 +119,8 @@ func (s *sidecar) situation(t tail, from wal.LSN) checkpoint.Situation {
 		sit.Stored.Incarnation = h.Incarnation // its last incarnation is lost
 	}
 	for _, r := range w.regions {
-		if a := s.acks[r.id]; r.id != s.r.id && a.inc != 0 {
-			sit.Acks = append(sit.Acks, checkpoint.Ack{Peer: r.name, Epoch: a.epoch, Incarnation: a.inc, Frame: a.number, EndLSN: a.applied, Proved: a.end})
+		if r.id != s.r.id && s.acks[r.id].inc != 0 {
+			sit.Acks = append(sit.Acks, s.word(r.id))
 		}
 	}
 	return sit

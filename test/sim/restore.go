@@ -33,6 +33,7 @@ type backup struct {
 
 // copyFiles takes a backup of everything that is on disk.
 func (d *database) copyFiles() *backup {
+	d.revealAll() // recovery makes every commit visible
 	d.flush()
 	d.saved = d.confirmed
 	return &backup{
@@ -69,7 +70,7 @@ func (w *World) planRestore(micros int64) {
 		w.after(w.span(0, micros-at), func() {
 			w.note(r.id, "restored", uint64(r.db.insert), uint64(b.insert))
 			w.Stats.Restores++
-			w.restored = true
+			w.restored, w.restoredAt = true, time.Now()
 			r.db.restore(b, promoted)
 			if w.rng.IntN(2) == 0 {
 				r.side.crash()

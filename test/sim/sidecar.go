@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"math"
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
@@ -179,8 +180,8 @@ func (s *sidecar) moved(origin int) {
 // confirm tells the slot what the server may forget.
 func (s *sidecar) confirm() {
 	w, d := s.w, s.r.db
-	if s.out == nil {
-		return // no connection that could tell
+	if s.out == nil || !s.out.framer.Proven() {
+		return // no connection that could tell, or it may not be the WAL that was published
 	}
 	in := checkpoint.Inputs{Published: s.durable, Confirmed: s.told}
 	for _, r := range w.regions {
@@ -258,8 +259,29 @@ func (s *sidecar) acked(from int, a ack) {
 		return
 	}
 	s.acks[from] = a
+	word := s.word(from)
+	if p := s.present(); word.Judge(p) == checkpoint.OtherHistory && s.w.cfg.Break != SameHistory {
+		if !s.w.restored {
+			s.w.fail("%s", word.Because(p))
+		}
+		s.r.db.noteGap(true, word.Because(p))
+		s.reopen()
+		return
+	}
 	s.copied()
 	s.confirm()
+}
+
+// word is what a peer said last.
+func (s *sidecar) word(from int) checkpoint.Ack {
+	a := s.acks[from]
+	return checkpoint.Ack{Peer: s.w.regions[from].name, Epoch: a.epoch, Incarnation: a.inc, Frame: a.number, EndLSN: a.applied, Proved: a.end}
+}
+
+// present is what a peer's word is held against.
+func (s *sidecar) present() checkpoint.Present {
+	d := s.r.db
+	return checkpoint.Present{Epoch: d.epoch, Incarnation: d.incarnation, Reopened: d.stored.Reopened, Frame: math.MaxUint64, WALEnd: d.insert}
 }
 
 // copied forgets a copy that every peer has. It is sent again in a new incarnation.
@@ -282,7 +304,7 @@ func (s *sidecar) rewind(from int, cp checkpoint.Checkpoint, history error) {
 	r := checkpoint.Rewind{
 		Ack:  checkpoint.Ack{Peer: w.regions[from].name, Epoch: cp.Epoch, Incarnation: cp.Incarnation, Frame: cp.FrameNo, EndLSN: cp.EndLSN, Proved: cp.Seen},
 		Slot: checkpoint.Slot{Found: true, Confirmed: d.confirmed}, Region: s.r.name, History: history != nil,
-		Present:  checkpoint.Present{Epoch: d.epoch, Incarnation: d.incarnation, Reopened: d.stored.Reopened, Frame: ^uint64(0), WALEnd: d.insert},
+		Present:  s.present(),
 		Resynced: !d.resynced.IsZero() && time.Since(d.resynced) < 10*time.Minute,
 	}
 	if history != nil {

@@ -12,21 +12,22 @@ import (
 // World is one run: the regions and everything between them. It must live in a synctest
 // bubble, where time passes only while it sleeps, and belongs to one goroutine.
 type World struct {
-	cfg      Config
-	rng      *rand.Rand
-	start    time.Time
-	due      events
-	seq      uint64
-	regions  []*region
-	links    map[[2]int]bool // cut, by the lower and the higher region
-	faulty   bool
-	over     bool
-	typing   int  // commands that the operator is about to type
-	restored bool // a database lost what it had committed
-	failure  string
-	led      ledger
-	trace    trace
-	Stats    Stats
+	cfg        Config
+	rng        *rand.Rand
+	start      time.Time
+	due        events
+	seq        uint64
+	regions    []*region
+	links      map[[2]int]bool // cut, by the lower and the higher region
+	faulty     bool
+	over       bool
+	typing     int  // commands that the operator is about to type
+	restored   bool // a database lost what it had committed
+	restoredAt time.Time
+	failure    string
+	led        ledger
+	trace      trace
+	Stats      Stats
 }
 
 // Stats counts what a run has met.
