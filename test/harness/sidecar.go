@@ -128,7 +128,8 @@ func (s *Sidecar) ConfigPath() (string, error) {
 		return "", fmt.Errorf("write configuration of %s: %w", s.Region, err)
 	}
 	path := filepath.Join(s.Home, "config.yaml")
-	if err := os.WriteFile(path, text, 0o600); err != nil {
+	// By a rename: a sidecar that is just starting must not read half of it.
+	if err := errors.Join(os.WriteFile(path+".new", text, 0o600), os.Rename(path+".new", path)); err != nil {
 		return "", fmt.Errorf("write configuration of %s: %w", s.Region, err)
 	}
 	return path, nil
