@@ -46,7 +46,8 @@ share='^(DT|TO|RI|GN|CF|LP|SE)-|^TX-(03|04|06|07|09|10)|^SL-(0[1-7]|1)|^NS-(0|12
 PGWALTZ_BIN=$PWD/bin/pgwaltz part cases go run ./test/cases/runcases -run "${SHORT_CASES:-$share}" test/cases
 PGWALTZ_SIM_SEEDS=${SHORT_SEEDS:-2000} part sim go test -count=1 -timeout 5m -run TestSim ./test/sim/...
 # Real servers under faults, for twenty seconds and the questions afterwards.
-PGWALTZ_BIN=$PWD/bin/pgwaltz part chaos go run ./test/chaos -seed "${CHAOS_SEED:-1}" -duration "${CHAOS_DURATION:-20s}" -drain 90s
+PGWALTZ_BIN=$PWD/bin/pgwaltz part chaos go run ./test/chaos -seed "${CHAOS_SEED:-41}" -duration "${CHAOS_DURATION:-20s}" -drain 90s \
+  -faults "^(sidecar|store|slot|link|pglink|server-(kill|crash|restart|terminate|lock|freeze))"
 
 count() { grep -cE "$1" "$out/verbose.log" 2>/dev/null || true; }
 echo
