@@ -44,8 +44,9 @@ type Sidecar struct {
 	version string
 	started time.Time
 
-	db      *db // shared small session
-	catalog *db // session of the outbound pipe
+	db      *db          // shared small session
+	catalog *db          // session of the outbound pipe
+	turned  atomic.Int64 // when the loop of the lead turned last, in nanoseconds
 	// broker, epoch, server and caps are set at the begin of each term, before its
 	// goroutines; view is the copy that the status reads at any time.
 	broker *broker.Broker

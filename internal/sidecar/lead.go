@@ -36,6 +36,7 @@ func reconnect() *backoff.ExponentialBackOff {
 func (s *Sidecar) lead(ctx context.Context) error {
 	pace := reconnect()
 	for {
+		s.turn()
 		started := time.Now()
 		err := s.term(ctx)
 		if ctx.Err() != nil {
@@ -228,6 +229,7 @@ func (s *Sidecar) takeLead(ctx context.Context) (*pgx.Conn, error) {
 	}
 	said, idle := false, time.Time{}
 	for {
+		s.turn()
 		var ok bool
 		err := conn.QueryRow(ctx, `select pg_catalog.pg_try_advisory_lock($1::int, pg_catalog.hashtext($2))`, int32(lockSpace), s.cfg.Cluster+"/"+s.cfg.Region).Scan(&ok)
 		if err != nil {
@@ -288,6 +290,7 @@ const frozenAfter = 15 * time.Second
 // holdLead watches the session that holds the lead.
 func (s *Sidecar) holdLead(ctx context.Context, conn *pgx.Conn) error {
 	for {
+		s.turn()
 		if err := pause.For(ctx, time.Second); err != nil {
 			return err
 		}

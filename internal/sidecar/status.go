@@ -183,5 +183,21 @@ func (s *Sidecar) reachable(region string) bool {
 	return v == nil || v.broker == nil || v.broker.PeerReachable(region)
 }
 
-// alive says why a loop is stuck; nil while all turn.
-func (s *Sidecar) alive() error { return nil }
+// stuckAfter is how long the loop that takes and holds the lead may not turn. Its longest step,
+// the look at the database before the first term, waits for locks.
+const stuckAfter = 5 * time.Minute
+
+// turn notes that the loop that takes and holds the lead has turned.
+func (s *Sidecar) turn() { s.turned.Store(time.Now().UnixNano()) }
+
+// alive says that the loop that takes and holds the lead is stuck; nil while it turns.
+func (s *Sidecar) alive() error {
+	last := s.turned.Load()
+	if last == 0 {
+		return nil // it has not begun
+	}
+	if d := time.Since(time.Unix(0, last)); d > stuckAfter {
+		return fmt.Errorf("the loop that holds the lead has not turned for %s", d.Round(time.Second))
+	}
+	return nil
+}
