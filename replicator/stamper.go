@@ -118,7 +118,8 @@ func (s *Stamper) Stamp(ctx context.Context, tx *wal.Transaction) error {
 	return nil
 }
 
-// split replaces each change of a key by a delete and an insert.
+// split replaces each change of a key by a delete and an insert, in an order that no key has two
+// rows.
 func (s *Stamper) split(tx *wal.Transaction) {
 	var out []wal.Change
 	for i, ch := range tx.Changes {
@@ -138,6 +139,7 @@ func (s *Stamper) split(tx *wal.Transaction) {
 	if out != nil {
 		tx.Changes = out
 	}
+	tx.Changes = conflict.Untangle(tx.Changes)
 }
 
 // ask finds out what is known of the keys of a transaction, at once for all.
