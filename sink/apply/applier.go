@@ -116,6 +116,7 @@ type Applier struct {
 	giant     giant
 
 	unseen     int                 // how often this batch was tried again for what is stamped but not visible
+	waited     int                 // how often this batch waited for own changes to be stamped
 	committing bool                // a commit was sent
 	stamped    *tombstone.Snapshot // every own change that it shows is stamped; nil: not waited for
 

@@ -244,7 +244,7 @@ func (a *Applier) writeEffects(ctx context.Context, fx *effects) error {
 
 // committed books a commit.
 func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effects) {
-	a.stamped = nil
+	a.stamped, a.waited = nil, 0
 	a.cp = next
 	a.Stats.Batches.Add(1)
 	a.Stats.Rows.Add(fx.rows)

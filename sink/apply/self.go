@@ -84,20 +84,46 @@ func (a *Applier) isStamped(ctx context.Context, g *batch.Group, t *target, i in
 	if st.row == nil {
 		return true, nil
 	}
-	shows := false
+	if a.waited > maxWaited {
+		return true, nil // the self-merge of a later change puts right what this misses
+	}
+	var writer uint64
 	err := a.query(ctx, statement.Lock(a.keyShape(g, t), []string{"xmin"}), a.keyArrays(g, t, []int{i}, nil), []int16{1, 0}, func(v [][]byte) {
-		if xid, err := strconv.ParseUint(string(v[1]), 10, 32); err == nil {
-			shows = a.stamped.Shows(uint32(xid))
-		}
+		writer, _ = strconv.ParseUint(string(v[1]), 10, 32)
 	})
 	if err != nil {
 		return false, fmt.Errorf("ask who wrote a row of %s: %w", g.Rel, err)
 	}
-	return shows, nil
+	if a.stamped.Shows(uint32(writer)) {
+		return true, nil
+	}
+	return a.wroteIt(ctx, uint32(writer))
+}
+
+// maxWaited is how often a batch of the self-merge is tried again for one row.
+const maxWaited = 500
+
+// wroteIt reports whether a transaction that wrote a row which is visible and locked here is
+// this one, or a subtransaction of it: all others have ended.
+func (a *Applier) wroteIt(ctx context.Context, writer uint32) (bool, error) {
+	var current int64
+	if err := a.conn.QueryRow(ctx, `select pg_catalog.pg_current_xact_id()::text::int8`).Scan(&current); err != nil {
+		return false, fmt.Errorf("ask for the transaction: %w", err)
+	}
+	full := current + int64(int32(writer-uint32(current)))
+	var running bool
+	err := a.conn.QueryRow(ctx, `select coalesce(pg_catalog.pg_xact_status($1::text::xid8) = 'in progress', false)`, strconv.FormatInt(full, 10)).Scan(&running)
+	if err != nil {
+		return false, fmt.Errorf("ask for the transaction that wrote a row: %w", err)
+	}
+	return running, nil
 }
 
 // waitStamped waits outside of a transaction.
 func (a *Applier) waitStamped(ctx context.Context) (err error) {
+	if a.waited++; a.waited%100 == 0 {
+		a.cfg.Log.Info("the self-merge waits for own changes to be stamped", "tries", a.waited)
+	}
 	a.stamped, err = a.cfg.WaitStamped(ctx)
 	return err
 }
