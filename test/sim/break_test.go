@@ -18,6 +18,11 @@ func provoke(c *Config) {
 	c.Calm, c.Blind, c.BatchRows = false, false, 4000
 	c.Restore = c.Break == SameHistory
 	switch c.Break {
+	case BlindStamps:
+		c.Blind, c.Deletes, c.Ops = true, true, 3*c.Ops
+		for i := range c.Tables {
+			c.Tables[i].Full, c.Tables[i].Toast, c.Tables[i].Keys = true, false, 1+i
+		}
 	case SameHistory:
 		c.Deletes, c.KeyChange = false, false
 	case StaleTail, Restamp:
