@@ -86,6 +86,7 @@ func (s *Sidecar) applyConfig(origin string) apply.Config {
 	}
 	if s.cfg.Publishes() {
 		cfg.Barrier, cfg.Tell, cfg.Token = s.barrier, true, s.caps.token
+		cfg.Ordinary = func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "cascade") }
 	}
 	return cfg
 }

@@ -49,6 +49,9 @@ type Config struct {
 	// Barrier waits until this region's own changes that are committed by now are known;
 	// nil when nothing is published from here.
 	Barrier func(ctx context.Context) error
+	// Ordinary opens a session whose writes are this region's own, for the cascades of foreign keys
+	// that are enforced for applied rows; nil when nothing is published from here.
+	Ordinary func(ctx context.Context) (*pgx.Conn, error)
 	// WaitStamped takes a snapshot and waits until this region's own changes that it shows
 	// are stamped; self-merge only.
 	WaitStamped func(ctx context.Context) (*tombstone.Snapshot, error)
@@ -115,6 +118,7 @@ type Applier struct {
 	hurry     time.Time // until then locks are waited for less patiently
 	giant     giant
 
+	cascades   int                 // how often the cascades of this batch were done by themselves
 	unseen     int                 // how often this batch was tried again for what is stamped but not visible
 	waited     int                 // how often this batch waited for own changes to be stamped
 	committing bool                // a commit was sent
@@ -327,6 +331,11 @@ func (a *Applier) target(ctx context.Context, rel *wal.Relation) (*target, error
 		var err error
 		if s, err = loadSchema(ctx, a.conn, rel.Ref()); err != nil {
 			return nil, err
+		}
+		if !a.cfg.Replica && a.cfg.Ordinary != nil {
+			if s.references, err = loadReferences(ctx, a.conn, rel.Ref()); err != nil {
+				return nil, err
+			}
 		}
 		s.rel = rel
 		a.tables[rel.Ref()] = s

@@ -57,6 +57,7 @@ func (p *patience) left(err error) bool {
 func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint.Checkpoint) error {
 	ordered := false
 	var p patience
+	var cascade *cascadeError
 	if time.Now().Before(a.hurry) {
 		p.locks = maxLocks
 	}
@@ -81,6 +82,10 @@ func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint
 			}
 		case errors.Is(err, errNotStamped):
 			if err := a.waitOrRecord(ctx, txs); err != nil {
+				return err
+			}
+		case errors.As(err, &cascade):
+			if err := a.cascade(ctx, cascade); err != nil {
 				return err
 			}
 		case p.left(err):
@@ -244,7 +249,7 @@ func (a *Applier) writeEffects(ctx context.Context, fx *effects) error {
 
 // committed books a commit.
 func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effects) {
-	a.stamped, a.waited = nil, 0
+	a.stamped, a.waited, a.cascades = nil, 0, 0
 	a.cp = next
 	a.Stats.Batches.Add(1)
 	a.Stats.Rows.Add(fx.rows)

@@ -75,7 +75,7 @@ func (a *Applier) plan(g *batch.Group, t *target) plan {
 			}
 			k := updateKey{maskOf(r.Image), gd}
 			p.update[k] = append(p.update[k], i)
-		case r.Op == wal.Delete && g.Kind == conflict.Live && !r.Born:
+		case r.Op == wal.Delete && g.Kind == conflict.Live && !r.Born && len(t.schema.references) == 0:
 			gd, ok := a.deleteGuardOf(r, t)
 			if !ok {
 				p.slow = append(p.slow, i)

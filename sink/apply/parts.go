@@ -84,6 +84,7 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 		return err
 	}
 	a.forgetSchemas()
+	var cascade *cascadeError
 	switch {
 	case errors.Is(err, errBarrier):
 		if berr := a.waitBarrier(ctx); berr != nil {
@@ -96,6 +97,10 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 			a.giant.record = true
 		} else if werr != nil {
 			return werr
+		}
+	case errors.As(err, &cascade):
+		if cerr := a.cascade(ctx, cascade); cerr != nil {
+			return cerr
 		}
 	case a.giant.tried.left(err):
 		if rerr := a.recover(ctx, err, a.giant.tried.again); rerr != nil {

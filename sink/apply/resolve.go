@@ -360,6 +360,9 @@ func (a *Applier) write(ctx context.Context, g *batch.Group, t *target, inserts 
 	if len(inserts)+len(updates)+len(deletes) == 0 {
 		return nil
 	}
+	if err := a.uncascaded(ctx, g, t, deletes); err != nil {
+		return err
+	}
 	b := pipeline{fence: -1}
 	var stmts []fastStmt
 	if len(deletes) > 0 {

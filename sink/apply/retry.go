@@ -287,6 +287,8 @@ func (r *Retrier) try(ctx context.Context, ids []int64) (int, error) {
 	a.barrier, a.plain = false, true
 	defer func() { a.barrier, a.plain = false, false }()
 	var p patience
+	var cascade *cascadeError
+	a.cascades = 0
 	for {
 		n, err := r.attempt(ctx, ids)
 		if err == nil {
@@ -304,6 +306,10 @@ func (r *Retrier) try(ctx context.Context, ids []int64) (int, error) {
 			}
 		case errors.Is(err, errNotStamped):
 			if err := a.waitStamped(ctx); err != nil {
+				return 0, err
+			}
+		case errors.As(err, &cascade):
+			if err := a.cascade(ctx, cascade); err != nil {
 				return 0, err
 			}
 		case causeOf(err) == causePlans && p.left(err):

@@ -29,6 +29,8 @@ type tableSchema struct {
 	fires     bool // a row trigger fires here also for applied rows (ENABLE REPLICA or ALWAYS)
 	key       *rowkey.Key
 	deferred  []deferred // deferrable constraints
+	// references are foreign keys onto the table that cascade; read only where they are enforced.
+	references []reference
 }
 
 type tableColumn struct {

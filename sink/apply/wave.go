@@ -24,6 +24,7 @@ func (a *Applier) set(ctx context.Context, b *pipeline, txs []keyedTx, fx *effec
 		a.batch.AddPicked(k.tx, k.kind, k.places)
 	}
 	groups := a.batch.Groups
+	a.childrenFirst(ctx, groups)
 	all := groups
 	for {
 		n := wave(groups)

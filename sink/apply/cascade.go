@@ -1,0 +1,156 @@
+package apply
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
+	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// Where foreign keys are enforced for applied rows (restorer triggers), a delete that is applied
+// makes the server delete or change the rows that reference it. The origin may never have seen
+// those rows, and what the server does within an apply transaction is an echo, which nobody
+// publishes: the regions would differ. So it is done before, in an ordinary transaction of this
+// region. That one is decoded, stamped, published and merged like any write of the application,
+// and the delete that follows has nothing left to cascade to.
+
+// cascadeError asks for a cascade to be done by itself, outside of the apply transaction.
+type cascadeError struct {
+	rel  wal.RelationName
+	sql  string
+	args [][]byte
+}
+
+func (e *cascadeError) Error() string {
+	return fmt.Sprintf("apply delete of %s: rows that reference it go first", e.rel)
+}
+
+// maxCascades is how often in a row the cascades of a batch are done by themselves. An
+// application that writes referencing rows all the time must not hold the batch up.
+const maxCascades = 20
+
+const referencesSQL = `select n.nspname::text, c.relname::text, c.relkind = 'r', k.confdeltype::text,
+  (select pg_catalog.array_agg(a.attname::text order by u.ord) from pg_catalog.unnest(k.conkey) with ordinality as u(num, ord)
+    join pg_catalog.pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.num),
+  (select pg_catalog.array_agg(a.attname::text order by u.ord) from pg_catalog.unnest(k.confkey) with ordinality as u(num, ord)
+    join pg_catalog.pg_attribute a on a.attrelid = k.confrelid and a.attnum = u.num),
+  (select pg_catalog.array_agg('operator(' || pg_catalog.quote_ident(s.nspname) || '.' || o.oprname || ')' order by u.ord)
+    from pg_catalog.unnest(k.conpfeqop) with ordinality as u(op, ord)
+    join pg_catalog.pg_operator o on o.oid = u.op join pg_catalog.pg_namespace s on s.oid = o.oprnamespace),
+  coalesce((select pg_catalog.array_agg(a.attname::text order by a.attnum) from pg_catalog.pg_attribute a where a.attrelid = k.conrelid
+    and a.attnum > 0 and pg_catalog.to_jsonb(k) -> 'confdelsetcols' @> pg_catalog.to_jsonb(a.attnum)), '{}')
+from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.conrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where k.contype = 'f' and k.confdeltype in ('c', 'n', 'd') and k.conparentid = 0
+  and k.confrelid = (select t.oid from pg_catalog.pg_class t join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace
+    where tn.nspname = $1 and t.relname = $2)
+order by 1, 2, k.conname`
+
+// reference is a foreign key onto a table, and the relation that holds it.
+type reference struct {
+	statement.Reference
+	holder wal.RelationName
+}
+
+// loadReferences reads the foreign keys onto a table whose ON DELETE changes rows.
+func loadReferences(ctx context.Context, q querier, name wal.RelationName) ([]reference, error) {
+	rows, err := q.Query(ctx, referencesSQL, name.Schema, name.Name)
+	if err != nil {
+		return nil, fmt.Errorf("read foreign keys onto %s: %w", name, err)
+	}
+	refs, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r reference, err error) {
+		var action string
+		err = row.Scan(&r.holder.Schema, &r.holder.Name, &r.Only, &action, &r.Columns, &r.Parent, &r.Equals, &r.Set)
+		r.Table = statement.Table(r.holder.Schema, r.holder.Name)
+		switch {
+		case action == "c":
+			r.Set = nil
+			return r, err
+		case len(r.Set) == 0:
+			r.Set = r.Columns
+		}
+		r.To = map[string]string{"n": "null", "d": "default"}[action]
+		return r, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read foreign keys onto %s: %w", name, err)
+	}
+	return refs, nil
+}
+
+// uncascaded makes sure that the deletes of some runs have nothing to cascade to.
+func (a *Applier) uncascaded(ctx context.Context, g *batch.Group, t *target, deletes []int) error {
+	if len(deletes) == 0 || a.cascades >= maxCascades {
+		return nil
+	}
+	s := a.keyShape(g, t)
+	for _, r := range t.schema.references {
+		found := false
+		if err := a.query(ctx, statement.Referencing(s, r.Reference), a.keyArrays(g, t, deletes, nil), []int16{0}, func([][]byte) { found = true }); err != nil {
+			return fmt.Errorf("look for rows of %s that reference %s: %w", r.holder, g.Rel, err)
+		}
+		if !found {
+			continue
+		}
+		e := &cascadeError{rel: g.Rel.Ref(), sql: statement.Cascade(s, r.Reference)}
+		for _, arg := range a.keyArrays(g, t, deletes, nil) {
+			e.args = append(e.args, bytes.Clone(arg))
+		}
+		a.used = 0
+		return e
+	}
+	return nil
+}
+
+// cascade does what a cascadeError asks for. Where it fails, the apply transaction will meet the
+// same reason, and the change is parked with it.
+func (a *Applier) cascade(ctx context.Context, e *cascadeError) error {
+	a.cascades++
+	conn, err := a.cfg.Ordinary(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	formats := slices.Repeat([]int16{1}, len(e.args))
+	if r := conn.PgConn().ExecParams(ctx, e.sql, e.args, nil, formats, nil).Read(); r.Err != nil {
+		if ctx.Err() != nil {
+			return r.Err
+		}
+		a.cascades = maxCascades
+		a.cfg.Log.Warn("rows that reference a deleted one cannot be changed by themselves", "relation", e.rel.String(), "reason", publicError(r.Err))
+	}
+	return nil
+}
+
+// childrenFirst puts groups that only delete before the groups of the tables that they reference:
+// what the origin deleted itself need not be deleted by a cascade.
+func (a *Applier) childrenFirst(ctx context.Context, groups []*batch.Group) {
+	if a.cfg.Replica {
+		return
+	}
+	for i := range groups {
+		t, err := a.target(ctx, groups[i].Rel)
+		if err != nil || len(t.schema.references) == 0 {
+			continue // an error is met again where it counts
+		}
+		for j := i + 1; j < len(groups); j++ {
+			holds := slices.ContainsFunc(t.schema.references, func(r reference) bool { return r.holder == groups[j].Rel.Ref() })
+			first := !slices.ContainsFunc(groups[:j], func(g *batch.Group) bool { return g.Rel.Ref() == groups[j].Rel.Ref() })
+			if holds && first && onlyDeletes(groups[j]) {
+				child := groups[j]
+				copy(groups[i+1:j+1], groups[i:j])
+				groups[i] = child
+				i++
+			}
+		}
+	}
+}
+
+func onlyDeletes(g *batch.Group) bool {
+	return len(g.Runs) > 0 && len(g.Exact) == 0 && !slices.ContainsFunc(g.Runs, func(r batch.Run) bool { return r.Op != wal.Delete })
+}
