@@ -32,6 +32,9 @@ func TestStatements(t *testing.T) {
 			{Name: "n", Type: "text", Collation: `"public"."nd"`},
 		},
 		Values: []Param{{Name: "k", Type: "public.citext"}, {Name: "p", Type: "public.pt", Input: true}}}
+	cascading := Reference{Table: `"public"."child"`, Only: true, Columns: []string{"pid"}, Parent: []string{"id"}, Equals: []string{"operator(pg_catalog.=)"}}
+	setting := Reference{Table: `"s"."parts"`, Columns: []string{"x", "y"}, Parent: []string{"a", "b"},
+		Equals: []string{"operator(pg_catalog.=)", "operator(public.=)"}, Set: []string{"y"}, To: "default"}
 	var b strings.Builder
 	for _, c := range []struct{ name, sql string }{
 		{"insert with stamps", Insert(stamped)},
@@ -45,6 +48,9 @@ func TestStatements(t *testing.T) {
 		{"delete over a known base", Delete(stamped, GuardBase)},
 		{"delete over an unknown base", Delete(timed, GuardTime)},
 		{"delete of a resolved row", Delete(bare, GuardNone)},
+		{"rows that reference deleted ones", Referencing(stamped, cascading)},
+		{"cascade", Cascade(stamped, cascading)},
+		{"set null", Cascade(timed, setting)},
 		{"lock and read", Lock(timed, []string{"a", "b", `odd "name`})},
 		{"read", Read(stamped, []string{"id", "at"})},
 		{"delete one row by its contents", ExactDelete(child, text)},
