@@ -80,6 +80,15 @@ const WriteSQL = `with new as (
 )
 select (select count(*) from new) - (select count(*) from written) - (select count(*) from old where not replaced)`
 
+// ManyEntries is from how many entries on WriteManySQL is to be used, with hash joins switched on
+// in the transaction: the apply session has them off, and nested loops over all pairs of thousands
+// of entries take seconds. It is the same statement under another text, so that it has a plan of
+// its own.
+const (
+	ManyEntries  = 64
+	WriteManySQL = WriteSQL + " -- many"
+)
+
 // KeepSQL writes items that have no entry of their own: arrays of relation, key, position, next
 // generation and time in microseconds.
 const KeepSQL = `insert into pgwaltz.past (relation, key, lsn, next, at)
