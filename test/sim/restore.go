@@ -18,17 +18,16 @@ import (
 
 // backup is what a copy of the files holds.
 type backup struct {
-	keys         map[rowKey]entry
-	cps          map[string]checkpoint.Checkpoint
-	log          []*logTx
-	insert       wal.LSN
-	confirmed    wal.LSN
-	incarnation  uint32
-	stored       checkpoint.Stored
-	audit        []int
-	rows         map[string]int
-	local        uint64
-	transactions int
+	keys        map[rowKey]entry
+	cps         map[string]checkpoint.Checkpoint
+	log         []*logTx
+	insert      wal.LSN
+	confirmed   wal.LSN
+	incarnation uint32
+	stored      checkpoint.Stored
+	audit       []int
+	rows        map[string]int
+	local       uint64
 }
 
 // copyFiles takes a backup of everything that is on disk.
