@@ -23,7 +23,7 @@ func SplitKeyChange(ch wal.Change) (del, ins wal.Change, ok bool) {
 		del.Keys, ins.Keys = &wal.Keys{Old: ch.Keys.Old}, &wal.Keys{New: ch.Keys.New}
 	}
 	if ch.OldFull {
-		ins.New = filled(ch.New, ch.Old)
+		ins.New = ch.New.Filled(ch.Old)
 	}
 	return del, ins, true
 }
@@ -44,20 +44,4 @@ func keyChanged(ch *wal.Change) bool {
 		}
 	}
 	return false
-}
-
-// filled returns t with its unchanged values taken from the full image before it; t itself
-// when there are none. The result shares the values' bytes.
-func filled(t, before wal.Tuple) wal.Tuple {
-	if t.Complete() || len(t) != len(before) {
-		return t
-	}
-	out := make(wal.Tuple, len(t))
-	copy(out, t)
-	for i := range out {
-		if out[i].Kind == wal.Unchanged {
-			out[i] = before[i]
-		}
-	}
-	return out
 }

@@ -90,7 +90,7 @@ func rises(p Policy, ch *wal.Change, s wal.Stamp) bool {
 	if !ch.Base.HasDigest {
 		ch.Base.Digest, ch.Base.HasDigest = Digest(before), true
 	}
-	after, ok := Content(ch.Relation, filled(ch.New, ch.Old))
+	after, ok := Content(ch.Relation, ch.New.Filled(ch.Old))
 	return ok && bytes.Compare(after, before) >= 0
 }
 

@@ -43,3 +43,19 @@ func (t Tuple) Complete() bool {
 	}
 	return true
 }
+
+// Filled returns the image with its unchanged values taken from the one before it; the image
+// itself when there are none. The result shares the values' bytes.
+func (t Tuple) Filled(before Tuple) Tuple {
+	if t.Complete() || len(t) != len(before) {
+		return t
+	}
+	out := make(Tuple, len(t))
+	copy(out, t)
+	for i := range out {
+		if out[i].Kind == Unchanged {
+			out[i] = before[i]
+		}
+	}
+	return out
+}

@@ -133,7 +133,8 @@ func (a *Applier) childrenFirst(ctx context.Context, groups []*batch.Group) {
 	if a.cfg.Replica {
 		return
 	}
-	for i := range groups {
+	moves := len(groups) * len(groups) // tables may reference each other in a circle
+	for i := 0; i < len(groups); i++ {
 		t, err := a.target(ctx, groups[i].Rel)
 		if err != nil || len(t.schema.references) == 0 {
 			continue // an error is met again where it counts
@@ -141,11 +142,13 @@ func (a *Applier) childrenFirst(ctx context.Context, groups []*batch.Group) {
 		for j := i + 1; j < len(groups); j++ {
 			holds := slices.ContainsFunc(t.schema.references, func(r reference) bool { return r.holder == groups[j].Rel.Ref() })
 			first := !slices.ContainsFunc(groups[:j], func(g *batch.Group) bool { return g.Rel.Ref() == groups[j].Rel.Ref() })
-			if holds && first && onlyDeletes(groups[j]) {
+			if holds && first && onlyDeletes(groups[j]) && moves > 0 {
 				child := groups[j]
 				copy(groups[i+1:j+1], groups[i:j])
 				groups[i] = child
-				i++
+				moves--
+				i-- // the child may have children of its own
+				break
 			}
 		}
 	}

@@ -203,17 +203,7 @@ func still(ch *wal.Change) bool { return ch.Base.Known && ch.Base.Stamp == ch.St
 // Fill completes an image with the values of the one before it in the same run, for the
 // columns that the update left untouched. Both come from the same origin, in order.
 func Fill(image, before wal.Tuple) wal.Tuple {
-	if image.Complete() || len(image) != len(before) {
-		return image
-	}
-	out := make(wal.Tuple, len(image))
-	copy(out, image)
-	for i := range out {
-		if out[i].Kind == wal.Unchanged {
-			out[i] = before[i]
-		}
-	}
-	return out
+	return image.Filled(before)
 }
 
 // KeyText is the canonical text of the run's key.
