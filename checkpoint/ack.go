@@ -12,6 +12,7 @@ type Ack struct {
 	Epoch       wal.Epoch
 	Incarnation uint32
 	Frame       uint64
+	Chain       [32]byte // of that frame
 	// EndLSN: everything at or below is applied. Proved is what of it the peer has also seen
 	// in its incarnation; it is lower while the origin repeats itself.
 	EndLSN, Proved wal.LSN
@@ -24,6 +25,7 @@ type Present struct {
 	Reopened    uint32  // the newest incarnation that admitted a gap
 	Frame       uint64  // the last durable one of the incarnation
 	WALEnd      wal.LSN // read after the acknowledgement came
+	Chains      *Chains // of the newest frames; nil: not asked
 }
 
 // AckVerdict is what an acknowledgement is worth.
@@ -34,9 +36,12 @@ const (
 	Counts AckVerdict = iota + 1
 	// Outdated: of an incarnation or a WAL before; the peer has not read the present one yet.
 	Outdated
-	// Ahead: of frames that are not in the stream (any more); a new incarnation brings both
-	// together again.
+	// Ahead: of frames that are not in the stream (any more), or that others have taken the
+	// place of; a new incarnation brings both together again.
 	Ahead
+	// Distant: of a frame so far back that nobody can tell whether it is still the one. The
+	// peer is about to read on, and then counts.
+	Distant
 	// OtherHistory: of what this server never wrote. It was restored from an older state.
 	OtherHistory
 )
@@ -51,6 +56,15 @@ func (a Ack) Judge(p Present) AckVerdict {
 	case a.Incarnation < p.Incarnation:
 		return Outdated
 	case a.Frame > p.Frame:
+		return Ahead
+	case p.Chains == nil:
+		return Counts
+	}
+	same, known := p.Chains.Is(a.Frame, a.Chain)
+	switch {
+	case !known:
+		return Distant
+	case !same:
 		return Ahead
 	}
 	return Counts

@@ -97,13 +97,20 @@ func TestBeginTruthTable(t *testing.T) {
 
 func TestJudge(t *testing.T) {
 	t.Parallel()
-	present := Present{Epoch: log1, Incarnation: 5, Reopened: 4, Frame: 20, WALEnd: 1000}
+	chains := &Chains{}
+	chains.Begin(5, 9, chainOf(9))
+	for n := uint64(10); n <= 20; n++ {
+		chains.Note(n, chainOf(n))
+	}
+	present := Present{Epoch: log1, Incarnation: 5, Reopened: 4, Frame: 20, WALEnd: 1000, Chains: chains}
 	for name, c := range map[string]struct {
 		change func(*Ack)
 		want   AckVerdict
 	}{
 		"counts":               {func(*Ack) {}, Counts},
-		"up to the last frame": {func(a *Ack) { a.Frame = 20 }, Counts},
+		"up to the last frame": {func(a *Ack) { a.Frame, a.Chain = 20, chainOf(20) }, Counts},
+		"of a lost frame":      {func(a *Ack) { a.Chain = chainOf(99) }, Ahead},
+		"far behind":           {func(a *Ack) { a.Frame, a.Chain = 8, chainOf(8) }, Distant},
 		"nothing yet":          {func(a *Ack) { a.Incarnation = 0 }, Outdated},
 		"of another WAL":       {func(a *Ack) { a.Epoch.Timeline = 2 }, Outdated},
 		"incarnation before":   {func(a *Ack) { a.Incarnation = 4 }, Outdated},
@@ -113,7 +120,7 @@ func TestJudge(t *testing.T) {
 		"beyond the WAL":       {func(a *Ack) { a.EndLSN = 1001 }, OtherHistory},
 		"before, beyond":       {func(a *Ack) { a.Incarnation, a.EndLSN = 4, 1001 }, OtherHistory},
 	} {
-		a := Ack{Peer: "us", Epoch: log1, Incarnation: 5, Frame: 10, EndLSN: 900, Proved: 900}
+		a := Ack{Peer: "us", Epoch: log1, Incarnation: 5, Frame: 10, Chain: chainOf(10), EndLSN: 900, Proved: 900}
 		c.change(&a)
 		if got := a.Judge(present); got != c.want {
 			t.Errorf("%s: got %d, want %d", name, got, c.want)

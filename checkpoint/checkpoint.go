@@ -83,6 +83,8 @@ func (c Checkpoint) Check(f FrameRef) Verdict {
 			return NextIncarnation
 		}
 		return Gap
+	case f.Number == c.FrameNo && f.Chain != c.Chain:
+		return Gap // another frame in the place of ours: the stream lost ours, and the origin went on
 	case f.Number <= c.FrameNo:
 		return Duplicate
 	// Positions may lag behind ours while the origin repeats itself; the chain is what

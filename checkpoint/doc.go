@@ -13,8 +13,8 @@
 //	                 or below what is applied (same log), or that       with the gap if it is a resync
 //	                 admits a gap (Resync), or the first frame ever
 //	Duplicate        an older number, or an older incarnation           drops it, counts it
-//	Gap              anything of this log that does not continue us     applies nothing: reads again from
-//	                                                                    the stream, then asks the origin to
+//	Gap              anything of this log that does not continue us,    applies nothing: reads again from
+//	                 or another frame with our number                   the stream, then asks the origin to
 //	                                                                    rewind, then stops this origin
 //	Foreign          another origin or another log without Resync,      applies nothing: quarantine, stop
 //	                 or numbers no writer makes                         this origin, name both epochs
@@ -67,8 +67,8 @@
 // too low to be noticed by a peer that knows a later one. A gap that a peer told of (Stored.Gap)
 // stops nothing, and is admitted with the next resync.
 //
-// Judge says what an acknowledgement is worth: only one of the present incarnation, of frames
-// that were published, and not beyond the WAL's end, Counts. Rewind.Decide answers a peer that
+// Judge says what an acknowledgement is worth: only one of the present incarnation, of a frame
+// that was published and is still the one (Chains), and not beyond the WAL's end, Counts. Rewind.Decide answers a peer that
 // misses frames: it gets them from the slot, or is told why not and what to type.
 //
 // A Tracker turns acknowledgements in any order into one safe position. Confirm chooses

@@ -18,6 +18,7 @@ type Ack struct {
 	Epoch       wal.Epoch  `json:"epoch"`
 	Incarnation uint32     `json:"incarnation"`
 	Frame       uint64     `json:"frame"`
+	Chain       string     `json:"chain"` // of that frame, hexadecimal
 	StreamSeq   uint64     `json:"stream_seq"`
 	EndLSN      wal.LSN    `json:"end_lsn"`
 	Proved      wal.LSN    `json:"proved"`         // seen in the incarnation; below EndLSN while the origin repeats itself

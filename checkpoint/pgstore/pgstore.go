@@ -189,11 +189,15 @@ func fromTime(t *time.Time) wal.Micros {
 // Skip moves the row of an origin to where only an incarnation above the given one is
 // applied, whatever frames of earlier ones are still in the stream. It is for the region's
 // own origin, when its stream is opened again behind a gap: what was published before is of
-// a history that may not be this database's.
+// a history that may not be this database's. A database that was restored from before its first
+// checkpoint has no row yet.
 func Skip(ctx context.Context, tx Execer, origin string, incarnation uint32) error {
-	_, err := tx.Exec(ctx, `UPDATE pgwaltz.checkpoint SET incarnation = $2, frame_no = $3, end_lsn = '0/0', seen_lsn = '0/0',
+	_, err := Init(ctx, tx, checkpoint.Checkpoint{Origin: origin})
+	if err == nil {
+		_, err = tx.Exec(ctx, `UPDATE pgwaltz.checkpoint SET incarnation = $2, frame_no = $3, end_lsn = '0/0', seen_lsn = '0/0',
   mark_end = '0/0', mark_xid = 0, mark_time = 0, chain = $4, stream_seq = 0
 WHERE origin = $1`, origin, int64(incarnation), int64(math.MaxInt64), make([]byte, 32))
+	}
 	if err != nil {
 		return fmt.Errorf("skip to incarnation %d of %s: %w", incarnation+1, origin, err)
 	}

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"encoding/hex"
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/adapter/broker"
@@ -16,7 +17,11 @@ type peerAck struct {
 }
 
 func (a *peerAck) word() checkpoint.Ack {
-	return checkpoint.Ack{Peer: a.Peer, Epoch: a.Epoch, Incarnation: a.Incarnation, Frame: a.Frame, EndLSN: a.EndLSN, Proved: a.Proved}
+	w := checkpoint.Ack{Peer: a.Peer, Epoch: a.Epoch, Incarnation: a.Incarnation, Frame: a.Frame, EndLSN: a.EndLSN, Proved: a.Proved}
+	if chain, err := hex.DecodeString(a.Chain); err == nil {
+		copy(w.Chain[:], chain)
+	}
+	return w
 }
 
 // words are the newest acknowledgements of all peers that were heard. The caller holds mu.
@@ -30,7 +35,7 @@ func (o *outboundState) words() []checkpoint.Ack {
 
 // present is what an acknowledgement is held against while the pipe runs. The caller holds mu.
 func (o *outboundState) present(epoch wal.Epoch, walEnd wal.LSN) checkpoint.Present {
-	return checkpoint.Present{Epoch: epoch, Incarnation: o.incarnation, Reopened: o.reopened, Frame: o.frame.Load(), WALEnd: walEnd}
+	return checkpoint.Present{Epoch: epoch, Incarnation: o.incarnation, Reopened: o.reopened, Frame: o.frame.Load(), WALEnd: walEnd, Chains: &o.chains}
 }
 
 // begun is where the slot was when the run began.
@@ -93,6 +98,8 @@ func (s *Sidecar) judgeAcks(acks []checkpoint.Ack, walEnd wal.LSN) {
 			s.log.Warn("an acknowledgement is refused: the stream has lost frames that a peer has applied; publishing again from the slot", "peer", a.Peer,
 				"incarnation", a.Incarnation, "frame", a.Frame, "last_frame", now.Frame)
 			s.renew(true)
+		case checkpoint.Distant:
+			s.log.Info("a peer is far behind; what it acknowledges counts when it has read on", "peer", a.Peer, "incarnation", a.Incarnation, "frame", a.Frame)
 		case checkpoint.Outdated:
 			s.log.Info("a peer has not read the present incarnation yet", "peer", a.Peer, "incarnation", a.Incarnation, "present", now.Incarnation)
 		}

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"sync"
@@ -256,7 +257,7 @@ func (s *Sidecar) sendAck(in *inboundState) {
 		return
 	}
 	err := s.broker.PublishAck(in.origin, broker.Ack{
-		Epoch: cp.Epoch, Incarnation: cp.Incarnation, Frame: cp.FrameNo, StreamSeq: cp.StreamSeq,
+		Epoch: cp.Epoch, Incarnation: cp.Incarnation, Frame: cp.FrameNo, Chain: hex.EncodeToString(cp.Chain[:]), StreamSeq: cp.StreamSeq,
 		EndLSN: cp.EndLSN, Proved: cp.Seen, CommitTime: sent, Read: read, At: wal.MicrosOf(time.Now()),
 	})
 	if err != nil {

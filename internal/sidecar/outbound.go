@@ -48,6 +48,7 @@ type outboundState struct {
 	atRisk     atomic.Uint64
 	mode       atomic.Value // string
 	acks       map[string]peerAck
+	chains     checkpoint.Chains       // of the newest durable frames
 	reopen     context.CancelCauseFunc // ends the run at hand
 	newLife    bool                    // the next run starts a new incarnation
 	lastRewind time.Time
@@ -76,6 +77,14 @@ func (o *outboundState) set(state status.State, reason string) {
 	}
 }
 
+// published takes note of a durable frame.
+func (o *outboundState) published(h wire.Header) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.chains.Note(h.Number, h.Chain)
+	o.frame.Store(h.Number)
+}
+
 // publish is one run of the outbound pipe: find out where the stream ends, where the slot
 // begins, whether that fits, and move.
 func (s *Sidecar) publish(ctx context.Context) error {
@@ -91,7 +100,7 @@ func (s *Sidecar) publish(ctx context.Context) error {
 	var pipe *replicator.Outbound
 	pub, err := s.newPublisher(func(h wire.Header, seq uint64) {
 		o.seqs.add(h, seq)
-		o.frame.Store(h.Number)
+		o.published(h)
 		o.durable.Store(max(o.durable.Load(), uint64(h.EndLSN)))
 		pipe.Durable()
 	})
@@ -142,6 +151,7 @@ func (s *Sidecar) publish(ctx context.Context) error {
 	o.slot, o.publisher, o.pipe, o.incarnation = slot, pub, pipe, begin.at.Incarnation
 	o.reopened, o.loose = begin.reopened, begin.loose
 	o.frame.Store(begin.at.Number)
+	o.chains.Begin(begin.at.Incarnation, begin.at.Number, begin.at.Chain)
 	o.state, o.reason, o.gap, o.newLife = status.Replicating, "", nil, false
 	o.mu.Unlock()
 	s.own.Reading(slot.Ping, pipe.Flush)

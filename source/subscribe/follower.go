@@ -160,9 +160,6 @@ func (r *follower) message(ctx context.Context, seq uint64, data []byte) error {
 func (r *follower) frame(ctx context.Context, seq uint64, raw *wire.RawFrame, data []byte) error {
 	ref := frameRef(&raw.Header)
 	v := r.cursor.Check(ref)
-	if v == checkpoint.Duplicate && ref.Incarnation == r.cursor.Incarnation && ref.Number == r.cursor.FrameNo && ref.Chain != r.cursor.Chain {
-		v = checkpoint.Gap // another frame in the place of ours: the origin lost ours and went on
-	}
 	if v != checkpoint.Foreign {
 		r.s.note(func(st *State) {
 			st.OriginLSN, st.SentAt = max(st.OriginLSN, ref.EndLSN), max(st.SentAt, raw.SentAt)

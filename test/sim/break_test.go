@@ -10,13 +10,13 @@ import (
 // the schedule of the simulation may have to move one; without an entry all are tried.
 var hints = map[Breakage]uint64{
 	SplitCommit: 21, LossyPushback: 454, StaleTail: 166, RunsFall: 1950, HoldsByStamp: 2011, MarkSuperseded: 1911,
-	SelfSilent: 1215, GluedParts: 17, BlindStamps: 5,
+	SelfSilent: 1215, GluedParts: 17, BlindStamps: 5, SameNumber: 728,
 }
 
 // provoke makes the situation more likely in which a rule matters.
 func provoke(c *Config) {
-	c.Calm, c.Blind, c.BatchRows = false, false, 4000
-	c.Restore = c.Break == SameHistory
+	c.Blind, c.BatchRows = false, 4000
+	c.Restore = c.Break == SameHistory || c.Break == SameNumber
 	switch c.Break {
 	case BlindStamps:
 		c.Blind, c.Deletes, c.Ops = true, true, 3*c.Ops
@@ -25,6 +25,8 @@ func provoke(c *Config) {
 		}
 	case SameHistory:
 		c.Deletes, c.KeyChange = false, false
+	case SameNumber:
+		c.Restore, c.Deletes, c.KeyChange, c.Faults = true, false, false, c.Faults+4
 	case StaleTail, Restamp:
 		c.Faults += 10
 	case AckEarly:

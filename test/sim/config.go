@@ -14,7 +14,6 @@ type Config struct {
 	Tables  []tableConf
 	Ops     int // local transactions of all regions together
 	Faults  int
-	Calm    bool // no faults, whatever Faults says
 
 	Deletes, KeyChange, Giant, Copies bool
 	Blind                             bool  // commits become visible late; nothing keeps rows from where none is
@@ -75,12 +74,13 @@ const (
 	SameHistory               // a restored server is taken for the one that was
 	GluedParts                // any part continues the transaction that is open
 	BlindStamps               // a tombstone without a row gets the position at which it is written
+	SameNumber                // frames of one number are one frame
 	breakages
 )
 
 func (b Breakage) String() string {
 	return [...]string{"sound", "no skip", "no chain", "no tombstones", "confirm early", "split commit", "no audit",
-		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old graves", "same history", "glued parts", "blind stamps"}[b]
+		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old graves", "same history", "glued parts", "blind stamps", "same number"}[b]
 }
 
 // Draw makes the configuration of a seed.
@@ -116,13 +116,9 @@ func Draw(seed uint64) Config {
 		}
 		t.Toast = t.Full && yes(40)
 		c.Tables = append(c.Tables, t)
-		// Without the old row the publisher cannot lift a write that lowers the stamp. Such
-		// writes converge by pushback as long as nothing is sent again; with faults only
-		// all but one of some ten thousand runs do. Such tables need replica identity FULL.
-		c.Calm = c.Calm || !t.Full && !(t.Version && t.Bump && !t.Stale && t.Order == conflict.VersionFirst)
 	}
-	c.Blind = yes(50) && c.Strict // about one run in two thousand diverges by it today
-	if yes(8) && !c.Calm {
+	c.Blind = yes(50)
+	if yes(8) {
 		c.Restore, c.Deletes, c.KeyChange = true, false, false
 	}
 	c.BatchRows = 1 << uint(1+r.IntN(10))

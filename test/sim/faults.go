@@ -7,9 +7,6 @@ import "time"
 func (w *World) planFaults(end time.Duration) {
 	micros := int64(end / time.Microsecond)
 	for range w.cfg.Faults {
-		if w.cfg.Calm {
-			break
-		}
 		r := w.regions[w.rng.IntN(len(w.regions))]
 		kind := w.rng.IntN(11)
 		w.after(w.span(0, micros), func() {

@@ -182,6 +182,9 @@ func (in *inbound) take(seq uint64, data []byte) {
 		in.cp.EndLSN = max(in.cp.EndLSN, ref.PrevEndLSN)
 		in.asm.Reset()
 	}
+	if w.cfg.Break == SameNumber && ref.Incarnation == in.cp.Incarnation && ref.Number == in.cp.FrameNo {
+		v = checkpoint.Duplicate
+	}
 	w.note(in.s.r.id, v.String(), uint64(in.origin)<<32|uint64(ref.Incarnation), ref.Number)
 	switch v {
 	case checkpoint.Duplicate:
@@ -191,10 +194,8 @@ func (in *inbound) take(seq uint64, data []byte) {
 		in.gap(false)
 		return
 	case checkpoint.Foreign:
-		if w.restored { // late, or its incarnation's first frame is: read again
-			if ref.Incarnation > in.cp.Incarnation {
-				in.gap(false)
-			}
+		if w.restored { // a frame of the one WAL or the other comes late, or the origin begins anew without a word
+			in.gap(false)
 			return
 		}
 		w.fail("region %s: frame %s is foreign", in.s.r.name, h.MsgID())

@@ -84,7 +84,8 @@ func (s *sidecar) publish() {
 	o := &outbound{
 		s: s, expected: st.last, tracker: checkpoint.NewTracker(at.EndLSN),
 	}
-	s.durable = max(s.durable, at.EndLSN)
+	s.durable, s.frame = max(s.durable, at.EndLSN), at.Number
+	s.chains.Begin(at.Incarnation, at.Number, at.Chain)
 	o.log = newReader(d, func() bool { return w.rng.IntN(20) == 0 })
 	o.stamps = stamping{s: s, stamper: replicator.NewStamper(s.policy, items{s, s.own, true})}
 	o.framer = framing.New(framing.Config{

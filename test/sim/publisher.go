@@ -63,6 +63,8 @@ func (o *outbound) stored(f wire.Frame) {
 	o.s.w.must(o.tracker.Done(f.Header.EndLSN))
 	o.inFlight--
 	s.durable = max(s.durable, o.tracker.Safe())
+	s.frame = f.Header.Number
+	s.chains.Note(f.Header.Number, f.Header.Chain)
 	s.step("after publish")
 	o.send()
 	o.due()

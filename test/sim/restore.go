@@ -131,9 +131,7 @@ func (d *database) reopen(incarnation uint32) {
 	d.stored.Reopened, d.stored.Gap, d.stored.History, d.stored.Resync, d.stored.Why = incarnation, false, false, false, ""
 	d.copies = true
 	cp := d.cps[d.r.name]
-	if cp.Incarnation == 0 {
-		return
-	}
+	cp.Origin = d.r.name
 	cp.Incarnation, cp.FrameNo, cp.EndLSN, cp.Seen, cp.Mark = incarnation-1, math.MaxInt64, 0, 0, wal.Mark{}
 	cp.Chain, cp.StreamSeq = [32]byte{}, 0
 	d.cps[d.r.name], d.onDisk[d.r.name] = cp, cp

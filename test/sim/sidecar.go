@@ -22,8 +22,10 @@ type sidecar struct {
 	in    []*inbound // by origin; the own one is the self-merge
 
 	durable    wal.LSN // end of what is published
-	acks       []ack   // of the peers, by region
-	newLife    bool    // the next opening starts a new incarnation
+	frame      uint64  // the last durable one
+	chains     *checkpoint.Chains
+	acks       []ack // of the peers, by region
+	newLife    bool  // the next opening starts a new incarnation
 	lastRewind time.Time
 	told       wal.LSN // confirmed to the slot by this process
 }
@@ -69,7 +71,7 @@ func (s *sidecar) boot() {
 		return
 	}
 	s.up = true
-	s.acks = make([]ack, len(s.w.regions))
+	s.acks, s.chains = make([]ack, len(s.w.regions)), &checkpoint.Chains{}
 	s.told, s.newLife, s.lastRewind = 0, false, time.Time{}
 	s.open()
 }
@@ -189,7 +191,7 @@ func (s *sidecar) confirm() {
 			continue
 		}
 		p := checkpoint.Peer{Region: r.name}
-		if a := s.acks[r.id]; a.epoch.SameLog(d.epoch) && (a.inc == d.incarnation || w.cfg.Break == ConfirmEarly) {
+		if a := s.acks[r.id]; s.counts(r.id) || a.epoch.SameLog(d.epoch) && w.cfg.Break == ConfirmEarly {
 			p.Applied = a.end
 		}
 		in.Peers = append(in.Peers, p)
@@ -240,8 +242,8 @@ func (s *sidecar) purge() {
 			continue
 		}
 		a := s.acks[r.id]
-		if t := st.tail(); !t.found || t.damaged || a.inc != t.header.Incarnation {
-			return // its numbers are of another life
+		if !s.counts(r.id) {
+			return
 		}
 		low = min(low, a.seq)
 	}
@@ -259,12 +261,20 @@ func (s *sidecar) acked(from int, a ack) {
 		return
 	}
 	s.acks[from] = a
-	word := s.word(from)
-	if p := s.present(); word.Judge(p) == checkpoint.OtherHistory && s.w.cfg.Break != SameHistory {
+	word, p := s.word(from), s.present()
+	switch v := word.Judge(p); {
+	case s.out == nil || s.w.cfg.Break == SameHistory:
+	case v == checkpoint.OtherHistory:
 		if !s.w.restored {
 			s.w.fail("%s", word.Because(p))
 		}
 		s.r.db.noteGap(true, word.Because(p))
+		s.reopen()
+		return
+	case v == checkpoint.Ahead && (s.lastRewind.IsZero() || time.Since(s.lastRewind) > rewindPause):
+		s.lastRewind, s.newLife = time.Now(), true
+		s.w.Stats.Rewinds++
+		s.w.note(s.r.id, "ahead", uint64(from), a.number)
 		s.reopen()
 		return
 	}
@@ -275,20 +285,32 @@ func (s *sidecar) acked(from int, a ack) {
 // word is what a peer said last.
 func (s *sidecar) word(from int) checkpoint.Ack {
 	a := s.acks[from]
-	return checkpoint.Ack{Peer: s.w.regions[from].name, Epoch: a.epoch, Incarnation: a.inc, Frame: a.number, EndLSN: a.applied, Proved: a.end}
+	return checkpoint.Ack{Peer: s.w.regions[from].name, Epoch: a.epoch, Incarnation: a.inc, Frame: a.number, Chain: a.chain, EndLSN: a.applied, Proved: a.end}
 }
 
 // present is what a peer's word is held against.
 func (s *sidecar) present() checkpoint.Present {
 	d := s.r.db
-	return checkpoint.Present{Epoch: d.epoch, Incarnation: d.incarnation, Reopened: d.stored.Reopened, Frame: math.MaxUint64, WALEnd: d.insert}
+	p := checkpoint.Present{Epoch: d.epoch, Incarnation: d.incarnation, Reopened: d.stored.Reopened, Frame: s.frame, WALEnd: d.insert, Chains: s.chains}
+	if s.w.cfg.Break == SameNumber {
+		p.Frame, p.Chains = math.MaxUint64, nil
+	}
+	return p
 }
+
+// counts reports whether a peer's word may move anything.
+func (s *sidecar) counts(from int) bool {
+	return s.out != nil && s.word(from).Judge(s.present()) == checkpoint.Counts
+}
+
+// rewindPause is how long one new incarnation has to mend what peers miss.
+const rewindPause = 3 * time.Second
 
 // copied forgets a copy that every peer has. It is sent again in a new incarnation.
 func (s *sidecar) copied() {
 	d := s.r.db
 	for _, r := range s.w.regions {
-		if a := s.acks[r.id]; r.id != s.r.id && (d.copied.Number == 0 || a.inc != d.copied.Incarnation || a.number < d.copied.Number) {
+		if a := s.acks[r.id]; r.id != s.r.id && (d.copied.Number == 0 || !s.counts(r.id) || a.inc != d.copied.Incarnation || a.number < d.copied.Number) {
 			return
 		}
 	}
@@ -301,10 +323,12 @@ func (s *sidecar) rewind(from int, cp checkpoint.Checkpoint, history error) {
 		return
 	}
 	w, d := s.w, s.r.db
+	now := s.present()
+	now.Frame, now.Chains = math.MaxUint64, nil
 	r := checkpoint.Rewind{
 		Ack:  checkpoint.Ack{Peer: w.regions[from].name, Epoch: cp.Epoch, Incarnation: cp.Incarnation, Frame: cp.FrameNo, EndLSN: cp.EndLSN, Proved: cp.Seen},
 		Slot: checkpoint.Slot{Found: true, Confirmed: d.confirmed}, Region: s.r.name, History: history != nil,
-		Present:  s.present(),
+		Present:  now,
 		Resynced: !d.resynced.IsZero() && time.Since(d.resynced) < 10*time.Minute,
 	}
 	if history != nil {
@@ -326,7 +350,7 @@ func (s *sidecar) rewind(from int, cp checkpoint.Checkpoint, history error) {
 	case dec.Step == checkpoint.Reopen:
 		d.noteGap(dec.History, dec.Why)
 		d.stored.Resync, d.copies = true, true
-	case !s.lastRewind.IsZero() && time.Since(s.lastRewind) < 3*time.Second:
+	case !s.lastRewind.IsZero() && time.Since(s.lastRewind) < rewindPause:
 		return
 	}
 	s.lastRewind = time.Now()
