@@ -1,4 +1,4 @@
-// Package app wires the rooms into a running sidecar. It is the only place that knows all
+// Package sidecar wires the rooms into a running sidecar. It is the only place that knows all
 // concrete types.
 package sidecar
 
