@@ -24,9 +24,10 @@
 //	-          insert         dead     -           gen>         whole | apply   -                     -
 //	self       insert,update  dead     -           gen>,>       whole | apply   update_deleted        pushback
 //	-          insert,update  dead     -           gen>,>       whole | apply   update_deleted        -
-//	live       insert         dead     -           expired      whole | apply   -                     forget
-//	live       insert         dead     -           expired      part  | park    update_deleted        -
+//	live,copy  insert         dead     -           expired      whole | apply   -                     forget
+//	live,copy  insert         dead     -           expired      part  | park    update_deleted        -
 //	live       insert,update  dead     -           <,expired    -     | keep    update_deleted        pushback
+//	copy       insert,update  dead     -           <,expired    -     | keep    -                     pushback
 //	-          insert,update  dead     -           <,expired    -     | keep    -                     -
 //	-          delete,brief   dead     -           =            -     | same    -                     -
 //	live       brief          dead     -           gen>         -     | apply   -                     -
@@ -69,7 +70,8 @@
 //	         the local row has no lower version (update) or was written after the delete
 //	order    of the event against the local entry. gen>: a later generation; >, <: by the
 //	         stamp; tie>, tie<: equal stamps, decided by the contents; =: the same entry;
-//	         expired: below a tombstone older than Policy.ForgetAfter
+//	         expired: below a tombstone older than Policy.ForgetAfter (for a copied row: older
+//	         than the row's time by that much)
 //	image    part: it has unchanged values that the log does not hold
 //
 // Two rows of equal content that differ in their generation alone are no conflict either:

@@ -22,7 +22,9 @@ func Resolve(p Policy, remote Event, local Side) Decision {
 	}
 	switch remote.Kind {
 	case Copy:
-		d.Pushback = false
+		// A copied row that a later one beats is put right by the other region's own copy. Of a
+		// tombstone there is none: the region that copies has lost it, in a restore or a gap.
+		d.Pushback = d.Pushback && !local.Alive
 	case Repair:
 		// A repair that loses by its content alone met an image that no event carries (a
 		// column taken over from an older row, say); its sender has to hear of it, and the
@@ -96,7 +98,7 @@ func upsertDead(p Policy, e *Event, l *Side) Decision {
 		}
 		return e.needsWhole(d, UpdateDeleted)
 	}
-	if e.born() && e.Kind == Live && p.expired(e.CommitTime, l.DeletedAt) {
+	if e.born() && p.expired(e.written(), l.DeletedAt) {
 		return e.needsWhole(Decision{Verdict: Apply, Reason: Expired, Forget: true}, UpdateDeleted)
 	}
 	d := Decision{Verdict: Keep, Type: UpdateDeleted, Reason: p.decidedBy(e.Stamp, l.Stamp), Pushback: true}
@@ -188,6 +190,18 @@ func (e *Event) presumablyOverwrote(l *Side) bool {
 		return false
 	}
 	return e.Stamp.Version == wal.NullVersion || l.Stamp.Version == wal.NullVersion || l.Stamp.Version < e.Stamp.Version
+}
+
+// written is when the row of an event was written, as far as it is known; of repairs and own
+// changes it does not count.
+func (e *Event) written() wal.Micros {
+	switch e.Kind {
+	case Live:
+		return e.CommitTime
+	case Copy: // its commit is the reading of the row
+		return e.Stamp.UpdatedAt
+	}
+	return wal.MinMicros
 }
 
 // expired reports that the deletion is so long ago that the key counts as new.

@@ -88,7 +88,7 @@ func (c truthCase) build() (Policy, Event, Side, bool) {
 	case ">":
 		e.Stamp = wal.Stamp{Generation: 2, Version: 11, UpdatedAt: 900}
 	case "<":
-		e.Stamp = wal.Stamp{Generation: 2, Version: 9, UpdatedAt: 2000}
+		e.Stamp = wal.Stamp{Generation: 2, Version: 9, UpdatedAt: 1050}
 	case "expired":
 		e.Stamp = wal.Stamp{Generation: 2, Version: 9, UpdatedAt: 2000}
 		e.CommitTime = 1101
