@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/pgwaltz/pgwaltz/adapter/guard"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/sink/apply"
@@ -44,6 +45,8 @@ type InboundConfig struct {
 	// Read is told of every part of a giant transaction that is applied and not committed; may
 	// be nil.
 	Read func(subscribe.Delivery)
+	// Screen removes what the origin may not write here from a delivery; may be nil.
+	Screen func(subscribe.Delivery)
 	// Observe is told of a delivery before it is applied.
 	Observe func(subscribe.Delivery)
 	Kind    conflict.EventKind // Live, or Self for the own stream
@@ -99,13 +102,15 @@ func (p *Inbound) once(ctx context.Context) error {
 	ch := make(chan subscribe.Delivery, 16)
 	done := make(chan error, 1)
 	go func() {
-		err := p.cfg.Subscribe(ctx, cp, func(ctx context.Context, d subscribe.Delivery) error {
-			select {
-			case ch <- d:
-				return nil
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
+		err := guard.Run("reading a stream", func() error {
+			return p.cfg.Subscribe(ctx, cp, func(ctx context.Context, d subscribe.Delivery) error {
+				select {
+				case ch <- d:
+					return nil
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				}
+			})
 		})
 		cancel(err)
 		done <- err
@@ -144,6 +149,9 @@ func (p *Inbound) batch(ctx context.Context, batch []subscribe.Delivery) error {
 	}
 	units := make([]apply.Unit, len(batch))
 	for i, d := range batch {
+		if p.cfg.Screen != nil {
+			p.cfg.Screen(d)
+		}
 		if p.cfg.Observe != nil {
 			p.cfg.Observe(d)
 		}

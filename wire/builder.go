@@ -48,6 +48,7 @@ type builder struct {
 	tableSize int
 
 	transactions, changes, values uint32
+	beside                        int        // memory of relations, notices and messages once parsed, in bytes
 	first, latest                 wal.Micros // commit times
 	mark                          wal.Mark   // the newest transaction that is complete
 	open                          bool       // the last one is a part with more to come
@@ -66,7 +67,7 @@ func (p *builder) reset() {
 	p.relations = p.relations[:0]
 	clear(p.refs)
 	p.last, p.lastRef, p.tableSize = nil, 0, 0
-	p.transactions, p.changes, p.values, p.first, p.latest = 0, 0, 0, 0, 0
+	p.transactions, p.changes, p.values, p.first, p.latest, p.beside = 0, 0, 0, 0, 0, 0
 	p.mark, p.open = wal.Mark{}, false
 	if len(p.entries) > maxCachedRelations {
 		clear(p.entries)
@@ -142,6 +143,12 @@ func (p *builder) add(tx *wal.Transaction, limit int) error {
 		p.buf, p.values = p.buf[:start], values
 		return fmt.Errorf("encode transaction %d: %w: the packet would have %d bytes, the limit is %d", tx.XID, ErrTooLarge, n, limit)
 	}
+	beside := len(tx.Notices)*costNotice + len(tx.Messages)*costMessage
+	if n := p.cost() + costTransaction + len(tx.Changes)*costChange + beside; n > MaxParsed {
+		p.buf, p.values = p.buf[:start], values
+		return fmt.Errorf("encode transaction %d: %w: the packet would take %d bytes in memory, the limit is %d", tx.XID, ErrTooLarge, n, MaxParsed)
+	}
+	p.beside += beside
 	if p.transactions == 0 {
 		p.first, p.latest = tx.CommitTime, tx.CommitTime
 	}
@@ -318,6 +325,7 @@ func (p *builder) ref(rel *wal.Relation) uint32 {
 		p.relations = append(p.relations, rel)
 		p.refs[rel] = ref
 		p.tableSize += len(entry) + binary.MaxVarintLen32
+		p.beside += costRelation + len(entry)/minColumn*costColumn
 	}
 	p.last, p.lastRef = rel, ref
 	return ref

@@ -3,11 +3,13 @@ package wire
 import (
 	"bytes"
 	"crypto/ed25519"
+	"encoding/binary"
 	"errors"
 	"math/rand"
 	"runtime"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/klauspost/compress/s2"
 
@@ -254,4 +256,130 @@ func TestDamagedPayloads(t *testing.T) {
 			t.Fatalf("cut at %d: %v", i, err)
 		}
 	}
+}
+
+// A few hundred bytes that announce millions of elements cost a reader next to nothing.
+func TestBombsAreRefusedBeforeTheyGrow(t *testing.T) {
+	t.Parallel()
+	table := func(b []byte, entries ...[]byte) []byte {
+		be.PutUint64(b, uint64(len(b)))
+		b = binary.AppendUvarint(b, uint64(len(entries)))
+		for _, e := range entries {
+			b = append(binary.AppendUvarint(b, uint64(len(e))), e...)
+		}
+		return b
+	}
+	head := func(txs, changes, values int) []byte {
+		b := make([]byte, packetHead)
+		be.PutUint32(b[8:], uint32(txs))
+		be.PutUint32(b[12:], uint32(changes))
+		be.PutUint32(b[16:], uint32(values))
+		return b
+	}
+	transaction := func(b []byte, flags byte) []byte {
+		b = append(b, flags, 1, 1, 1)
+		return append(b, make([]byte, 8)...)
+	}
+	const many = 1_900_000
+	rel := appendRelation(nil, &wal.Relation{Schema: "s", Name: "t", Identity: wal.IdentityFull})
+	wide := appendRelation(nil, &wal.Relation{Schema: "s", Name: "t", Identity: wal.IdentityFull, Columns: make([]wal.Column, 1000)})
+	for name, payload := range map[string][]byte{
+		"changes": func() []byte {
+			b := binary.AppendUvarint(transaction(head(1, many, 0), 0), many)
+			for range many {
+				b = append(b, byte(wal.Truncate), 0, 0, 0)
+			}
+			return table(b, rel)
+		}(),
+		"values": func() []byte {
+			b := binary.AppendUvarint(transaction(head(1, 7000, 7_000_000), 0), 7000)
+			for range 7000 {
+				b = append(b, byte(wal.Insert), changeNew, 0, 0, 1000>>8, 1000&255)
+				b = append(b, bytes.Repeat([]byte{byte(wal.Null)}, 1000)...)
+			}
+			return table(b, wide)
+		}(),
+		"transactions": func() []byte {
+			b := head(500_000, 0, 0)
+			for range 500_000 {
+				b = append(transaction(b, 0), 0)
+			}
+			return table(b, rel)
+		}(),
+		"messages": func() []byte {
+			b := binary.AppendUvarint(append(transaction(head(1, 0, 0), txMessages), 0), many)
+			return table(append(b, make([]byte, 4*many)...), rel)
+		}(),
+		"relations": func() []byte {
+			entries := make([][]byte, 1500)
+			for i := range entries {
+				entries[i] = wide
+			}
+			return table(append(transaction(head(1, 0, 0), 0), 0), entries...)
+		}(),
+	} {
+		if len(payload) > MaxPayload {
+			t.Fatalf("%s: the bomb has %d bytes", name, len(payload))
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := (&RelationCache{}).ParsePacket(payload)
+		runtime.ReadMemStats(&after)
+		if grown := after.TotalAlloc - before.TotalAlloc; !errors.Is(err, ErrTooLarge) || grown > 2*MaxParsed {
+			t.Errorf("%s: %d bytes were allocated, error %v", name, grown, err)
+		}
+	}
+}
+
+// What the costs say is what the types take.
+func TestCosts(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string][2]uintptr{
+		"transaction": {costTransaction, unsafe.Sizeof(wal.Transaction{})}, "change": {costChange, unsafe.Sizeof(wal.Change{})},
+		"value": {costValue, unsafe.Sizeof(wal.Value{})}, "notice": {costNotice, unsafe.Sizeof(wal.Notice{})},
+		"message": {costMessage, unsafe.Sizeof(wal.Message{})}, "relation": {costRelation, unsafe.Sizeof(wal.Relation{})},
+		"column": {costColumn, unsafe.Sizeof(wal.Column{})},
+	} {
+		if c[0] < c[1] {
+			t.Errorf("a %s takes %d bytes, %d are counted", name, c[1], c[0])
+		}
+	}
+}
+
+// The encoder keeps to the readers' limit, and says when a packet is full before that.
+func TestEncoderKeepsToTheLimitOfMemory(t *testing.T) {
+	t.Parallel()
+	rel := &wal.Relation{Schema: "s", Name: "t", Identity: wal.IdentityFull, Columns: make([]wal.Column, 10)}
+	for i := range rel.Columns {
+		rel.Columns[i].Name = string(rune('a' + i))
+	}
+	e := NewEncoder(sampleConfig(), Position{Incarnation: 1, Number: 1})
+	n := 0
+	for ; e.Size() < MaxPayload; n++ {
+		mustAdd(t, e, &wal.Transaction{XID: 1, CommitLSN: 1, EndLSN: 2, Changes: []wal.Change{{Op: wal.Insert, Relation: rel, New: nulls(10)}}})
+	}
+	for _, f := range e.Cut(Data, 0, 9, 1) {
+		raw, err := Parse(f.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err := NewAssembler(0, nil).Add(raw); err != nil || len(p.Transactions) != n {
+			t.Fatalf("a full packet of %d transactions is not readable: %v", n, err)
+		}
+	}
+	giant := &wal.Transaction{XID: 1, CommitLSN: 1, EndLSN: 2, Changes: make([]wal.Change, MaxParsed/costChange)}
+	for i := range giant.Changes {
+		giant.Changes[i] = wal.Change{Op: wal.Truncate, Relation: rel}
+	}
+	if err := e.Add(giant); !errors.Is(err, ErrTooLarge) || e.Len() != 0 {
+		t.Errorf("a transaction above the limit: %v, %d in the packet", err, e.Len())
+	}
+}
+
+func nulls(n int) wal.Tuple {
+	t := make(wal.Tuple, n)
+	for i := range t {
+		t[i].Kind = wal.Null
+	}
+	return t
 }

@@ -45,6 +45,22 @@ func Describe(data []byte) string {
 	return b.String()
 }
 
+// HeaderOf returns the bytes of a message's header, which hold no row values; none of a message
+// that is no frame.
+func HeaderOf(data []byte) []byte {
+	if len(data) < fixedLen || string(data[:len(magic)]) != magic {
+		return nil
+	}
+	n := int(be.Uint32(data[offHeaderLen:]))
+	if n < fixedLen || n > len(data) || n > fixedLen+3*(2+maxName) {
+		return nil
+	}
+	if _, err := getHeader(data[:n]); err != nil {
+		return nil
+	}
+	return data[:n:n]
+}
+
 // printable keeps a damaged name from writing control characters to a terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {

@@ -78,14 +78,20 @@ func NewEncoder(cfg EncoderConfig, at Position) *Encoder {
 
 // Add appends tx to the packet being built. It copies what it needs; the relations must
 // stay unmodified. On an error the packet is as before: ErrMalformed for a transaction that
-// breaks the rules of package wal, ErrTooLarge when the packet would exceed MaxPacket (cut
-// first; a transaction alone that is too large has to come in parts).
+// breaks the rules of package wal, ErrTooLarge when the packet would exceed MaxPacket or
+// MaxParsed (cut first; a transaction alone that is too large has to come in parts).
 func (e *Encoder) Add(tx *wal.Transaction) error {
 	return e.packet.add(tx, e.cfg.MaxPacket)
 }
 
-// Size is the payload of the packet being built, in bytes before compression.
-func (e *Encoder) Size() int { return e.packet.size() }
+// Size is the payload of the packet being built, in bytes before compression. A packet of very
+// many small elements counts as full before that: what it takes in memory is bounded too.
+func (e *Encoder) Size() int {
+	if e.packet.cost() >= fullAt {
+		return max(e.packet.size(), MaxPayload)
+	}
+	return e.packet.size()
+}
 
 // Len is the number of transactions and parts in the packet being built.
 func (e *Encoder) Len() int { return int(e.packet.transactions) }

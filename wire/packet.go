@@ -31,8 +31,8 @@ func (p *Packet) Rows() int {
 
 // ParsePacket parses a whole payload. The transactions' values point into payload, which
 // must stay unmodified as long as one of them lives. Memory: about four times the payload for
-// ordinary rows, at most fifty times for one forged of the smallest elements.
-// Errors: ErrMalformed.
+// ordinary rows, and never more than MaxParsed beside the payload.
+// Errors: ErrMalformed, ErrTooLarge.
 func ParsePacket(payload []byte) (*Packet, error) {
 	return (*RelationCache)(nil).ParsePacket(payload)
 }
@@ -57,6 +57,7 @@ type parser struct {
 	values    []wal.Value
 	changes   []wal.Change
 	want      int // values still announced
+	cost      int // memory beside the payload, in bytes
 }
 
 // Least sizes in a payload, for checking counts.
@@ -83,6 +84,9 @@ func (c *RelationCache) parse(payload []byte) (*Packet, error) {
 		return nil, malformed("%d transactions and %d changes in %d bytes", txs, changes, len(body))
 	}
 	p := parser{reader: reader{b: payload[table:]}, want: min(int(be.Uint32(payload[16:])), len(body))}
+	if !p.spend(txs*costTransaction + changes*costChange) {
+		return nil, p.err
+	}
 	if err := p.table(c); err != nil {
 		return nil, err
 	}
@@ -107,7 +111,7 @@ func (p *parser) table(c *RelationCache) error {
 	p.relations = make([]*wal.Relation, p.count("relation", 1))
 	for i := range p.relations {
 		entry := p.text()
-		if p.err != nil {
+		if p.err != nil || !p.spend(costRelation+len(entry)/minColumn*costColumn) {
 			return p.err
 		}
 		rel, err := c.get(entry)
@@ -163,7 +167,7 @@ func (p *parser) transaction(tx *wal.Transaction) {
 
 func (p *parser) notices(tx *wal.Transaction) {
 	n := p.count("notice", minNotice)
-	if n == 0 {
+	if n == 0 || !p.spend(n*costNotice) {
 		return
 	}
 	tx.Notices = make([]wal.Notice, n)
@@ -261,6 +265,9 @@ func (p *parser) tuple(rel *wal.Relation) wal.Tuple {
 		p.fail("tuple of %d values for %d columns", n, len(rel.Columns))
 		return nil
 	}
+	if !p.spend(n * costValue) {
+		return nil
+	}
 	if p.values == nil || len(p.values) < n {
 		p.values = make([]wal.Value, max(n, min(p.want, p.left(), maxSlab)))
 	}
@@ -301,7 +308,7 @@ func (p *parser) tuple(rel *wal.Relation) wal.Tuple {
 
 func (p *parser) messages(tx *wal.Transaction) {
 	n := p.count("message", minMessage)
-	if n == 0 {
+	if n == 0 || !p.spend(n*costMessage) {
 		return
 	}
 	tx.Messages = make([]wal.Message, n)

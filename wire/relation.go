@@ -2,7 +2,6 @@ package wire
 
 import (
 	"encoding/binary"
-	"math"
 
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -50,13 +49,17 @@ func parseRelation(b []byte) (*wal.Relation, error) {
 		r.fail("replica identity 0x%x", byte(rel.Identity))
 	}
 	if n := r.count("key column", 1); n > 0 {
+		if n > maxKeyColumns+1 {
+			r.fail("key of %d columns", n-1)
+			return nil, r.err
+		}
 		rel.PrimaryKey = make([]int, n-1)
 		for i := range rel.PrimaryKey {
 			rel.PrimaryKey[i] = int(r.uint32("key column"))
 		}
 	}
-	columns := r.count("column", 5)
-	if columns > math.MaxInt16 {
+	columns := r.count("column", minColumn)
+	if columns > maxColumns {
 		r.fail("relation of %d columns", columns)
 		return nil, r.err
 	}
@@ -91,15 +94,27 @@ func parseRelation(b []byte) (*wal.Relation, error) {
 	return rel, r.err
 }
 
-// maxCachedRelations bounds a cache; past it, the cache starts anew. Only the pointers
-// change by that, and nobody may rely on them for more than speed.
-const maxCachedRelations = 4096
+// maxCachedRelations and maxCachedBytes bound a cache; past one of them, the cache starts anew.
+// Only the pointers change by that, and nobody may rely on them for more than speed.
+const (
+	maxCachedRelations = 4096
+	maxCachedBytes     = 16 << 20
+)
+
+// A table of PostgreSQL has at most 1600 columns, and an index, unless the server was built
+// otherwise, at most 32.
+const (
+	maxColumns    = 2048
+	maxKeyColumns = 128
+	minColumn     = 5 // bytes of a column's description
+)
 
 // RelationCache gives packets that describe a table in the same bytes the same
 // *wal.Relation, so that a reader can keep what it derives from a relation under the
 // pointer. The zero value is ready. It belongs to one goroutine.
 type RelationCache struct {
 	known map[string]*wal.Relation
+	bytes int
 }
 
 // get returns the relation that b describes. A nil cache parses every time.
@@ -114,9 +129,11 @@ func (c *RelationCache) get(b []byte) (*wal.Relation, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.known == nil || len(c.known) >= maxCachedRelations {
-		c.known = make(map[string]*wal.Relation)
+	size := len(b) + costRelation + len(rel.Columns)*costColumn
+	if c.known == nil || len(c.known) >= maxCachedRelations || c.bytes+size > maxCachedBytes {
+		c.known, c.bytes = make(map[string]*wal.Relation), 0
 	}
 	c.known[string(b)] = rel
+	c.bytes += size
 	return rel, nil
 }

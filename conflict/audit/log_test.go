@@ -143,13 +143,24 @@ func TestGetUnknown(t *testing.T) {
 func TestPruneKeepsWhatIsYoung(t *testing.T) {
 	t.Parallel()
 	conn := database(t)
-	if _, err := conn.Exec(t.Context(), `INSERT INTO pgwaltz.conflict (event_id, detected_at)
+	fill := func() {
+		if _, err := conn.Exec(t.Context(), `INSERT INTO pgwaltz.conflict (event_id, detected_at)
 		SELECT gen_random_uuid(), now() - make_interval(mins => (4999 - i) / 2) FROM generate_series(0, 4999) i`); err != nil {
-		t.Fatal(err)
+			t.Fatal(err)
+		}
 	}
+	fill()
 	if n, err := audit.Prune(t.Context(), conn, 0); n != 0 || err != nil {
 		t.Fatalf("retention 0 deleted %d, error %v", n, err)
 	}
+	// Nobody may ask for less than setup has allowed.
+	if n, err := audit.Prune(t.Context(), conn, time.Nanosecond); n != 4998 || err != nil {
+		t.Fatalf("a retention below the function's deleted %d, error %v", n, err)
+	}
+	if _, err := conn.Exec(t.Context(), `TRUNCATE pgwaltz.conflict`); err != nil {
+		t.Fatal(err)
+	}
+	fill()
 	n, err := audit.Prune(t.Context(), conn, 1249*time.Minute+30*time.Second)
 	if err != nil || n != 2500 {
 		t.Fatalf("deleted %d, error %v", n, err)

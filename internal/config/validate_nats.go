@@ -83,7 +83,7 @@ func (c *Config) validateListener(p *problems) {
 
 func (c *Config) validatePublish(p *problems) {
 	b := &c.Publish
-	p.size("publish.max_frame", b.MaxFrame, 4<<10, 64<<20)
+	p.size("publish.max_frame", b.MaxFrame, 4<<10, 8<<20)
 	p.size("publish.frame_bytes", b.FrameBytes, 1<<10, b.MaxFrame)
 	p.size("publish.wal_hold_max", b.WALHoldMax, 0, 1<<50)
 	p.size("publish.hold_margin", b.HoldMargin, 0, b.WALHoldMax)

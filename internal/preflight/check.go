@@ -3,10 +3,12 @@ package preflight
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 )
 
@@ -64,22 +66,24 @@ func checkSchema(ctx context.Context, f *facts, fs *Findings) error {
 	case f.schema.version != SchemaVersion:
 		fs.add(Error, "schema_version", setupCommand, "schema pgwaltz has version %d, this program works with %d", f.schema.version, SchemaVersion)
 	}
-	var denied []string
 	for _, o := range objects() {
 		if !f.schema.objects[o.name] {
 			fs.add(Error, "schema_missing", setupCommand, "table pgwaltz.%s does not exist", o.name)
+			continue
+		}
+		var denied bool
+		if err := f.conn.QueryRow(ctx, `select not coalesce(bool_and(pg_catalog.has_table_privilege(c.oid, w)), false)
+from pg_catalog.unnest($2::text[]) w, pg_catalog.pg_class c where c.relnamespace = 'pgwaltz'::pg_catalog.regnamespace and c.relname = $1`, o.name, strings.Split(o.rights, ", ")).Scan(&denied); err != nil {
+			return fmt.Errorf("read privileges on schema pgwaltz: %w", err)
+		}
+		if denied {
+			fs.add(Error, "schema_privilege", "grant "+o.rights+" on pgwaltz."+o.name+" to "+pg.Quote(f.runtimeName()),
+				"role %q lacks privileges on pgwaltz.%s", f.runtimeName(), o.name)
+			return nil
 		}
 	}
-	if err := f.conn.QueryRow(ctx, `select coalesce(pg_catalog.array_agg(c.relname::text order by c.relname), '{}') from pg_catalog.pg_class c
-where c.relnamespace = 'pgwaltz'::pg_catalog.regnamespace and c.relkind = 'r'
-  and not (pg_catalog.has_table_privilege(c.oid, 'select') and pg_catalog.has_table_privilege(c.oid, 'insert')
-    and pg_catalog.has_table_privilege(c.oid, 'update') and pg_catalog.has_table_privilege(c.oid, 'delete'))`).Scan(&denied); err != nil {
-		return fmt.Errorf("read privileges on schema pgwaltz: %w", err)
-	}
-	if len(denied) > 0 {
-		fs.add(Error, "schema_privilege", "grant select, insert, update, delete on all tables in schema pgwaltz to "+pg.Quote(f.runtimeName()),
-			"role %q lacks privileges on pgwaltz.%s", f.runtimeName(), denied[0])
-		return nil
+	if f.schema.forget != audit.ForgetBody(f.cfg.Audit.Retention) {
+		fs.add(Warning, "audit_retention", setupCommand, "audit.retention is %s, and setup has made the audit log keep its rows for another time", f.cfg.Audit.Retention)
 	}
 	return checkIdentityOfServer(ctx, f, fs)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 )
 
@@ -35,6 +36,8 @@ type schemaState struct {
 	usable  bool // the runtime role may use it
 	version int  // 0 where it has no mark
 	objects map[string]bool
+	forget  string // the text of the function that deletes old audit rows
+	closed  bool   // not everybody may call it
 }
 
 func loadFacts(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (*facts, error) {
@@ -110,6 +113,12 @@ from pg_catalog.pg_namespace n where n.nspname = 'pgwaltz'`, role).Scan(&comment
 	}
 	for _, n := range names {
 		f.schema.objects[n] = true
+	}
+	err = f.conn.QueryRow(ctx, `select p.prosrc, not exists (select from pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
+  where a.grantee = 0) from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+where n.nspname = 'pgwaltz' and p.proname = $1`, audit.ForgetName).Scan(&f.schema.forget, &f.schema.closed)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("read functions of schema pgwaltz: %w", err)
 	}
 	return nil
 }

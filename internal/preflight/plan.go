@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 )
 
@@ -141,6 +142,8 @@ func (p *planner) planSchema(context.Context) error {
 	for _, o := range append(objects(), indexes()...) {
 		p.add(p.schema.objects[o.name], o.why, o.sql)
 	}
+	p.add(p.schema.forget == audit.ForgetBody(p.cfg.Audit.Retention), "what is too old goes from the audit log through it", audit.ForgetSQL(p.cfg.Audit.Retention))
+	p.add(p.schema.closed, "and nobody else may call it", "revoke all on function "+audit.Forget+" from public")
 	p.add(p.schema.version == SchemaVersion, "the version of these tables", "comment on schema pgwaltz is '"+versionComment+"'")
 	return nil
 }

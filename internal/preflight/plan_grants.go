@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 )
 
@@ -17,11 +18,21 @@ func (p *planner) planGrants(ctx context.Context) error {
 	}
 	role := pg.Quote(p.runtime.Name)
 	p.add(p.schema.exists && p.schema.usable, "the sidecar works in our schema", "grant usage on schema pgwaltz to "+role)
-	done, err := p.ownTablesGranted(ctx)
+	for _, o := range objects() {
+		exact, err := p.exactlyGranted(ctx, o)
+		if err != nil {
+			return err
+		}
+		if !exact && p.schema.objects[o.name] {
+			p.add(false, "no more than it needs", "revoke all on pgwaltz."+o.name+" from "+role)
+		}
+		p.add(exact, o.why, "grant "+o.rights+" on pgwaltz."+o.name+" to "+role)
+	}
+	may, err := p.mayForget(ctx)
 	if err != nil {
 		return err
 	}
-	p.add(done, "and with its tables", "grant select, insert, update, delete on all tables in schema pgwaltz to "+role)
+	p.add(may, "and lets what is too old go from the audit log", "grant execute on function "+audit.Forget+" to "+role)
 	if err := p.grantTables(ctx, role); err != nil {
 		return err
 	}
@@ -40,16 +51,28 @@ func (p *planner) planGrants(ctx context.Context) error {
 	return p.grantOrigins(ctx, role)
 }
 
-func (p *planner) ownTablesGranted(ctx context.Context) (bool, error) {
-	for _, o := range objects() {
-		if !p.schema.objects[o.name] {
-			return false, nil
-		}
+// exactlyGranted reports whether the runtime role has the rights on one of our tables that it
+// needs, and no others.
+func (p *planner) exactlyGranted(ctx context.Context, o object) (bool, error) {
+	if !p.schema.objects[o.name] {
+		return false, nil
 	}
 	var ok bool
-	err := p.conn.QueryRow(ctx, `select coalesce(bool_and(pg_catalog.has_table_privilege($1::text, c.oid, w)), false)
-from pg_catalog.pg_class c, pg_catalog.unnest(array['select', 'insert', 'update', 'delete']) w
-where c.relnamespace = 'pgwaltz'::pg_catalog.regnamespace and c.relkind = 'r'`, p.runtime.Name).Scan(&ok)
+	err := p.conn.QueryRow(ctx, `select coalesce(bool_and(pg_catalog.has_table_privilege($1::text, c.oid, w) = (w = any($3::text[]))), false)
+from pg_catalog.pg_class c, pg_catalog.unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'trigger', 'references']) w
+where c.relnamespace = 'pgwaltz'::pg_catalog.regnamespace and c.relname = $2`, p.runtime.Name, o.name, strings.Split(o.rights, ", ")).Scan(&ok)
+	if err != nil {
+		return false, fmt.Errorf("read privileges on schema pgwaltz: %w", err)
+	}
+	return ok, nil
+}
+
+// mayForget reports whether the runtime role may call the function that deletes old audit rows.
+func (p *planner) mayForget(ctx context.Context) (bool, error) {
+	var ok bool
+	err := p.conn.QueryRow(ctx, `select coalesce(bool_and(pg_catalog.has_function_privilege($1::text, p.oid, 'execute')), false)
+from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace where n.nspname = 'pgwaltz' and p.proname = $2`,
+		p.runtime.Name, audit.ForgetName).Scan(&ok)
 	if err != nil {
 		return false, fmt.Errorf("read privileges on schema pgwaltz: %w", err)
 	}

@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
 )
@@ -40,8 +43,27 @@ func TestLeastPrivilegeRole(t *testing.T) {
 				}
 			}
 			w.applyAs(role, mode)
+			w.refused(conn, "42501",
+				"update pgwaltz.conflict set reason = 'none'", "delete from pgwaltz.conflict", "truncate pgwaltz.conflict", "update pgwaltz.node set region = 'x'",
+				"insert into pgwaltz.node select 'x', cluster, token from pgwaltz.node", "delete from pgwaltz.checkpoint", "create table pgwaltz.mine()", "drop table pgwaltz.conflict",
+				"create or replace function pgwaltz.forget_conflicts(older_than interval, at_most integer) returns bigint language sql as 'select 1::bigint'")
+			if got := w.text("select pgwaltz.forget_conflicts('0', 10)"); got != "0" {
+				t.Errorf("%s rows were forgotten", got)
+			}
+			w.exec("create role stranger_" + w.region + " login")
+			w.refused(w.connect("stranger_"+w.region), "42501", "select pgwaltz.forget_conflicts('0', 10)", "select * from pgwaltz.parked")
 			w.drop()
 		})
+	}
+}
+
+// refused runs statements that must all fail with the state.
+func (w *site) refused(conn *pgx.Conn, state string, statements ...string) {
+	w.t.Helper()
+	for _, s := range statements {
+		if _, err := conn.Exec(w.t.Context(), s); pg.Code(err) != state {
+			w.t.Errorf("%s: %v, want %s", s, err, state)
+		}
 	}
 }
 

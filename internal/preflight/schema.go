@@ -3,6 +3,7 @@ package preflight
 import (
 	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
+	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
@@ -17,7 +18,18 @@ type object struct {
 	name string // of the table
 	sql  string
 	why  string
+	// rights are what the sidecar's role needs on the table, where it does not own it.
+	rights string
 }
+
+// Rights on our tables. The audit log and the name of the database are not for the sidecar to
+// change; what is too old goes from the log through a function.
+const (
+	mayRead   = "select"
+	mayInsert = "select, insert"
+	mayUpdate = "select, insert, update"
+	mayWrite  = "select, insert, update, delete"
+)
 
 // objects lists the tables of schema pgwaltz, re-runnable one by one.
 func objects() []object {
@@ -27,59 +39,26 @@ func objects() []object {
   cluster    text not null,
   token      uuid not null,
   created_at timestamptz not null default now()
-)`, "who this database is"},
-		{"checkpoint", pgstore.Schema, "how far each peer's changes are applied"},
-		{"tombstone", tombstone.Schema, "which rows were deleted, and when, and which live again"},
-		{"past", tombstone.PastSchema, "what tombstones said before, for as long as changes may be decoded again"},
-		{"conflict", `create table if not exists pgwaltz.conflict (
-  id           bigint generated always as identity primary key,
-  event_id     uuid not null unique,
-  detected_at  timestamptz not null default now(),
-  region       text,
-  schema_name  text,
-  table_name   text,
-  key          jsonb,
-  type         text,
-  verdict      text,
-  reason       text,
-  winner       text,
-  loser        text,
-  local_stamp  text,
-  remote_stamp text,
-  base_stamp   text,
-  local_row    jsonb,
-  remote_row   jsonb,
-  origin       text,
-  origin_xid   bigint,
-  commit_lsn   pg_lsn,
-  commit_time  timestamptz,
-  local_xid    bigint,
-  local_lsn    pg_lsn
-)`, "the audit log of conflicts"},
-		{"parked", parked.Schema, "changes that could not be applied yet"},
-		{"quarantine", quarantine.Schema, "messages that were refused"},
-		{"copy", tablecopy.Schema, "progress of the initial copy and of resyncs"},
-		{"stream", streamstore.Schema, "what this region has published into"},
-		{"request", `create table if not exists pgwaltz.request (
-  id           bigint generated always as identity primary key,
-  verb         text not null,
-  args         jsonb,
-  requested_at timestamptz not null default now(),
-  done_at      timestamptz,
-  result       text
-)`, "requests of operators to the sidecar"},
+)`, "who this database is", mayRead},
+		{"checkpoint", pgstore.Schema, "how far each peer's changes are applied", mayUpdate},
+		{"tombstone", tombstone.Schema, "which rows were deleted, and when, and which live again", mayWrite},
+		{"past", tombstone.PastSchema, "what tombstones said before, for as long as changes may be decoded again", mayWrite},
+		{"conflict", audit.Schema, "the audit log of conflicts", mayInsert},
+		{"parked", parked.Schema, "changes that could not be applied yet", mayWrite},
+		{"quarantine", quarantine.Schema, "messages that were refused", mayWrite},
+		{"copy", tablecopy.Schema, "progress of the initial copy and of resyncs", mayUpdate},
+		{"stream", streamstore.Schema, "what this region has published into", mayUpdate},
 	}
 }
 
 // indexes lists the indexes beside the keys, by name.
 func indexes() []object {
 	list := []object{
-		{"tombstone_deleted_at", `create index if not exists tombstone_deleted_at on pgwaltz.tombstone (deleted_at)`, "garbage collection of tombstones"},
-		{"conflict_detected_at", `create index if not exists conflict_detected_at on pgwaltz.conflict (detected_at)`, "listing and retention of conflicts"},
-		{"request_open", `create index if not exists request_open on pgwaltz.request (id) where done_at is null`, "finding open requests"},
+		{"tombstone_deleted_at", `create index if not exists tombstone_deleted_at on pgwaltz.tombstone (deleted_at)`, "garbage collection of tombstones", ""},
+		{"conflict_detected_at", `create index if not exists conflict_detected_at on pgwaltz.conflict (detected_at)`, "listing and retention of conflicts", ""},
 	}
 	for _, i := range parked.Indexes() {
-		list = append(list, object{i[0], i[1], "finding parked changes"})
+		list = append(list, object{i[0], i[1], "finding parked changes", ""})
 	}
 	return list
 }
@@ -97,5 +76,6 @@ func SchemaSQL() []string {
 	for _, o := range indexes() {
 		out = append(out, o.sql)
 	}
+	out = append(out, audit.ForgetSQL(0))
 	return append(out, "comment on schema pgwaltz is '"+versionComment+"'")
 }

@@ -34,6 +34,7 @@ import (
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 	"github.com/pgwaltz/pgwaltz/source/slot"
 	"github.com/pgwaltz/pgwaltz/source/subscribe"
+	"github.com/pgwaltz/pgwaltz/source/subscribe/quarantine"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -60,6 +61,7 @@ type Sidecar struct {
 	parked   *parked.Index
 	watch    tablecopy.Watch
 	redactor *audit.Redactor
+	refused  quarantine.Store // used on db
 
 	stopping   chan struct{} // closed when an orderly stop begins
 	out        outboundState
@@ -100,6 +102,7 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error)
 	s.ownDB = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "wal") }}
 	s.own = replicator.NewLocalWAL(localDB{s.ownDB})
 	s.redactor = audit.NewRedactor(cfg.Audit.Redact)
+	s.refused.Redact = len(cfg.Audit.Redact) > 0
 	s.pubMetrics = publish.NewMetrics(s.registry)
 	s.conf.ByType = map[string]uint64{}
 	for _, p := range cfg.PeerNames() {

@@ -20,7 +20,6 @@ import (
 	"github.com/pgwaltz/pgwaltz/replicator"
 	"github.com/pgwaltz/pgwaltz/sink/apply"
 	"github.com/pgwaltz/pgwaltz/source/subscribe"
-	"github.com/pgwaltz/pgwaltz/source/subscribe/quarantine"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -47,6 +46,7 @@ type inboundState struct {
 	durable   bool
 
 	transactions, rows, duplicates, quarantined atomic.Uint64
+	refused                                     refusedTables
 }
 
 func (in *inboundState) fail(err error) {
@@ -72,6 +72,7 @@ func (s *Sidecar) receive(ctx context.Context, in *inboundState) error {
 		Committed: func(cp checkpoint.Checkpoint) { in.committed(cp, a) },
 		Applied:   in.applied,
 		Read:      in.readOn,
+		Screen:    s.screen(ctx, in),
 		Observe:   func(d subscribe.Delivery) { s.observe(in, d) },
 		Stop:      s.stopping,
 		Log:       s.log,
@@ -345,6 +346,6 @@ func (s *Sidecar) quarantine(ctx context.Context, in *inboundState, m subscribe.
 	in.quarantined.Add(1)
 	s.log.Warn("message refused", "origin", m.Origin, "stream_seq", m.StreamSeq, "reason", m.Reason, "bytes", len(m.Data))
 	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		return quarantine.Keep(ctx, c, m)
+		return s.refused.Keep(ctx, c, m)
 	})
 }

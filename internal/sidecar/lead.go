@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgwaltz/pgwaltz/adapter/broker"
+	"github.com/pgwaltz/pgwaltz/adapter/guard"
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
@@ -166,11 +167,13 @@ func (s *Sidecar) work(ctx context.Context, lock *pgx.Conn) error {
 			g.Go(func() error {
 				return s.supervise(ctx, "inbound", in.fail, func(ctx context.Context) error { return s.receive(ctx, in) })
 			})
-			g.Go(func() error { return s.acknowledge(ctx, in) })
+			g.Go(func() error {
+				return s.supervise(ctx, "acknowledge", nil, func(ctx context.Context) error { return s.acknowledge(ctx, in) })
+			})
 		}
 	}
 	g.Go(func() error { return s.supervise(ctx, "parked", nil, s.retryParked) })
-	g.Go(func() error { return s.upkeep(ctx) })
+	g.Go(func() error { return s.supervise(ctx, "upkeep", nil, s.upkeep) })
 	return g.Wait()
 }
 
@@ -180,7 +183,7 @@ func (s *Sidecar) supervise(ctx context.Context, name string, note func(error), 
 	pace := reconnect()
 	for {
 		started := time.Now()
-		err := run(ctx)
+		err := guard.Run(name, func() error { return run(ctx) })
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -202,6 +205,10 @@ func (s *Sidecar) supervise(ctx context.Context, name string, note func(error), 
 		if errors.Is(err, errAgain) {
 			wait, err = 0, nil
 		} else if err != nil {
+			var p *guard.PanicError
+			if errors.As(err, &p) {
+				s.log.Error("a pipe has panicked", "pipe", name, "reason", p.Error(), "stack", string(p.Stack))
+			}
 			s.noteError(err)
 			if note != nil {
 				note(err)

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pgwaltz/pgwaltz/adapter/guard"
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
@@ -157,9 +158,9 @@ func (s *Sidecar) publish(ctx context.Context) error {
 	s.own.Reading(slot.Ping, pipe.Flush)
 	s.log.Info("publishing", "slot", s.cfg.Postgres.Slot, "lsn", begin.slot.String(), "incarnation", begin.at.Incarnation, "frame", begin.at.Number)
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return slot.Run(gctx, begin.slot) })
-	g.Go(func() error { return pub.Run(gctx) })
-	g.Go(func() error { return pipe.Run(gctx, slot) })
+	g.Go(func() error { return guard.Run("reading the slot", func() error { return slot.Run(gctx, begin.slot) }) })
+	g.Go(func() error { return guard.Run("publishing", func() error { return pub.Run(gctx) }) })
+	g.Go(func() error { return guard.Run("the outbound pipe", func() error { return pipe.Run(gctx, slot) }) })
 	err = g.Wait()
 	switch {
 	case errors.Is(context.Cause(ctx), errAgain):

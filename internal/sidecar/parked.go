@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pgwaltz/pgwaltz/adapter/guard"
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
@@ -21,14 +22,14 @@ func (s *Sidecar) retryParked(ctx context.Context) error {
 		cfg := s.applyConfig(origin)
 		cfg.Connect, cfg.Marker = s.connectRetry(), s.caps.token
 		r := apply.NewRetrier(cfg, func(rs []audit.Record) { s.noteConflicts(in, rs) })
-		g.Go(func() error { return r.Run(ctx) })
+		g.Go(func() error { return guard.Run("trying parked changes again", func() error { return r.Run(ctx) }) })
 	}
 	if s.cfg.Publishes() {
 		cfg := s.selfConfig()
 		cfg.Connect, cfg.Marker = s.connectRetry(), s.caps.token
 		own := &inboundState{origin: s.cfg.Region}
 		r := apply.NewRetrier(cfg, func(rs []audit.Record) { s.noteConflicts(own, rs) })
-		g.Go(func() error { return r.Run(ctx) })
+		g.Go(func() error { return guard.Run("trying parked changes again", func() error { return r.Run(ctx) }) })
 	}
 	g.Go(func() error { return s.watchParked(ctx) })
 	return g.Wait()

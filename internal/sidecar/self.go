@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pgwaltz/pgwaltz/adapter/guard"
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
@@ -40,12 +41,13 @@ func (s *Sidecar) merge(ctx context.Context) error {
 			s.own.MergedTo(cp.EndLSN)
 			in.committed(cp, a)
 		},
-		Read: func(d subscribe.Delivery) { s.out.selfRead(d.Header.Incarnation, d.Header.Number) },
-		Idle: m.Idle, Restart: m.Restart,
+		Read:   func(d subscribe.Delivery) { s.out.selfRead(d.Header.Incarnation, d.Header.Number) },
+		Screen: ownScreen(),
+		Idle:   m.Idle, Restart: m.Restart,
 		Log: s.log,
 	})
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return pipe.Run(ctx) })
+	g.Go(func() error { return guard.Run("the self-merge", func() error { return pipe.Run(ctx) }) })
 	g.Go(func() error {
 		// Only what is on disk lets the slot forget.
 		for {

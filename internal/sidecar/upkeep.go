@@ -12,6 +12,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/source/subscribe/quarantine"
 	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
@@ -31,6 +32,9 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 			if err := s.beat(ctx, &beat); err != nil && ctx.Err() == nil {
 				s.log.Debug("heartbeat", "reason", publicMessage(err))
 			}
+		}
+		if err := s.noteAllRefused(ctx); err != nil && ctx.Err() == nil {
+			s.log.Debug("note refused changes", "reason", publicMessage(err))
 		}
 		if time.Since(slow) > time.Minute {
 			slow = time.Now()
@@ -122,6 +126,9 @@ func (s *Sidecar) collect(ctx context.Context) error {
 		}
 		if r := s.cfg.Audit.Retention; r > 0 {
 			if _, err := audit.Prune(ctx, c, r); err != nil {
+				return err
+			}
+			if err := quarantine.Prune(ctx, c, r); err != nil {
 				return err
 			}
 		}

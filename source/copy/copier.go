@@ -12,6 +12,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/wal"
+	"github.com/pgwaltz/pgwaltz/wire"
 )
 
 // Stream is where chunks go: the outbound pipe.
@@ -182,11 +183,12 @@ func (c *Copier) table(ctx context.Context, j *Job) error {
 		return err
 	}
 	c.cfg.Log.Info("copying", "relation", j.Table.String(), "rows_done", j.Rows)
+	limit := min(c.cfg.ChunkRows, wire.MaxRows(len(p.rel.Columns)))
 	after := parseCursor(j.LastKey, len(p.rel.PrimaryKey))
 	c.cfg.Watch.start(j.Table)
 	defer c.cfg.Watch.stop()
 	for {
-		read, err := p.read(ctx, conn, c.cfg.Index, after, c.cfg.ChunkRows)
+		read, err := p.read(ctx, conn, c.cfg.Index, after, limit)
 		if err != nil {
 			return err
 		}
@@ -208,7 +210,7 @@ func (c *Copier) table(ctx context.Context, j *Job) error {
 			}
 		}
 		c.cfg.Watch.forget(read.at)
-		if read.count < c.cfg.ChunkRows {
+		if read.count < limit {
 			c.cfg.Log.Info("copied", "relation", j.Table.String(), "rows", j.Rows)
 			return c.end(ctx, j, Done)
 		}

@@ -167,7 +167,7 @@ func (r *follower) frame(ctx context.Context, seq uint64, raw *wire.RawFrame, da
 	}
 	switch v {
 	case checkpoint.Fit, checkpoint.NextIncarnation:
-		return r.accept(ctx, seq, raw, ref, v)
+		return r.accept(ctx, seq, raw, ref, v, data)
 	case checkpoint.Duplicate:
 		r.s.metrics.duplicates.Inc()
 		r.s.note(func(st *State) { st.Duplicates++ })
@@ -184,7 +184,7 @@ func (r *follower) frame(ctx context.Context, seq uint64, raw *wire.RawFrame, da
 }
 
 // accept moves the cursor behind the frame and delivers the packet that it completes.
-func (r *follower) accept(ctx context.Context, seq uint64, raw *wire.RawFrame, ref checkpoint.FrameRef, v checkpoint.Verdict) error {
+func (r *follower) accept(ctx context.Context, seq uint64, raw *wire.RawFrame, ref checkpoint.FrameRef, v checkpoint.Verdict, data []byte) error {
 	if v == checkpoint.NextIncarnation {
 		if r.gap != nil {
 			r.gap.history = false
@@ -196,8 +196,16 @@ func (r *follower) accept(ctx context.Context, seq uint64, raw *wire.RawFrame, r
 		r.fresh, r.resync = true, ref.Resync
 	}
 	packet, err := r.asm.Add(raw)
+	if err == nil && packet != nil {
+		err = packet.Check(raw.Kind)
+	}
 	if err != nil {
-		// Intact, ours, next in line, and yet not readable: it can be neither applied nor skipped.
+		// Intact, ours, next in line, and yet not readable, or without sense: it can be neither
+		// applied nor skipped. The origin has to send what belongs there.
+		r.asm.Reset()
+		if err := r.refuse(ctx, seq, err.Error(), data); err != nil {
+			return err
+		}
 		return r.missing(seq, raw, ref, err.Error())
 	}
 	if packet != nil {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
+	"github.com/pgwaltz/pgwaltz/adapter/guard"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
@@ -148,7 +149,9 @@ func (s *Subscription) Run(ctx context.Context, from checkpoint.Checkpoint, deli
 		return fmt.Errorf("subscribe to %s: the checkpoint is of origin %q", s.cfg.Origin, from.Origin)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return newFollower(s, from).run(ctx) })
+	g.Go(func() error {
+		return guard.Run("reading the stream of "+s.cfg.Origin, func() error { return newFollower(s, from).run(ctx) })
+	})
 	g.Go(func() error {
 		for {
 			select {

@@ -64,6 +64,7 @@ var level = map[string]int{
 	"replicator":                  6,
 	"replicator/framing":          3,
 	"adapter/pause":               2,
+	"adapter/guard":               2,
 	"adapter/proxy":               2,
 	// The upper floor: what decides, shows and wires.
 	"internal/config":    3,

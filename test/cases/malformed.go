@@ -125,6 +125,8 @@ func forge(ctx context.Context, st *harness.Stream, f []string) error {
 				return fmt.Errorf("read version: %w", err)
 			}
 			o.Version = byte(n)
+		case "shape":
+			o.Shape = v
 		case "next":
 			o.Next = true
 		default:

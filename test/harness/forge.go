@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,7 @@ type Forgery struct {
 	Cluster  string // replaces the cluster in the header
 	Relation string // replaces schema and table, "schema" or "schema.table"
 	Version  byte   // replaces the format version
+	Shape    string // makes the changes senseless, see shapes
 	Next     bool   // continue the chain instead of repeating the captured number
 }
 
@@ -38,6 +40,11 @@ func (s *Stream) Forge(ctx context.Context, f Forgery) error {
 	for _, tx := range p.Transactions {
 		for i := range tx.Changes {
 			f.change(&tx.Changes[i])
+		}
+		if f.Shape != "" {
+			if err := reshape(tx, f.Shape); err != nil {
+				return err
+			}
 		}
 	}
 	origin, cluster := raw.Origin, raw.Cluster
@@ -71,6 +78,48 @@ func (s *Stream) Forge(ctx context.Context, f Forgery) error {
 		h.Set(nats.MsgIdHdr, fmt.Sprintf("forged-%d-%d", time.Now().UnixNano(), i))
 		if err := s.Publish(ctx, data, h); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// reshape makes a transaction well formed and without sense.
+func reshape(tx *wal.Transaction, shape string) error {
+	for i := range tx.Changes {
+		c := &tx.Changes[i]
+		rel := *c.Relation
+		switch shape {
+		case "no-row":
+			c.New = nil
+		case "no-old":
+			c.Op, c.New, c.Old = wal.Delete, nil, nil
+		case "null-key":
+			c.New = slices.Clone(c.New)
+			for _, k := range rel.KeyColumns() {
+				c.New[k] = wal.Value{Kind: wal.Null}
+			}
+		case "unchanged":
+			c.New = make(wal.Tuple, len(rel.Columns))
+			for k := range c.New {
+				c.New[k].Kind = wal.Unchanged
+			}
+		case "empty-key":
+			rel.PrimaryKey = []int{}
+			c.Relation = &rel
+		case "twice-key":
+			rel.PrimaryKey = []int{0, 0}
+			c.Relation = &rel
+		case "truncate-row":
+			c.Op = wal.Truncate
+		case "repair-truncate":
+			c.Op, c.New, c.Repair = wal.Truncate, nil, true
+		case "no-name":
+			rel.Schema, rel.Name = "", ""
+			c.Relation = &rel
+		case "backwards":
+			tx.EndLSN = tx.CommitLSN - 1
+		default:
+			return fmt.Errorf("forge frame: unknown shape %s", shape)
 		}
 	}
 	return nil
