@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync/atomic"
 	"time"
 
@@ -98,6 +99,7 @@ type Applier struct {
 	cp   checkpoint.Checkpoint
 
 	tables   map[wal.RelationName]*tableSchema
+	touched  map[uint32]struct{} // tables of this attempt that are taken for ones without deferrable constraints
 	targets  map[*wal.Relation]*target
 	prepared map[string]string
 	arrays   []array
@@ -177,6 +179,7 @@ func (a *Applier) adopt(conn *pgx.Conn) {
 	a.encoding = encodingOf(conn.PgConn().ParameterStatus("server_encoding"))
 	a.tables = map[wal.RelationName]*tableSchema{}
 	a.targets = map[*wal.Relation]*target{}
+	a.touched = map[uint32]struct{}{}
 	a.prepared = map[string]string{}
 	a.open, a.openFx, a.openPut = false, effects{}, nil
 }
@@ -323,13 +326,22 @@ func (a *Applier) covered(tx *wal.Transaction, u *Unit) bool {
 // target returns the mapping of a relation onto the local table.
 func (a *Applier) target(ctx context.Context, rel *wal.Relation) (*target, error) {
 	if t := a.targets[rel]; t != nil {
-		return t, nil
+		same, err := t.schema.current(ctx, a.conn)
+		if err != nil {
+			return nil, err
+		}
+		if same {
+			a.touch(t.schema)
+			return t, nil
+		}
+		delete(a.tables, rel.Ref())
+		maps.DeleteFunc(a.targets, func(_ *wal.Relation, x *target) bool { return x.schema == t.schema })
 	}
 	s := a.tables[rel.Ref()]
 	if s == nil || s.rel != rel {
 		// Another description of the table: it was changed there, and perhaps here too.
 		var err error
-		if s, err = loadSchema(ctx, a.conn, rel.Ref()); err != nil {
+		if s, err = loadSchema(ctx, a.conn, rel.Ref(), a.cfg.Replica); err != nil {
 			return nil, err
 		}
 		if !a.cfg.Replica && a.cfg.Ordinary != nil {
@@ -349,7 +361,15 @@ func (a *Applier) target(ctx context.Context, rel *wal.Relation) (*target, error
 		clear(a.targets)
 	}
 	a.targets[rel] = t
+	a.touch(s)
 	return t, nil
+}
+
+// touch notes that the attempt in hand relies on the definition.
+func (a *Applier) touch(s *tableSchema) {
+	if s.immediate {
+		a.touched[s.oid] = struct{}{}
+	}
 }
 
 // forgetSchemas makes the next attempt read the catalog again.

@@ -207,6 +207,9 @@ func (a *Applier) commit(ctx context.Context, fx *effects, next checkpoint.Check
 		return err
 	}
 	c := pipeline{fence: -1}
+	if err := a.guardDeferred(ctx, &c); err != nil {
+		return err
+	}
 	if fx.blind || a.openFx.blind {
 		// Who stamps a later change relies on it: it must not be lost by a crash.
 		c.text("set local synchronous_commit = local")
@@ -215,6 +218,9 @@ func (a *Applier) commit(ctx context.Context, fx *effects, next checkpoint.Check
 	a.committing = true
 	if err := a.run(ctx, &c, nil, nil, nil); err != nil {
 		a.committing = a.conn.IsClosed()
+		if sqlState(err) == "22012" {
+			return errRace // by guardDeferred, or by a deferred trigger, which is found one by one
+		}
 		return fmt.Errorf("commit: %w", err)
 	}
 	a.committing = false
@@ -250,6 +256,7 @@ func (a *Applier) writeEffects(ctx context.Context, fx *effects) error {
 // committed books a commit.
 func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effects) {
 	a.stamped, a.waited, a.cascades = nil, 0, 0
+	clear(a.touched)
 	a.cp = next
 	a.Stats.Batches.Add(1)
 	a.Stats.Rows.Add(fx.rows)
@@ -272,6 +279,7 @@ func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effec
 
 func (a *Applier) rollback(ctx context.Context) error {
 	a.open, a.openFx, a.openPut = false, effects{}, nil
+	clear(a.touched)
 	if a.conn.IsClosed() {
 		return errors.New("the connection to the local server is gone")
 	}

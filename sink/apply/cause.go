@@ -27,8 +27,9 @@ const (
 func causeOf(err error) cause {
 	var schema *schemaError
 	var stamp *stampError
+	var value *valueError
 	var clash *clashError
-	if errors.As(err, &schema) || errors.As(err, &stamp) || errors.As(err, &clash) {
+	if errors.As(err, &schema) || errors.As(err, &stamp) || errors.As(err, &value) || errors.As(err, &clash) {
 		return causeRow
 	}
 	var pe *pgconn.PgError
@@ -116,6 +117,10 @@ func parkState(err error) string {
 	var se *stampError
 	if errors.As(err, &se) {
 		return "PW001" // a trigger rewrites the stamp
+	}
+	var ve *valueError
+	if errors.As(err, &ve) {
+		return "PW002" // a column stores something else
 	}
 	if errors.Is(err, errRace) {
 		return "40001"

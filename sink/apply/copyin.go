@@ -44,7 +44,7 @@ func (a *Applier) copyIn(ctx context.Context, g *batch.Group, t *target, runs []
 
 // mayCopy reports whether runs of a group may go in by COPY.
 func (a *Applier) mayCopy(g *batch.Group, t *target, runs []int) bool {
-	return len(runs) >= copyRows && a.cfg.Replica && !g.Binary && !t.schema.fires && !a.plain
+	return len(runs) >= copyRows && a.cfg.Replica && !g.Binary && !t.schema.fires && len(t.check) == 0 && !a.plain
 }
 
 // copySQL is the statement; the rows follow in COPY's text form.

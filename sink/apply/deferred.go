@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
@@ -18,10 +19,13 @@ import (
 // deferred is a deferrable constraint.
 type deferred struct {
 	name    string
+	table   string            // the table, or the partition of it that alone has the constraint
+	only    bool              // it has no partitions of its own
 	columns []statement.Param // each with the operator that must not hold for all of them
 }
 
-const deferredSQL = `select con.conname::text,
+const deferredSQL = treeSQL + `
+select con.conname::text, s.nspname::text, t.relname::text, t.relkind = 'r',
   array(select a.attname::text from pg_catalog.unnest(con.conkey) with ordinality as k(num, ord)
     join pg_catalog.pg_attribute a on a.attrelid = con.conrelid and a.attnum = k.num order by k.ord),
   array(select pg_catalog.format('%I.%s', n.nspname, o.oprname) from pg_catalog.generate_series(1, pg_catalog.cardinality(con.conkey)) as k(ord)
@@ -31,8 +35,9 @@ const deferredSQL = `select con.conname::text,
       else (select m.amopopr from pg_catalog.pg_amop m where m.amopfamily = c.opcfamily and m.amoplefttype = c.opcintype
         and m.amoprighttype = c.opcintype and m.amopstrategy = 3) end
     join pg_catalog.pg_namespace n on n.oid = o.oprnamespace order by k.ord)
-from pg_catalog.pg_constraint con join pg_catalog.pg_class t on t.oid = con.conrelid join pg_catalog.pg_namespace s on s.oid = t.relnamespace
-where s.nspname = $1 and t.relname = $2 and con.contype in ('p', 'u', 'x') and con.condeferrable order by 1`
+from tree join pg_catalog.pg_constraint con on con.conrelid = tree.oid
+join pg_catalog.pg_class t on t.oid = con.conrelid join pg_catalog.pg_namespace s on s.oid = t.relnamespace
+where con.contype in ('p', 'u', 'x') and con.condeferrable and (con.conparentid = 0 or con.conrelid in (select oid from rel)) order by 2, 3, 1`
 
 func loadDeferred(ctx context.Context, q querier, name wal.RelationName) ([]deferred, error) {
 	rows, err := q.Query(ctx, deferredSQL, name.Schema, name.Name)
@@ -44,12 +49,14 @@ func loadDeferred(ctx context.Context, q querier, name wal.RelationName) ([]defe
 	for rows.Next() {
 		var d deferred
 		var columns, operators []string
-		if err := rows.Scan(&d.name, &columns, &operators); err != nil {
+		var at wal.RelationName
+		if err := rows.Scan(&d.name, &at.Schema, &at.Name, &d.only, &columns, &operators); err != nil {
 			return nil, fmt.Errorf("read constraints of %s: %w", name, err)
 		}
 		if len(columns) == 0 || len(columns) != len(operators) {
 			return nil, &schemaError{name: name, code: "0A000", what: "constraint " + d.name + " is deferrable and over expressions, which nothing would check here"}
 		}
+		d.table = quoted(at)
 		for i := range columns {
 			d.columns = append(d.columns, statement.Param{Name: columns[i], Equal: operators[i]})
 		}
@@ -84,14 +91,36 @@ func (a *Applier) lockDeferred(ctx context.Context, b *pipeline, groups []*batch
 	}
 }
 
+// staleSQL fails where one of the given tables has a deferrable constraint. It goes out with the
+// commit, behind the writes: these hold locks on the tables, so none comes later.
+const staleSQL = `select 1 / case when exists (select from pg_catalog.pg_index i
+  where i.indrelid = any($1::int8[]::oid[]) and not i.indimmediate and (i.indisunique or i.indisexclusion)) then 0 else 1 end`
+
+// guardDeferred queues the question whether the tables that the attempt took for tables without
+// deferrable constraints still have none.
+func (a *Applier) guardDeferred(ctx context.Context, b *pipeline) error {
+	if !a.cfg.Replica || len(a.touched) == 0 {
+		return nil
+	}
+	oids := a.scratch(wal.OIDInt8)
+	for oid := range a.touched {
+		oids.int8(int64(oid))
+	}
+	return a.exec(ctx, b, staleSQL, [][]byte{oids.param()}, []int16{1})
+}
+
 // checkDeferred looks for rows that clash with what a group has written.
 func (a *Applier) checkDeferred(ctx context.Context, g *batch.Group) error {
 	if !a.cfg.Replica || len(g.Runs) == 0 {
 		return nil
 	}
 	t, err := a.target(ctx, g.Rel)
-	if err != nil || len(t.schema.deferred) == 0 {
+	var misfit *schemaError
+	if errors.As(err, &misfit) {
 		return nil // the group is parked
+	}
+	if err != nil || len(t.schema.deferred) == 0 {
+		return err
 	}
 	for first := 0; first < len(g.Runs); first += resolveChunk {
 		runs := make([]int, 0, resolveChunk)
@@ -100,7 +129,9 @@ func (a *Applier) checkDeferred(ctx context.Context, g *batch.Group) error {
 		}
 		for _, d := range t.schema.deferred {
 			clash := false
-			sql := statement.Clash(a.keyShape(g, t), d.columns)
+			s := a.keyShape(g, t)
+			s.Table, s.Only = d.table, d.only
+			sql := statement.Clash(s, d.columns)
 			if err := a.query(ctx, sql, a.keyArrays(g, t, runs, nil), []int16{1}, func([][]byte) { clash = true }); err != nil {
 				return fmt.Errorf("look for rows that clash in %s: %w", g.Rel, err)
 			}

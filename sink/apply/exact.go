@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
@@ -73,6 +74,7 @@ func (a *Applier) exactChange(ctx context.Context, t *target, ch *wal.Change) (b
 	if ch.Op == wal.Insert {
 		return true, a.exactInsert(ctx, t, ch.New)
 	}
+	var check []int
 	var old []statement.Param
 	var args [][]byte
 	for _, c := range t.insert {
@@ -95,13 +97,34 @@ func (a *Applier) exactChange(ctx context.Context, t *target, ch *wal.Change) (b
 		if len(set) == 0 {
 			return true, nil
 		}
-		sql = statement.ExactUpdate(t.shape, old, set)
+		check = slices.DeleteFunc(slices.Clone(t.check), func(c int) bool { return ch.New[c].Kind == wal.Unchanged || !slices.Contains(t.update, c) })
+		s := t.shape
+		s.Check = t.names(check)
+		sql = statement.ExactUpdate(s, old, set)
 	}
-	n := 0
-	if err := a.query(ctx, sql, args, []int16{0}, func([][]byte) { n++ }); err != nil {
+	n, err := a.exactQuery(ctx, t, sql, args, check, ch.New)
+	if err != nil {
 		return false, fmt.Errorf("apply %s of %s: %w", ch.Op, ch.Relation, err)
 	}
 	return n == 1, nil
+}
+
+// exactQuery runs a statement, counts the rows that it returns, and holds the checked columns of
+// each against the row that came.
+func (a *Applier) exactQuery(ctx context.Context, t *target, sql string, args [][]byte, check []int, row wal.Tuple) (n int, err error) {
+	var differs error
+	err = a.query(ctx, sql, args, make([]int16, max(1, len(check))), func(stored [][]byte) {
+		n++
+		for k, c := range check {
+			if !sameValue(row[c], stored[k]) && differs == nil {
+				differs = &valueError{name: t.rel.Ref(), column: t.params[c].Name}
+			}
+		}
+	})
+	if err == nil {
+		err = differs
+	}
+	return n, err
 }
 
 // textArg is a value as a text parameter.
@@ -121,7 +144,10 @@ func (a *Applier) exactInsert(ctx context.Context, t *target, row wal.Tuple) err
 	for n, c := range t.insert {
 		params[n], args[n] = t.params[c], textArg(row[c])
 	}
-	return a.query(ctx, statement.ExactInsert(t.shape, params), args, []int16{0}, func([][]byte) {})
+	s := t.shape
+	s.Check = t.names(t.check)
+	_, err := a.exactQuery(ctx, t, statement.ExactInsert(s, params), args, t.check, row)
+	return err
 }
 
 func (a *Applier) exactRecord(g *batch.Group, t *target, x *batch.Exact) audit.Record {

@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -23,6 +24,7 @@ type fastStmt struct {
 	group *batch.Group
 	t     *target
 	runs  []int
+	check []int // columns whose stored values come back, behind the stamp
 }
 
 // plan sorts the runs of a group by the statement that may write them; the rest needs a
@@ -166,7 +168,7 @@ func (a *Applier) queue(ctx context.Context, b *pipeline, g *batch.Group, t *tar
 		if err := a.exec(ctx, b, statement.Delete(s, gd), a.keyArrays(g, t, runs, guardArgs(gd, t, true)), []int16{1}); err != nil {
 			return nil, err
 		}
-		out = append(out, fastStmt{wal.Delete, g, t, runs})
+		out = append(out, fastStmt{op: wal.Delete, group: g, t: t, runs: runs})
 	}
 	for k, runs := range p.update {
 		st, err := a.queueUpdate(ctx, b, g, t, runs, k)
@@ -189,6 +191,7 @@ func (a *Applier) queueInsert(ctx context.Context, b *pipeline, g *batch.Group, 
 	s := t.shape
 	s.Values = t.paramsOf(t.insert, binaryColumn(g, runs))
 	s.Plain = s.Plain || plain
+	s.Check = t.names(t.check)
 	args := make([][]byte, len(t.insert))
 	for n, c := range t.insert {
 		arr := a.array(s.Values[n], t, c)
@@ -197,12 +200,12 @@ func (a *Applier) queueInsert(ctx context.Context, b *pipeline, g *batch.Group, 
 		}
 		args[n] = arr.param()
 	}
-	formats := stampFormats(s)
+	formats := append(stampFormats(s), checkFormats(t.check, binaryColumn(g, runs))...)
 	if formats == nil {
 		formats = []int16{1} // returning 1
 	}
 	err := a.exec(ctx, b, statement.Insert(s), args, formats)
-	return fastStmt{wal.Insert, g, t, runs}, err
+	return fastStmt{wal.Insert, g, t, runs, t.check}, err
 }
 
 func (a *Applier) queueUpdate(ctx context.Context, b *pipeline, g *batch.Group, t *target, runs []int, k updateKey) (fastStmt, error) {
@@ -218,6 +221,8 @@ func (a *Applier) queueUpdate(ctx context.Context, b *pipeline, g *batch.Group, 
 	}
 	binary := binaryColumn(g, runs)
 	s.Values = t.paramsOf(cols, binary)
+	check := slices.DeleteFunc(slices.Clone(t.check), func(c int) bool { return !slices.Contains(cols, c) })
+	s.Check = t.names(check)
 	var same []int
 	if k.guard != statement.GuardNone {
 		// What cannot be updated has to be as it is, or the row needs a look.
@@ -242,8 +247,8 @@ func (a *Applier) queueUpdate(ctx context.Context, b *pipeline, g *batch.Group, 
 		}
 		return append(args, guardArgs(k.guard, t, false)(a, g, runs)...)
 	}
-	err := a.exec(ctx, b, statement.Update(s, k.guard), a.keyArrays(g, t, runs, func(*Applier, *batch.Group, []int) [][]byte { return extra() }), append([]int16{1}, stampFormats(s)...))
-	return fastStmt{wal.Update, g, t, runs}, err
+	err := a.exec(ctx, b, statement.Update(s, k.guard), a.keyArrays(g, t, runs, func(*Applier, *batch.Group, []int) [][]byte { return extra() }), slices.Concat([]int16{1}, stampFormats(s), checkFormats(check, binary)))
+	return fastStmt{wal.Update, g, t, runs, check}, err
 }
 
 // keyShape is the table's shape with its key parameters.
@@ -320,6 +325,15 @@ func stampFormats(s statement.Shape) []int16 {
 	return f
 }
 
+// names are the columns' names.
+func (t *target) names(cols []int) []string {
+	out := make([]string, len(cols))
+	for n, c := range cols {
+		out[n] = t.params[c].Name
+	}
+	return out
+}
+
 // binaryColumn tells whether a column's values travel in binary in these runs. Types without
 // a send function stay text within a binary stream.
 func binaryColumn(g *batch.Group, runs []int) func(int) bool {
@@ -390,45 +404,4 @@ func (a *Applier) collect(rr *pgconn.ResultReader, st fastStmt, done func(i int)
 		}
 	}
 	return left, nil
-}
-
-// verify holds the stored stamp against the event's (invariant 6).
-func (a *Applier) verify(st fastStmt, i int, stored [][]byte) error {
-	r, s := &st.group.Runs[i], st.t.shape
-	n := 0
-	if s.Version != "" {
-		got := wal.NullVersion
-		if stored[n] != nil {
-			got = int8Of(stored[n])
-		}
-		if got != r.Stamp.Version {
-			return &stampError{name: st.group.Rel.Ref(), column: s.Version}
-		}
-		n++
-	}
-	if s.UpdatedAt != "" {
-		got := wal.MinMicros
-		if stored[n] != nil {
-			got = microsOf(stored[n])
-		}
-		if got != r.Stamp.UpdatedAt {
-			return &stampError{name: st.group.Rel.Ref(), column: s.UpdatedAt}
-		}
-	}
-	return nil
-}
-
-// stampError says that what was stored is not what was sent: a trigger interferes.
-type stampError struct {
-	name   wal.RelationName
-	column string
-}
-
-func (e *stampError) Error() string {
-	return fmt.Sprintf("apply to %s: the stored %s is not the event's; a trigger rewrites it", e.name, e.column)
-}
-
-// Hint says what to do about it.
-func (e *stampError) Hint() string {
-	return "run `pgwaltz setup` so that triggers are passed by (session_replication_role, or the restorer triggers)"
 }

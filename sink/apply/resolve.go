@@ -370,7 +370,7 @@ func (a *Applier) write(ctx context.Context, g *batch.Group, t *target, inserts 
 		if err := a.exec(ctx, &b, statement.Delete(s, statement.GuardNone), a.keyArrays(g, t, deletes, nil), []int16{1}); err != nil {
 			return err
 		}
-		stmts = append(stmts, fastStmt{wal.Delete, g, t, deletes})
+		stmts = append(stmts, fastStmt{op: wal.Delete, group: g, t: t, runs: deletes})
 	}
 	for m, runs := range updates {
 		st, err := a.queueUpdate(ctx, &b, g, t, runs, updateKey{m, statement.GuardNone})

@@ -53,7 +53,7 @@ func (r *Retrier) screen(ctx context.Context, k parked.Queue, ids []int64) (free
 	if err != nil || len(changes) == 0 {
 		return nil, false, err
 	}
-	table, err := loadSchema(ctx, a.conn, k.Relation)
+	table, err := loadSchema(ctx, a.conn, k.Relation, a.cfg.Replica)
 	if err != nil {
 		if rowError(err) {
 			err = nil

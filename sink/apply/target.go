@@ -1,100 +1,13 @@
 package apply
 
 import (
-	"context"
 	"fmt"
 	"strings"
 
-	"github.com/jackc/pgx/v5"
-
-	"github.com/pgwaltz/pgwaltz/adapter/rowkey"
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
-
-// querier is what reading the catalog needs.
-type querier interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-}
-
-// tableSchema is a local table as the catalog has it now.
-type tableSchema struct {
-	name      wal.RelationName
-	rel       *wal.Relation // the description that it was read for
-	columns   []tableColumn
-	index     map[string]int
-	plain     bool // no partitioned table: statements must not reach its children
-	immediate bool // every unique index is checked at once, so ON CONFLICT may be used
-	fires     bool // a row trigger fires here also for applied rows (ENABLE REPLICA or ALWAYS)
-	key       *rowkey.Key
-	deferred  []deferred // deferrable constraints
-	// references are foreign keys onto the table that cascade; read only where they are enforced.
-	references []reference
-}
-
-type tableColumn struct {
-	name      string
-	typ       string // format_type under an empty search_path, without a length
-	oid       uint32
-	generated bool
-	always    bool // GENERATED ALWAYS AS IDENTITY
-	input     bool // statement.Param.Input
-}
-
-const schemaSQL = `select col.attname, pg_catalog.format_type(col.atttypid, -1), col.atttypid::int8,
-  col.attgenerated <> '', col.attidentity = 'a', ` + rowkey.InputSQL + `, c.relkind = 'r',
-  not exists (select from pg_catalog.pg_index i where i.indrelid = c.oid
-    and (i.indisunique or i.indisexclusion) and not i.indimmediate),
-  exists (select from pg_catalog.pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal and g.tgenabled in ('R', 'A'))
-from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-join pg_catalog.pg_attribute col on col.attrelid = c.oid and col.attnum > 0 and not col.attisdropped
-where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'p')
-order by col.attnum`
-
-func loadSchema(ctx context.Context, q querier, name wal.RelationName) (*tableSchema, error) {
-	rows, err := q.Query(ctx, schemaSQL, name.Schema, name.Name)
-	if err != nil {
-		return nil, fmt.Errorf("read definition of %s: %w", name, err)
-	}
-	defer rows.Close()
-	t := &tableSchema{name: name, index: map[string]int{}}
-	for rows.Next() {
-		var c tableColumn
-		var oid int64
-		if err := rows.Scan(&c.name, &c.typ, &oid, &c.generated, &c.always, &c.input, &t.plain, &t.immediate, &t.fires); err != nil {
-			return nil, fmt.Errorf("read definition of %s: %w", name, err)
-		}
-		c.oid = uint32(oid)
-		t.index[c.name] = len(t.columns)
-		t.columns = append(t.columns, c)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read definition of %s: %w", name, err)
-	}
-	if len(t.columns) == 0 {
-		return nil, &schemaError{name: name, code: "42P01", what: "the table does not exist here"}
-	}
-	if t.key, err = rowkey.Load(ctx, q, name); err != nil || t.immediate {
-		return t, err
-	}
-	t.deferred, err = loadDeferred(ctx, q, name)
-	return t, err
-}
-
-// schemaError says that a table here cannot take the events of a table there.
-type schemaError struct {
-	name wal.RelationName
-	code string // the SQLSTATE that PostgreSQL would give
-	what string
-}
-
-func (e *schemaError) Error() string { return fmt.Sprintf("apply to %s: %s", e.name, e.what) }
-
-// Hint says what to do about it.
-func (e *schemaError) Hint() string {
-	return "bring the table to the same definition in both regions; parked changes are retried by themselves"
-}
 
 // target joins a relation of an origin with the local table: which column goes where, what
 // identifies a row, where the stamp is.
@@ -108,6 +21,7 @@ type target struct {
 	update []int             // positions in rel to write on update, the key left out
 	image  []int             // positions in rel that the local image is read from
 	always []int             // positions in rel that no update can set, the key left out
+	check  []int             // positions in rel whose stored values may differ from those sent
 	cols   conflict.Columns
 	shape  statement.Shape
 }
@@ -137,6 +51,9 @@ func newTarget(s *tableSchema, rel *wal.Relation, policy Policy) (*target, error
 			continue // computed here; only read, so that contents compare
 		}
 		t.insert = append(t.insert, i)
+		if s.rewrites || c.mayDiffer(&rel.Columns[i]) {
+			t.check = append(t.check, i)
+		}
 		if c.always {
 			t.shape.Override = true
 			if !inKey[i] {
@@ -169,6 +86,26 @@ func newTarget(s *tableSchema, rel *wal.Relation, policy Policy) (*target, error
 	t.shape.Plain = !s.immediate
 	return t, nil
 }
+
+// mayDiffer reports whether the column may store another value than the one that comes from the
+// given column of the origin, without an error: a smaller scale rounds, a date drops the time.
+func (c *tableColumn) mayDiffer(there *wal.Column) bool {
+	builtIn := func(oid uint32) bool { return oid < firstUserOID }
+	integer := func(oid uint32) bool { return oid == wal.OIDInt2 || oid == wal.OIDInt4 || oid == wal.OIDInt8 }
+	switch {
+	case builtIn(c.oid) != builtIn(there.OID):
+		return true
+	case !builtIn(c.oid):
+		return c.coerces
+	case c.oid == there.OID:
+		return c.mod != -1 && c.mod != there.TypeMod
+	}
+	return !integer(c.oid) || !integer(there.OID)
+}
+
+// firstUserOID is where the oids begin that a database gives out itself; others mean the same
+// on every server.
+const firstUserOID = 16384
 
 // sameKey holds the key of an origin against the one here. Both regions have to name rows in
 // the same way, or neither would find what the other one knows of a row.

@@ -2,7 +2,6 @@ package complete
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -30,10 +29,13 @@ func compute(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, c
 	for i := range exprs {
 		exprs[i] = t.computed[i].Generated
 	}
+	columns, err := columnsOf(ctx, conn, rel)
+	if err != nil {
+		return err
+	}
 	images := make([]string, len(rows))
 	for i, row := range rows {
-		var err error
-		if images[i], err = asJSON(rel, row); err != nil {
+		if images[i], err = rowText(rel, columns, row); err != nil {
 			return err
 		}
 	}
@@ -60,20 +62,50 @@ func compute(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, c
 	return nil
 }
 
-// asJSON is a row as an object whose values are strings, which the server turns into a row by
-// the input functions of its types.
-func asJSON(rel *wal.Relation, row wal.Tuple) (string, error) {
-	o := make(map[string]*string, len(row))
-	for i := range rel.Columns[:rel.Sent()] {
-		if row[i].Kind != wal.Text {
-			if row[i].Kind != wal.Null {
-				return "", fmt.Errorf("compute generated columns: column %s is not there as text", rel.Columns[i].Name)
-			}
+// columnsOf lists for each column of the table, in the order of its row type, where rel has it;
+// -1 for those that the log does not hold.
+func columnsOf(ctx context.Context, conn *pgx.Conn, rel *wal.Relation) ([]int, error) {
+	rows, err := conn.Query(ctx, `select a.attname::text from pg_catalog.pg_attribute a
+join pg_catalog.pg_class c on c.oid = a.attrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where n.nspname = $1 and c.relname = $2 and a.attnum > 0 and not a.attisdropped order by a.attnum`, rel.Schema, rel.Name)
+	if err != nil {
+		return nil, fmt.Errorf("read columns: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("read columns: %w", err)
+	}
+	places := make([]int, len(names))
+	for i, name := range names {
+		if places[i] = rel.Column(name); places[i] >= rel.Sent() {
+			places[i] = -1
+		}
+	}
+	return places, nil
+}
+
+// rowText prints a row as the input function of the table's row type reads it. The columns that
+// the log does not hold are NULL.
+func rowText(rel *wal.Relation, columns []int, row wal.Tuple) (string, error) {
+	b := []byte{'('}
+	for n, i := range columns {
+		if n > 0 {
+			b = append(b, ',')
+		}
+		if i < 0 || row[i].Kind == wal.Null {
 			continue
 		}
-		s := string(row[i].Bytes)
-		o[rel.Columns[i].Name] = &s
+		if row[i].Kind != wal.Text {
+			return "", fmt.Errorf("compute generated columns: column %s is not there as text", rel.Columns[i].Name)
+		}
+		b = append(b, '"')
+		for _, c := range row[i].Bytes {
+			if c == '"' || c == '\\' {
+				b = append(b, c)
+			}
+			b = append(b, c)
+		}
+		b = append(b, '"')
 	}
-	b, err := json.Marshal(o)
-	return string(b), err
+	return string(append(b, ')')), nil
 }

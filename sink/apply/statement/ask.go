@@ -57,14 +57,16 @@ func (a Asked) expr(alias string) string {
 	return "pg_catalog.concat_ws('.', " + strings.Join(hashes, ", ") + ")"
 }
 
-// Compute evaluates expressions over the columns of a table for rows that are given as JSON
-// objects, one json[] parameter; one row of texts for each, in order.
+// Compute evaluates expressions over the columns of a table for rows that are given as texts of
+// its row type, one text[] parameter; one row of texts for each, in order. The row type's input
+// function makes each value as the column's own type does, and the columns keep their collations.
 func Compute(table string, exprs []string) string {
 	out := make([]string, len(exprs))
 	for i, e := range exprs {
-		out[i] = "(select " + output("("+e+")") + " from pg_catalog.json_populate_record(null::" + table + ", u.j) as g)"
+		// offset 0: the text is read once, and not once for each column.
+		out[i] = "(select " + output("("+e+")") + " from (select (r.x).* from (select u.j::" + table + " as x offset 0) as r) as g)"
 	}
-	return "select " + strings.Join(out, ", ") + " from unnest($1::text[]::json[]) with ordinality as u(j, ord) order by u.ord"
+	return "select " + strings.Join(out, ", ") + " from unnest($1::text[]) with ordinality as u(j, ord) order by u.ord"
 }
 
 // Ask computes the canonical texts of many keys: one text[] parameter for each column, one row

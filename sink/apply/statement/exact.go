@@ -25,7 +25,7 @@ func ExactUpdate(s Shape, old, set []Param) string {
 		}
 		b.WriteString(Quote(p.Name) + " = " + p.expr(textParam(len(old)+i+1)))
 	}
-	b.WriteString(" where (d.tableoid, d.ctid) = (" + exact(s, old) + ") returning 1")
+	b.WriteString(" where (d.tableoid, d.ctid) = (" + exact(s, old) + ") returning " + s.checked("d."))
 	return b.String()
 }
 
@@ -40,7 +40,19 @@ func ExactInsert(s Shape, row []Param) string {
 	if s.Override {
 		over = " overriding system value"
 	}
-	return "insert into " + s.Table + " (" + strings.Join(names, ", ") + ")" + over + " values (" + strings.Join(exprs, ", ") + ") returning 1"
+	return "insert into " + s.Table + " (" + strings.Join(names, ", ") + ")" + over + " values (" + strings.Join(exprs, ", ") + ") returning " + s.checked("")
+}
+
+// checked lists the columns to check; 1 for none.
+func (s Shape) checked(prefix string) string {
+	if len(s.Check) == 0 {
+		return "1"
+	}
+	cols := make([]string, len(s.Check))
+	for i, c := range s.Check {
+		cols[i] = prefix + Quote(c)
+	}
+	return strings.Join(cols, ", ")
 }
 
 func textParam(n int) string { return "($" + strconv.Itoa(n) + "::text)" }

@@ -73,9 +73,10 @@ type Shape struct {
 	Values      []Param // INSERT: all columns incl. the key; UPDATE: the SET list
 	Version     string  // column names, "" when the table has none
 	UpdatedAt   string
-	UpdatedType string // type of updatedAt
-	Override    bool   // INSERT needs OVERRIDING SYSTEM VALUE
-	Plain       bool   // INSERT without ON CONFLICT
+	UpdatedType string   // type of updatedAt
+	Check       []string // columns whose stored values are returned as well, behind the stamp
+	Override    bool     // INSERT needs OVERRIDING SYSTEM VALUE
+	Plain       bool     // INSERT without ON CONFLICT
 }
 
 // Quote quotes an identifier.
@@ -118,7 +119,8 @@ func (s Shape) rows() string {
 	return s.Table
 }
 
-// returning lists the stored stamp, which the applier compares with the event's.
+// returning lists the stored stamp and the columns to check, which the applier compares with
+// the event's.
 func (s Shape) returning(prefix string) string {
 	var cols []string
 	if s.Version != "" {
@@ -127,11 +129,14 @@ func (s Shape) returning(prefix string) string {
 	if s.UpdatedAt != "" {
 		cols = append(cols, prefix+Quote(s.UpdatedAt)+"::timestamptz")
 	}
+	for _, c := range s.Check {
+		cols = append(cols, prefix+Quote(c))
+	}
 	return strings.Join(cols, ", ")
 }
 
-// Insert inserts the rows that are not there and returns the stamps of those that it
-// inserted, in the order of the parameters. A row that is there, or that collides with a
+// Insert inserts the rows that are not there and returns what is stored (returning) of those
+// that it inserted, in the order of the parameters. A row that is there, or that collides with a
 // unique index, is left out; the applier then looks at it under a lock.
 func Insert(s Shape) string {
 	var b strings.Builder
@@ -229,8 +234,8 @@ func (g Guard) write(b *strings.Builder, s Shape, from int) {
 	}
 }
 
-// Update overwrites the rows that satisfy the guard and returns their ordinals and
-// stored stamps. Parameters: key, values, guard.
+// Update overwrites the rows that satisfy the guard and returns their ordinals and what is
+// stored. Parameters: key, values, guard.
 func Update(s Shape, g Guard) string {
 	var b strings.Builder
 	b.WriteString("update " + s.rows() + " as t set ")

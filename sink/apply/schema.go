@@ -1,0 +1,149 @@
+package apply
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/adapter/rowkey"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// querier is what reading the catalog needs.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// tableSchema is a local table as the catalog has it now.
+type tableSchema struct {
+	name      wal.RelationName
+	oid       uint32
+	signature string
+	read      time.Time     // when it was read, or was seen to be what it was
+	rel       *wal.Relation // the description that it was read for
+	columns   []tableColumn
+	index     map[string]int
+	plain     bool // no partitioned table: statements must not reach its children
+	immediate bool // every unique index is checked at once, so ON CONFLICT may be used
+	fires     bool // a row trigger fires here also for applied rows (ENABLE REPLICA or ALWAYS)
+	rewrites  bool // a trigger of the application may change a row of ours before it is stored
+	key       *rowkey.Key
+	deferred  []deferred // deferrable constraints
+	// references are foreign keys onto the table that cascade; read only where they are enforced.
+	references []reference
+}
+
+type tableColumn struct {
+	name      string
+	typ       string // format_type under an empty search_path, without a length
+	oid       uint32
+	mod       int32 // its modifier: a length, a scale, a precision; -1 for none
+	coerces   bool  // a domain or a composite, or an array of them, which may hold modifiers of its own
+	generated bool
+	always    bool // GENERATED ALWAYS AS IDENTITY
+	input     bool // statement.Param.Input
+}
+
+// treeSQL finds a table, and all of its partitions where it has them: what is on one of these
+// counts as its own.
+const treeSQL = `with rel as materialized (
+  select c.oid, c.relkind from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'p')
+), tree as materialized (
+  select oid from rel union select t.relid from rel cross join lateral pg_catalog.pg_partition_tree(rel.oid) as t where rel.relkind = 'p'
+)`
+
+// signature is another text whenever the definition of a table was changed.
+const signature = `pg_catalog.concat_ws('.', (select oid from rel),
+  (select pg_catalog.sum(pg_catalog.hashint8(oid::int8)) from tree),
+  (select pg_catalog.sum(pg_catalog.hashint8(a.xmin::text::int8 * 2048 + a.attnum)) from pg_catalog.pg_attribute a join tree on a.attrelid = tree.oid where a.attnum > 0),
+  (select pg_catalog.sum(pg_catalog.hashint8(i.xmin::text::int8)) from pg_catalog.pg_index i join tree on i.indrelid = tree.oid),
+  (select pg_catalog.sum(pg_catalog.hashint8(g.xmin::text::int8)) from pg_catalog.pg_trigger g join tree on g.tgrelid = tree.oid))`
+
+const signatureSQL = treeSQL + ` select ` + signature
+
+// schemaSQL reads a table; $3 tells whether the session is a replica.
+const schemaSQL = treeSQL + `, whole as materialized (
+  select not exists (select from pg_catalog.pg_index i join tree on i.indrelid = tree.oid
+      where (i.indisunique or i.indisexclusion) and not i.indimmediate) as immediate,
+    exists (select from pg_catalog.pg_trigger g join tree on g.tgrelid = tree.oid where not g.tgisinternal and g.tgenabled in ('R', 'A')) as fires,
+    exists (select from pg_catalog.pg_trigger g join tree on g.tgrelid = tree.oid
+      where g.tgtype & 3 = 3 and g.tgtype & 20 <> 0 -- before, for each row, insert or update
+        and g.tgenabled in (case when $3 then 'R' else 'O' end, 'A') and g.tgname not in ('` + pg.SaveTrigger + `', '` + pg.RestoreTrigger + `')) as rewrites,
+    ` + signature + ` as signature
+)
+select col.attname, pg_catalog.format_type(col.atttypid, -1), col.atttypid::int8, col.atttypmod,
+  exists (select from pg_catalog.pg_type t left join pg_catalog.pg_type e on e.oid = t.typelem
+    where t.oid = col.atttypid and (t.typtype in ('d', 'c') or e.typtype in ('d', 'c'))),
+  col.attgenerated <> '', col.attidentity = 'a', ` + rowkey.InputSQL + `, rel.oid::int8, rel.relkind = 'r', whole.immediate, whole.fires, whole.rewrites, whole.signature
+from rel cross join whole join pg_catalog.pg_attribute col on col.attrelid = rel.oid and col.attnum > 0 and not col.attisdropped
+order by col.attnum`
+
+// loadSchema reads a table; replica tells whether the session that writes it is one.
+func loadSchema(ctx context.Context, q querier, name wal.RelationName, replica bool) (*tableSchema, error) {
+	rows, err := q.Query(ctx, schemaSQL, name.Schema, name.Name, replica)
+	if err != nil {
+		return nil, fmt.Errorf("read definition of %s: %w", name, err)
+	}
+	defer rows.Close()
+	t := &tableSchema{name: name, index: map[string]int{}, read: time.Now()}
+	for rows.Next() {
+		var c tableColumn
+		var oid, table int64
+		if err := rows.Scan(&c.name, &c.typ, &oid, &c.mod, &c.coerces, &c.generated, &c.always, &c.input, &table, &t.plain, &t.immediate, &t.fires, &t.rewrites, &t.signature); err != nil {
+			return nil, fmt.Errorf("read definition of %s: %w", name, err)
+		}
+		c.oid, t.oid = uint32(oid), uint32(table)
+		t.index[c.name] = len(t.columns)
+		t.columns = append(t.columns, c)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read definition of %s: %w", name, err)
+	}
+	if len(t.columns) == 0 {
+		return nil, &schemaError{name: name, code: "42P01", what: "the table does not exist here"}
+	}
+	if t.key, err = rowkey.Load(ctx, q, name); err != nil || t.immediate {
+		return t, err
+	}
+	t.deferred, err = loadDeferred(ctx, q, name)
+	return t, err
+}
+
+// schemaAge is how long a definition is relied on before it is looked at again. What a batch has
+// to know exactly it asks for by itself: an error, or guardDeferred.
+const schemaAge = 2 * time.Second
+
+// current reports whether the table is what it was when it was read.
+func (s *tableSchema) current(ctx context.Context, q querier) (bool, error) {
+	if time.Since(s.read) < schemaAge {
+		return true, nil
+	}
+	rows, err := q.Query(ctx, signatureSQL, s.name.Schema, s.name.Name)
+	if err != nil {
+		return false, fmt.Errorf("read definition of %s: %w", s.name, err)
+	}
+	now, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[string])
+	if err != nil {
+		return false, fmt.Errorf("read definition of %s: %w", s.name, err)
+	}
+	s.read = time.Now()
+	return now == s.signature, nil
+}
+
+// schemaError says that a table here cannot take the events of a table there.
+type schemaError struct {
+	name wal.RelationName
+	code string // the SQLSTATE that PostgreSQL would give
+	what string
+}
+
+func (e *schemaError) Error() string { return fmt.Sprintf("apply to %s: %s", e.name, e.what) }
+
+// Hint says what to do about it.
+func (e *schemaError) Hint() string {
+	return "bring the table to the same definition in both regions; parked changes are retried by themselves"
+}

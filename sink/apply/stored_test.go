@@ -1,0 +1,107 @@
+package apply
+
+import (
+	"testing"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// A column that would store something else than what came parks the row, whatever way it takes,
+// and lets it in when the column is what it is at the origin.
+func TestWhatIsStoredIsWhatCame(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, `create table public.n(id int primary key, v numeric(10,1), note varchar(3), version bigint, updated_at timestamptz);
+create table public.k(a numeric(10,1), b text);
+insert into n values (1, 1.5, 'abc', 1, '2024-01-01')`)
+	rel := &wal.Relation{Schema: "public", Name: "n", Identity: wal.IdentityFull, PrimaryKey: []int{0}, Columns: []wal.Column{
+		{Name: "id", OID: 23, TypeMod: -1}, {Name: "v", OID: 1700, TypeMod: -1}, {Name: "note", OID: 25, TypeMod: -1},
+		{Name: "version", OID: 20, TypeMod: -1}, {Name: "updated_at", OID: 1184, TypeMod: -1},
+	}}
+	keyless := &wal.Relation{Schema: "public", Name: "k", Identity: wal.IdentityFull, Columns: []wal.Column{
+		{Name: "a", OID: 1700, TypeMod: -1}, {Name: "b", OID: 25, TypeMod: -1}}}
+	at := func(id, v, note, version string) wal.Tuple {
+		return text(id, v, note, version, "2024-01-0"+version+" 00:00:00+00")
+	}
+	tx := b.tx(nil,
+		update(rel, at("1", "1.5", "abc", "1"), at("1", "1.55", "abc", "2")), // rounded
+		insert(rel, at("2", "2.5", "ab", "1")),                               // fits
+		insert(rel, at("3", "2.5", "abc  ", "1")),                            // spaces are cut off
+		insert(rel, at("4", "2.25", "\\N", "1")),                             // rounded
+		insert(keyless, text("1.25", "x")), insert(keyless, text("1.5", "\\N")),
+		update(keyless, text("1.5", "\\N"), text("1.05", "y")),
+	)
+	tx.Changes[len(tx.Changes)-1].Old = text("1.5", "\\N")
+	b.apply(tx)
+	b.want("select id, v::text, note, version from n order by id", "1|1.5|abc|1;2|2.5|ab|1")
+	b.want("select a::text, b is null from k", "1.5|true")
+	b.want("select table_name, case when table_name = 'n' then key end, sqlstate from pgwaltz.parked order by table_name, key", `k|<nil>|PW002;k|<nil>|PW002;n|["1"]|PW002;n|["3"]|PW002;n|["4"]|PW002`)
+	b.exec("alter table n alter v type numeric, alter note type text; alter table k alter a type numeric")
+	b.turns(b.retrier(), 3)
+	b.want("select id, v::text, note, version from n order by 1", "1|1.55|abc|2;2|2.5|ab|1;3|2.5|abc  |1;4|2.25|<nil>|1")
+	b.want("select a::text, b from k order by 1", "1.05|y;1.25|x")
+	b.want("select count(*) from pgwaltz.parked", "0")
+}
+
+// A trigger that changes applied rows is found out, also when it was made while the applier ran.
+func TestTriggerThatChangesRows(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+`; create function up() returns trigger language plpgsql as $$ begin new.v := pg_catalog.upper(new.v); return new; end $$`), acct()
+	b.apply(b.tx(nil, insert(r, row("1", "a", 1, 1))))
+	b.exec("create trigger up before insert or update on acct for each row execute function up(); alter table acct enable always trigger up")
+	for _, s := range b.a.tables {
+		s.read = s.read.Add(-schemaAge)
+	}
+	b.apply(b.tx(nil, update(r, row("1", "a", 1, 1), row("1", "b", 2, 2)), insert(r, row("2", "B", 1, 1)), insert(r, row("3", "c", 1, 1))))
+	b.want(acctRows, "1|a|1;2|B|1")
+	b.want("select key, sqlstate from pgwaltz.parked order by id", `["1"]|PW002;["3"]|PW002`)
+}
+
+func TestMayDiffer(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		here  tableColumn
+		there wal.Column
+		want  bool
+	}{
+		{"the same", tableColumn{oid: 1700, mod: 655366}, wal.Column{OID: 1700, TypeMod: 655366}, false},
+		{"no modifier here", tableColumn{oid: 1700, mod: -1}, wal.Column{OID: 1700, TypeMod: 655366}, false},
+		{"another scale", tableColumn{oid: 1700, mod: 655365}, wal.Column{OID: 1700, TypeMod: 655366}, true},
+		{"a scale here alone", tableColumn{oid: 1700, mod: 655365}, wal.Column{OID: 1700, TypeMod: -1}, true},
+		{"integers", tableColumn{oid: 23, mod: -1}, wal.Column{OID: 20, TypeMod: -1}, false},
+		{"float for numeric", tableColumn{oid: 701, mod: -1}, wal.Column{OID: 1700, TypeMod: -1}, true},
+		{"uuid for text", tableColumn{oid: 2950, mod: -1}, wal.Column{OID: 25, TypeMod: -1}, true},
+		{"two enums", tableColumn{oid: 20001, mod: -1}, wal.Column{OID: 30001, TypeMod: -1}, false},
+		{"two domains", tableColumn{oid: 20001, mod: -1, coerces: true}, wal.Column{OID: 30001, TypeMod: -1}, true},
+		{"a type of the application for text", tableColumn{oid: 20001, mod: -1}, wal.Column{OID: 25, TypeMod: -1}, true},
+	} {
+		if got := tt.here.mayDiffer(&tt.there); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+}
+
+// Who gets a deferrable constraint while the applier relies on having none is looked at again
+// before the commit; so is a partition that alone has one.
+func TestDeferrableConstraintThatIsNew(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	b.apply(b.tx(nil, insert(r, row("1", "a", 1, 1)), insert(r, row("2", "b", 1, 1))))
+	b.exec("alter table acct add unique (v) deferrable")
+	b.apply(b.tx(nil, update(r, row("2", "b", 1, 1), row("2", "a", 2, 2))))
+	b.want(acctRows, "1|a|1;2|b|1")
+	b.want("select key, sqlstate from pgwaltz.parked", `["2"]|23505`)
+}
+
+func TestDeferrableConstraintOfOnePartition(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+` partition by range (id); create table one partition of acct for values from (0) to (100) partition by range (id);
+create table leaf partition of one for values from (0) to (50); create table two partition of acct for values from (100) to (200); alter table one add unique (id, v) deferrable; alter table leaf add unique (v) deferrable`), acct()
+	b.apply(b.tx(nil, insert(r, row("1", "a", 1, 1)), insert(r, row("2", "b", 1, 1)), insert(r, row("100", "a", 1, 1)), insert(r, row("101", "a", 1, 1))))
+	b.apply(b.tx(nil, update(r, row("2", "b", 1, 1), row("2", "a", 2, 2))))
+	b.want(acctRows, "1|a|1;2|b|1;100|a|1;101|a|1")
+	b.want("select key, sqlstate from pgwaltz.parked", `["2"]|23505`)
+	b.apply(b.tx(nil, update(r, row("1", "a", 1, 1), row("1", "c", 2, 2)))) // now it goes in
+	b.turns(b.retrier(), 2)
+	b.want(acctRows, "1|c|2;2|a|2;100|a|1;101|a|1")
+}
