@@ -28,10 +28,10 @@ func TestShort(t *testing.T) {
 	if err := rep.failures(); err != nil {
 		t.Error(err)
 	}
-	for _, w := range workloads() {
+	for _, name := range o.Workloads {
 		for _, c := range rep.Contenders {
-			if len(rep.of(w.Name, c)) != 1 {
-				t.Errorf("%s of %s was not measured", w.Name, c)
+			if len(rep.of(name, c)) != 1 {
+				t.Errorf("%s of %s was not measured", name, c)
 			}
 		}
 	}

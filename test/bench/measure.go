@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/test/tpcc"
 )
 
 // sayFunc tells the user how far the run is.
@@ -20,6 +22,7 @@ type bench struct {
 	say    sayFunc
 	jobs   int    // how many so far, for names of databases
 	source string // database of the job at hand
+	tpcc   *tpcc.Tool
 }
 
 // measure runs everything. The report is nil only when nothing could be started.
@@ -93,12 +96,17 @@ func (b *bench) workload(ctx context.Context, w Workload, n int) error {
 		return b.drains(ctx, w, n)
 	}
 	names := b.order(n)
-	if w.Kind == Live {
+	if w.Kind == Live || w.Kind == Beside {
 		names = b.order(n, "none")
+	}
+	one := b.alone
+	if w.Kind == Beside {
+		one = b.beside
+		names = slices.DeleteFunc(names, func(c string) bool { return c == "pglogical" })
 	}
 	for _, name := range names {
 		run := Run{Workload: w.Name, Contender: name, Repetition: n}
-		if err := b.alone(ctx, w, name, &run); err != nil {
+		if err := one(ctx, w, name, &run); err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -117,6 +125,10 @@ func (b *bench) note(r Run) {
 		b.say("  %-10s FAILED: %s", r.Contender, r.Error)
 	case r.Latency != nil:
 		b.say("  %-10s p50 %.2f ms, p95 %.2f, p99 %.2f, max %.2f (%d probes)", r.Contender, r.Latency.P50, r.Latency.P95, r.Latency.P99, r.Latency.Max, r.Latency.Probes)
+	case r.TPCC != nil:
+		t := r.TPCC
+		b.say("  %-10s %.0f tpmC, longest transaction %.3f s, %d deadlocks, %d errors, lag %.1f s, side tables %d and %d MB beside %d and %d", r.Contender,
+			t.TpmC, t.Longest, t.Deadlocks, t.Errors, r.Lag, t.Sides[0]>>20, t.Sides[1]>>20, t.Data[0]>>20, t.Data[1]>>20)
 	case r.TPS > 0:
 		b.say("  %-10s %.0f transactions/s, lag %.2f s", r.Contender, r.TPS, r.Lag)
 	default:

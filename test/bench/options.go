@@ -70,11 +70,14 @@ func parseOptions(args []string, stderr io.Writer) (Options, error) {
 	if f.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", f.Arg(0))
 	}
+	names := workloadNames()
 	if short {
 		o.shorten()
+		// TPC-C has one size, which takes minutes.
+		names = slices.DeleteFunc(names, func(n string) bool { return strings.HasPrefix(n, "W9") })
 	}
 	var err error
-	if o.Workloads, err = pick("workload", only, workloadNames()); err != nil {
+	if o.Workloads, err = pick("workload", only, names); err != nil {
 		return o, err
 	}
 	if o.Contenders, err = pick("contender", contenders, contenderNames); err != nil {

@@ -22,6 +22,7 @@ type Run struct {
 	TPS        float64            `json:"source_tps,omitempty"`     // live
 	Lag        float64            `json:"lag_seconds,omitempty"`    // live: from the end of the load until it had arrived
 	Latency    *Latencies         `json:"latency_ms,omitempty"`     // latency
+	TPCC       *TPCC              `json:"tpcc,omitempty"`           // beside
 	CPU        map[string]float64 `json:"cpu_seconds,omitempty"`    // by class
 	Foreign    float64            `json:"foreign_cpu_seconds"`      // used on this machine by nobody of the run, the load included
 	PeakRSS    map[string]int64   `json:"peak_rss_bytes,omitempty"` // of the sidecars
@@ -37,6 +38,17 @@ type Latencies struct {
 	Max    float64 `json:"max"`
 }
 
+// TPCC is what an application kept beside a replicator.
+type TPCC struct {
+	TpmC      float64  `json:"tpmc"`
+	Longest   float64  `json:"longest_seconds"` // transaction of the application
+	Deadlocks int      `json:"deadlocks"`       // that the application got
+	Errors    int      `json:"errors"`
+	First     string   `json:"first_error,omitempty"`
+	Sides     [2]int64 `json:"side_table_bytes"` // of source and target
+	Data      [2]int64 `json:"table_bytes"`
+}
+
 // figure is the one number by which runs are compared; 0 when there is none.
 func (r Run) figure() float64 {
 	switch {
@@ -46,6 +58,8 @@ func (r Run) figure() float64 {
 		return r.Latency.P50
 	case r.TPS > 0:
 		return r.TPS
+	case r.TPCC != nil:
+		return r.TPCC.TpmC
 	case r.Seconds > 0:
 		return float64(r.Rows) / r.Seconds
 	}

@@ -15,6 +15,7 @@ const (
 	Drain   Kind = "drain"
 	Live    Kind = "live"
 	Latency Kind = "latency"
+	Beside  Kind = "beside" // TPC-C, see tpcc.go
 )
 
 // Workload is one row of the table.
@@ -25,6 +26,9 @@ type Workload struct {
 	Must  string // ratio to native that performance.md asks for, for the reader
 	Base  func(Options) Base
 	Write func(ctx context.Context, r *Rig, database string, o Options) (rows int, err error) // Drain only
+	// Beside only
+	Scene   Scene
+	Stamped bool // the tables have stamp columns
 }
 
 // loadScript is one insert, update or (5 %) delete per transaction, and each changes one
@@ -57,6 +61,12 @@ func workloads() []Workload {
 		{Name: "W5i", What: "backlog, 2 kB inserts", Kind: Drain, Must: "0.9", Base: func(Options) Base { return Base{Rows: 40, Wide: true} }, Write: writeWideInserts},
 		{Name: "W6", What: "backlog, one-row transactions", Kind: Drain, Must: "1.15", Base: loadBase, Write: writeOnes},
 		{Name: "W7", What: "latency at 500 transactions/s", Kind: Latency, Must: "1.1 x, p99 < 6 ms", Base: loadBase},
+		{Name: "W9", What: "TPC-C, tables without stamp columns", Kind: Beside, Must: "0.9", Scene: Steady},
+		{Name: "W9s", What: "TPC-C, tables with stamp columns", Kind: Beside, Must: "0.9", Scene: Steady, Stamped: true},
+		{Name: "W9b", What: "TPC-C from a backlog, without stamp columns", Kind: Beside, Must: "0.9", Scene: Backlog},
+		{Name: "W9bs", What: "TPC-C from a backlog, with stamp columns", Kind: Beside, Must: "0.9", Scene: Backlog, Stamped: true},
+		{Name: "W9c", What: "TPC-C during the first copy, without stamp columns", Kind: Beside, Must: "0.9", Scene: Copying},
+		{Name: "W9cs", What: "TPC-C during the first copy, with stamp columns", Kind: Beside, Must: "0.9", Scene: Copying, Stamped: true},
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -93,6 +94,12 @@ func (k *Cluster) writeConf(c ClusterConfig) error {
 	}
 	if c.Fsync {
 		s["fsync"] = "on"
+	}
+	// PGWALTZ_TEST_SETTINGS="name=value name=value" runs any test or case on other servers.
+	for _, one := range strings.Fields(os.Getenv("PGWALTZ_TEST_SETTINGS")) {
+		if name, v, ok := strings.Cut(one, "="); ok {
+			s[name] = "'" + v + "'"
+		}
 	}
 	for name, v := range c.Settings {
 		s[name] = v
@@ -279,6 +286,15 @@ func (k *Cluster) Dump(ctx context.Context, database, path string) error {
 	cmd := exec.CommandContext(ctx, k.bin.Path("pg_dump"), "-d", k.DSN(database), "-f", path)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("dump database %s of cluster %s: %w: %s", database, k.Name, err, out)
+	}
+	return nil
+}
+
+// Load runs a file of SQL text in a database, with psql; the first error ends it.
+func (k *Cluster) Load(ctx context.Context, database, path string) error {
+	cmd := exec.CommandContext(ctx, k.bin.Path("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", os.DevNull, "-d", k.DSN(database), "-f", path)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("load database %s of cluster %s: %w: %s", database, k.Name, err, out)
 	}
 	return nil
 }
