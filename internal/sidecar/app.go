@@ -215,7 +215,7 @@ func (s *Sidecar) connect(ctx context.Context, role string) (*pgx.Conn, error) {
 }
 
 func (s *Sidecar) connectSlot(ctx context.Context, frontend func(io.Reader, io.Writer) *pgproto3.Frontend) (*pgconn.PgConn, error) {
-	return pg.ConnectReplication(ctx, s.cfg.Postgres.DSN.Reveal(), pg.Options{Region: s.cfg.Region, Role: "slot", Frontend: frontend, Dial: pg.DialBlocking})
+	return pg.ConnectReplication(ctx, s.cfg.Postgres.DSN.Reveal(), pg.Options{Region: s.cfg.Region, Role: "slot", Frontend: frontend, Dial: pg.DialQuiet})
 }
 
 // connectApply opens an apply session for the changes of origin.

@@ -24,6 +24,7 @@ type connection struct {
 	slot    *Reader
 	conn    *pgconn.PgConn
 	in      *bufio.Reader
+	below   buffer // what the connection holds below TLS
 	dec     *decoder.Decoder
 	pending Item
 	spent   bool      // something in hand was left to the next start: nothing more is handed on
@@ -94,7 +95,9 @@ func (r *connection) loop(ctx context.Context, w *wakeup) error {
 		if err := r.flush(ctx); err != nil {
 			return err
 		}
-		pace.breathe(got)
+		if r.below.Drained() {
+			pace.breathe(got)
+		}
 	}
 }
 
@@ -102,7 +105,7 @@ func (r *connection) loop(ctx context.Context, w *wakeup) error {
 // returns how many messages it took.
 func (r *connection) receive(ctx context.Context) (got int, err error) {
 	fe := r.conn.Frontend()
-	for first := true; first || fe.ReadBufferLen() > 0 || r.in.Buffered() > 0; first = false {
+	for first := true; first || fe.ReadBufferLen() > 0 || r.in.Buffered() > 0 || r.below.Buffered() > 0; first = false {
 		msg, err := fe.Receive()
 		if err != nil {
 			var ne net.Error
@@ -122,24 +125,55 @@ func (r *connection) receive(ctx context.Context) (got int, err error) {
 	return got, nil
 }
 
-// pace makes the reader wait a moment under load: the server sends each message by itself and
-// would wake us for each. It never comes at a few hundred a second.
+// buffer is what a connection of pg.DialQuiet tells of itself.
+type buffer interface {
+	Buffered() int // bytes that were taken from the socket and not read
+	Drained() bool // nothing is left in the socket, as far as is known
+}
+
+// bufferOf finds it below TLS. Other connections are drained by every read.
+func bufferOf(conn net.Conn) buffer {
+	for {
+		switch c := conn.(type) {
+		case buffer:
+			return c
+		case interface{ NetConn() net.Conn }:
+			conn = c.NetConn()
+		default:
+			return unbuffered{}
+		}
+	}
+}
+
+type unbuffered struct{}
+
+func (unbuffered) Buffered() int { return 0 }
+func (unbuffered) Drained() bool { return true }
+
+// pace makes the reader wait a moment when messages come one by one: the server sends each by
+// itself and would wake us for each. It never comes at a few hundred a second, nor when one read
+// took many, nor while something waits in the socket: a pause may last much longer than
+// it should, and then the server waits for the reader.
 type pace struct {
 	window time.Time
 	reads  int
+	pauses int
 }
 
 func (p *pace) breathe(got int) {
 	p.reads++
-	if end := time.Now(); got >= busyMessages || (p.reads > busyReads && end.Sub(p.window) < busyWindow) {
+	end := time.Now()
+	switch {
+	case got < busyMessages && p.reads > busyReads && end.Sub(p.window) < busyWindow:
 		time.Sleep(busyPause)
+		p.pauses++
 		p.window, p.reads = end, busyReads // one read in the next window is enough to stay
-	} else if end.Sub(p.window) >= busyWindow {
+	case end.Sub(p.window) >= busyWindow:
 		p.window, p.reads = end, 0
 	}
 }
 
-// Load is more than busyReads reads within busyWindow, or busyMessages with one read.
+// Load is more than busyReads reads within busyWindow, of fewer than busyMessages each.
 const (
 	busyMessages = 24
 	busyReads    = 8

@@ -151,7 +151,7 @@ func (s *Reader) Run(ctx context.Context, start wal.LSN) (err error) {
 	if err != nil {
 		return fmt.Errorf("connect to slot %q: %w", s.cfg.Name, err)
 	}
-	r.conn = conn
+	r.conn, r.below = conn, bufferOf(conn.Conn())
 	defer func() {
 		s.wake.Store(nil)
 		closing, cancel := context.WithTimeout(context.Background(), 2*time.Second)

@@ -1,5 +1,3 @@
-//go:build unix
-
 package pg
 
 import (
@@ -11,7 +9,7 @@ import (
 	"time"
 )
 
-func TestDialBlocking(t *testing.T) {
+func TestDialQuiet(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -25,7 +23,7 @@ func TestDialBlocking(t *testing.T) {
 			peer <- c
 		}
 	}()
-	c, err := DialBlocking(t.Context(), "tcp", l.Addr().String())
+	c, err := DialQuiet(t.Context(), "tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +56,7 @@ func TestDialBlocking(t *testing.T) {
 		t.Fatalf("read at the end: %v", err)
 	}
 	// Close wakes a blocked read.
-	c2, err := DialBlocking(t.Context(), "tcp", l.Addr().String())
+	c2, err := DialQuiet(t.Context(), "tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
