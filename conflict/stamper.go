@@ -188,3 +188,9 @@ func nextGeneration(g uint32) uint32 {
 	}
 	return g + 1
 }
+
+// Plain reports whether a change of a table without stamp columns says of its row what is so of
+// every row that nothing is known of: it is in generation 0, and was written at its commit time.
+func Plain(ch *wal.Change, commit wal.Micros) bool {
+	return ch.Op != wal.Delete && ch.Op != wal.Truncate && ch.Stamp.Generation == 0 && ch.Stamp.UpdatedAt == commit
+}

@@ -82,7 +82,9 @@ func (m *SelfMerge) Filter(ctx context.Context, d subscribe.Delivery, deliver fu
 
 func (m *SelfMerge) needs(tx *wal.Transaction, ch *wal.Change) bool {
 	if apply.NeedsSelfMerge(m.policy, tx, ch) {
-		return true
+		// The server knows when a row was written that nothing else is known of.
+		return !m.local.Tracks(tx.XID) || !apply.Plain(m.policy, tx, ch) || ch.Relation.Asks() ||
+			m.local.May(ch.Relation.Ref(), ch.AppendKey(nil))
 	}
 	// A tombstone of another region may have been written without sight of the row.
 	return ch.Op == wal.Insert && !ch.Repair && ch.Relation.KeyColumns() != nil && m.local.Any(ch.Relation.Ref()) &&

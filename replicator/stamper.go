@@ -16,9 +16,14 @@ type Items interface {
 	Open(ctx context.Context, xid wal.XID, commit wal.LSN) error
 	// Any reports whether keys of a relation may have items at all; false is certain.
 	Any(wal.RelationName) bool
+	// Clock is the time of an own transaction: its commit time, or just above all in front of it.
+	Clock(commit wal.LSN, t wal.Micros) wal.Micros
 	// Below joins the items of each key strictly below a position. It may block until what the
 	// answer depends on is known.
 	Below(ctx context.Context, at wal.LSN, refs []tombstone.Ref) ([]conflict.Item, error)
+	// Free is told of a change of a table without stamp columns that needs no item: nothing is
+	// known of its key, and its stamp is its commit time.
+	Free(xid wal.XID, commit wal.LSN)
 	// Note records the item of a change that the self-merge has to write.
 	Note(rel wal.RelationName, key []byte, at tombstone.Place, next uint32, t wal.Micros)
 }
@@ -60,7 +65,8 @@ type openTransaction struct {
 	xid    wal.XID
 	commit wal.LSN
 	keys   overlay
-	less   int // changes of tables without stamp columns
+	less   int        // changes of tables without stamp columns
+	time   wal.Micros // of its changes of such tables; 0: not asked for yet
 }
 
 // place is where the key of a change stands in Stamper.keys; from < 0: not needed yet.
@@ -228,7 +234,10 @@ func (s *Stamper) before(tx *wal.Transaction, st *stamping, ch *wal.Change, p *p
 		}
 	}
 	if st.less {
-		at = p.item.Time(tx.CommitTime, again)
+		if o.time == 0 {
+			o.time = s.items.Clock(tx.CommitLSN, tx.CommitTime)
+		}
+		at = p.item.Time(o.time, again)
 	}
 	return gen, at
 }
@@ -244,6 +253,10 @@ func (s *Stamper) note(tx *wal.Transaction, st *stamping, ch *wal.Change, p *pla
 		s.open.less++
 	}
 	s.open.keys.set(s.mark(st, p), next-p.item.Next)
+	if st.less && p.item == (conflict.Item{}) && conflict.Plain(ch, tx.CommitTime) && !st.policy.Skewed(ch.Stamp, tx.CommitTime) {
+		s.items.Free(tx.XID, tx.CommitLSN)
+		return
+	}
 	s.items.Note(st.name, s.keys[p.from:p.to], tombstone.Place{Commit: tx.CommitLSN, Part: tx.Part}, next, t)
 }
 

@@ -53,6 +53,9 @@ func (t table) Note(rel wal.RelationName, key []byte, at tombstone.Place, next u
 	t.put(rel, string(key), conflict.Item{LSN: at.Commit, Next: next, At: m})
 }
 
+func (t table) Clock(_ wal.LSN, commit wal.Micros) wal.Micros { return commit }
+func (t table) Free(wal.XID, wal.LSN)                         {}
+
 func (t table) put(rel wal.RelationName, key string, it conflict.Item) {
 	r := tombstone.Ref{Relation: rel, Key: key}
 	t[r] = append(t[r], it)

@@ -9,6 +9,7 @@
 //	live entry and a row    the row's generation is the entry's + 1
 //	live entry, no row      a local delete that is not merged yet
 //	no entry and a row      generation 0
+//	plain entry and a row   generation 0; this region wrote it last, at that time or later
 //
 // So a local insert over a tombstone needs no bookkeeping to count as a new generation. Entries
 // are written in the transaction of the rows (by the applier) or by the self-merge of this
@@ -30,6 +31,9 @@
 //     transaction held the row, so each local write of that row lies on the right side of it.
 //     The index holds it before the commit (Index.Hold), and who stamps waits for the end of
 //     the transaction.
+//   - An own change of a table without stamp columns of whose key nothing is known needs no item:
+//     its stamp is its commit time, and those rise in WAL order (Clock). What Clock begins a
+//     decoding with is stored before the slot is confirmed.
 //   - A tombstone where there is no row has no lock. Its position is the one up to which local
 //     changes are stamped, taken before the look (Index.Blind): what was stamped before stays
 //     below it, what comes behind it waits for the end of the transaction, which is on disk

@@ -36,6 +36,7 @@ type Index struct {
 	committing map[string]uint64
 	commits    uint64
 	wal        stamped
+	clock      Clock
 }
 
 // known is the join of the items of a key.
@@ -66,6 +67,7 @@ func (x *Index) Reset() {
 	x.own = own{keys: map[uint64]*ownKey{}, limit: ownLimit}
 	x.holds, x.committing = map[string]*hold{}, map[string]uint64{}
 	x.wal = stamped{recent: map[uint32]struct{}{}}
+	x.clock = Clock{}
 	x.wake()
 }
 

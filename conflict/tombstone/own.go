@@ -207,13 +207,17 @@ func (x *Index) Stalled() bool {
 func (x *Index) Waiting() wal.LSN {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	oldest := wal.LSN(0)
 	if len(x.own.queue) > 0 {
-		return x.own.queue[0].commit
+		oldest = x.own.queue[0].commit
+	} else if len(x.own.segments) > 0 {
+		oldest = x.own.segments[0].first
 	}
-	if len(x.own.segments) > 0 {
-		return x.own.segments[0].first
+	if x.wal.free >= x.wal.merged && x.wal.free != 0 {
+		// Only the last of those without an item is known.
+		oldest = max(x.wal.merged, 1)
 	}
-	return 0
+	return oldest
 }
 
 // Later reports whether an own change of the key behind the given place is known to wait for

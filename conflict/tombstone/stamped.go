@@ -18,6 +18,9 @@ type stamped struct {
 	current  wal.LSN             // commit of the transaction that is being stamped; 0: none
 	merged   wal.LSN             // every own change below is merged
 	recorded wal.LSN             // the items of every own change below are in the table
+	free     wal.LSN             // the last own change that is recorded without an item; 0: none
+	tracked  bool                // the server keeps commit times
+	since    uint32              // of the transactions from this one on
 	stalled  wal.LSN             // the stamper waits until this is merged or recorded; 0: it does not
 	recent   map[uint32]struct{} // stamped transactions that may not be visible yet
 }
@@ -112,4 +115,62 @@ func (x *Index) Unseen(inProgress []uint32) bool {
 		}
 	}
 	return false
+}
+
+// BeginClock begins the clock of a session that reads the WAL from a position on (Clock.Begin).
+func (x *Index) BeginClock(from wal.LSN, high wal.Micros) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.clock.Begin(from, high)
+}
+
+// Clock is the time of an own transaction (Clock.Time).
+func (x *Index) Clock(commit wal.LSN, t wal.Micros) wal.Micros {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.clock.Time(commit, t)
+}
+
+// ClockAt is what has to be stored before a position is confirmed (Clock.At).
+func (x *Index) ClockAt(l wal.LSN) (wal.LSN, wal.Micros) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.clock.At(l)
+}
+
+// ForgetClock is told that the clock is stored up to a position that was confirmed.
+func (x *Index) ForgetClock(l wal.LSN) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.clock.Forget(l)
+}
+
+// Track says that the server keeps the commit times of transactions from since on: rows that they
+// wrote need no entry, as long as nothing else is known of their keys.
+func (x *Index) Track(since uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.wal.tracked, x.wal.since = true, uint32(since)
+}
+
+// Tracks reports whether the server keeps the commit time of a transaction of this region.
+func (x *Index) Tracks(xid wal.XID) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.tracks(xid)
+}
+
+func (x *Index) tracks(xid wal.XID) bool {
+	return x.wal.tracked && int32(uint32(xid)-x.wal.since) >= 0
+}
+
+// Free is told of an own change that needs no item: nothing is known of its key, and its stamp
+// is its commit time. Where the server does not keep that, the self-merge writes it down, and
+// Waiting counts it.
+func (x *Index) Free(xid wal.XID, commit wal.LSN) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.tracks(xid) {
+		x.wal.free = max(x.wal.free, commit)
+	}
 }

@@ -20,7 +20,8 @@ type Querier interface {
 }
 
 // Schema is the DDL of the entries: a dead one is a tombstone, a live one says in which
-// generation its row is (generation + 1), and when it was written where no column says so.
+// generation its row is (generation + 1), and when it was written where no column says so. A
+// plain one says only when this region wrote a row last; no stamp depends on it.
 const Schema = `create table if not exists pgwaltz.tombstone (
   relation   text not null,
   key        text not null,
@@ -31,6 +32,7 @@ const Schema = `create table if not exists pgwaltz.tombstone (
   origin     text,
   lsn        pg_lsn not null,
   deleted_at timestamptz not null default now(),
+  plain      boolean not null default false,
   primary key (relation, key)
 )`
 
@@ -58,15 +60,15 @@ const PastSchema = `create table if not exists pgwaltz.past (
 const WriteSQL = `with new as (
   select * from unnest($1::text[], $2::text[], $3::int8[], $4::int8[], $5::int8[], $6::bool[], $7::text[]::pg_lsn[], $8::bool[]) as u(r, k, n, v, t, l, p, plain)
 ), old as (
-  select t.relation, t.key, t.lsn, t.generation + 1 as next, t.updated_at as at, n.n, n.t, n.p, n.plain,
+  select t.relation, t.key, t.lsn, t.generation + 1 as next, t.updated_at as at, n.n, n.t, n.p, n.plain, t.plain as empty,
          t.live or n.l or (t.generation + 1, t.version, t.updated_at) < (n.n, n.v, n.t) as replaced
   from new n join pgwaltz.tombstone t on t.relation = n.r and t.key = n.k for update of t
 ), kept as (
   insert into pgwaltz.past (relation, key, lsn, next, at)
   select o.relation, o.key, case when o.replaced then o.lsn else o.p end, case when o.replaced then o.next else o.n end, case when o.replaced then o.at else o.t end
   from old o
-  where o.lsn <> o.p and not (o.replaced and o.plain and o.next = o.n and exists (
-    select from pgwaltz.past a where a.relation = o.relation and a.key = o.key and a.lsn < o.lsn and a.next >= o.next))
+  where o.lsn <> o.p and not o.empty and not (o.replaced and o.plain and o.next = o.n and (o.n = 0 or exists (
+    select from pgwaltz.past a where a.relation = o.relation and a.key = o.key and a.lsn < o.lsn and a.next >= o.next)))
   on conflict (relation, key, lsn) do update set next = greatest(past.next, excluded.next), at = greatest(past.at, excluded.at)
 ), written as (
   insert into pgwaltz.tombstone as t (relation, key, generation, version, updated_at, live, origin, lsn)
@@ -74,11 +76,24 @@ const WriteSQL = `with new as (
   from new n left join old o on o.relation = n.r and o.key = n.k where o.replaced is not false
   on conflict (relation, key) do update
   set generation = excluded.generation, version = excluded.version, updated_at = excluded.updated_at,
-      live = excluded.live, origin = excluded.origin, lsn = excluded.lsn, deleted_at = pg_catalog.now()
+      live = excluded.live, origin = excluded.origin, lsn = excluded.lsn, deleted_at = pg_catalog.now(), plain = false
   where exists (select from old o where o.relation = t.relation and o.key = t.key)
   returning 1
 )
 select (select count(*) from new) - (select count(*) from written) - (select count(*) from old where not replaced)`
+
+// PlainSQL writes when this region wrote rows last, where nothing else is known of their keys:
+// relation, arrays of key, time in microseconds and position, region. It returns the places of
+// those that it wrote; the others have an entry of another kind, which has to be looked at.
+const PlainSQL = `with new as (
+  select * from unnest($2::text[], $3::int8[], $4::text[]::pg_lsn[]) with ordinality as u(k, t, p, n)
+), written as (
+  insert into pgwaltz.tombstone as t (relation, key, generation, version, updated_at, live, origin, lsn, plain)
+  select $1, k, -1, -9223372036854775808, t, true, $5, p, true from new order by k
+  on conflict (relation, key) do update set updated_at = excluded.updated_at, lsn = excluded.lsn where t.plain
+  returning key
+)
+select n from new join written on key = k`
 
 // ManyEntries is from how many entries on WriteManySQL is to be used, with hash joins switched on
 // in the transaction: the apply session has them off, and nested loops over all pairs of thousands
@@ -101,6 +116,7 @@ type Entry struct {
 	Stamp wal.Stamp // of a tombstone
 	Next  uint32    // generation of the row over the entry
 	Live  bool
+	Plain bool       // it says only when this region wrote the row last, or before
 	At    wal.Micros // when the entry was written, where no column of the row says so
 }
 
@@ -130,7 +146,7 @@ func Load(ctx context.Context, q Querier, x *Index) (err error) {
 	x.begin(size)
 	defer func() { x.end(err == nil) }()
 	for _, sql := range []string{
-		`select relation, key, generation + 1, updated_at, lsn::text from pgwaltz.tombstone`,
+		`select relation, key, generation + 1, updated_at, lsn::text from pgwaltz.tombstone where not plain`,
 		`select relation, key, next, at, lsn::text from pgwaltz.past`,
 	} {
 		if err := load(ctx, q, x, sql); err != nil {
@@ -141,7 +157,7 @@ func Load(ctx context.Context, q Querier, x *Index) (err error) {
 }
 
 func count(ctx context.Context, q Querier) (n int, err error) {
-	rows, err := q.Query(ctx, `select count(*) from pgwaltz.tombstone`)
+	rows, err := q.Query(ctx, `select count(*) from pgwaltz.tombstone where not plain`)
 	if err != nil {
 		return 0, fmt.Errorf("count tombstones: %w", err)
 	}
@@ -213,7 +229,7 @@ func Read(ctx context.Context, q Querier, rel wal.RelationName, keys []string) (
 }
 
 func entries(ctx context.Context, q Querier, rel wal.RelationName, keys []string, lock string) (map[string]Entry, error) {
-	rows, err := q.Query(ctx, `select key, generation, version, updated_at, live
+	rows, err := q.Query(ctx, `select key, generation, version, updated_at, live, plain
 from pgwaltz.tombstone where relation = $1 and key = any($2::text[])`+lock, relationText(rel), keys)
 	if err != nil {
 		return nil, fmt.Errorf("find tombstones of %s: %w", rel, err)
@@ -223,7 +239,7 @@ from pgwaltz.tombstone where relation = $1 and key = any($2::text[])`+lock, rela
 	for rows.Next() {
 		var e Entry
 		var gen, ver, at int64
-		if err := rows.Scan(&e.Key, &gen, &ver, &at, &e.Live); err != nil {
+		if err := rows.Scan(&e.Key, &gen, &ver, &at, &e.Live, &e.Plain); err != nil {
 			return nil, fmt.Errorf("find tombstones of %s: %w", rel, err)
 		}
 		e.Next, e.At = uint32(gen+1), wal.Micros(at)
@@ -250,6 +266,12 @@ func Adopt(ctx context.Context, q Querier) error {
 		if _, err := q.Exec(ctx, sql); err != nil {
 			return fmt.Errorf("adopt tombstones: %w", err)
 		}
+	}
+	_, err := q.Exec(ctx, `with gone as (delete from pgwaltz.clock where lsn > pg_catalog.pg_current_wal_insert_lsn() returning at)
+insert into pgwaltz.clock as c (lsn, at) select '0/0', max(at) from gone having count(*) > 0
+on conflict (lsn) do update set at = greatest(c.at, excluded.at)`)
+	if err != nil {
+		return fmt.Errorf("adopt the clock of the WAL: %w", err)
 	}
 	return nil
 }
@@ -279,13 +301,13 @@ func Trim(ctx context.Context, q Querier, horizon wal.LSN, limit int) (int, erro
 func Collect(ctx context.Context, q Querier, x *Index, minAge time.Duration, passed wal.LSN, limit int) (int, error) {
 	rows, err := q.Query(ctx, `with old as (
   select relation, key, ctid from pgwaltz.tombstone t
-  where (not live or generation < 0) and deleted_at < pg_catalog.now() - $1::interval and lsn <= $2::text::pg_lsn
+  where (not live or generation < 0) and deleted_at < pg_catalog.now() - $1::interval and not (plain and updated_at > $4) and lsn <= $2::text::pg_lsn
     and not exists (select from pgwaltz.past p where p.relation = t.relation and p.key = t.key and p.lsn > $2::text::pg_lsn)
   limit $3
 ), gone as (
   delete from pgwaltz.past p using old o where p.relation = o.relation and p.key = o.key
 )
-delete from pgwaltz.tombstone where ctid = any(array(select ctid from old)) returning relation, key`, minAge, passed.String(), limit)
+delete from pgwaltz.tombstone where ctid = any(array(select ctid from old)) returning relation, key`, minAge, passed.String(), limit, int64(wal.MicrosOf(time.Now().Add(-minAge))))
 	if err != nil {
 		return 0, fmt.Errorf("collect tombstones: %w", err)
 	}

@@ -43,6 +43,8 @@ func objects() []object {
 		{"checkpoint", pgstore.Schema, "how far each peer's changes are applied", mayUpdate},
 		{"tombstone", tombstone.Schema, "which rows were deleted, and when, and which live again", mayWrite},
 		{"past", tombstone.PastSchema, "what tombstones said before, for as long as changes may be decoded again", mayWrite},
+		{"tracked", tombstone.TrackedSchema, "since when the server keeps the commit times of transactions", mayWrite},
+		{"clock", tombstone.ClockSchema, "the highest commit time in front of a position of the WAL", mayWrite},
 		{"conflict", audit.Schema, "the audit log of conflicts", mayInsert},
 		{"parked", parked.Schema, "changes that could not be applied yet", mayWrite},
 		{"quarantine", quarantine.Schema, "messages that were refused", mayWrite},

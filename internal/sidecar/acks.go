@@ -162,6 +162,8 @@ func (s *Sidecar) confirm() wal.LSN {
 	if m := s.own.Safe(); lsn > m {
 		lsn = m
 	}
+	// And what the times of the changes behind it depend on has to be stored.
+	lsn = s.clockedTo(lsn)
 	o.confirmed.Store(max(o.confirmed.Load(), uint64(lsn)))
 	o.atRisk.Store(risk)
 	o.mode.Store(string(mode))

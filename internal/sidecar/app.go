@@ -25,6 +25,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/internal/admin"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/status"
@@ -55,6 +56,8 @@ type Sidecar struct {
 	view   atomic.Pointer[view]
 	server int // server_version_num
 	caps   capabilities
+	// tracked is what the server knows of the time of this region's rows; set like caps.
+	tracked tombstone.Tracked
 
 	own      *replicator.LocalWAL
 	ownDB    *db // its session

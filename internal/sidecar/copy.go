@@ -24,7 +24,7 @@ func (s *Sidecar) copyTables(ctx context.Context) error {
 			t := s.cfg.Table(n.Schema, n.Name)
 			return tablecopy.StampColumns{Version: t.Version, UpdatedAt: t.UpdatedAt}
 		},
-		Index: s.own.Index, Stream: copyStream{s}, Watch: &s.watch, Jobs: s.noteCopies, Log: s.log,
+		Index: s.own.Index, Tracked: s.tracked, Stream: copyStream{s}, Watch: &s.watch, Jobs: s.noteCopies, Log: s.log,
 	}).Run(ctx)
 }
 

@@ -127,6 +127,9 @@ where datname = pg_catalog.current_database() and usename = session_user and pid
 	if err := tombstone.Adopt(ctx, lock); err != nil {
 		return err
 	}
+	if err := s.track(ctx, lock); err != nil {
+		return err
+	}
 	if err := tombstone.Load(ctx, lock, s.own.Index); err != nil {
 		return err
 	}
@@ -139,6 +142,25 @@ where datname = pg_catalog.current_database() and usename = session_user and pid
 		return err
 	}
 	s.own.Start(at)
+	return nil
+}
+
+// track finds out of which rows the server knows when this region wrote them.
+func (s *Sidecar) track(ctx context.Context, lock *pgx.Conn) error {
+	s.tracked = tombstone.Tracked{}
+	if !s.cfg.Publishes() {
+		return nil
+	}
+	t, lost, err := tombstone.Track(ctx, lock, s.epoch.SystemID)
+	if err != nil {
+		return err
+	}
+	if lost {
+		s.log.Warn("track_commit_timestamp was on and is off: rows of tables without stamp columns that were written meanwhile count as older than any other write")
+	}
+	if s.tracked = t; t.On {
+		s.own.Track(t.Since)
+	}
 	return nil
 }
 

@@ -57,6 +57,7 @@ type outboundState struct {
 	stats      replicator.OutboundStats
 	stamper    *replicator.Stamper
 	seqs       seqIndex
+	clock      clockStore
 }
 
 // fail notes why the direction does not flow.
@@ -155,12 +156,18 @@ func (s *Sidecar) publish(ctx context.Context) error {
 	o.chains.Begin(begin.at.Incarnation, begin.at.Number, begin.at.Chain)
 	o.state, o.reason, o.gap, o.newLife = status.Replicating, "", nil, false
 	o.mu.Unlock()
+	if err := s.beginClock(ctx, begin.slot); err != nil {
+		return err
+	}
 	s.own.Reading(slot.Ping, pipe.Flush)
 	s.log.Info("publishing", "slot", s.cfg.Postgres.Slot, "lsn", begin.slot.String(), "incarnation", begin.at.Incarnation, "frame", begin.at.Number)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return guard.Run("reading the slot", func() error { return slot.Run(gctx, begin.slot) }) })
 	g.Go(func() error { return guard.Run("publishing", func() error { return pub.Run(gctx) }) })
 	g.Go(func() error { return guard.Run("the outbound pipe", func() error { return pipe.Run(gctx, slot) }) })
+	g.Go(func() error {
+		return guard.Run("storing the clock of the WAL", func() error { return s.storeClock(gctx) })
+	})
 	err = g.Wait()
 	switch {
 	case errors.Is(context.Cause(ctx), errAgain):

@@ -151,6 +151,9 @@ func (s *Sidecar) collectTombstones(ctx context.Context, c *pgx.Conn) error {
 			return err
 		}
 	}
+	if err := tombstone.TrimClock(ctx, c, horizon); err != nil {
+		return err
+	}
 	passed, age := min(s.passedByAll(), horizon), s.settledAge()
 	if passed == 0 || s.cfg.Tombstones.MinAge <= 0 || !s.own.Caught() {
 		return nil

@@ -42,6 +42,8 @@ type Config struct {
 	Marker []byte
 	Policy Policy
 	Index  *tombstone.Index
+	// Tracked says of which rows the server knows when this region wrote them.
+	Tracked tombstone.Tracked
 	// Parked says which keys have parked changes; shared by all appliers of the region. nil
 	// makes one of its own.
 	Parked *parked.Index

@@ -18,7 +18,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-var server pgtest.Server
+var server = pgtest.Server{Settings: []string{"track_commit_timestamp = on"}}
 
 func TestMain(m *testing.M) { pgtest.Main(m, &server) }
 

@@ -33,6 +33,7 @@ type plan struct {
 	insert  []int
 	update  map[updateKey][]int
 	deletes map[statement.Guard][]int
+	record  []int // own rows of which only the time is written down
 	slow    []int
 }
 
@@ -46,9 +47,12 @@ type updateKey struct {
 func (a *Applier) plan(g *batch.Group, t *target) plan {
 	p := plan{}
 	if t.stampless() || a.cfg.Self {
-		p.slow = make([]int, len(g.Runs))
 		for i := range g.Runs {
-			p.slow[i] = i
+			if a.cfg.Self && a.isPlain(g, &g.Runs[i]) {
+				p.record = append(p.record, i)
+			} else {
+				p.slow = append(p.slow, i)
+			}
 		}
 		return p
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
@@ -37,6 +38,8 @@ type known struct {
 	parked *parked.Change
 	blind  wal.LSN // deletes: the position of a tombstone if there is no row
 	noted  bool    // an own change of the key is not merged yet
+	// wrote is when this region wrote the row, where the server knows that; MinMicros: it does not.
+	wrote wal.Micros
 }
 
 // entry is what stands beside the row.
@@ -263,6 +266,12 @@ func (a *Applier) lockRows(ctx context.Context, g *batch.Group, t *target, runs 
 	}
 	formats := make([]int16, 1+len(cols))
 	formats[0] = 1
+	if t.stampless() {
+		s.Time = a.cfg.Tracked.SQL()
+	}
+	if s.Time != "" {
+		formats = append(formats, 0)
+	}
 	err := a.query(ctx, statement.Lock(s, cols), a.keyArrays(g, t, runs, nil), formats, func(v [][]byte) {
 		row := make(wal.Tuple, len(g.Rel.Columns))
 		for c := range row {
@@ -271,7 +280,12 @@ func (a *Applier) lockRows(ctx context.Context, g *batch.Group, t *target, runs 
 		for n, c := range t.image {
 			row[c] = clone(v[n+1])
 		}
-		states[int8Of(v[0])-1].row = row
+		st := &states[int8Of(v[0])-1]
+		st.row, st.wrote = row, wal.MinMicros
+		if s.Time != "" && v[1+len(t.image)] != nil {
+			n, _ := strconv.ParseInt(string(v[1+len(t.image)]), 10, 64)
+			st.wrote = wal.Micros(n)
+		}
 	})
 	if err != nil {
 		return fmt.Errorf("lock rows of %s: %w", g.Rel, err)
@@ -344,7 +358,12 @@ func (a *Applier) side(t *target, rel *wal.Relation, st *known) (conflict.Side, 
 		}
 		return st.entry.side(), nil
 	}
-	if st.entry != nil && st.entry.Live {
+	switch {
+	case st.entry == nil:
+		fallback = st.wrote
+	case st.entry.Plain:
+		fallback = max(st.entry.At, st.wrote)
+	case st.entry.Live:
 		fallback = st.entry.At
 	}
 	s, err := conflict.StampOf(t.cols, rel, st.row, fallback)

@@ -33,6 +33,12 @@ func NeedsSelfMerge(p Policy, tx *wal.Transaction, ch *wal.Change) bool {
 	return stampless(p, ch.Relation)
 }
 
+// Plain reports whether an own change of a table without stamp columns says nothing but that its
+// row was written at its commit time.
+func Plain(p Policy, tx *wal.Transaction, ch *wal.Change) bool {
+	return stampless(p, ch.Relation) && conflict.Plain(ch, tx.CommitTime) && !p.table(ch.Relation.Ref()).Resolve.Skewed(ch.Stamp, tx.CommitTime)
+}
+
 // errNotStamped asks for the batch to be tried again once this region's own changes up to now
 // are stamped: a later one may have written a row that the self-merge looks at.
 var errNotStamped = errors.New("own changes have to be stamped first")
@@ -151,6 +157,9 @@ func (a *Applier) ownItems(txs []keyedTx) []itemRow {
 				continue
 			}
 			it, ref := a.ownItem(k.tx, ch)
+			if Plain(a.cfg.Policy, k.tx, ch) && !a.cfg.Index.May(ref.Relation, []byte(ref.Key)) {
+				continue // nothing is stamped from it
+			}
 			n, ok := last[ref]
 			if !ok {
 				last[ref] = len(out)
@@ -163,6 +172,10 @@ func (a *Applier) ownItems(txs []keyedTx) []itemRow {
 				continue
 			}
 			row := itemRow{ref, it, plain(a.cfg.Policy, k.tx, ch)}
+			if row.plain && old.Next == 0 && it.Next == 0 {
+				*old = row // it gets its stamp from nothing
+				continue
+			}
 			if b, ok := before[ref]; ok && row.plain && out[b].Next == old.Next && old.Next == it.Next {
 				*old = row
 				continue

@@ -94,6 +94,14 @@ func (a *Applier) wave(ctx context.Context, b *pipeline, groups []*batch.Group, 
 			continue
 		}
 		p := a.plan(g, t)
+		if len(p.record) > 0 {
+			if err := a.send(ctx, &b, &stmts, keep, fx); err != nil {
+				return err
+			}
+			if p.slow, err = a.writeDown(ctx, g, p.record, p.slow); err != nil {
+				return err
+			}
+		}
 		if a.mayCopy(g, t, p.insert) {
 			if err := a.send(ctx, &b, &stmts, keep, fx); err != nil {
 				return err

@@ -64,6 +64,7 @@ type Config struct {
 	ChunkRows int
 	Stamps    func(wal.RelationName) StampColumns
 	Index     *tombstone.Index
+	Tracked   tombstone.Tracked
 	Stream    Stream
 	Watch     *Watch
 	// Jobs is told what pgwaltz.copy says, whenever it was read.
@@ -172,7 +173,7 @@ func (c *Copier) table(ctx context.Context, j *Job) error {
 		return err
 	}
 	defer closeConn(conn)
-	p, err := newPlan(ctx, conn, j.Table, c.cfg.Stamps(j.Table))
+	p, err := newPlan(ctx, conn, j.Table, c.cfg.Stamps(j.Table), c.cfg.Tracked)
 	if errors.Is(err, errNoKey) || err == nil && p == nil {
 		if err != nil {
 			c.cfg.Log.Warn("table is not copied", "relation", j.Table.String(), "reason", err.Error())

@@ -11,6 +11,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/adapter/rowkey"
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -24,11 +25,13 @@ type plan struct {
 	key  *rowkey.Key
 	cols conflict.Columns
 	sql  string // first page
-	next string // further pages; parameters: the key, then the limit
+	// timed: behind the columns there is the time when this region wrote the row.
+	timed bool
+	next  string // further pages; parameters: the key, then the limit
 }
 
 // newPlan describes a published table; nil when there is none of that name.
-func newPlan(ctx context.Context, conn *pgx.Conn, name wal.RelationName, stamps StampColumns) (*plan, error) {
+func newPlan(ctx context.Context, conn *pgx.Conn, name wal.RelationName, stamps StampColumns, tracked tombstone.Tracked) (*plan, error) {
 	t, err := pg.LoadTable(ctx, conn, name.Schema, name.Name)
 	if errors.Is(err, pg.ErrNoTable) {
 		return nil, nil
@@ -53,6 +56,10 @@ func newPlan(ctx context.Context, conn *pgx.Conn, name wal.RelationName, stamps 
 		names[i] = p.rel.Columns[i].Name
 	}
 	s := statement.Shape{Table: t.SQL(), Only: !key.Partitioned, Key: key.Params()}
+	if p.cols.Stampless() {
+		s.Time = tracked.SQL()
+	}
+	p.timed = s.Time != ""
 	p.sql, p.next = statement.Page(s, names, false), statement.Page(s, names, true)
 	return p, nil
 }

@@ -50,8 +50,16 @@ func (p *plan) read(ctx context.Context, conn *pgx.Conn, index *tombstone.Index,
 	c.tx.CommitTime, c.tx.CommitLSN, c.tx.EndLSN = wal.MicrosOf(time.Now()), c.at, c.at+1
 	rr := conn.PgConn().ExecParams(ctx, sql, args, nil, nil, nil)
 	for rr.NextRow() {
-		row := tupleOf(rr.Values())
-		st, err := conflict.StampOf(p.cols, p.rel, row, wal.MinMicros)
+		values, wrote := rr.Values(), wal.MinMicros
+		if p.timed {
+			n := len(values) - 1
+			if t, err := strconv.ParseInt(string(values[n]), 10, 64); err == nil {
+				wrote = wal.Micros(t)
+			}
+			values = values[:n]
+		}
+		row := tupleOf(values)
+		st, err := conflict.StampOf(p.cols, p.rel, row, wrote)
 		if err != nil {
 			rr.Close()
 			return c, err
@@ -116,7 +124,11 @@ func (p *plan) besides(ctx context.Context, conn *pgx.Conn, index *tombstone.Ind
 		}
 		st := &tx.Changes[i].Stamp
 		st.Generation = e.Next
-		if p.cols.Stampless() && e.Live {
+		switch {
+		case !p.cols.Stampless() || !e.Live:
+		case e.Plain:
+			st.UpdatedAt = max(st.UpdatedAt, e.At)
+		default:
 			st.UpdatedAt = e.At
 		}
 	}

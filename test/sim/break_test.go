@@ -60,6 +60,11 @@ func provoke(c *Config) {
 		for i := range c.Tables {
 			c.Tables[i].Stale = true
 		}
+	case ClockInMemory:
+		c.Skew, c.Jumps, c.Ops = 3_600_000_000, true, c.Ops+30
+		for i := range c.Tables {
+			c.Tables[i].Version, c.Tables[i].Time, c.Tables[i].Full = false, false, true
+		}
 	}
 }
 

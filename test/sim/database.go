@@ -91,7 +91,8 @@ type database struct {
 	xid         uint32
 	offset      int64 // of its clock, microseconds
 	confirmed   wal.LSN
-	saved       wal.LSN            // confirmed, as it is on disk
+	saved       wal.LSN // confirmed, as it is on disk
+	clock       map[wal.LSN]wal.Micros
 	given       map[changeAt]given // stamps of the first decoding
 	local       uint64             // transactions of applications
 	lifetime    int                // counts crashes and restarts
@@ -100,7 +101,7 @@ type database struct {
 func newDatabase(w *World, r *region) *database {
 	d := &database{
 		w: w, r: r, keys: map[rowKey]entry{}, cps: map[string]checkpoint.Checkpoint{}, onDisk: map[string]checkpoint.Checkpoint{},
-		locks: map[rowKey]*dbtx{}, given: map[changeAt]given{}, late: map[rowKey]*dbtx{}, rows: map[string]int{}, insert: wal.LSN(1000 + w.rng.IntN(5000)), xid: 700,
+		locks: map[rowKey]*dbtx{}, given: map[changeAt]given{}, clock: map[wal.LSN]wal.Micros{}, late: map[rowKey]*dbtx{}, rows: map[string]int{}, insert: wal.LSN(1000 + w.rng.IntN(5000)), xid: 700,
 		epoch: wal.Epoch{SystemID: uint64(7000 + r.id), Timeline: 1, Slot: "pgwaltz_" + r.name},
 	}
 	d.confirmed, d.saved = d.insert, d.insert

@@ -23,6 +23,7 @@ type outbound struct {
 	s      *sidecar
 	log    *reader
 	stamps stamping
+	clock  *tombstone.Clock
 	framer *framing.Framer
 
 	next    int // transaction of the log that is due
@@ -87,7 +88,8 @@ func (s *sidecar) publish() {
 	s.durable, s.frame = max(s.durable, at.EndLSN), at.Number
 	s.chains.Begin(at.Incarnation, at.Number, at.Chain)
 	o.log = newReader(d, func() bool { return w.rng.IntN(20) == 0 })
-	o.stamps = stamping{s: s, stamper: replicator.NewStamper(s.policy, items{s, s.own, true})}
+	o.clock = d.beginClock(from)
+	o.stamps = stamping{s: s, stamper: replicator.NewStamper(s.policy, items{s, s.own, true, o.clock})}
 	o.framer = framing.New(framing.Config{
 		Encoder: wire.EncoderConfig{
 			Cluster: cluster, Origin: s.r.name, Epoch: d.epoch, Compress: w.cfg.Compress, MaxFrame: w.cfg.MaxFrame, MaxPacket: 1 << 20,

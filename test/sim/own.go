@@ -75,7 +75,26 @@ type items struct {
 	s    *sidecar
 	own  *ownLog
 	live bool // this is the pipe, not the oracle
+	time *tombstone.Clock
 }
+
+// beginClock begins the clock of a decoding from a position, with what was stored when that was
+// confirmed.
+func (d *database) beginClock(from wal.LSN) *tombstone.Clock {
+	at, high := wal.LSN(0), wal.Micros(0)
+	for l, h := range d.clock {
+		if l <= from && l >= at {
+			at, high = l, h
+		}
+	}
+	c := &tombstone.Clock{}
+	c.Begin(from, high)
+	return c
+}
+
+func (items) Free(wal.XID, wal.LSN) {}
+
+func (i items) Clock(commit wal.LSN, t wal.Micros) wal.Micros { return i.time.Time(commit, t) }
 
 func (i items) Open(_ context.Context, xid wal.XID, commit wal.LSN) error {
 	if i.live {

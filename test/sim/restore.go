@@ -19,6 +19,7 @@ import (
 // backup is what a copy of the files holds.
 type backup struct {
 	keys        map[rowKey]entry
+	clock       map[wal.LSN]wal.Micros
 	cps         map[string]checkpoint.Checkpoint
 	log         []*logTx
 	insert      wal.LSN
@@ -36,7 +37,7 @@ func (d *database) copyFiles() *backup {
 	d.flush()
 	d.saved = d.confirmed
 	return &backup{
-		keys: maps.Clone(d.keys), cps: maps.Clone(d.cps), log: slices.Clone(d.log), insert: d.insert, confirmed: d.confirmed,
+		keys: maps.Clone(d.keys), clock: maps.Clone(d.clock), cps: maps.Clone(d.cps), log: slices.Clone(d.log), insert: d.insert, confirmed: d.confirmed,
 		incarnation: d.incarnation, stored: d.stored, audit: slices.Clone(d.audit), rows: maps.Clone(d.rows), local: d.local,
 	}
 }
@@ -45,6 +46,7 @@ func (d *database) copyFiles() *backup {
 func (d *database) restore(b *backup, promoted bool) {
 	d.crash()
 	d.keys, d.cps, d.onDisk = maps.Clone(b.keys), maps.Clone(b.cps), maps.Clone(b.cps)
+	d.clock = maps.Clone(b.clock)
 	d.log, d.flushed, d.insert = slices.Clone(b.log), len(b.log), b.insert
 	d.confirmed, d.saved = b.confirmed, b.confirmed
 	d.incarnation, d.stored = b.incarnation, b.stored

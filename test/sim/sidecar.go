@@ -213,6 +213,9 @@ func (s *sidecar) confirm() {
 	}
 	s.told = lsn
 	s.step("before confirm")
+	if at, high := s.out.clock.At(lsn); at == lsn && w.cfg.Break != ClockInMemory {
+		d.clock[lsn] = high // on disk before the slot is told
+	}
 	if lsn <= d.confirmed {
 		return
 	}

@@ -76,7 +76,7 @@ func (s *sidecar) probe(why string, from wal.LSN) {
 	if !w.cfg.Strict {
 		return
 	}
-	g := stamping{s: s, stamper: replicator.NewStamper(s.policy, items{s, newOwnLog(), false})}
+	g := stamping{s: s, stamper: replicator.NewStamper(s.policy, items{s, newOwnLog(), false, d.beginClock(from)})}
 	r := newReader(d, func() bool { return false })
 	n, _ := slices.BinarySearchFunc(d.log[:d.flushed], from+1, func(tx *logTx, at wal.LSN) int {
 		return int(tx.end) - int(at)

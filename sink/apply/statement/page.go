@@ -16,6 +16,9 @@ func Page(s Shape, columns []string, after bool) string {
 		}
 		b.WriteString("t." + Quote(c))
 	}
+	if s.Time != "" {
+		b.WriteString(", " + s.Time)
+	}
 	b.WriteString(" from " + s.rows() + " as t")
 	n := 0
 	if after {

@@ -77,6 +77,7 @@ type Shape struct {
 	Check       []string // columns whose stored values are returned as well, behind the stamp
 	Override    bool     // INSERT needs OVERRIDING SYSTEM VALUE
 	Plain       bool     // INSERT without ON CONFLICT
+	Time        string   // an expression over t that Read and Page give behind the columns; "" for none
 }
 
 // Quote quotes an identifier.
@@ -281,6 +282,9 @@ func Read(s Shape, columns []string) string {
 	b.WriteString("select u.ord")
 	for _, c := range columns {
 		b.WriteString(", t." + Quote(c))
+	}
+	if s.Time != "" {
+		b.WriteString(", " + s.Time)
 	}
 	b.WriteString(" from ")
 	unnest(&b, arrayTypes(s.Key))

@@ -24,6 +24,7 @@ func TestStatements(t *testing.T) {
 	always.Override = true
 	plain := bare
 	plain.Plain = true
+	dated := Shape{Table: `"public"."plain"`, Only: true, Key: key, Time: "time(t)"}
 	child := Shape{Table: `"public"."r9"`, Only: true}
 	parts := Shape{Table: `"public"."p"`}
 	folded := Shape{Table: `"public"."t"`, Only: true, Version: "version",
@@ -52,6 +53,7 @@ func TestStatements(t *testing.T) {
 		{"cascade", Cascade(stamped, cascading)},
 		{"set null", Cascade(timed, setting)},
 		{"lock and read", Lock(timed, []string{"a", "b", `odd "name`})},
+		{"lock, and when the row was written", Lock(dated, []string{"id"})},
 		{"read", Read(stamped, []string{"id", "at"})},
 		{"delete one row by its contents", ExactDelete(child, text)},
 		{"update one row by its contents", ExactUpdate(parts, text[:1], text[1:])},
@@ -65,6 +67,7 @@ func TestStatements(t *testing.T) {
 		{"lock of a table", LockTable(child)},
 		{"first page of a copy", Page(timed, []string{"a", "b"}, false)},
 		{"next page of a copy", Page(timed, []string{"a", "b"}, true)},
+		{"page, and when the rows were written", Page(dated, []string{"id"}, true)},
 		{"first page by such a key", Page(folded, []string{"k", "n"}, false)},
 		{"next page by such a key", Page(folded, []string{"k", "n"}, true)},
 	} {
