@@ -49,7 +49,13 @@ const (
 // Judge decides. Only one that Counts may move the slot, purge frames or end a copy.
 func (a Ack) Judge(p Present) AckVerdict {
 	switch {
-	case a.Incarnation == 0, !a.Epoch.SameLog(p.Epoch), a.Incarnation < p.Reopened:
+	case a.Incarnation == 0, a.Incarnation < p.Reopened:
+		return Outdated
+	case !a.Epoch.SameLog(p.Epoch):
+		// The peer takes nothing but an incarnation above the one that it knows.
+		if a.Incarnation >= p.Incarnation {
+			return OtherHistory
+		}
 		return Outdated
 	case a.Incarnation > p.Incarnation, a.EndLSN > p.WALEnd:
 		return OtherHistory
@@ -72,6 +78,9 @@ func (a Ack) Judge(p Present) AckVerdict {
 
 // Because says why an acknowledgement is of another history.
 func (a Ack) Because(p Present) string {
+	if !a.Epoch.SameLog(p.Epoch) {
+		return fmt.Sprintf("peer %s has applied incarnation %d of another WAL (%s, now %s): the server was replaced, failed over or restored", a.Peer, a.Incarnation, a.Epoch, p.Epoch)
+	}
 	if a.Incarnation > p.Incarnation {
 		return fmt.Sprintf("peer %s has applied incarnation %d and this database knows of %d only: it was restored from an older state", a.Peer, a.Incarnation, p.Incarnation)
 	}

@@ -175,7 +175,7 @@ func (s Situation) next() uint32 {
 
 func (s Situation) tooLow() bool {
 	for _, a := range s.Acks {
-		if a.Incarnation > s.Stored.Incarnation {
+		if a.Incarnation > s.Stored.Incarnation || a.Incarnation == s.Stored.Incarnation && !a.Epoch.SameLog(s.Epoch) {
 			return true
 		}
 	}

@@ -50,7 +50,14 @@ func TestBeginTruthTable(t *testing.T) {
 		"peer of a later number":     {func(s *Situation) { s.Acks[0].Incarnation = 7 }, Stop, 0, "incarnation 7", RemedyResync},
 		"later number, resync asked": {func(s *Situation) { s.Acks[0].Incarnation, s.Stored.Resync = 7, true }, Reopen, 8, "incarnation 7", RemedyResync},
 		"later number after resync":  {func(s *Situation) { s.Acks[0].Incarnation, s.Stored.Reopened = 7, 3 }, Reopen, 8, "incarnation 7", RemedyResync},
-		"peer of another WAL":        {func(s *Situation) { s.Acks[0].Epoch.SystemID, s.Acks[0].EndLSN = 99, 9999 }, Continue, 0, "", ""},
+		"peer of another WAL":        {func(s *Situation) { s.Acks[0].Epoch.SystemID, s.Acks[0].EndLSN = 99, 9999 }, Stop, 0, "incarnation 3 of another WAL", RemedyResync},
+		"other WAL after resync":     {func(s *Situation) { s.Acks[0].Epoch.SystemID, s.Stored.Reopened = 99, 3 }, Reopen, 4, "another WAL", RemedyResync},
+		"other WAL, before":          {func(s *Situation) { s.Acks[0].Epoch.SystemID, s.Acks[0].EndLSN, s.Acks[0].Incarnation = 99, 9999, 2 }, Continue, 0, "", ""},
+		"first start, other WAL": {func(s *Situation) {
+			a := s.Acks[0]
+			a.Epoch.SystemID, a.Incarnation = 99, 1
+			*s = Situation{Epoch: log1, WALEnd: 900, Peers: 1, Slot: s.Slot, Acks: []Ack{a}}
+		}, Stop, 0, "incarnation 1 of another WAL", RemedyResync},
 		"stream lost":                {func(s *Situation) { s.Tail = Tail{} }, Renew, 4, "", ""},
 		"stream damaged":             {func(s *Situation) { s.Tail.Damaged = true }, Renew, 4, "", ""},
 		"stream went back":           {func(s *Situation) { s.Tail.Incarnation = 2 }, Renew, 4, "", ""},
@@ -112,7 +119,8 @@ func TestJudge(t *testing.T) {
 		"of a lost frame":      {func(a *Ack) { a.Chain = chainOf(99) }, Ahead},
 		"far behind":           {func(a *Ack) { a.Frame, a.Chain = 8, chainOf(8) }, Distant},
 		"nothing yet":          {func(a *Ack) { a.Incarnation = 0 }, Outdated},
-		"of another WAL":       {func(a *Ack) { a.Epoch.Timeline = 2 }, Outdated},
+		"of another WAL":       {func(a *Ack) { a.Epoch.Timeline, a.Incarnation = 2, 4 }, Outdated},
+		"as late, another WAL": {func(a *Ack) { a.Epoch.Timeline = 2 }, OtherHistory},
 		"incarnation before":   {func(a *Ack) { a.Incarnation = 4 }, Outdated},
 		"before the gap":       {func(a *Ack) { a.Incarnation, a.EndLSN = 3, 5000 }, Outdated},
 		"never published":      {func(a *Ack) { a.Frame = 21 }, Ahead},

@@ -55,6 +55,7 @@
 //	a peer, or a repetition, has shown another history before          Stop
 //	the stream holds a later incarnation than the database knows       Stop: the database went back
 //	a peer has applied a later incarnation, or beyond the WAL's end    Stop: the database went back
+//	a peer has applied this or a later incarnation of another WAL      Stop
 //	the WAL ends before the stream's tail                              Stop: the database went back
 //	no tail, a damaged one, one inside a transaction, one of an        Renew: again from the slot; peers that
 //	older incarnation than the database knows; a rewind was granted    it does not reach back to say so
