@@ -56,6 +56,9 @@ const (
 	MultipleUniqueConflicts Type = "multiple_unique_conflicts"
 	// Truncate: the origin truncated the table; truncates carry no stamps and are not applied.
 	Truncate Type = "truncate"
+	// Orphan: a row references one that another region has deleted; foreign keys are not enforced
+	// for applied rows.
+	Orphan Type = "fk_orphan"
 	// ClockSkew: the stamp lies further ahead than the allowed clock skew.
 	ClockSkew Type = "clock_skew"
 )

@@ -44,6 +44,7 @@ func pins() map[string]string {
 		"idle_session_timeout": "0", "default_transaction_isolation": "read committed",
 		"default_transaction_read_only": "off", "default_transaction_deferrable": "off",
 		"synchronous_commit": "on", "transform_null_equals": "off", "client_min_messages": "warning",
+		"exit_on_error": "off", // an error is mostly one row's, and the session goes on
 		// The server notices a client that is gone by these; the dialer does it the other way.
 		"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3",
 	}
@@ -115,12 +116,46 @@ func Connect(ctx context.Context, dsn string, o Options) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, connectError(&c.Config, err)
 	}
-	if err := afterConnect(ctx, conn.PgConn()); err != nil {
+	err = afterConnect(ctx, conn.PgConn())
+	if err == nil {
+		err = fireTriggers(ctx, conn.PgConn(), c.User)
+	}
+	if err != nil {
 		conn.Close(ctx)
+		if setting := (*SettingError)(nil); errors.As(err, &setting) {
+			return nil, setting
+		}
 		return nil, connectError(&c.Config, err)
 	}
 	return conn, nil
 }
+
+// fireTriggers undoes a setting of the role or the database that switches triggers and foreign keys
+// off: who wants that says so in the session.
+func fireTriggers(ctx context.Context, conn *pgconn.PgConn, user string) error {
+	_, err := conn.Exec(ctx, `select pg_catalog.set_config('session_replication_role', 'origin', false)
+where pg_catalog.current_setting('session_replication_role') = 'replica'`).ReadAll()
+	if Code(err) == "42501" {
+		return &SettingError{Name: "session_replication_role", Value: "replica", User: user}
+	}
+	return err
+}
+
+// SettingError is a setting of the role or the database that the session may not change, and that
+// it cannot work with.
+type SettingError struct{ Name, Value, User string }
+
+func (e *SettingError) Error() string {
+	return fmt.Sprintf("%s is %s in the sessions of role %q", e.Name, e.Value, e.User)
+}
+
+// Hint says how to take the setting back.
+func (e *SettingError) Hint() string {
+	return "alter role " + Quote(e.User) + " reset " + e.Name + ", or alter database ... reset " + e.Name
+}
+
+// ExitCode is the exit code for the local server.
+func (e *SettingError) ExitCode() int { return 5 }
 
 // afterConnect sets what depends on the server.
 func afterConnect(ctx context.Context, conn *pgconn.PgConn) error {

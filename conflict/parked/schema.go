@@ -7,6 +7,7 @@ const Schema = `create table if not exists pgwaltz.parked (
   schema_name text not null,
   table_name  text not null,
   key         text not null,
+  table_oid   oid not null default 0,
   commit_lsn  pg_lsn,
   kind        smallint not null default 0,
   born        boolean not null default false,

@@ -23,6 +23,7 @@ type Querier interface {
 type Change struct {
 	ID      int64
 	Origin  string
+	Table   uint32 // the OID of the table here when the change was parked; 0 where it was not here
 	Key     string // key text, or what Keyless makes
 	Kind    conflict.EventKind
 	Waiting conflict.Waiting
@@ -80,7 +81,7 @@ func (c *Change) decode(event []byte, born bool) error {
 	return nil
 }
 
-const columns = `id, origin, key, kind, born, event, coalesce(sqlstate, ''), coalesce(message, ''), attempts`
+const columns = `id, origin, table_oid::int8, key, kind, born, event, coalesce(sqlstate, ''), coalesce(message, ''), attempts`
 
 func scan(rows pgx.Rows) ([]*Change, error) {
 	defer rows.Close()
@@ -90,10 +91,11 @@ func scan(rows pgx.Rows) ([]*Change, error) {
 		var kind int16
 		var born bool
 		var event []byte
-		if err := rows.Scan(&c.ID, &c.Origin, &c.Key, &kind, &born, &event, &c.State, &c.Message, &c.Attempts); err != nil {
+		var table int64
+		if err := rows.Scan(&c.ID, &c.Origin, &table, &c.Key, &kind, &born, &event, &c.State, &c.Message, &c.Attempts); err != nil {
 			return nil, fmt.Errorf("read parked changes: %w", err)
 		}
-		c.Kind = conflict.EventKind(kind)
+		c.Kind, c.Table = conflict.EventKind(kind), uint32(table)
 		if err := c.decode(event, born); err != nil {
 			return nil, err
 		}
@@ -127,12 +129,12 @@ where schema_name = $1 and table_name = $2 and key = any($3::text[]) order by id
 // putBytes bounds one statement of Put.
 const putBytes = 4 << 20
 
-const putSQL = `insert into pgwaltz.parked as p (origin, schema_name, table_name, key, commit_lsn, kind, born, generation, version, updated_at, op, event, row, sqlstate, message)
-select u.o, $1, $2, u.k, u.l::pg_lsn, u.kind, u.born, u.g, u.v, u.t, u.op, u.e, u.r::jsonb, u.s, u.m
-from unnest($3::text[], $4::text[], $5::text[], $6::int2[], $7::bool[], $8::int8[], $9::int8[], $10::int8[], $11::text[], $12::bytea[], $13::text[], $14::text[], $15::text[])
-  as u(o, k, l, kind, born, g, v, t, op, e, r, s, m)
+const putSQL = `insert into pgwaltz.parked as p (origin, schema_name, table_name, table_oid, key, commit_lsn, kind, born, generation, version, updated_at, op, event, row, sqlstate, message)
+select u.o, $1, $2, u.oid::oid, u.k, u.l::pg_lsn, u.kind, u.born, u.g, u.v, u.t, u.op, u.e, u.r::jsonb, u.s, u.m
+from unnest($3::text[], $4::text[], $5::text[], $6::int2[], $7::bool[], $8::int8[], $9::int8[], $10::int8[], $11::text[], $12::bytea[], $13::text[], $14::text[], $15::text[], $16::int8[])
+  as u(o, k, l, kind, born, g, v, t, op, e, r, s, m, oid)
 on conflict (schema_name, table_name, key) do update
-set origin = excluded.origin, commit_lsn = excluded.commit_lsn, kind = excluded.kind, born = excluded.born,
+set origin = excluded.origin, table_oid = excluded.table_oid, commit_lsn = excluded.commit_lsn, kind = excluded.kind, born = excluded.born,
     generation = excluded.generation, version = excluded.version, updated_at = excluded.updated_at,
     op = excluded.op, event = excluded.event, row = excluded.row, sqlstate = excluded.sqlstate, message = excluded.message,
     parked_at = pg_catalog.now(), retried_at = null, attempts = 0`
@@ -145,7 +147,7 @@ func Put(ctx context.Context, q Querier, rel wal.RelationName, changes []Change)
 		var origins, keys, lsns, ops, states, messages []string
 		var kinds []int16
 		var born []bool
-		var gens, vers, ats []int64
+		var gens, vers, ats, oids []int64
 		var events [][]byte
 		var images []*string
 		for ; n < len(changes) && n < 2000 && size < putBytes; n++ {
@@ -159,10 +161,10 @@ func Put(ctx context.Context, q Querier, rel wal.RelationName, changes []Change)
 			kinds, born = append(kinds, int16(c.Kind)), append(born, w.Born)
 			gens, vers, ats = append(gens, int64(w.Stamp.Generation)), append(vers, w.Stamp.Version), append(ats, int64(w.Stamp.UpdatedAt))
 			ops, events, images = append(ops, w.Op.String()), append(events, event), append(images, text(c.Row))
-			states, messages = append(states, c.State), append(messages, c.Message)
+			states, messages, oids = append(states, c.State), append(messages, c.Message), append(oids, int64(c.Table))
 			size += len(event) + len(c.Row) + 256
 		}
-		_, err := q.Exec(ctx, putSQL, rel.Schema, rel.Name, origins, keys, lsns, kinds, born, gens, vers, ats, ops, events, images, states, messages)
+		_, err := q.Exec(ctx, putSQL, rel.Schema, rel.Name, origins, keys, lsns, kinds, born, gens, vers, ats, ops, events, images, states, messages, oids)
 		if err != nil {
 			return fmt.Errorf("park %d changes of %s: %w", n, rel, err)
 		}
@@ -195,6 +197,18 @@ func Claim(ctx context.Context, q Querier, ids []int64) ([]*Change, error) {
 // Read returns changes without locking them, in the order of their ids.
 func Read(ctx context.Context, q Querier, ids []int64) ([]*Change, error) {
 	rows, err := q.Query(ctx, `select `+columns+` from pgwaltz.parked where id = any($1::int8[]) order by id`, ids)
+	if err != nil {
+		return nil, fmt.Errorf("read parked changes: %w", err)
+	}
+	return scan(rows)
+}
+
+// OfState reads the oldest changes of an origin that wait under one state, without locking them,
+// at most limit of them and pageBytes in all.
+func OfState(ctx context.Context, q Querier, origin, state string, limit int) ([]*Change, error) {
+	rows, err := q.Query(ctx, `select `+columns+` from (
+  select p.*, sum(octet_length(p.event)) over (order by p.id) as size from pgwaltz.parked p where p.origin = $1 and p.sqlstate = $2) as p
+where size <= $3 order by id limit $4`, origin, state, int64(pageBytes), limit)
 	if err != nil {
 		return nil, fmt.Errorf("read parked changes: %w", err)
 	}

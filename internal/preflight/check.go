@@ -30,7 +30,7 @@ func Check(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (Findings, e
 	checkPatterns(f, &fs)
 	checkTables(f, &fs)
 	for _, step := range []func(context.Context, *facts, *Findings) error{
-		checkKeys, checkSchema, checkPublishing, checkApplying, checkNeighbours, checkSequences,
+		checkKeys, checkSchema, checkSettings, checkPublishing, checkApplying, checkReferences, checkNeighbours, checkSequences,
 	} {
 		if err := step(ctx, f, &fs); err != nil {
 			return nil, fmt.Errorf("check: %w", err)

@@ -62,6 +62,8 @@ type Sidecar struct {
 	own      *replicator.LocalWAL
 	ownDB    *db // its session
 	parked   *parked.Index
+	suspects map[string]*apply.Suspects // by origin
+	members  membership
 	watch    tablecopy.Watch
 	redactor *audit.Redactor
 	refused  quarantine.Store // used on db
@@ -98,7 +100,7 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error)
 	s := &Sidecar{
 		cfg: cfg, log: log, version: version, started: time.Now(),
 		subMetrics: map[string]*subscribe.Metrics{},
-		parked:     parked.NewIndex(), stopping: make(chan struct{}), in: map[string]*inboundState{}, role: status.Standby, registry: prometheus.NewRegistry(),
+		parked:     parked.NewIndex(), suspects: map[string]*apply.Suspects{}, stopping: make(chan struct{}), in: map[string]*inboundState{}, role: status.Standby, registry: prometheus.NewRegistry(),
 	}
 	s.db = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "status") }}
 	s.catalog = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "catalog") }}

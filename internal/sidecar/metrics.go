@@ -192,7 +192,7 @@ func (c *collector) sidecar(e emitter, st *status.Status) {
 	}
 	byType := map[string]uint64{}
 	for _, t := range []conflict.Type{conflict.InsertExists, conflict.UpdateOriginDiffers, conflict.UpdateExists, conflict.UpdateMissing, conflict.UpdateDeleted,
-		conflict.DeleteOriginDiffers, conflict.DeleteMissing, conflict.MultipleUniqueConflicts, conflict.Truncate, conflict.ClockSkew} {
+		conflict.DeleteOriginDiffers, conflict.DeleteMissing, conflict.MultipleUniqueConflicts, conflict.Truncate, conflict.Orphan, conflict.ClockSkew} {
 		byType[string(t)] = 0 // a series that starts at 0 shows its first increase
 	}
 	for t, n := range st.Conflicts.ByType {

@@ -35,6 +35,16 @@ func (s *Sidecar) retryParked(ctx context.Context) error {
 	return g.Wait()
 }
 
+// suspectsOf is what is remembered of sessions that ended while changes of origin were applied.
+func (s *Sidecar) suspectsOf(origin string) *apply.Suspects {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.suspects[origin] == nil {
+		s.suspects[origin] = &apply.Suspects{}
+	}
+	return s.suspects[origin]
+}
+
 // connectRetry opens an apply session without a replication origin: the session of the pipe
 // has it, and it belongs to one at a time.
 func (s *Sidecar) connectRetry() func(context.Context) (*pgx.Conn, error) {

@@ -136,6 +136,9 @@ func (s *Sidecar) outboundStatus(working bool) status.Outbound {
 	if out.State == status.Replicating && out.BacklogBytes > catchingUpBytes {
 		out.State = status.CatchingUp
 	}
+	if n, ok := s.members.missing(); ok && working && (out.State == status.Replicating || out.State == status.CatchingUp) {
+		out.State, out.Reason = status.Gap, "table "+n.String()+" is selected and not published any more: run pgwaltz setup, or leave it out with tables.exclude"
+	}
 	if out.State == "" || !working {
 		out.State = status.Down
 	}

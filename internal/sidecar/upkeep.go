@@ -29,6 +29,9 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 				s.log.Debug("look at slot", "reason", publicMessage(err))
 			}
 			s.purge(ctx)
+			if err := s.lookAtMembers(ctx); err != nil && ctx.Err() == nil {
+				s.log.Debug("look at the publication", "reason", publicMessage(err))
+			}
 			if err := s.beat(ctx, &beat); err != nil && ctx.Err() == nil {
 				s.log.Debug("heartbeat", "reason", publicMessage(err))
 			}

@@ -47,6 +47,9 @@ type Config struct {
 	// Parked says which keys have parked changes; shared by all appliers of the region. nil
 	// makes one of its own.
 	Parked *parked.Index
+	// Suspects remembers which change was in hand when sessions ended; shared by the appliers of
+	// the origin that follow each other. nil makes one of its own.
+	Suspects *Suspects
 	// Redact masks columns in the audit log; nil masks none.
 	Redact *audit.Redactor
 	// Barrier waits until this region's own changes that are committed by now are known;
@@ -103,6 +106,7 @@ type Applier struct {
 	tables   map[wal.RelationName]*tableSchema
 	touched  map[uint32]struct{} // tables of this attempt that are taken for ones without deferrable constraints
 	targets  map[*wal.Relation]*target
+	oids     map[wal.RelationName]uint32 // of the tables as they were last read
 	prepared map[string]string
 	arrays   []array
 	used     int
@@ -115,7 +119,11 @@ type Applier struct {
 	openFx  effects
 	openPut []uint64 // rows that its earlier parts have put where none was
 	plain   bool     // inserts are to fail rather than to be left out
-	barrier bool     // the barrier has been waited for in this attempt
+	inHand  bool     // Suspects knows which single change is being tried
+	// together, if not nil, takes the statements that write rows, which are run as one at the end.
+	together  *together
+	gathering bool // the statement in hand is one of them
+	barrier   bool // the barrier has been waited for in this attempt
 	// impatient: what fails now for a reason that may pass is parked as well; it was tried
 	// often enough.
 	impatient bool
@@ -141,6 +149,9 @@ func New(cfg Config) *Applier {
 	}
 	if cfg.Parked == nil {
 		cfg.Parked = parked.NewIndex()
+	}
+	if cfg.Suspects == nil {
+		cfg.Suspects = &Suspects{}
 	}
 	a := &Applier{cfg: cfg, batch: batch.New(), imager: audit.NewImager(cfg.Redact)}
 	a.batch.Policy = func(n wal.RelationName) conflict.Policy { return cfg.Policy.table(n).Resolve }
@@ -182,6 +193,7 @@ func (a *Applier) adopt(conn *pgx.Conn) {
 	a.tables = map[wal.RelationName]*tableSchema{}
 	a.targets = map[*wal.Relation]*target{}
 	a.touched = map[uint32]struct{}{}
+	a.oids = map[wal.RelationName]uint32{}
 	a.prepared = map[string]string{}
 	a.open, a.openFx, a.openPut = false, effects{}, nil
 }
@@ -276,19 +288,26 @@ func (a *Applier) Apply(ctx context.Context, units []Unit) error {
 		}
 		more = k.tx.More
 	}
-	if err := checkpoint.MustAdvance(a.cp, next, resync); err != nil && a.cp.Incarnation != 0 {
+	err := checkpoint.MustAdvance(a.cp, next, resync)
+	if err != nil && a.cp.Incarnation != 0 {
 		return err
 	}
 	if err := a.inOrder(ctx, txs); err != nil {
 		return err
 	}
-	if a.open || more {
-		return a.applyPart(ctx, txs, next, more)
-	}
-	if len(txs) == 0 && next.EndLSN == a.cp.EndLSN && next.FrameNo == a.cp.FrameNo {
+	if !a.open && !more && len(txs) == 0 && next.EndLSN == a.cp.EndLSN && next.FrameNo == a.cp.FrameNo {
 		return nil
 	}
-	return a.applyWhole(ctx, txs, next)
+	if a.open || more {
+		err = a.applyPart(ctx, txs, next, more)
+	} else {
+		err = a.applyWhole(ctx, txs, next)
+	}
+	if err != nil && ctx.Err() == nil && a.conn.IsClosed() {
+		a.cfg.Suspects.end(a.cp, a.inHand)
+	}
+	a.inHand = false
+	return err
 }
 
 type keyedTx struct {
@@ -344,8 +363,10 @@ func (a *Applier) target(ctx context.Context, rel *wal.Relation) (*target, error
 		// Another description of the table: it was changed there, and perhaps here too.
 		var err error
 		if s, err = loadSchema(ctx, a.conn, rel.Ref(), a.cfg.Replica); err != nil {
+			delete(a.oids, rel.Ref())
 			return nil, err
 		}
+		a.oids[rel.Ref()] = s.oid
 		if !a.cfg.Replica && a.cfg.Ordinary != nil {
 			if s.references, err = loadReferences(ctx, a.conn, rel.Ref()); err != nil {
 				return nil, err

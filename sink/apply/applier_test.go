@@ -134,13 +134,19 @@ func (b *bench) tx(next map[string]uint32, chs ...wal.Change) *wal.Transaction {
 
 func (b *bench) apply(txs ...*wal.Transaction) {
 	b.t.Helper()
+	if err := b.tryApply(txs...); err != nil {
+		b.t.Fatalf("apply: %v", err)
+	}
+}
+
+func (b *bench) tryApply(txs ...*wal.Transaction) error {
 	next := b.a.Checkpoint()
 	next.Epoch = wal.Epoch{SystemID: 7, Timeline: 1, Slot: "s"}
 	next.Incarnation, next.FrameNo = 1, next.FrameNo+1
-	next.EndLSN, next.Mark = txs[len(txs)-1].EndLSN, wal.MarkOf(txs[len(txs)-1])
-	if err := b.a.Apply(b.t.Context(), []Unit{{Transactions: txs, Next: next}}); err != nil {
-		b.t.Fatalf("apply: %v", err)
+	if last := txs[len(txs)-1]; !last.More {
+		next.EndLSN, next.Mark = last.EndLSN, wal.MarkOf(last)
 	}
+	return b.a.Apply(b.t.Context(), []Unit{{Transactions: txs, Next: next}})
 }
 
 func (b *bench) query(sql string) string {

@@ -21,6 +21,8 @@ const (
 	maxLocks = 1  // each waits for the whole of lock_timeout
 	maxRaces = 3
 	maxPlans = 3
+	// maxServer is for refusals of the server; the pauses between them take about five seconds.
+	maxServer = 5
 )
 
 // After a change was parked because somebody holds its lock, others may meet the same one.
@@ -32,7 +34,7 @@ const (
 )
 
 // patience counts how often a batch was tried again, and why.
-type patience struct{ again, locks, races, plans int }
+type patience struct{ again, locks, races, plans, server int }
 
 // left reports whether the batch may be tried once more after err, and counts.
 func (p *patience) left(err error) bool {
@@ -43,6 +45,9 @@ func (p *patience) left(err error) bool {
 	case causeOf(err) == causePlans:
 		p.plans++
 		return p.plans <= maxPlans
+	case causeOf(err) == causeServer:
+		p.server++
+		return p.server <= maxServer
 	case sqlState(err) == "55P03":
 		p.locks++
 		return p.locks <= maxLocks
@@ -55,7 +60,7 @@ func (p *patience) left(err error) bool {
 
 // applyWhole applies whole transactions and commits.
 func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint.Checkpoint) error {
-	ordered := false
+	ordered, _ := a.cfg.Suspects.care(a.cp)
 	var p patience
 	var cascade *cascadeError
 	if time.Now().Before(a.hurry) {
@@ -89,13 +94,13 @@ func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint
 				return err
 			}
 		case p.left(err):
-			if err := a.recover(ctx, err, p.again); err != nil {
+			if err := a.recover(ctx, err, p); err != nil {
 				return err
 			}
 		case parkable(err) && (!ordered || !a.impatient):
 			a.cfg.Log.Info("applying one by one", "origin", a.cfg.Origin, "reason", publicError(err))
 			a.Stats.Ordered.Add(1)
-			ordered, a.impatient = true, ordered || causeOf(err) == causeAgain || causeOf(err) == causePlans
+			ordered, a.impatient = true, ordered || causeOf(err) != causeRow
 		default:
 			return err
 		}
@@ -119,15 +124,18 @@ func (a *Applier) waitBarrier(ctx context.Context) error {
 }
 
 // recover prepares the session for another try after an error that may pass.
-func (a *Applier) recover(ctx context.Context, err error, attempt int) error {
+func (a *Applier) recover(ctx context.Context, err error, p patience) error {
+	wait := time.Duration(1+p.again) * 5 * time.Millisecond
 	switch {
 	case errors.Is(err, errRace):
 		return nil
 	case causeOf(err) == causePlans:
 		return a.forgetPlans(ctx)
+	case causeOf(err) == causeServer:
+		wait = time.Duration(p.server) * 300 * time.Millisecond
 	}
 	a.Stats.Retries.Add(1)
-	return pause.For(ctx, time.Duration(1+attempt)*5*time.Millisecond)
+	return pause.For(ctx, wait)
 }
 
 // attempt is one try of a batch: begin, rows, side effects, checkpoint, commit.
@@ -200,6 +208,9 @@ func (a *Applier) commit(ctx context.Context, fx *effects, next checkpoint.Check
 	if err := failpoint.Hit("apply_before_commit"); err != nil {
 		return err
 	}
+	if err := a.orphans(ctx, fx); err != nil {
+		return err
+	}
 	if err := a.writeEffects(ctx, fx); err != nil {
 		return err
 	}
@@ -248,7 +259,7 @@ func (a *Applier) writeEffects(ctx context.Context, fx *effects) error {
 		return nil
 	}
 	if err := a.conn.SendBatch(ctx, b).Close(); err != nil {
-		return fmt.Errorf("write audit rows and tombstones: %w", err)
+		return fmt.Errorf("write audit rows and tombstones: %w", side(err))
 	}
 	return nil
 }
@@ -258,6 +269,7 @@ func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effec
 	a.stamped, a.waited, a.cascades = nil, 0, 0
 	clear(a.touched)
 	a.cp = next
+	a.cfg.Suspects.moved()
 	a.Stats.Batches.Add(1)
 	a.Stats.Rows.Add(fx.rows)
 	n := uint64(0)

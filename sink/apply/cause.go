@@ -20,6 +20,10 @@ const (
 	causeAgain
 	// causePlans: a prepared statement does not fit the tables any more.
 	causePlans
+	// causeServer: the server refuses, for want of disk, memory or rights, or because of another
+	// server that a trigger writes to. It may pass, and it may be about one table only: when it
+	// does not pass, the change is set aside, which fails as well where the whole server refuses.
+	causeServer
 )
 
 // causeOf reads the cause of an error. The list names what is not about a row; every other
@@ -56,27 +60,48 @@ func causeOf(err error) cause {
 	if len(pe.Code) != 5 {
 		return causeRun
 	}
+	if ours := (*sideError)(nil); errors.As(err, &ours) && (pe.Code[:2] == "42" || pe.Code[:2] == "3F") {
+		return causeRun // setup or a grant is missing; it is not about a row
+	}
 	switch pe.Code[:2] {
-	case "08", // connection
-		"25", // the session may not write (25006), or the transaction has failed
-		"28", // authorization of the session
-		"3B", // savepoints
-		"53", // disk, memory, connections
-		"57", // the operator
+	case "3B": // savepoints: this program's
+		return causeRun
+	case "25":
+		if pe.Code != "25006" {
+			return causeRun // the transaction has failed, and this program did not notice
+		}
+		return causeServer
+	case "08", // another server, which a trigger or a foreign table needs
+		"28", // its password
+		"53", // disk, memory, files
+		"57", // an operator
+		"58", // files of the server
 		"F0", // the server's configuration file
 		"72": // snapshot too old
-		return causeRun
-	case "58":
-		// 58P01 names a missing file of one table or of one function's library.
-		if pe.Code != "58P01" {
-			return causeRun
+		if pe.Code == "58P01" {
+			return causeRow // a missing file of one table or of one function's library
 		}
-	case "XX":
-		if pe.Code != "XX000" {
-			return causeRun // corrupted data or index
-		}
+		return causeServer
 	}
 	return causeRow
+}
+
+// sideError is an error of a table of schema pgwaltz.
+type sideError struct{ error }
+
+func (e *sideError) Unwrap() error { return e.error }
+
+// Hint says what to do about it.
+func (e *sideError) Hint() string {
+	return "run pgwaltz check; it names what is missing in schema pgwaltz"
+}
+
+// side marks an error of a table of schema pgwaltz.
+func side(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &sideError{err}
 }
 
 // rowError reports whether setting the change aside lets everything else flow.
@@ -86,7 +111,7 @@ func rowError(err error) bool { return err != nil && causeOf(err) == causeRow }
 // that did not go away when it was tried again.
 func parkable(err error) bool {
 	switch causeOf(err) {
-	case causeRow, causeAgain, causePlans:
+	case causeRow, causeAgain, causePlans, causeServer:
 		return true
 	}
 	return errors.Is(err, errRace)

@@ -28,6 +28,7 @@ type effects struct {
 	unpark  []int64
 	parked  int64 // changes set aside
 	rows    uint64
+	removed map[*target]*batch.Group // deletes that were carried out, where rows may reference the deleted
 }
 
 // entryRow is an entry to be written.
@@ -67,6 +68,7 @@ func (fx *effects) add(o effects) {
 	fx.unpark = append(fx.unpark, o.unpark...)
 	fx.parked += o.parked
 	fx.rows += o.rows
+	fx.addRemoved(o.removed, 0)
 }
 
 // note turns one decision into its side effects.
@@ -126,6 +128,7 @@ func (a *Applier) fastDone(st fastStmt, i int, fx *effects) {
 		fx.put = append(fx.put, putRow{st.group, i})
 	}
 	if st.op == wal.Delete {
+		a.removes(st.group, st.t, i, fx)
 		fx.entries = append(fx.entries, entryRow{
 			Ref:  tombstone.Ref{Relation: st.group.Rel.Ref(), Key: st.group.KeyText(r)},
 			Item: conflict.Item{Next: conflict.NextGeneration(r.Stamp, false)}, version: r.Stamp.Version, updatedAt: r.Stamp.UpdatedAt,

@@ -46,7 +46,7 @@ type updateKey struct {
 
 func (a *Applier) plan(g *batch.Group, t *target) plan {
 	p := plan{}
-	if t.stampless() || a.cfg.Self {
+	if t.stampless() || a.cfg.Self || a.together != nil {
 		for i := range g.Runs {
 			if a.cfg.Self && a.isPlain(g, &g.Runs[i]) {
 				p.record = append(p.record, i)

@@ -24,7 +24,10 @@ type oneByOne struct {
 	a *Applier
 	// strict: the constraints must hold behind each change.
 	strict bool
-	failed map[wal.RelationName]failures
+	// careful: the changes are tried one by one from the beginning, so that the one that ends
+	// the session is known.
+	careful bool
+	failed  map[wal.RelationName]failures
 }
 
 // failures are those of one table within a batch.
@@ -50,6 +53,7 @@ func (a *Applier) ordered(ctx context.Context, txs []keyedTx, fx *effects) error
 		}
 	}
 	o := oneByOne{a: a, failed: map[wal.RelationName]failures{}}
+	o.careful, o.strict = a.cfg.Suspects.care(a.cp)
 	for _, k := range txs {
 		if err := o.transaction(ctx, k, fx); err != nil {
 			return err
@@ -59,13 +63,18 @@ func (a *Applier) ordered(ctx context.Context, txs []keyedTx, fx *effects) error
 }
 
 func (o *oneByOne) transaction(ctx context.Context, k keyedTx, fx *effects) error {
-	err := o.try(ctx, k, fx, true)
-	if err == nil || !o.a.setAside(err) {
-		return err
+	if o.careful && o.strict {
+		return o.halves(ctx, k, fx)
+	}
+	if !o.careful {
+		err := o.try(ctx, k, fx, true)
+		if err == nil || !o.a.setAside(err) {
+			return err
+		}
 	}
 	o.strict = false
 	var mine effects
-	err = o.a.behindSavepoint(ctx, "tx", func() error {
+	err := o.a.behindSavepoint(ctx, "tx", func() error {
 		if err := o.halves(ctx, k, &mine); err != nil {
 			return err
 		}
@@ -116,7 +125,11 @@ func (o *oneByOne) halves(ctx context.Context, k keyedTx, fx *effects) error {
 	case 0:
 		return nil
 	case 1:
-		return o.single(ctx, k.pick(good), fx)
+		one := k.pick(good)
+		if o.a.cfg.Suspects.convicted(placeOf(one, 0)) {
+			return o.a.parkTransaction(ctx, one, endedReason(), fx)
+		}
+		return o.single(ctx, one, fx)
 	default:
 		if err := o.half(ctx, k.pick(good[:n/2]), fx); err != nil {
 			return err
@@ -126,7 +139,7 @@ func (o *oneByOne) halves(ctx context.Context, k keyedTx, fx *effects) error {
 }
 
 func (o *oneByOne) half(ctx context.Context, k keyedTx, fx *effects) error {
-	if len(k.tx.Changes) > 1 {
+	if len(k.tx.Changes) > 1 && !o.careful {
 		err := o.try(ctx, k, fx, o.strict)
 		if err == nil {
 			o.succeeded(k.tx.Changes)
@@ -181,7 +194,9 @@ func (o *oneByOne) parkUntried(ctx context.Context, k keyedTx, positions []int, 
 func (o *oneByOne) single(ctx context.Context, k keyedTx, fx *effects) error {
 	var last error
 	o.a.plain = true
-	defer func() { o.a.plain = false }()
+	o.a.cfg.Suspects.take(placeOf(k, 0))
+	o.a.inHand = true
+	defer func() { o.a.plain, o.a.inHand = false, o.a.conn.IsClosed() }()
 	// Twice: a local writer may come between the look and the write, and a table may have
 	// been changed.
 	for range 2 {
@@ -193,10 +208,18 @@ func (o *oneByOne) single(ctx context.Context, k keyedTx, fx *effects) error {
 			return last
 		}
 	}
+	if gone, err := o.a.nowhere(ctx, &k.tx.Changes[0], last); err != nil {
+		return err
+	} else if gone {
+		return o.a.releaseNowhere(ctx, k, fx)
+	}
 	weight := 1
-	if causeOf(last) == causeAgain {
+	switch causeOf(last) {
+	case causeAgain:
 		weight = hopeless / 5 // each of these has waited
 		o.a.hurry = time.Now().Add(hurryFor)
+	case causeServer:
+		weight = hopeless / 5 // likely it is so for all of them
 	}
 	f := o.failed[k.tx.Changes[0].Relation.Ref()]
 	o.failed[k.tx.Changes[0].Relation.Ref()] = failures{f.row + weight, f.total + weight, parkState(last)}
@@ -209,7 +232,7 @@ func (a *Applier) setAside(err error) bool {
 	switch causeOf(err) {
 	case causeRow:
 		return true
-	case causeAgain, causePlans:
+	case causeAgain, causePlans, causeServer:
 		return a.impatient
 	}
 	return errors.Is(err, errRace)

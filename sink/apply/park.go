@@ -65,7 +65,7 @@ func (a *Applier) parkRuns(ctx context.Context, g *batch.Group, runs []int, why 
 	if a.cfg.Parked.Any(name) {
 		var err error
 		if waiting, err = parked.Find(ctx, a.conn, name, keys); err != nil {
-			return err
+			return side(err)
 		}
 	}
 	var changes []parked.Change
@@ -114,10 +114,11 @@ func (a *Applier) writeParked(ctx context.Context, rel *wal.Relation, changes []
 		return nil
 	}
 	for i := range changes {
+		changes[i].Table = a.oids[rel.Ref()]
 		a.cfg.Parked.Put(rel.Ref(), changes[i].Key)
 	}
 	if err := parked.Put(ctx, a.conn, rel.Ref(), changes); err != nil {
-		return err
+		return side(err)
 	}
 	fx.parked += int64(len(changes))
 	a.cfg.Log.Warn("changes parked", "origin", a.cfg.Origin, "relation", rel.String(), "changes", len(changes),

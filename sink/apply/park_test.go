@@ -29,7 +29,7 @@ func (b *bench) turns(r *Retrier, n int) {
 		for _, q := range r.queues {
 			q.due = q.moved
 		}
-		r.pause = 0
+		r.pause, r.lookAgain = 0, 0
 		if err := r.Turn(b.t.Context()); err != nil {
 			b.t.Fatal(err)
 		}

@@ -103,7 +103,7 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 			return cerr
 		}
 	case a.giant.tried.left(err):
-		if rerr := a.recover(ctx, err, a.giant.tried.again); rerr != nil {
+		if rerr := a.recover(ctx, err, a.giant.tried); rerr != nil {
 			return rerr
 		}
 	case parkable(err) && !a.giant.failed:
@@ -128,7 +128,14 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 	if a.cfg.Self {
 		fx.items = a.ownItems(txs)
 	}
-	err := a.set(ctx, &b, txs, &fx)
+	var err error
+	if careful, _ := a.cfg.Suspects.care(a.cp); careful {
+		if err = a.run(ctx, &b, nil, nil, nil); err == nil {
+			err = a.ordered(ctx, txs, &fx)
+		}
+	} else {
+		err = a.set(ctx, &b, txs, &fx)
+	}
 	if err == nil && a.giant.failed {
 		err = a.checkConstraints(ctx)
 	} else if err == nil && !more {
@@ -167,6 +174,8 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 	if err := a.run(ctx, &last, nil, nil, nil); err != nil {
 		return err
 	}
+	fx.addRemoved(a.openFx.removed, 0)
+	a.openFx.removed = nil
 	if err := a.commit(ctx, &fx, next); err != nil {
 		return fmt.Errorf("end a transaction of many parts: %w", err)
 	}
@@ -196,6 +205,7 @@ func (a *Applier) flushPart(ctx context.Context, fx *effects) error {
 		}
 	}
 	a.openFx.blind = a.openFx.blind || fx.blind
+	a.openFx.addRemoved(fx.removed, maxRemoved)
 	return nil
 }
 

@@ -27,6 +27,11 @@ func (b *pipeline) text(sql string, args ...[]byte) {
 // exec queues a prepared statement with binary parameters. It is prepared at its first use
 // in this session.
 func (a *Applier) exec(ctx context.Context, b *pipeline, sql string, args [][]byte, results []int16) error {
+	if a.gathering {
+		a.together.gather(sql, args)
+		a.used = 0
+		return nil
+	}
 	name, ok := a.prepared[sql]
 	if !ok {
 		name = "pgwaltz_" + strconv.Itoa(len(a.prepared))

@@ -116,6 +116,7 @@ func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, r
 		case r.Op == wal.Delete:
 			if st.row != nil {
 				deletes = append(deletes, i)
+				a.removes(g, t, i, fx)
 			}
 		case st.row == nil:
 			inserts = append(inserts, i)
@@ -185,7 +186,7 @@ func (a *Applier) look(ctx context.Context, g *batch.Group, t *target, runs []in
 	if some {
 		found, err := tombstone.Find(ctx, a.conn, g.Rel.Ref(), keys)
 		if err != nil {
-			return nil, err
+			return nil, side(err)
 		}
 		for k, e := range found {
 			states[byKey[k]].entry = &entry{e}
@@ -218,7 +219,7 @@ func (a *Applier) lookParked(ctx context.Context, g *batch.Group, runs []int, st
 	}
 	found, err := parked.Find(ctx, a.conn, g.Rel.Ref(), keys)
 	if err != nil {
-		return err
+		return side(err)
 	}
 	for k, c := range found {
 		states[at[k]].parked = c
@@ -384,6 +385,8 @@ func (a *Applier) write(ctx context.Context, g *batch.Group, t *target, inserts 
 	}
 	b := pipeline{fence: -1}
 	var stmts []fastStmt
+	a.gathering = a.together != nil
+	defer func() { a.gathering = false }()
 	if len(deletes) > 0 {
 		s := a.keyShape(g, t)
 		if err := a.exec(ctx, &b, statement.Delete(s, statement.GuardNone), a.keyArrays(g, t, deletes, nil), []int16{1}); err != nil {
@@ -404,6 +407,10 @@ func (a *Applier) write(ctx context.Context, g *batch.Group, t *target, inserts 
 			return err
 		}
 		stmts = append(stmts, st)
+	}
+	if a.gathering {
+		a.together.of = append(a.together.of, stmts...)
+		return nil
 	}
 	return a.run(ctx, &b, stmts, func(st fastStmt, left []int) error {
 		if len(left) > 0 {

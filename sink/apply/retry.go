@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
@@ -32,7 +34,9 @@ const (
 // holds up nothing. What waits for the same reason (parked.Queue) is tried one by one until
 // one goes in, and then in growing chunks. Between tries a queue rests for a tenth of the
 // time that nothing has gone in, at most 30 s; failed tries use a bounded number of
-// transaction ids. A queue whose table is not here, or does not fit, is not tried at all.
+// transaction ids. A queue whose table is not here, or does not fit, is not tried at all. When the
+// definition of a table changes, its queues are tried at once; when its rows, or those of tables
+// that foreign keys join it with, are written, they are tried soon.
 //
 // It belongs to one goroutine.
 type Retrier struct {
@@ -44,6 +48,12 @@ type Retrier struct {
 	last   map[parked.Queue]parked.Size
 	listed time.Time
 	pause  time.Duration // before the queues are listed again
+
+	together bool // what is tried goes in by one statement
+
+	seen      map[wal.RelationName]fingerprint
+	looked    time.Time     // when seen was read
+	lookAgain time.Duration // before it is read again
 }
 
 // queue is what is remembered of a parked.Queue between tries.
@@ -52,6 +62,9 @@ type queue struct {
 	due    time.Time
 	cursor int64 // the last id that was tried in this round
 	chunk  int
+	tried  time.Time     // when it was last worked on
+	cost   time.Duration // how long that took
+	anew   bool          // its table's definition has changed since
 }
 
 // NewRetrier makes a retrier for the origin of cfg. cfg.Connect must open a session that
@@ -96,7 +109,13 @@ func (r *Retrier) Turn(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := r.leaveAlone(ctx); err != nil {
+		return err
+	}
 	if err := r.list(ctx); err != nil {
+		return err
+	}
+	if err := r.look(ctx); err != nil {
 		return err
 	}
 	r.refill()
@@ -106,6 +125,9 @@ func (r *Retrier) Turn(ctx context.Context) error {
 		if q == nil {
 			q = &queue{moved: time.Now(), chunk: 1}
 			r.queues[k] = q
+		}
+		if !size.Wanted && (k.State == stateEnded && !q.anew || k.State == stateOther) {
+			continue
 		}
 		if size.Wanted || !time.Now().Before(q.due) {
 			due = append(due, k)
@@ -144,6 +166,51 @@ func (r *Retrier) list(ctx context.Context) error {
 	return nil
 }
 
+// leaveAlone marks changes that end every session that tries them.
+func (r *Retrier) leaveAlone(ctx context.Context) error {
+	var failures []parked.Failure
+	for _, id := range r.a.cfg.Suspects.leaveAlone() {
+		failures = append(failures, parked.Failure{ID: id, State: stateEnded, Message: endedReason().message})
+	}
+	return parked.Tried(ctx, r.a.conn, failures)
+}
+
+// look finds out what has changed about the tables of the queues.
+func (r *Retrier) look(ctx context.Context) error {
+	if time.Since(r.looked) < r.lookAgain {
+		return nil
+	}
+	began := time.Now()
+	var tables []wal.RelationName
+	asked := map[wal.RelationName]bool{}
+	for k := range r.last {
+		if !asked[k.Relation] && len(tables) < fingerprintTables {
+			asked[k.Relation] = true
+			tables = append(tables, k.Relation)
+		}
+	}
+	now, err := fingerprints(ctx, r.a.conn, tables)
+	if err != nil {
+		return err
+	}
+	for k := range r.last {
+		q, was, is := r.queues[k], r.seen[k.Relation], now[k.Relation]
+		if _, known := r.seen[k.Relation]; !known || q == nil || !asked[k.Relation] {
+			continue
+		}
+		switch {
+		case was.definition != is.definition:
+			q.moved, q.due, q.cursor, q.anew = time.Now(), time.Now(), 0, true
+		case was.writes != is.writes:
+			if soon := q.tried.Add(max(2*retryTick, retryShare*q.cost)); soon.Before(q.due) {
+				q.due = soon
+			}
+		}
+	}
+	r.seen, r.looked, r.lookAgain = now, time.Now(), retryShare*time.Since(began)
+	return nil
+}
+
 func (r *Retrier) refill() {
 	now := time.Now()
 	if !r.filled.IsZero() {
@@ -156,6 +223,7 @@ func (r *Retrier) refill() {
 func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 	q := r.queues[k]
 	began := time.Now()
+	defer func() { q.tried, q.cost, q.anew = time.Now(), time.Since(began), false }()
 	var failures []parked.Failure
 	applied, round := 0, false
 	cursor, slice, probes := &q.cursor, retrySlice, retryProbes
@@ -179,7 +247,13 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 		}
 		n := 0
 		if err = r.fits(ctx, ids[0]); err == nil {
-			n, err = r.try(ctx, ids)
+			n, err = r.try(ctx, ids, wanted)
+		}
+		if len(ids) == 1 && stateOf(err) == "23503" && !r.a.conn.IsClosed() {
+			n, err = r.tryTogether(ctx, k, ids[0], wanted, err)
+		}
+		if ctx.Err() == nil && r.a.conn.IsClosed() && len(ids) == 1 {
+			r.a.cfg.Suspects.endedRetry(ids[0])
 		}
 		if ctx.Err() != nil || r.a.conn.IsClosed() {
 			return err
@@ -267,7 +341,30 @@ func (r *Retrier) fits(ctx context.Context, id int64) error {
 	return err
 }
 
+// tryTogether tries a change that a foreign key refuses, as refused says, with the parked changes
+// that it refers to.
+func (r *Retrier) tryTogether(ctx context.Context, k parked.Queue, id int64, wanted bool, refused error) (int, error) {
+	ids, err := r.circle(ctx, k, id)
+	if err != nil {
+		return 0, err
+	}
+	if len(ids) < 2 {
+		return 0, refused
+	}
+	r.ids -= 2
+	r.together = true
+	defer func() { r.together = false }()
+	n, err := r.try(ctx, ids, wanted)
+	if parkable(err) && !r.a.conn.IsClosed() {
+		err = refused
+	}
+	return n, err
+}
+
 func stateOf(err error) string {
+	if err == nil {
+		return ""
+	}
 	var p *stillParked
 	if errors.As(err, &p) {
 		return p.why.state
@@ -282,7 +379,7 @@ func (e *stillParked) Error() string { return e.why.message }
 
 // try applies parked changes in one transaction, under the checkpoint as it stands, and
 // returns how many. An error means that nothing was done.
-func (r *Retrier) try(ctx context.Context, ids []int64) (int, error) {
+func (r *Retrier) try(ctx context.Context, ids []int64, wanted bool) (int, error) {
 	a := r.a
 	a.barrier, a.plain = false, true
 	defer func() { a.barrier, a.plain = false, false }()
@@ -290,7 +387,7 @@ func (r *Retrier) try(ctx context.Context, ids []int64) (int, error) {
 	var cascade *cascadeError
 	a.cascades = 0
 	for {
-		n, err := r.attempt(ctx, ids)
+		n, err := r.attempt(ctx, ids, wanted)
 		if err == nil {
 			return n, nil
 		}
@@ -323,7 +420,7 @@ func (r *Retrier) try(ctx context.Context, ids []int64) (int, error) {
 	}
 }
 
-func (r *Retrier) attempt(ctx context.Context, ids []int64) (int, error) {
+func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, error) {
 	a := r.a
 	b := pipeline{fence: -1}
 	if err := a.begin(ctx, &b); err != nil {
@@ -347,6 +444,11 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64) (int, error) {
 	claimed := make([]int64, len(changes))
 	for i, c := range changes {
 		c.Transaction.Changes[0].Relation = r.intern(c.Transaction.Changes[0].Relation)
+		if !wanted {
+			if err := r.sameTable(ctx, c); err != nil {
+				return 0, err
+			}
+		}
 		txs[i], claimed[i] = keyedTx{tx: c.Transaction, kind: c.Kind}, c.ID
 		next.EndLSN = max(next.EndLSN, c.Transaction.CommitLSN)
 	}
@@ -355,8 +457,25 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64) (int, error) {
 		return 0, fmt.Errorf("take parked changes out: %w", err)
 	}
 	var fx effects
-	if err := a.set(ctx, &pipeline{fence: -1}, txs, &fx); err != nil {
-		return 0, err
+	if r.together {
+		a.together = &together{}
+		defer func() { a.together = nil }()
+	}
+	gone := false
+	if len(changes) == 1 {
+		if gone, err = a.nowhere(ctx, &changes[0].Transaction.Changes[0], &pgconn.PgError{Code: changes[0].State}); err != nil {
+			return 0, err
+		}
+	}
+	if !gone {
+		if err := a.set(ctx, &pipeline{fence: -1}, txs, &fx); err != nil {
+			return 0, err
+		}
+	}
+	if r.together {
+		if err := a.runTogether(ctx); err != nil {
+			return 0, err
+		}
 	}
 	if err := a.commit(ctx, &fx, next); err != nil {
 		return 0, err
@@ -364,6 +483,19 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64) (int, error) {
 	fx.unpark = append(fx.unpark, claimed...)
 	a.committed(nil, a.cp, &fx)
 	return len(changes), nil
+}
+
+// stateOther is the SQLSTATE of changes that wait for a table which was dropped since, and made
+// anew under the same name. Nobody but an operator knows whether they belong to the new one.
+const stateOther = "PW004"
+
+// sameTable reports by an error whether the table of a change is another one by now.
+func (r *Retrier) sameTable(ctx context.Context, c *parked.Change) error {
+	t, err := r.a.target(ctx, c.Transaction.Changes[0].Relation)
+	if err != nil || c.Table == 0 || t.schema.oid == c.Table {
+		return err
+	}
+	return &stillParked{reason{stateOther, "the table was made anew since: ask for a retry if the change belongs to the new one, or discard it"}}
 }
 
 // intern returns one description for all equal ones, so that changes of a table form one

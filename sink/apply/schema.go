@@ -34,6 +34,11 @@ type tableSchema struct {
 	deferred  []deferred // deferrable constraints
 	// references are foreign keys onto the table that cascade; read only where they are enforced.
 	references []reference
+	// parent: rows of other tables may reference rows of this one. children says which; it is read
+	// when a row is deleted.
+	parent       bool
+	children     []child
+	childrenRead bool
 }
 
 type tableColumn struct {
@@ -73,12 +78,13 @@ const schemaSQL = treeSQL + `, whole as materialized (
     exists (select from pg_catalog.pg_trigger g join tree on g.tgrelid = tree.oid
       where g.tgtype & 3 = 3 and g.tgtype & 20 <> 0 -- before, for each row, insert or update
         and g.tgenabled in (case when $3 then 'R' else 'O' end, 'A') and g.tgname not in ('` + pg.SaveTrigger + `', '` + pg.RestoreTrigger + `')) as rewrites,
+    exists (select from pg_catalog.pg_trigger g join tree on g.tgrelid = tree.oid where g.tgisinternal and g.tgtype & 8 <> 0 and g.tgconstrrelid <> 0) as parent,
     ` + signature + ` as signature
 )
 select col.attname, pg_catalog.format_type(col.atttypid, -1), col.atttypid::int8, col.atttypmod,
   exists (select from pg_catalog.pg_type t left join pg_catalog.pg_type e on e.oid = t.typelem
     where t.oid = col.atttypid and (t.typtype in ('d', 'c') or e.typtype in ('d', 'c'))),
-  col.attgenerated <> '', col.attidentity = 'a', ` + rowkey.InputSQL + `, rel.oid::int8, rel.relkind = 'r', whole.immediate, whole.fires, whole.rewrites, whole.signature
+  col.attgenerated <> '', col.attidentity = 'a', ` + rowkey.InputSQL + `, rel.oid::int8, rel.relkind = 'r', whole.immediate, whole.fires, whole.rewrites, whole.parent, whole.signature
 from rel cross join whole join pg_catalog.pg_attribute col on col.attrelid = rel.oid and col.attnum > 0 and not col.attisdropped
 order by col.attnum`
 
@@ -93,7 +99,7 @@ func loadSchema(ctx context.Context, q querier, name wal.RelationName, replica b
 	for rows.Next() {
 		var c tableColumn
 		var oid, table int64
-		if err := rows.Scan(&c.name, &c.typ, &oid, &c.mod, &c.coerces, &c.generated, &c.always, &c.input, &table, &t.plain, &t.immediate, &t.fires, &t.rewrites, &t.signature); err != nil {
+		if err := rows.Scan(&c.name, &c.typ, &oid, &c.mod, &c.coerces, &c.generated, &c.always, &c.input, &table, &t.plain, &t.immediate, &t.fires, &t.rewrites, &t.parent, &t.signature); err != nil {
 			return nil, fmt.Errorf("read definition of %s: %w", name, err)
 		}
 		c.oid, t.oid = uint32(oid), uint32(table)

@@ -24,6 +24,7 @@ type Completer struct {
 type table struct {
 	key      *rowkey.Key
 	computed []rowkey.Column // in the order of the columns at the end of the relation
+	locked   bool            // the last try to read from it met a lock
 }
 
 // New returns a completer that asks in session.

@@ -19,6 +19,14 @@ import (
 // patience bounds the wait for a transaction that is in the log already to become visible.
 const patience = time.Minute
 
+// How long a lock on the table is waited for: LOCK TABLE or VACUUM FULL may hold it for minutes,
+// and all other tables wait behind this one. Without the row the change goes out as it is; a peer
+// that cannot do without the missing values parks it.
+const (
+	lockPatience = "3s"
+	lockAgain    = "20ms" // while the table is known to be locked
+)
+
 // reread reads the rows of those changes back that the log holds in part only.
 func reread(ctx context.Context, conn *pgx.Conn, t *table, tx *wal.Transaction, rel *wal.Relation, changes []*wal.Change) error {
 	var open []*wal.Change
@@ -37,6 +45,13 @@ func reread(ctx context.Context, conn *pgx.Conn, t *table, tx *wal.Transaction, 
 		return fmt.Errorf("read rows back: %w", err)
 	}
 	defer conn.Exec(context.WithoutCancel(ctx), "rollback")
+	wait := lockPatience
+	if t.locked {
+		wait = lockAgain
+	}
+	if _, err := conn.Exec(ctx, "set local lock_timeout = '"+wait+"'"); err != nil {
+		return fmt.Errorf("read rows back: %w", err)
+	}
 	s := statement.Shape{Table: statement.Table(rel.Schema, rel.Name), Only: !t.key.Partitioned, Key: t.key.Params()}
 	names := make([]string, len(rel.Columns))
 	for i := range names {
@@ -55,7 +70,7 @@ func reread(ctx context.Context, conn *pgx.Conn, t *table, tx *wal.Transaction, 
 	}
 	rows := make([]wal.Tuple, len(open))
 	found, err := conn.Query(ctx, statement.Read(s, names), append([]any{pgx.QueryResultFormats{pgx.TextFormatCode}}, args...)...)
-	if undefined(err) {
+	if t.locked = state(err) == "55P03"; t.locked || another(err) {
 		return nil
 	}
 	if err != nil {
@@ -70,9 +85,11 @@ func reread(ctx context.Context, conn *pgx.Conn, t *table, tx *wal.Transaction, 
 		}
 		rows[n-1] = tuple(v[1:])
 	}
-	if err := found.Err(); undefined(err) {
-		return nil // the table is another one by now: the change goes out as it is, and is parked
-	} else if err != nil {
+	err = found.Err()
+	if t.locked = state(err) == "55P03"; t.locked || another(err) {
+		return nil // the change goes out as it is
+	}
+	if err != nil {
 		return fmt.Errorf("read rows back: %w", err)
 	}
 	for i, ch := range open {
@@ -81,10 +98,24 @@ func reread(ctx context.Context, conn *pgx.Conn, t *table, tx *wal.Transaction, 
 	return nil
 }
 
-// undefined reports whether a statement names a table or column that is not there.
-func undefined(err error) bool {
+// another reports whether the table is another one by now: a name that is not there, a key of a
+// type that does not take the values, a value of the row that cannot be computed. It is so whenever
+// it is tried, so the change goes out as it is.
+func another(err error) bool {
+	switch code := state(err); {
+	case len(code) != 5:
+		return false
+	default:
+		return code[:2] == "42" && code != "42501" || code[:2] == "22" || code[:2] == "0A" || code[:2] == "3F"
+	}
+}
+
+func state(err error) string {
 	var pe *pgconn.PgError
-	return errors.As(err, &pe) && (pe.Code == "42P01" || pe.Code == "42703")
+	if errors.As(err, &pe) {
+		return pe.Code
+	}
+	return ""
 }
 
 // settle gives a change the row that was read back. Without one the change is left out

@@ -1,0 +1,151 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/preflight"
+	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// A table that is dropped leaves the publication without a word, and one that is made anew under its
+// name, as tools do that rebuild tables, is not published: its changes are lost to the peers. So
+// what is published is looked at now and then.
+
+// memberPause is between two looks at the publication.
+const memberPause = 5 * time.Second
+
+// membership remembers what was published.
+type membership struct {
+	mu    sync.Mutex
+	known map[wal.RelationName]uint32 // published tables, and their OIDs
+	lost  map[wal.RelationName]uint32 // selected tables that were published and are not now
+	due   time.Time
+}
+
+// missing returns a table that is here and was published, and is not now.
+func (m *membership) missing() (wal.RelationName, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var first wal.RelationName
+	for n := range m.lost {
+		if first.Name == "" || n.String() < first.String() {
+			first = n
+		}
+	}
+	return first, first.Name != ""
+}
+
+const membersSQL = `select p.schemaname::text, p.tablename::text, c.oid::int8 from pg_catalog.pg_publication_tables p
+join pg_catalog.pg_namespace n on n.nspname = p.schemaname join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = p.tablename where p.pubname = $1`
+
+const existingSQL = `select coalesce((select c.oid::int8 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'p')), 0)`
+
+// lookAtMembers compares the publication with what it was. A table that was made anew is published
+// again, and copied; where that may not be done, the status says what to do. One that somebody took
+// out is only named; when it is back, its rows are copied.
+func (s *Sidecar) lookAtMembers(ctx context.Context) error {
+	m := &s.members
+	if time.Now().Before(m.due) {
+		return nil
+	}
+	m.due = time.Now().Add(memberPause)
+	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		rows, err := c.Query(ctx, membersSQL, s.cfg.Postgres.Publication)
+		if err != nil {
+			return fmt.Errorf("read publication: %w", err)
+		}
+		now := map[wal.RelationName]uint32{}
+		var n wal.RelationName
+		var oid int64
+		if _, err := pgx.ForEachRow(rows, []any{&n.Schema, &n.Name, &oid}, func() error { now[n] = uint32(oid); return nil }); err != nil {
+			return fmt.Errorf("read publication: %w", err)
+		}
+		gone := map[wal.RelationName]uint32{}
+		m.mu.Lock()
+		before := m.lost
+		for n, oid := range m.known {
+			if _, ok := now[n]; !ok && s.cfg.Selected(n.Schema, n.Name) {
+				gone[n] = oid
+			}
+		}
+		for n, oid := range before {
+			gone[n] = oid
+		}
+		m.mu.Unlock()
+		lost := map[wal.RelationName]uint32{}
+		for n, was := range gone {
+			still, err := s.settleMember(ctx, c, n, was, now)
+			if err != nil {
+				return err
+			}
+			if still {
+				lost[n] = was
+			}
+			if _, said := before[n]; still && !said {
+				s.log.Warn("a table is not published any more", "relation", n.String(), "remedy", "run pgwaltz setup, or leave it out with tables.exclude")
+			}
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		// What is not here is remembered as it was: it may come again.
+		for n, oid := range gone {
+			if _, ok := now[n]; !ok && lost[n] == 0 {
+				now[n] = oid
+			}
+		}
+		m.known, m.lost = now, lost
+		return nil
+	})
+}
+
+// settleMember deals with a table that was published under the OID was. It reports whether it is
+// here and still not published.
+func (s *Sidecar) settleMember(ctx context.Context, c *pgx.Conn, n wal.RelationName, was uint32, now map[wal.RelationName]uint32) (bool, error) {
+	if _, ok := now[n]; ok {
+		s.log.Info("a table is published again; its rows are copied", "relation", n.String())
+		return false, s.copyTable(ctx, c, n)
+	}
+	var oid int64
+	if err := c.QueryRow(ctx, existingSQL, n.Schema, n.Name).Scan(&oid); err != nil {
+		return false, fmt.Errorf("look for table %s: %w", n, err)
+	}
+	switch uint32(oid) {
+	case 0:
+		return false, nil // it is gone
+	case was:
+		return true, nil // somebody took it out
+	}
+	switch err := preflight.Republish(ctx, c, s.cfg, n); {
+	case err == nil:
+		s.log.Info("a table was made anew; it is published again, and its rows are copied", "relation", n.String())
+		now[n] = uint32(oid)
+		return false, nil
+	case errors.Is(err, preflight.ErrNotSelected):
+		return false, nil
+	case c.IsClosed():
+		return false, err
+	default:
+		s.log.Debug("publish a table again", "relation", n.String(), "reason", publicMessage(err))
+		return true, nil
+	}
+}
+
+// copyTable asks for a copy of one table.
+func (s *Sidecar) copyTable(ctx context.Context, c *pgx.Conn, n wal.RelationName) error {
+	if s.cfg.Copy.Mode != config.CopyAuto {
+		return nil
+	}
+	if _, err := c.Exec(ctx, tablecopy.RequestSQL([]wal.RelationName{n})); err != nil {
+		return fmt.Errorf("ask for a copy of %s: %w", n, err)
+	}
+	return nil
+}

@@ -1,0 +1,195 @@
+package apply
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+const endsSession = `; create function public.ends() returns trigger language plpgsql as $$ begin
+  if new.v = 'end' then perform pg_terminate_backend(pg_backend_pid()); end if; return new; end $$;
+create trigger ends before insert or update on public.acct for each row execute function public.ends(); alter table public.acct enable always trigger ends`
+
+// A change that ends the session each time is found by what was in hand, and set aside; the
+// others go in. The retrier leaves it alone until the table's definition changes.
+func TestChangeThatEndsTheSessionIsParked(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+endsSession), acct()
+	tx := b.tx(nil, insert(r, row("1", "a", 1, 1)), insert(r, row("2", "end", 1, 1)), insert(r, row("3", "c", 1, 1)))
+	lost := 0
+	for b.tryApply(tx) != nil {
+		if lost++; lost > 10 {
+			t.Fatal("it ends every session for ever")
+		}
+		if _, err := b.a.Open(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if lost < lostCarefully+lostInHand {
+		t.Errorf("set aside after %d lost sessions", lost)
+	}
+	b.want("select string_agg(id::text, ',' order by id) from acct", "1,3")
+	b.want("select key, sqlstate from pgwaltz.parked", `["2"]|PW003`)
+	retrier := b.retrier()
+	b.turns(retrier, 3)
+	b.want("select attempts from pgwaltz.parked", "0")
+	b.exec("drop trigger ends on acct")
+	b.turns(retrier, 2)
+	b.want("select string_agg(id::text, ',' order by id), (select count(*) from pgwaltz.parked) from acct", "1,2,3|0")
+}
+
+// A parked change that ends the retrier's session is tried twice, and no more.
+func TestRetrierLeavesAlone(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+"; alter table acct add constraint no check (v <> 'end')"), acct()
+	b.apply(b.tx(nil, insert(r, row("1", "end", 1, 1))))
+	b.want("select sqlstate from pgwaltz.parked", "23514")
+	b.exec("alter table acct drop constraint no" + endsSession)
+	retrier, lost := b.retrier(), 0
+	for range 8 {
+		for _, q := range retrier.queues {
+			q.due = q.moved
+		}
+		retrier.pause = 0
+		if err := retrier.Turn(t.Context()); err != nil {
+			lost++
+			retrier.a.Close()
+		}
+	}
+	if lost != lostRetrying {
+		t.Errorf("%d sessions lost, want %d", lost, lostRetrying)
+	}
+	b.want("select sqlstate, attempts from pgwaltz.parked", "PW003|1")
+}
+
+// A table that was dropped and made anew does not get what waited for the old one, unless
+// somebody asks for it.
+func TestParkedOfADroppedTable(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+"; alter table acct add constraint no check (v <> 'bad')"), acct()
+	b.apply(b.tx(nil, insert(r, row("1", "bad", 1, 1))))
+	b.exec("drop table acct; " + acctDDL)
+	retrier := b.retrier()
+	b.turns(retrier, 3)
+	b.want("select (select count(*) from acct), sqlstate from pgwaltz.parked", "0|PW004")
+	b.exec("update pgwaltz.parked set wanted = true")
+	b.turns(retrier, 1)
+	b.want("select count(*), (select count(*) from pgwaltz.parked) from acct", "1|0")
+}
+
+// However long a queue has rested, a change of the table's definition makes it due at once, and
+// writes of its neighbours make it due soon.
+func TestDefinitionMakesQueuesDue(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+"; alter table acct add constraint no check (v <> 'bad')"), acct()
+	b.apply(b.tx(nil, insert(r, row("1", "bad", 1, 1))))
+	retrier := b.retrier()
+	turn := func() {
+		t.Helper()
+		retrier.pause, retrier.lookAgain = 0, 0
+		if err := retrier.Turn(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	turn()
+	turn()
+	rest := func(d time.Duration) {
+		for _, q := range retrier.queues {
+			q.due = time.Now().Add(d)
+		}
+	}
+	rest(time.Hour)
+	turn()
+	b.want("select attempts < 3 from pgwaltz.parked", "true")
+	b.exec("alter table acct drop constraint no")
+	turn()
+	b.want("select count(*), (select count(*) from pgwaltz.parked) from acct", "1|0")
+
+	b.exec("alter table acct add constraint no check (v <> 'bad')  not valid")
+	b.apply(b.tx(nil, update(r, row("1", "bad", 1, 1), row("1", "bad", 2, 2))))
+	turn()
+	turn()
+	rest(time.Hour)
+	b.exec("insert into acct values (7, 'x', 1, now()); select pg_stat_force_next_flush()")
+	turn()
+	for _, q := range retrier.queues {
+		if time.Until(q.due) > time.Minute {
+			t.Error("the queue rests on while its table is written")
+		}
+	}
+}
+
+func TestFingerprint(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "create type lab as enum ('a'); create domain pos as int; create table f(id int primary key, l lab, p pos); create table g(f int references f); create table h(id int)")
+	name, other := wal.RelationName{Schema: "public", Name: "f"}, wal.RelationName{Schema: "public", Name: "none"}
+	look := func() string {
+		t.Helper()
+		got, err := fingerprints(t.Context(), b.conn, []wal.RelationName{other, name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got[other].definition != "" {
+			t.Error("a table that is not here has a definition")
+		}
+		return got[name].definition
+	}
+	last := look()
+	if last == "" || look() != last {
+		t.Fatal("a table's definition is read the same twice")
+	}
+	for _, sql := range []string{
+		"alter table f add column z int", "alter type lab add value 'b'", "alter domain pos add check (value > 0)", "create index on f(p)",
+		"create function ft() returns trigger language plpgsql as 'begin return new; end'; create trigger ft before insert on f for each row execute function ft()",
+		"create or replace function ft() returns trigger language plpgsql as 'begin return null; end'", "grant select on f to public", "alter table g drop constraint g_f_fkey",
+	} {
+		b.exec(sql)
+		if now := look(); now == last {
+			t.Errorf("not seen: %s", sql)
+		} else {
+			last = now
+		}
+	}
+	b.exec("alter table h add column z int; insert into f values (1, 'a', 1); analyze f")
+	if look() != last {
+		t.Error("seen where nothing of the table has changed")
+	}
+}
+
+func TestSuspects(t *testing.T) {
+	t.Parallel()
+	var s Suspects
+	cp, p := checkpoint.Checkpoint{EndLSN: 5}, place{1, 0, 2}
+	if carefully, _ := s.care(cp); carefully {
+		t.Error("careful without a reason")
+	}
+	for range lostCarefully {
+		s.end(cp, false)
+	}
+	if carefully, strictly := s.care(cp); !carefully || strictly {
+		t.Error("not careful")
+	}
+	for n := range lostInHand {
+		if s.convicted(p) {
+			t.Errorf("convicted after %d", n)
+		}
+		s.take(p)
+		s.end(cp, true)
+	}
+	if !s.convicted(p) {
+		t.Error("not convicted")
+	}
+	if carefully, _ := s.care(checkpoint.Checkpoint{EndLSN: 6}); carefully {
+		t.Error("careful about another checkpoint")
+	}
+	s.moved()
+	if carefully, _ := s.care(cp); carefully || s.convicted(p) {
+		t.Error("it goes on, and is remembered")
+	}
+	if !strings.HasPrefix(stateEnded, "PW") {
+		t.Error("a state of PostgreSQL's")
+	}
+}
