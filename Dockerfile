@@ -21,4 +21,4 @@ VOLUME /var/lib/pgwaltz
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/pgwaltz"]
 CMD ["run", "--config", "/etc/pgwaltz/pgwaltz.yaml"]
-HEALTHCHECK --interval=10s --timeout=6s --start-period=30s CMD ["/pgwaltz", "status", "--config", "/etc/pgwaltz/pgwaltz.yaml"]
+HEALTHCHECK --interval=10s --timeout=6s --start-period=30s CMD ["/pgwaltz", "status", "--check", "--config", "/etc/pgwaltz/pgwaltz.yaml"]

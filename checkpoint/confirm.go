@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -57,8 +58,8 @@ type Confirm struct {
 }
 
 // LSN returns the position to confirm; what it rests on (Applied or Published); and how many
-// bytes of confirmed WAL some peer has not applied, which exist in the stream only. The
-// position is never above Published, and not below Confirmed unless Published is.
+// bytes of confirmed WAL some peer has not applied, which exist in the stream only. Of a peer
+// that was not heard of nothing is known: it adds nothing to them (see RiskKnown). The position is never above Published, and not below Confirmed unless Published is.
 func (c Confirm) LSN(in Inputs) (lsn wal.LSN, rests Mode, bytesAtRisk uint64) {
 	applied := in.applied()
 	lsn, rests = applied, Applied
@@ -71,10 +72,17 @@ func (c Confirm) LSN(in Inputs) (lsn wal.LSN, rests Mode, bytesAtRisk uint64) {
 		}
 	}
 	lsn = min(max(lsn, in.Confirmed), in.Published)
-	if lsn > applied {
-		bytesAtRisk = uint64(lsn - applied)
+	for i := range in.Peers {
+		if p := &in.Peers[i]; p.Applied > 0 && lsn > p.Applied {
+			bytesAtRisk = max(bytesAtRisk, uint64(lsn-p.Applied))
+		}
 	}
 	return lsn, rests, bytesAtRisk
+}
+
+// RiskKnown reports whether the bytes at risk are all that is at risk: every peer was heard of.
+func (in *Inputs) RiskKnown() bool {
+	return !slices.ContainsFunc(in.Peers, func(p Peer) bool { return p.Applied == 0 })
 }
 
 // applied is the lowest position of all peers, at most Published: a peer cannot have applied

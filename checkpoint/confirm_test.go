@@ -34,7 +34,7 @@ func TestConfirm(t *testing.T) {
 		"adaptive after the budget":        {Adaptive, Inputs{Published: 5000, Confirmed: 4900, Peers: peers(400), Retained: 10}, 4900, Applied, 4500},
 		"adaptive without peers":           {Adaptive, Inputs{Published: 5000}, 5000, Applied, 0},
 		"applied past the budget":          {Applied, Inputs{Published: 5000, Peers: peers(400, 900), Retained: 1 << 40}, 400, Applied, 0},
-		"applied, peer never heard of":     {Applied, Inputs{Published: 5000, Confirmed: 300, Peers: peers(400, 0)}, 300, Applied, 300},
+		"applied, peer never heard of":     {Applied, Inputs{Published: 5000, Confirmed: 300, Peers: peers(400, 0)}, 300, Applied, 0},
 		"applied, peer of another log":     {Applied, Inputs{Published: 5000, Peers: peers(1 << 50)}, 5000, Applied, 0},
 		"published":                        {Published, Inputs{Published: 5000, Peers: peers(400)}, 5000, Published, 4600},
 		"published, confirmed is monotone": {Published, Inputs{Published: 5000, Confirmed: 4999, Peers: peers(5000)}, 5000, Published, 0},
@@ -75,8 +75,17 @@ func TestConfirmProperty(t *testing.T) {
 				t.Error(err)
 				return false
 			}
-			if low := in.applied(); (lsn > low) != (risk > 0) {
+			low := lsn
+			for _, p := range in.Peers {
+				if p.Applied > 0 {
+					low = min(low, p.Applied)
+				}
+			}
+			if risk != uint64(lsn-low) {
 				t.Errorf("confirmed %s over %s risks %d", lsn, low, risk)
+			}
+			if known := len(in.Peers) == 0 || in.applied() > 0 || in.Published == 0; known != in.RiskKnown() && in.Published > 0 {
+				t.Errorf("peers %v: risk known %v", in.Peers, !known)
 			}
 			in.Confirmed = lsn
 		}

@@ -72,6 +72,7 @@ type Outbound struct {
 	stream Stream
 	kick   chan struct{} // frames became durable
 	proven atomic.Bool
+	passed atomic.Uint64
 	Stats  *OutboundStats
 }
 
@@ -92,6 +93,10 @@ func (o *Outbound) Durable() {
 // Proven reports whether the WAL is proved to be the one that was published before. Until then
 // no position may be confirmed and nothing merged. Safe from anywhere.
 func (o *Outbound) Proven() bool { return o.proven.Load() }
+
+// Passed is the position of the WAL up to which everything is durable in the stream or has
+// nothing for it, as it was when nothing was under way last. Safe from anywhere.
+func (o *Outbound) Passed() wal.LSN { return wal.LSN(o.passed.Load()) }
 
 // Run moves until the context ends or something breaks. Among its errors is
 // *checkpoint.HistoryError: the server was restored from an older state.
@@ -116,8 +121,11 @@ func (o *Outbound) Run(ctx context.Context, log Log) error {
 			return err
 		}
 		armed = armed && !fired
-		now := time.Now()
-		at, err := o.framer.Next(now, o.stream.InFlight())
+		now, inFlight := time.Now(), o.stream.InFlight()
+		if inFlight == 0 && o.framer.Gathered() == 0 && !o.framer.InParts() {
+			o.passed.Store(uint64(o.framer.Decoded()))
+		}
+		at, err := o.framer.Next(now, inFlight)
 		if err != nil {
 			return err
 		}

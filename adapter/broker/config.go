@@ -45,6 +45,9 @@ type Config struct {
 	ClientListen string
 
 	Log *slog.Logger
+	// Position is asked for what peers are told of this region's WAL; nil tells nothing. It must
+	// not block.
+	Position func() *Position
 	// OnState is called, from a goroutine of the broker, whenever the connection or the
 	// reachability of a peer changes. It must not block.
 	OnState func(State)

@@ -27,18 +27,42 @@ type Peer struct {
 	RTT    time.Duration
 	// Offset is the peer's clock minus ours, exact to half of RTT.
 	Offset time.Duration
+	// Position is what the peer last said of its own WAL; nil when it says nothing.
+	Position *Position
 
 	misses int
 	known  bool
 }
 
+// Position is what an origin says of its own WAL, so that its peers know what it has committed
+// and not only what has come to them. It is for status alone: nothing is decided by it.
+type Position struct {
+	Epoch       wal.Epoch `json:"epoch"`
+	Incarnation uint32    `json:"incarnation"`
+	// Frame is the last durable frame with changes, Last the last durable one of any kind.
+	Frame uint64 `json:"frame"`
+	Last  uint64 `json:"last"`
+	// WALEnd is the end of the WAL. Who has applied Frame has all changes up to Through.
+	WALEnd  wal.LSN `json:"wal_end"`
+	Through wal.LSN `json:"through"`
+	// Behind is how late the origin itself is with publishing, in seconds.
+	Behind float64 `json:"behind"`
+	// Copying is the number of tables whose copy is not yet applied everywhere.
+	Copying int `json:"copying"`
+}
+
 type pong struct {
-	Region string     `json:"region"`
-	At     wal.Micros `json:"at"`
+	Region   string     `json:"region"`
+	At       wal.Micros `json:"at"`
+	Position *Position  `json:"position,omitempty"`
 }
 
 func (b *Broker) pong(context.Context, []byte) ([]byte, error) {
-	return json.Marshal(pong{Region: b.cfg.Region, At: wal.MicrosOf(time.Now())})
+	p := pong{Region: b.cfg.Region, At: wal.MicrosOf(time.Now())}
+	if b.cfg.Position != nil {
+		p.Position = b.cfg.Position()
+	}
+	return json.Marshal(p)
 }
 
 // Peer returns the state of a configured peer; the zero Peer for another name.
@@ -92,6 +116,7 @@ func (b *Broker) ping(region string) {
 	} else {
 		p.misses, p.Reachable, p.SeenAt, p.RTT = 0, true, time.Now(), rtt
 		p.Offset = answer.At.Time().Sub(sent.Add(rtt / 2))
+		p.Position = answer.Position
 	}
 	now := p.Reachable
 	b.mu.Unlock()

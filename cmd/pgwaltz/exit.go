@@ -17,6 +17,11 @@ const (
 	exitPostgres    = 5 // the local server
 	exitPeer        = 6 // broker, peer or sidecar out of reach
 	exitDiffer      = 7 // the regions differ
+	exitPartitioned = 8
+	exitGap         = 9
+	exitParked      = 10
+	exitDown        = 11 // the sidecar answers, and a direction does not run
+	exitBehind      = 12 // more than --max-lag
 	exitInterrupted = 130
 )
 
@@ -24,7 +29,8 @@ const (
 var exitMeaning = map[int]string{
 	exitOK: "ok", exitOther: "any other error", exitUsage: "wrong usage", exitConfig: "configuration",
 	exitCheck: "problems found", exitPostgres: "local PostgreSQL", exitPeer: "broker, peer or sidecar out of reach",
-	exitDiffer: "the regions differ", exitInterrupted: "interrupted",
+	exitDiffer: "the regions differ", exitPartitioned: "state partitioned", exitGap: "state gap", exitParked: "state parked",
+	exitDown: "state down", exitBehind: "more than --max-lag behind", exitInterrupted: "interrupted",
 }
 
 // coded gives an error the exit code it ends the program with.

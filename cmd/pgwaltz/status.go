@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,46 +18,92 @@ import (
 )
 
 const statusAbout = `Shows both directions of the sidecar that runs with this configuration. When it does not
-answer, the state is "down" and the rest is what the database itself can tell.`
+answer, the state is "down" and the rest is what the database itself can tell.
+
+The exit code says what is not well, and is 0 for replicating, catching-up and standby. With
+--check it prints one line: for health checks of containers and monitoring. --allow lists
+states that are to count as well, --max-lag makes a larger lag count as not well.`
 
 func newStatus(env []string) *cobra.Command {
 	c := exits(&cobra.Command{
-		Use:   "status --config FILE [--json]",
+		Use:   "status --config FILE [--json | --check] [--allow STATE,...] [--max-lag DURATION]",
 		Short: "show both directions of a running sidecar",
 		Long:  statusAbout,
 		Args:  noWords,
-	}, exitOK, exitOther, exitUsage, exitConfig, exitPostgres, exitPeer)
+	}, exitOK, exitOther, exitUsage, exitConfig, exitPostgres, exitPeer, exitPartitioned, exitGap, exitParked, exitDown, exitBehind)
 	load := needsConfig(c, env)
-	asJSON := c.Flags().Bool("json", false, "print JSON")
+	v := view{stdout: c.OutOrStdout}
+	c.Flags().BoolVar(&v.json, "json", false, "print JSON")
+	c.Flags().BoolVar(&v.check, "check", false, "print one line")
+	c.Flags().StringSliceVar(&v.allow, "allow", nil, "states that count as well: partitioned, gap, parked, down")
+	c.Flags().DurationVar(&v.maxLag, "max-lag", 0, "the largest lag of a direction that counts as well, such as 60s; 0 means any")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if err := v.validate(); err != nil {
+			return err
+		}
 		cfg, err := load()
 		if err != nil {
 			return err
 		}
-		return showStatus(c.Context(), cfg, *asJSON, c.OutOrStdout())
+		return v.show(c.Context(), cfg)
 	}
 	return c
 }
 
-func showStatus(ctx context.Context, c *config.Config, asJSON bool, stdout io.Writer) error {
+// view is what of a status is wanted, and in which form.
+type view struct {
+	stdout      func() io.Writer
+	json, check bool
+	allow       []string
+	maxLag      time.Duration
+}
+
+func (v *view) validate() error {
+	if v.json && v.check {
+		return &usageError{"--json and --check exclude each other", "pgwaltz status --help"}
+	}
+	for _, s := range v.allow {
+		if stateExit[status.State(s)] == exitOK {
+			return &usageError{fmt.Sprintf("--allow %s: it is not one of partitioned, gap, parked, down", s), "pgwaltz status --help"}
+		}
+	}
+	if v.maxLag < 0 {
+		return &usageError{"--max-lag is below 0", "pgwaltz status --help"}
+	}
+	return nil
+}
+
+func (v *view) show(ctx context.Context, c *config.Config) error {
 	st, unreachable := fetchStatus(ctx, c)
 	if unreachable != nil {
 		var err error
 		if st, err = statusOfDatabase(ctx, c); err != nil {
 			return fmt.Errorf("%w; and the sidecar is down: %w", err, unreachable)
 		}
-		st.LastError = &status.LastError{At: time.Now(), Message: unreachable.Error()}
+		st.LastError = &status.LastError{At: time.Now(), Since: time.Now(), Message: unreachable.Error()}
+	}
+	code, why := v.judge(st)
+	if unreachable != nil {
+		code, why = exitPeer, fmt.Sprintf("the sidecar of region %s is down", c.Region)
 	}
 	var err error
-	if asJSON {
-		err = printJSON(stdout, st)
-	} else {
-		err = printStatus(stdout, st, time.Now())
+	switch {
+	case v.json:
+		err = printJSON(v.stdout(), st)
+	case v.check:
+		_, err = fmt.Fprintln(v.stdout(), checkLine(st, code, why))
+	default:
+		err = printStatus(v.stdout(), st, time.Now())
 	}
-	if err == nil && unreachable != nil {
-		err = &coded{exitPeer, fmt.Errorf("the sidecar of region %s is down", c.Region)}
+	switch {
+	case err != nil:
+		return err
+	case unreachable != nil && !v.check:
+		return &coded{code, fmt.Errorf("%s", why)}
+	case code != exitOK:
+		return silent(code) // it was printed
 	}
-	return err
+	return nil
 }
 
 // addressFile is where a sidecar whose http.listen has port 0 writes its address.
@@ -106,7 +150,7 @@ func statusOfDatabase(ctx context.Context, c *config.Config) (status.Status, err
 	if !ready {
 		return st, nil
 	}
-	if st.Inbound, err = checkpointStatus(ctx, conn); err != nil {
+	if st.Inbound, err = checkpointStatus(ctx, conn, c.Region); err != nil {
 		return st, &coded{exitPostgres, err}
 	}
 	stats, err := audit.ReadStats(ctx, conn)
@@ -141,10 +185,11 @@ func slotStatus(ctx context.Context, conn *pgx.Conn, c *config.Config) (*status.
 	return o, nil
 }
 
-func checkpointStatus(ctx context.Context, conn *pgx.Conn) ([]status.Inbound, error) {
+// checkpointStatus leaves the row of the region itself out: that is the self-merge.
+func checkpointStatus(ctx context.Context, conn *pgx.Conn, region string) ([]status.Inbound, error) {
 	rows, err := conn.Query(ctx, `SELECT origin, coalesce(concat(system_id, '/', timeline, '/', slot), ''), coalesce(incarnation, 0), coalesce(frame_no, 0),
 		coalesce(end_lsn::text, ''), coalesce(stream_seq, 0), coalesce(transactions, 0),
-		(SELECT count(*) FROM pgwaltz.parked AS p WHERE p.origin = c.origin) FROM pgwaltz.checkpoint AS c ORDER BY origin`)
+		(SELECT count(*) FROM pgwaltz.parked AS p WHERE p.origin = c.origin) FROM pgwaltz.checkpoint AS c WHERE origin <> $1 ORDER BY origin`, region)
 	if err != nil {
 		return nil, fmt.Errorf("read checkpoints: %w", err)
 	}
@@ -157,119 +202,4 @@ func checkpointStatus(ctx context.Context, conn *pgx.Conn) ([]status.Inbound, er
 		return nil, fmt.Errorf("read checkpoints: %w", err)
 	}
 	return list, nil
-}
-
-// printStatus prints the account as tables.
-func printStatus(w io.Writer, st status.Status, now time.Time) error {
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintf(t, "region\t%s of cluster %s\n", st.Region, st.Cluster)
-	fmt.Fprintf(t, "state\t%s\n", st.State)
-	if !st.StartedAt.IsZero() {
-		fmt.Fprintf(t, "sidecar\t%s, process %d, up %s\n", st.Version, st.PID, now.Sub(st.StartedAt).Round(time.Second))
-	}
-	fmt.Fprint(t, "\nDIRECTION\tSTATE\tLAG\t\tBACKLOG\tPOSITION\tREASON\n")
-	if o := st.Outbound; o != nil {
-		fmt.Fprintf(t, "%s -> stream\t%s\t%s\t%s\t%s\tconfirmed %s\t%s\n", st.Region, o.State, bytesText(o.BacklogBytes), secondsText(o.BacklogSeconds),
-			fmt.Sprintf("%d messages", o.StreamMessages), dash(o.ConfirmedLSN), o.Reason)
-		for _, p := range o.Peers {
-			word := "reachable"
-			if !p.Reachable {
-				word = "unreachable"
-			}
-			fmt.Fprintf(t, "%s -> %s\t%s\t%s\t%s\t\tapplied %s\t\n", st.Region, p.Region, word, bytesText(p.LagBytes), secondsText(p.LagSeconds), dash(p.AppliedLSN))
-		}
-	}
-	for _, in := range st.Inbound {
-		fmt.Fprintf(t, "%s -> %s\t%s\t%s\t%s\t%s\tapplied %s\t%s\n", in.Origin, st.Region, in.State, bytesText(in.LagBytes), secondsText(in.LagSeconds),
-			fmt.Sprintf("%d frames", in.BacklogFrames), dash(in.EndLSN), in.Reason)
-	}
-	fmt.Fprintln(t)
-	if o := st.Outbound; o != nil {
-		active := "not in use"
-		if o.SlotActive {
-			active = "in use"
-		}
-		fmt.Fprintf(t, "slot\t%s, %s, wal %s, retains %s\n", o.Slot, active, dash(o.WALStatus), bytesText(o.RetainedBytes))
-		if o.ConfirmMode != "" {
-			fmt.Fprintf(t, "confirm\t%s, %s at risk\n", o.ConfirmMode, bytesText(o.BytesAtRisk))
-		}
-	}
-	fmt.Fprintf(t, "conflicts\t%s\n", conflictsText(st.Conflicts, now))
-	troubles(t, st)
-	if err := t.Flush(); err != nil {
-		return fmt.Errorf("print status: %w", err)
-	}
-	return nil
-}
-
-// troubles prints what a human should look at: gaps, parked changes, quarantine, errors.
-func troubles(w io.Writer, st status.Status) {
-	gap := func(name string, g *status.GapInfo) {
-		if g != nil {
-			fmt.Fprintf(w, "gap\t%s: %s to %s since %s; %s\n", name, g.From, g.To, g.Since.UTC().Format(time.RFC3339), g.Remedy)
-		}
-	}
-	failure := func(name string, e *status.LastError) {
-		if e == nil {
-			return
-		}
-		var at []string
-		for _, s := range []string{e.SQLState, e.Table, e.LSN} {
-			if s != "" {
-				at = append(at, s)
-			}
-		}
-		where := ""
-		if len(at) > 0 {
-			where = " (" + strings.Join(at, ", ") + ")"
-		}
-		fmt.Fprintf(w, "last error\t%s at %s: %s%s\n", name, e.At.UTC().Format(time.RFC3339), e.Message, where)
-	}
-	if o := st.Outbound; o != nil {
-		gap("outbound", o.Gap)
-		failure("outbound", o.LastError)
-	}
-	for _, in := range st.Inbound {
-		if in.Parked > 0 {
-			fmt.Fprintf(w, "parked\t%d changes from %s\n", in.Parked, in.Origin)
-		}
-		if in.Quarantined > 0 {
-			fmt.Fprintf(w, "quarantine\t%d messages from %s\n", in.Quarantined, in.Origin)
-		}
-		gap("inbound "+in.Origin, in.Gap)
-		failure("inbound "+in.Origin, in.LastError)
-	}
-	for _, c := range st.Copy {
-		fmt.Fprintf(w, "copy\t%s %s, %d rows\n", c.Table, c.State, c.Rows)
-	}
-	failure("sidecar", st.LastError)
-}
-
-func conflictsText(c status.Conflicts, now time.Time) string {
-	s := fmt.Sprintf("%d", c.Total)
-	if c.LastAt != nil {
-		s += fmt.Sprintf(", last %s ago: %s", now.Sub(*c.LastAt).Round(time.Second), c.Last)
-	}
-	return s
-}
-
-func secondsText(s float64) string { return fmt.Sprintf("%.1f s", s) }
-
-func bytesText(n int64) string {
-	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
-	v, i := float64(n), 0
-	for v >= 1024 && i < len(units)-1 {
-		v, i = v/1024, i+1
-	}
-	if i == 0 {
-		return fmt.Sprintf("%d B", n)
-	}
-	return fmt.Sprintf("%.1f %s", v, units[i])
-}
-
-func dash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }

@@ -10,7 +10,8 @@ import (
 // InsertSQL writes any number of records in one statement; InsertArgs makes its arguments.
 // Every argument is an array, one element per record, so that the text never changes and is
 // prepared once. It belongs into the transaction that applies the decisions. A record whose
-// event id is in the log already is left out, which is what redelivery needs.
+// event id is in the log already is left out, which is what redelivery needs. It returns type and
+// table of each row that it wrote: Tally counts them.
 const InsertSQL = `INSERT INTO pgwaltz.conflict (event_id, region, schema_name, table_name, key, type, verdict, reason, winner, loser,
  local_stamp, remote_stamp, base_stamp, local_row, remote_row, origin, origin_xid, commit_lsn, commit_time, local_xid, local_lsn)
 SELECT r.event_id::uuid, r.region, r.schema_name, r.table_name, r.key::jsonb, r.type, r.verdict, r.reason, r.winner, r.loser,
@@ -20,7 +21,8 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text
  $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::bigint[], $18::text[], $19::timestamptz[])
  AS r(event_id, region, schema_name, table_name, key, type, verdict, reason, winner, loser,
  local_stamp, remote_stamp, base_stamp, local_row, remote_row, origin, origin_xid, commit_lsn, commit_time)
-ON CONFLICT (event_id) DO NOTHING`
+ON CONFLICT (event_id) DO NOTHING
+RETURNING type, schema_name || '.' || table_name`
 
 // InsertArgs returns the arguments of InsertSQL for records. Empty strings of winner, loser
 // and stamps, nil images and the zero time become NULL.

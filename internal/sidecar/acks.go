@@ -155,9 +155,8 @@ func (s *Sidecar) confirm() wal.LSN {
 	if loose {
 		c.Mode = checkpoint.Applied // the stream does not hold for the peers what the slot would give up
 	}
-	lsn, mode, risk := c.LSN(checkpoint.Inputs{
-		Published: wal.LSN(o.durable.Load()), Confirmed: confirmed, Peers: peers, Retained: retained,
-	})
+	inputs := checkpoint.Inputs{Published: wal.LSN(o.durable.Load()), Confirmed: confirmed, Peers: peers, Retained: retained}
+	lsn, mode, risk := c.LSN(inputs)
 	// Own deletes have to be recorded before the WAL that holds them may go.
 	if m := s.own.Safe(); lsn > m {
 		lsn = m
@@ -166,6 +165,7 @@ func (s *Sidecar) confirm() wal.LSN {
 	lsn = s.clockedTo(lsn)
 	o.confirmed.Store(max(o.confirmed.Load(), uint64(lsn)))
 	o.atRisk.Store(risk)
+	o.riskKnown.Store(inputs.RiskKnown())
 	o.mode.Store(string(mode))
 	lsn = wal.LSN(o.confirmed.Load())
 	if err := checkpoint.MustConfirm(checkpoint.Published, lsn, checkpoint.Inputs{Published: max(wal.LSN(o.durable.Load()), start)}); err != nil {

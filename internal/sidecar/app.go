@@ -72,8 +72,10 @@ type Sidecar struct {
 	out        outboundState
 	in         map[string]*inboundState
 	mu         sync.Mutex
-	role       status.State // Standby until it leads
-	lastErr    *status.LastError
+	role       status.State // Replicating while it leads
+	why        string       // why it does not, in words
+	troubles   troubles
+	lastErrAt  time.Time
 	conf       status.Conflicts
 	copy       []status.Copy
 	registry   *prometheus.Registry
@@ -100,7 +102,7 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error)
 	s := &Sidecar{
 		cfg: cfg, log: log, version: version, started: time.Now(),
 		subMetrics: map[string]*subscribe.Metrics{},
-		parked:     parked.NewIndex(), suspects: map[string]*apply.Suspects{}, stopping: make(chan struct{}), in: map[string]*inboundState{}, role: status.Standby, registry: prometheus.NewRegistry(),
+		parked:     parked.NewIndex(), suspects: map[string]*apply.Suspects{}, stopping: make(chan struct{}), in: map[string]*inboundState{}, role: status.Down, why: "starting", troubles: troubles{}, registry: prometheus.NewRegistry(),
 	}
 	s.db = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "status") }}
 	s.catalog = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "catalog") }}
@@ -278,15 +280,6 @@ func (s *Sidecar) policy(n wal.RelationName) apply.TablePolicy {
 func (s *Sidecar) stampPolicy(n wal.RelationName) replicator.TablePolicy {
 	p := s.policy(n)
 	return replicator.TablePolicy{Version: p.Version, UpdatedAt: p.UpdatedAt, Resolve: p.Resolve}
-}
-
-// noteError keeps the newest error for the status.
-func (s *Sidecar) noteError(err error) *status.LastError {
-	e := &status.LastError{At: time.Now(), Message: publicMessage(err), SQLState: pg.Code(err)}
-	s.mu.Lock()
-	s.lastErr = e
-	s.mu.Unlock()
-	return e
 }
 
 // publicMessage is an error's text without what PostgreSQL may quote of a row.

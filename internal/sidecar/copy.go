@@ -45,7 +45,11 @@ func (s *Sidecar) copyAgain(ctx context.Context, c *pgx.Conn) error {
 func (s *Sidecar) noteCopies(jobs []tablecopy.Job) {
 	all := make([]status.Copy, 0, len(jobs))
 	for _, j := range jobs {
-		all = append(all, status.Copy{Table: j.Table.String(), State: string(j.State), Rows: j.Rows})
+		state := j.State
+		if state == tablecopy.Done && !j.Whole {
+			state = tablecopy.Running // all of it is in the stream, and not yet at the peers
+		}
+		all = append(all, status.Copy{Table: j.Table.String(), State: string(state), Rows: j.Rows, Applied: j.Applied})
 	}
 	s.mu.Lock()
 	s.copy = all

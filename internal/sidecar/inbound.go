@@ -13,7 +13,6 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/broker"
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
-	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/internal/status"
@@ -30,11 +29,11 @@ type inboundState struct {
 	state   status.State
 	reason  string
 	gap     *status.GapInfo
-	lastErr *status.LastError
 	cp      checkpoint.Checkpoint // committed, perhaps not yet durable
 	sent    wal.Micros            // when the origin sent the newest frame that is applied
 	applier *apply.Applier
 	sub     *subscribe.Subscription
+	ends    course       // of the origin's WAL, as it says
 	skew    atomic.Int64 // microseconds that the origin's stamps were ahead, lately
 	lastAt  atomic.Int64 // unix microseconds of the last conflict
 
@@ -45,21 +44,23 @@ type inboundState struct {
 	readOf    uint32 // its incarnation
 	durable   bool
 
-	transactions, rows, duplicates, quarantined atomic.Uint64
-	refused                                     refusedTables
+	// Of appliers and subscriptions that have ended.
+	rows, duplicates, batches, retries, ordered, parkedTotal atomic.Uint64
+
+	quarantined atomic.Uint64
+	refused     refusedTables
 }
 
 func (in *inboundState) fail(err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.lastErr = &status.LastError{At: time.Now(), Message: publicMessage(err), SQLState: pg.Code(err)}
 	in.state, in.reason = status.Down, publicMessage(err)
 }
 
 // receive is one run of the inbound pipe of one origin.
 func (s *Sidecar) receive(ctx context.Context, in *inboundState) error {
 	a := apply.New(s.applyConfig(in.origin))
-	a.OnAudit(func(rs []audit.Record) { s.noteConflicts(in, rs) })
+	a.OnAudit(func(t audit.Tally) { s.noteConflicts(in, t) })
 	in.mu.Lock()
 	in.applier, in.state, in.reason, in.gap = a, status.Replicating, "", nil
 	if in.fresh == nil {
@@ -70,12 +71,15 @@ func (s *Sidecar) receive(ctx context.Context, in *inboundState) error {
 	pipe := replicator.NewInbound(replicator.InboundConfig{
 		Applier: a, Subscribe: s.subscribe(in), BatchRows: s.cfg.Apply.BatchRows, Linger: s.cfg.Apply.Linger,
 		Committed: func(cp checkpoint.Checkpoint) { in.committed(cp, a) },
-		Applied:   in.applied,
-		Read:      in.readOn,
-		Screen:    s.screen(ctx, in),
-		Observe:   func(d subscribe.Delivery) { s.observe(in, d) },
-		Stop:      s.stopping,
-		Log:       s.log,
+		Applied: func(d subscribe.Delivery) {
+			in.applied(d)
+			s.over("inbound " + in.origin)
+		},
+		Read:    in.readOn,
+		Screen:  s.screen(ctx, in),
+		Observe: func(d subscribe.Delivery) { s.observe(in, d) },
+		Stop:    s.stopping,
+		Log:     s.log,
 	})
 	return pipe.Run(ctx)
 }
@@ -102,6 +106,9 @@ func (s *Sidecar) subscribe(in *inboundState) func(context.Context, checkpoint.C
 			return err
 		}
 		in.mu.Lock()
+		if in.sub != nil {
+			in.duplicates.Add(in.sub.State().Duplicates)
+		}
 		in.sub = sub
 		in.mu.Unlock()
 		return sub.Run(ctx, from, deliver)
@@ -112,8 +119,12 @@ func (s *Sidecar) subscribe(in *inboundState) func(context.Context, checkpoint.C
 func (in *inboundState) account(a *apply.Applier) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.transactions.Add(a.Stats.Transactions.Load())
-	in.rows.Add(a.Stats.Rows.Load())
+	for _, c := range []struct{ to, from *atomic.Uint64 }{
+		{&in.rows, &a.Stats.Rows}, {&in.batches, &a.Stats.Batches}, {&in.retries, &a.Stats.Retries},
+		{&in.ordered, &a.Stats.Ordered}, {&in.parkedTotal, &a.Stats.Parked},
+	} {
+		c.to.Add(c.from.Load())
+	}
 	in.applier = nil
 }
 
@@ -267,17 +278,38 @@ func (s *Sidecar) sendAck(in *inboundState) {
 }
 
 // noteConflicts counts what went into the audit log.
-func (s *Sidecar) noteConflicts(in *inboundState, rs []audit.Record) {
+func (s *Sidecar) noteConflicts(in *inboundState, t audit.Tally) {
 	now := time.Now()
 	in.lastAt.Store(now.UnixMicro())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := range rs {
-		s.conf.Total++
-		s.conf.ByType[rs[i].Type]++
-		s.conf.Last = rs[i].Type + " " + rs[i].Relation.String()
+	for kind, n := range t.ByType {
+		s.conf.Total += n
+		s.conf.ByType[kind] += n
 	}
-	s.conf.LastAt = &now
+	s.conf.Last, s.conf.LastAt = t.Last, &now
+}
+
+// countConflicts begins a term with what stands in the audit log, which another sidecar of this
+// region may have written. Counts do not fall when old rows are pruned.
+func (s *Sidecar) countConflicts(ctx context.Context, c *pgx.Conn) error {
+	stats, err := audit.ReadStats(ctx, c)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conf.Total = 0
+	for kind, n := range stats.ByType {
+		s.conf.ByType[kind] = max(s.conf.ByType[kind], uint64(n))
+	}
+	for _, n := range s.conf.ByType {
+		s.conf.Total += n
+	}
+	if stats.LastAt != nil {
+		s.conf.LastAt, s.conf.Last = stats.LastAt, stats.Last
+	}
+	return nil
 }
 
 // newSubscription reads the stream of in's origin, which may be this region itself.
@@ -314,31 +346,6 @@ func (s *Sidecar) subscriptionMetrics(origin string) *subscribe.Metrics {
 		s.subMetrics[origin] = m
 	}
 	return m
-}
-
-// subscriptionStatus fills in what the subscription knows.
-func (s *Sidecar) subscriptionStatus(in *inboundState, sub *subscribe.Subscription, cp checkpoint.Checkpoint, st *status.Inbound) {
-	r := sub.State()
-	st.OriginLSN, st.BacklogFrames, st.Duplicates = r.OriginLSN.String(), r.Backlog, st.Duplicates+r.Duplicates
-	if r.OriginLSN > cp.EndLSN {
-		st.LagBytes = int64(r.OriginLSN - cp.EndLSN)
-		// Both are the origin's clock: how much older is what stands here than what was sent.
-		in.mu.Lock()
-		if in.sent > 0 && r.SentAt > in.sent {
-			st.LagSeconds = float64(r.SentAt-in.sent) / 1e6
-		}
-		in.mu.Unlock()
-	}
-	if g := r.Gap; g != nil {
-		st.State, st.Reason = status.CatchingUp, g.Error()
-		if g.Refused != "" {
-			st.State = status.Gap
-		}
-		st.Gap = &status.GapInfo{From: g.From.String(), To: g.To.String(), Since: g.Since, Remedy: g.Hint()}
-	}
-	if !r.Reachable && r.Err != nil && st.State == status.Replicating {
-		st.State, st.Reason = status.Partitioned, r.Err.Error()
-	}
 }
 
 // quarantine keeps a message that was refused.

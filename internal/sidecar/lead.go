@@ -51,8 +51,8 @@ func (s *Sidecar) lead(ctx context.Context) error {
 			pace.Reset()
 		}
 		wait := pace.NextBackOff()
-		s.setRole(status.Down)
-		s.noteError(err)
+		s.setRole(status.Down, publicMessage(err))
+		s.failed("lead", err)
 		s.log.Warn("not at work", "reason", publicMessage(err), "again_in", wait.Round(time.Millisecond))
 		if err := pause.For(ctx, wait); err != nil {
 			return nil
@@ -66,10 +66,14 @@ type fatalError struct{ err error }
 func (e *fatalError) Error() string { return e.err.Error() }
 func (e *fatalError) Unwrap() error { return e.err }
 
-func (s *Sidecar) setRole(r status.State) {
+// setRole says whether this process is at work, and why it is not.
+func (s *Sidecar) setRole(r status.State, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.role = r
+	s.role, s.why = r, why
+	if r == status.Replicating {
+		delete(s.troubles, "lead")
+	}
 }
 
 // term is one time at work: from taking the lead to losing it.
@@ -88,6 +92,9 @@ func (s *Sidecar) term(ctx context.Context) error {
 	if err := s.parked.Load(ctx, lock); err != nil {
 		return err
 	}
+	if err := s.countConflicts(ctx, lock); err != nil {
+		return err
+	}
 	b, err := broker.New(s.brokerConfig())
 	if err != nil {
 		return &fatalError{err}
@@ -99,8 +106,8 @@ func (s *Sidecar) term(ctx context.Context) error {
 	s.broker = b
 	s.view.Store(&view{b, s.epoch})
 	defer s.view.Store(nil)
-	s.setRole(status.Replicating)
-	defer s.setRole(status.Standby)
+	s.setRole(status.Replicating, "")
+	defer s.setRole(status.Down, "stopping")
 	s.log.Info("at work", "region", s.cfg.Region, "epoch", s.epoch.String(), "direction", string(s.cfg.Direction))
 	return s.work(ctx, lock)
 }
@@ -187,7 +194,7 @@ func (s *Sidecar) work(ctx context.Context, lock *pgx.Conn) error {
 		for _, p := range s.cfg.PeerNames() {
 			in := s.in[p]
 			g.Go(func() error {
-				return s.supervise(ctx, "inbound", in.fail, func(ctx context.Context) error { return s.receive(ctx, in) })
+				return s.supervise(ctx, "inbound "+in.origin, in.fail, func(ctx context.Context) error { return s.receive(ctx, in) })
 			})
 			g.Go(func() error {
 				return s.supervise(ctx, "acknowledge", nil, func(ctx context.Context) error { return s.acknowledge(ctx, in) })
@@ -205,7 +212,14 @@ func (s *Sidecar) supervise(ctx context.Context, name string, note func(error), 
 	pace := reconnect()
 	for {
 		started := time.Now()
+		// Directions say themselves when they move again.
+		calm := time.AfterFunc(calmAfter, func() {
+			if note == nil {
+				s.over(name)
+			}
+		})
 		err := guard.Run(name, func() error { return run(ctx) })
+		calm.Stop()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -231,7 +245,7 @@ func (s *Sidecar) supervise(ctx context.Context, name string, note func(error), 
 			if errors.As(err, &p) {
 				s.log.Error("a pipe has panicked", "pipe", name, "reason", p.Error(), "stack", string(p.Stack))
 			}
-			s.noteError(err)
+			s.failed(name, err)
 			if note != nil {
 				note(err)
 			}
@@ -242,6 +256,9 @@ func (s *Sidecar) supervise(ctx context.Context, name string, note func(error), 
 		}
 	}
 }
+
+// calmAfter is how long a side pipe has to run before its last error counts as over.
+const calmAfter = 10 * time.Second
 
 // errAgain makes supervise run the pipe again at once: a wanted restart.
 var errAgain = errors.New("the pipe is to be opened anew")
@@ -268,7 +285,7 @@ func (s *Sidecar) takeLead(ctx context.Context) (*pgx.Conn, error) {
 		if ok {
 			return conn, nil
 		}
-		s.setRole(status.Standby)
+		s.setRole(status.Standby, "another sidecar of this region is at work")
 		if !said {
 			s.log.Info("standby: another sidecar of this region is at work", "region", s.cfg.Region)
 			said = true
@@ -324,11 +341,34 @@ func (s *Sidecar) holdLead(ctx context.Context, conn *pgx.Conn) error {
 			return err
 		}
 		asking, cancel := context.WithTimeout(ctx, 10*time.Second)
-		_, err := conn.Exec(asking, "select 1")
+		// What is flushed is what the slot can be read up to.
+		var end string
+		err := conn.QueryRow(asking, "select pg_catalog.pg_current_wal_flush_lsn()::text").Scan(&end)
 		cancel()
+		if at, bad := wal.ParseLSN(end); err == nil && bad == nil {
+			s.sighted(at)
+		}
 		if err != nil && ctx.Err() == nil {
 			return fmt.Errorf("hold the lead: %w", err)
 		}
+	}
+}
+
+// sighted takes the end of the WAL, and asks the server how far it has decoded when that is not
+// as far.
+func (s *Sidecar) sighted(end wal.LSN) {
+	o := &s.out
+	o.ends.note(time.Now(), end)
+	s.hear()
+	o.mu.Lock()
+	slot, pipe, behind := o.slot, o.pipe, o.through() < end
+	moved := pipe != nil && slot != nil && (pipe.Passed() != 0 || wal.LSN(o.durable.Load()) > o.begunAt)
+	o.mu.Unlock()
+	if slot != nil && behind {
+		slot.Ping()
+	}
+	if moved {
+		s.over("outbound")
 	}
 }
 
@@ -407,7 +447,7 @@ func (s *Sidecar) brokerConfig() broker.Config {
 		URL: n.URL, CredentialsFile: n.CredentialsFile, User: n.User, PasswordFile: n.PasswordFile,
 		TLS:    broker.TLS{CertFile: n.TLS.CertFile, KeyFile: n.TLS.KeyFile, CAFile: n.TLS.CAFile},
 		Listen: n.Listen, Dial: n.Dial, StoreDir: n.StoreDir, MaxBytes: int64(n.MaxBytes),
-		AllowPlain: n.Insecure, Log: s.log.With("room", "broker"),
+		AllowPlain: n.Insecure, Log: s.log.With("room", "broker"), Position: s.position,
 	}
 	if c.URL != "" {
 		c.Listen, c.Dial = "", nil

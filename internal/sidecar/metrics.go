@@ -181,14 +181,14 @@ func (e emitter) state(direction, peer string, is status.State) {
 func (c *collector) sidecar(e emitter, st *status.Status) {
 	s := c.s
 	s.mu.Lock()
-	leads := s.role == status.Replicating
+	leads, failedAt := s.role == status.Replicating, s.lastErrAt
 	s.mu.Unlock()
 	e.put("build_info", 1, st.Cluster, st.Region, st.Version, runtime.Version())
 	e.flag("up", st.State != status.Down)
 	e.flag("leader", leads)
 	e.state(dirAll, "", st.State)
-	if st.LastError != nil {
-		e.at("last_error_timestamp_seconds", st.LastError.At)
+	if !failedAt.IsZero() {
+		e.at("last_error_timestamp_seconds", failedAt)
 	}
 	byType := map[string]uint64{}
 	for _, t := range []conflict.Type{conflict.InsertExists, conflict.UpdateOriginDiffers, conflict.UpdateExists, conflict.UpdateMissing, conflict.UpdateDeleted,
@@ -233,7 +233,9 @@ func (c *collector) outbound(e emitter, o *status.Outbound) {
 	for _, mode := range []string{"applied", "published"} {
 		e.flag("confirm_mode", mode == rests, mode)
 	}
-	e.put("confirm_at_risk_bytes", float64(o.BytesAtRisk))
+	if o.RiskKnown {
+		e.put("confirm_at_risk_bytes", float64(o.BytesAtRisk))
+	}
 	e.put("published_transactions_total", float64(o.Transactions))
 	e.put("published_rows_total", float64(o.Rows))
 	e.put("echoes_suppressed_total", float64(o.Echoes))
@@ -287,15 +289,13 @@ func (c *collector) inbound(e emitter, st *status.Inbound) {
 			e.age("heartbeat_age_seconds", sent.Time(), st.Origin)
 		}
 	}
+	none := &apply.Stats{}
+	n := none
 	if applier != nil {
-		e.applier(&applier.Stats, st.Origin)
+		n = &applier.Stats
 	}
-}
-
-// applier gives an applier's own counters; they begin at 0 with every run of the pipe.
-func (e emitter) applier(n *apply.Stats, origin string) {
-	e.put("apply_batches_total", float64(n.Batches.Load()), origin)
-	e.put("apply_retries_total", float64(n.Retries.Load()), origin)
-	e.put("apply_ordered_total", float64(n.Ordered.Load()), origin)
-	e.put("parked_total", float64(n.Parked.Load()), origin)
+	e.put("apply_batches_total", float64(in.batches.Load()+n.Batches.Load()), st.Origin)
+	e.put("apply_retries_total", float64(in.retries.Load()+n.Retries.Load()), st.Origin)
+	e.put("apply_ordered_total", float64(in.ordered.Load()+n.Ordered.Load()), st.Origin)
+	e.put("parked_total", float64(in.parkedTotal.Load()+n.Parked.Load()), st.Origin)
 }

@@ -37,7 +37,7 @@ func busy(t *testing.T) *Sidecar {
 	s.epoch = wal.Epoch{SystemID: 7, Timeline: 1, Slot: "pgwaltz_eu"}
 	s.view.Store(&view{epoch: s.epoch})
 	s.role = status.Replicating
-	s.lastErr = &status.LastError{At: now.Add(-time.Hour), Message: "gone"}
+	s.lastErrAt = now.Add(-time.Hour)
 	s.conf = status.Conflicts{Total: 3, ByType: map[string]uint64{"update_deleted": 3}, LastAt: &now}
 	s.copy = []status.Copy{{Table: "public.users", State: "done", Rows: 70}, {Table: "public.orders", State: "running", Rows: 30}, {Table: "public.logs", State: "off", Rows: 5}}
 	s.own.Put(wal.RelationName{Schema: "public", Name: "users"}, []byte("7"), conflict.Item{Next: 2, LSN: 5})
@@ -47,9 +47,13 @@ func busy(t *testing.T) *Sidecar {
 	o.row = &pg.Slot{Name: "pgwaltz_eu", Active: true, WALStatus: "extended", RestartLSN: 100, CurrentLSN: 1100, SafeWALSize: 4096, HasSafeWALSize: true}
 	o.slot = slot.New(slot.Config{Name: "pgwaltz_eu"})
 	o.frame.Store(17)
+	o.content.Store(17)
 	o.durable.Store(900)
+	o.ends.note(now.Add(-3*time.Second), 700)
+	o.ends.note(now.Add(-2500*time.Millisecond), 1000)
 	o.confirmed.Store(800)
 	o.atRisk.Store(50)
+	o.riskKnown.Store(true)
 	o.mode.Store("published")
 	o.stats.Transactions.Store(11)
 	o.stats.Rows.Store(22)
@@ -65,6 +69,7 @@ func busy(t *testing.T) *Sidecar {
 	in.applier.Stats.Rows.Store(5)
 	in.applier.Stats.Retries.Store(6)
 	in.rows.Store(100)
+	in.retries.Store(2)
 	in.duplicates.Store(2)
 	in.quarantined.Store(1)
 	s.parked.Add("us", 4)
@@ -113,14 +118,14 @@ func TestCollector(t *testing.T) {
 	for name, want := range map[string]float64{
 		"up":     1,
 		"leader": 1,
-		"state{direction=inbound,peer=us,state=parked}":       1,
-		"state{direction=inbound,peer=us,state=replicating}":  0,
-		"replication_lag_bytes{direction=outbound,peer=us}":   150,
-		"replication_lag_seconds{direction=outbound,peer=us}": 2.5,
-		"applied_lsn_bytes{direction=outbound,peer=us}":       750,
-		"applied_lsn_bytes{direction=inbound,peer=us}":        333,
-		"frame_number{direction=outbound,peer=}":              17,
-		"frame_number{direction=inbound,peer=us}":             9,
+		"state{direction=inbound,peer=us,state=parked}":      1,
+		"state{direction=inbound,peer=us,state=replicating}": 0,
+		"replication_lag_bytes{direction=outbound,peer=us}":  250,
+		"backlog_bytes": 100,
+		"applied_lsn_bytes{direction=outbound,peer=us}": 750,
+		"applied_lsn_bytes{direction=inbound,peer=us}":  333,
+		"frame_number{direction=outbound,peer=}":        17,
+		"frame_number{direction=inbound,peer=us}":       9,
 		"slot_present":                          1,
 		"slot_active":                           1,
 		"slot_retained_bytes":                   1000,
@@ -137,7 +142,7 @@ func TestCollector(t *testing.T) {
 		"peer_reachable{peer=us}":               0,
 		"applied_transactions_total{origin=us}": 44,
 		"applied_rows_total{origin=us}":         105,
-		"apply_retries_total{origin=us}":        6,
+		"apply_retries_total{origin=us}":        8,
 		"parked_changes{origin=us}":             4,
 		"clock_skew_seconds{origin=us}":         90,
 		"conflicts_total{type=update_deleted}":  3,
@@ -152,7 +157,7 @@ func TestCollector(t *testing.T) {
 			t.Errorf("%s = %v (there: %v), want %v", name, v, ok, want)
 		}
 	}
-	for name, want := range map[string]float64{"peer_ack_age_seconds{peer=us}": 3, "heartbeat_age_seconds{origin=us}": 2} {
+	for name, want := range map[string]float64{"peer_ack_age_seconds{peer=us}": 3, "heartbeat_age_seconds{origin=us}": 2, "replication_lag_seconds{direction=outbound,peer=us}": 2.5} {
 		if v := got[name]; v < want-1 || v > want+60 {
 			t.Errorf("%s = %v, want about %v", name, v, want)
 		}
@@ -168,8 +173,8 @@ func TestCollectorBeforeTheFirstTerm(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(newCollector(s))
 	got := series(t, registry)
-	if got["leader"] != 0 || got["state{direction=all,peer=,state=standby}"] != 1 {
-		t.Errorf("a sidecar that waits: leader %v, standby %v", got["leader"], got["state{direction=all,peer=,state=standby}"])
+	if got["leader"] != 0 || got["state{direction=all,peer=,state=down}"] != 1 || got["up"] != 0 {
+		t.Errorf("a sidecar that has not begun: leader %v, down %v, up %v", got["leader"], got["state{direction=all,peer=,state=down}"], got["up"])
 	}
 	for _, absent := range []string{"slot_present", "slot_retained_bytes", "peer_ack_age_seconds{peer=us}", "heartbeat_age_seconds{origin=us}", "last_error_timestamp_seconds"} {
 		if v, ok := got[absent]; ok {

@@ -30,7 +30,6 @@ type outboundState struct {
 	state       status.State
 	reason      string
 	gap         *status.GapInfo
-	lastErr     *status.LastError
 	slot        *slot.Reader
 	publisher   *publish.Publisher
 	pipe        *replicator.Outbound
@@ -40,31 +39,36 @@ type outboundState struct {
 	// ownRead is how far the self-merge has applied a transaction in parts.
 	ownRead, ownReadOf uint64
 	// loose is the frame up to which frames were purged that not every peer has committed.
-	loose      uint64
-	reopened   uint32  // the newest incarnation that admitted a gap
-	start      wal.LSN // where the slot was when the run began
-	frame      atomic.Uint64
-	durable    atomic.Uint64 // EndLSN of the last durable frame
-	confirmed  atomic.Uint64
-	atRisk     atomic.Uint64
-	mode       atomic.Value // string
-	acks       map[string]peerAck
-	chains     checkpoint.Chains       // of the newest durable frames
-	reopen     context.CancelCauseFunc // ends the run at hand
-	newLife    bool                    // the next run starts a new incarnation
-	lastRewind time.Time
-	extra      chan replicator.Extra
-	stats      replicator.OutboundStats
-	stamper    *replicator.Stamper
-	seqs       seqIndex
-	clock      clockStore
+	loose    uint64
+	reopened uint32  // the newest incarnation that admitted a gap
+	start    wal.LSN // where the slot was when the run began
+	begunAt  wal.LSN // where the stream was then
+	frame    atomic.Uint64
+	content  atomic.Uint64 // the last durable frame with changes
+	durable  atomic.Uint64 // EndLSN of the last durable frame
+	ends     course        // of this server's WAL
+	// echoes and foreign are those of slot readers that have ended.
+	echoes, foreign uint64
+	riskKnown       atomic.Bool
+	confirmed       atomic.Uint64
+	atRisk          atomic.Uint64
+	mode            atomic.Value // string
+	acks            map[string]peerAck
+	reopen          context.CancelCauseFunc // ends the run at hand
+	newLife         bool                    // the next run starts a new incarnation
+	lastRewind      time.Time
+	extra           chan replicator.Extra
+	stats           replicator.OutboundStats
+	stamper         *replicator.Stamper
+	seqs            seqIndex
+	chains          checkpoint.Chains // of the newest durable frames
+	clock           clockStore
 }
 
 // fail notes why the direction does not flow.
 func (o *outboundState) fail(err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.lastErr = &status.LastError{At: time.Now(), Message: publicMessage(err), SQLState: pg.Code(err)}
 	if o.state != status.Gap {
 		o.state, o.reason = status.Down, publicMessage(err)
 	}
@@ -102,6 +106,9 @@ func (s *Sidecar) publish(ctx context.Context) error {
 	var pipe *replicator.Outbound
 	pub, err := s.newPublisher(func(h wire.Header, seq uint64) {
 		o.seqs.add(h, seq)
+		if h.Kind != wire.Heartbeat {
+			o.content.Store(h.Number)
+		}
 		o.published(h)
 		o.durable.Store(max(o.durable.Load(), uint64(h.EndLSN)))
 		pipe.Durable()
@@ -148,12 +155,13 @@ func (s *Sidecar) publish(ctx context.Context) error {
 	}, stream{pub}, &o.stats)
 	o.durable.Store(uint64(begin.at.EndLSN))
 	o.mu.Lock()
-	o.start = begin.slot
+	o.start, o.begunAt = begin.slot, begin.at.EndLSN
 	o.confirmed.Store(uint64(begin.slot))
 	o.slot, o.publisher, o.pipe, o.incarnation = slot, pub, pipe, begin.at.Incarnation
 	o.reopened, o.loose = begin.reopened, begin.loose
 	o.frame.Store(begin.at.Number)
 	o.chains.Begin(begin.at.Incarnation, begin.at.Number, begin.at.Chain)
+	o.content.Store(begin.at.Number)
 	o.state, o.reason, o.gap, o.newLife = status.Replicating, "", nil, false
 	o.mu.Unlock()
 	if err := s.beginClock(ctx, begin.slot); err != nil {
@@ -169,6 +177,7 @@ func (s *Sidecar) publish(ctx context.Context) error {
 		return guard.Run("storing the clock of the WAL", func() error { return s.storeClock(gctx) })
 	})
 	err = g.Wait()
+	o.account(slot)
 	switch {
 	case errors.Is(context.Cause(ctx), errAgain):
 		return errAgain
@@ -181,6 +190,16 @@ func (s *Sidecar) publish(ctx context.Context) error {
 		return errAgain
 	}
 	return err
+}
+
+// account keeps the counters of a slot reader that has ended.
+func (o *outboundState) account(slot *slot.Reader) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.echoes, o.foreign = o.echoes+slot.Echoes(), o.foreign+slot.Foreign()
+	if o.slot == slot {
+		o.slot = nil
+	}
 }
 
 // stream gives the pipe what it needs of the publisher.

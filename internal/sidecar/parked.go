@@ -21,14 +21,14 @@ func (s *Sidecar) retryParked(ctx context.Context) error {
 	for origin, in := range s.in {
 		cfg := s.applyConfig(origin)
 		cfg.Connect, cfg.Marker = s.connectRetry(), s.caps.token
-		r := apply.NewRetrier(cfg, func(rs []audit.Record) { s.noteConflicts(in, rs) })
+		r := apply.NewRetrier(cfg, func(t audit.Tally) { s.noteConflicts(in, t) })
 		g.Go(func() error { return guard.Run("trying parked changes again", func() error { return r.Run(ctx) }) })
 	}
 	if s.cfg.Publishes() {
 		cfg := s.selfConfig()
 		cfg.Connect, cfg.Marker = s.connectRetry(), s.caps.token
 		own := &inboundState{origin: s.cfg.Region}
-		r := apply.NewRetrier(cfg, func(rs []audit.Record) { s.noteConflicts(own, rs) })
+		r := apply.NewRetrier(cfg, func(t audit.Tally) { s.noteConflicts(own, t) })
 		g.Go(func() error { return guard.Run("trying parked changes again", func() error { return r.Run(ctx) }) })
 	}
 	g.Go(func() error { return s.watchParked(ctx) })

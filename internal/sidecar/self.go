@@ -29,7 +29,7 @@ func (s *Sidecar) merge(ctx context.Context) error {
 	policy := apply.PolicyFunc(s.policy)
 	in := &inboundState{origin: s.cfg.Region, fresh: make(chan struct{}, 1)}
 	a := apply.New(s.selfConfig())
-	a.OnAudit(func(rs []audit.Record) { s.noteConflicts(in, rs) })
+	a.OnAudit(func(t audit.Tally) { s.noteConflicts(in, t) })
 	read := s.subscribe(in)
 	m := replicator.NewSelfMerge(policy, s.own)
 	pipe := replicator.NewInbound(replicator.InboundConfig{
@@ -41,9 +41,10 @@ func (s *Sidecar) merge(ctx context.Context) error {
 			s.own.MergedTo(cp.EndLSN)
 			in.committed(cp, a)
 		},
-		Read:   func(d subscribe.Delivery) { s.out.selfRead(d.Header.Incarnation, d.Header.Number) },
-		Screen: ownScreen(),
-		Idle:   m.Idle, Restart: m.Restart,
+		Applied: func(subscribe.Delivery) { s.over("self-merge") },
+		Read:    func(d subscribe.Delivery) { s.out.selfRead(d.Header.Incarnation, d.Header.Number) },
+		Screen:  ownScreen(),
+		Idle:    m.Idle, Restart: m.Restart,
 		Log: s.log,
 	})
 	g, ctx := errgroup.WithContext(ctx)

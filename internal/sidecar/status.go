@@ -3,10 +3,10 @@ package sidecar
 import (
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/internal/status"
-	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // Status is the sidecar's account of itself. It answers from memory, at once.
@@ -14,29 +14,32 @@ func (s *Sidecar) Status() status.Status {
 	s.mu.Lock()
 	st := status.Status{
 		Cluster: s.cfg.Cluster, Region: s.cfg.Region, Version: s.version, PID: os.Getpid(), StartedAt: s.started,
-		State: s.role, LastError: s.lastErr, Copy: append([]status.Copy(nil), s.copy...),
+		State: s.role, LastError: s.troubles.newest(), Copy: append([]status.Copy(nil), s.copy...),
 		Conflicts: status.Conflicts{Total: s.conf.Total, LastAt: s.conf.LastAt, Last: s.conf.Last, ByType: map[string]uint64{}},
 	}
 	for k, v := range s.conf.ByType {
 		st.Conflicts.ByType[k] = v
 	}
+	why := s.why
 	s.mu.Unlock()
 	st.Inbound = []status.Inbound{}
 	working := st.State == status.Replicating
 	if s.cfg.Publishes() {
 		o := s.outboundStatus(working)
-		st.Outbound = &o
-		if working {
-			st.State = worse(st.State, o.State)
+		if !working {
+			o.State, o.Reason = st.State, why
 		}
+		st.Outbound = &o
+		st.State = worse(st.State, o.State)
 	}
 	if s.cfg.Applies() {
 		for _, p := range s.cfg.PeerNames() {
 			in := s.inboundStatus(s.in[p], working)
-			st.Inbound = append(st.Inbound, in)
-			if working {
-				st.State = worse(st.State, in.State)
+			if !working {
+				in.State, in.Reason = st.State, why
 			}
+			st.Inbound = append(st.Inbound, in)
+			st.State = worse(st.State, in.State)
 		}
 	}
 	return st
@@ -44,141 +47,36 @@ func (s *Sidecar) Status() status.Status {
 
 // worse returns the worse of two states.
 func worse(a, b status.State) status.State {
-	rank := map[status.State]int{status.Replicating: 0, status.CatchingUp: 1, status.Parked: 2, status.Partitioned: 3, status.Gap: 4, status.Down: 5}
+	rank := map[status.State]int{status.Replicating: 0, status.CatchingUp: 1, status.Parked: 2, status.Partitioned: 3, status.Gap: 4, status.Down: 5, status.Standby: 6}
 	if rank[b] > rank[a] {
 		return b
 	}
 	return a
 }
 
-// catchingUp is the lag from which a direction counts as catching up.
+// From these bounds on a direction counts as catching up.
 const (
 	catchingUpBytes   = 4 << 20
 	catchingUpSeconds = 5
+	catchingUpFrames  = 100
 )
 
-func (s *Sidecar) outboundStatus(working bool) status.Outbound {
-	o, v := &s.out, s.view.Load()
-	var epoch wal.Epoch
-	if v != nil {
-		epoch = v.epoch
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	out := status.Outbound{
-		State: o.state, Reason: o.reason, Slot: s.cfg.Postgres.Slot, Epoch: epoch.String(), Incarnation: o.incarnation,
-		Frame: o.frame.Load(), PublishedLSN: wal.LSN(o.durable.Load()).String(), ConfirmedLSN: wal.LSN(o.confirmed.Load()).String(),
-		BytesAtRisk: int64(o.atRisk.Load()), Transactions: o.stats.Transactions.Load(), Rows: o.stats.Rows.Load(),
-		Gap: o.gap, LastError: o.lastErr,
-	}
-	out.ConfirmMode = string(s.cfg.Publish.Confirm)
-	if m, ok := o.mode.Load().(string); ok && m != out.ConfirmMode && out.ConfirmMode == "adaptive" {
-		out.ConfirmMode += "/" + m
-	}
-	end := wal.LSN(0)
-	if o.slot != nil {
-		end = o.slot.WALEnd()
-		out.ReceivedLSN, out.WALEnd = o.slot.Received().String(), end.String()
-		out.Echoes, out.Foreign = o.slot.Echoes(), o.slot.Foreign()
-		if end > wal.LSN(o.durable.Load()) {
-			out.BacklogBytes = int64(end - wal.LSN(o.durable.Load()))
+// behind says in words that a direction is catching up; "" while it is in step.
+func behind(bytes int64, seconds float64, frames uint64, copying int) string {
+	var parts []string
+	if bytes > catchingUpBytes || seconds > catchingUpSeconds || frames > catchingUpFrames {
+		parts = append(parts, fmt.Sprintf("%.1f MiB and %.1f s behind", float64(bytes)/(1<<20), seconds))
+		if frames > 0 {
+			parts[0] += fmt.Sprintf(", %d frames", frames)
 		}
 	}
-	if o.row != nil {
-		out.SlotActive, out.WALStatus, out.RetainedBytes = o.row.Active, o.row.WALStatus, o.row.RetainedBytes()
-		out.SafeWALBytes = o.row.SafeWALSize
+	switch {
+	case copying == 1:
+		parts = append(parts, "1 table is still being copied")
+	case copying > 1:
+		parts = append(parts, fmt.Sprintf("%d tables are still being copied", copying))
 	}
-	if o.publisher != nil {
-		p := o.publisher.State()
-		out.StreamMessages, out.StreamBytes, out.StreamMaxBytes = p.Messages, p.Bytes, p.MaxBytes
-		switch {
-		case p.Full:
-			out.State, out.Reason = status.CatchingUp, fmt.Sprintf("stream full, holding at LSN %s", wal.LSN(o.durable.Load()))
-		case p.Holding && p.Err != nil:
-			out.State, out.Reason = status.Partitioned, p.Err.Error()
-		}
-		if p.Err != nil && out.LastError == nil {
-			out.LastError = &status.LastError{At: p.Since, Message: p.Err.Error()}
-		}
-	}
-	if t := o.stats.Sent.Load(); out.BacklogBytes > 0 && t != 0 {
-		out.BacklogSeconds = time.Since(time.UnixMicro(t)).Seconds()
-	}
-	for _, p := range s.cfg.PeerNames() {
-		a := o.acks[p]
-		peer := status.Peer{Region: p, AppliedLSN: wal.LSN(0).String()}
-		if v != nil && v.broker != nil && working {
-			peer.Reachable = v.broker.PeerReachable(p)
-		}
-		if !a.received.IsZero() {
-			peer.AckedAt = a.received
-			if a.Epoch.SameLog(epoch) {
-				peer.AppliedLSN = a.EndLSN.String()
-				if d := wal.LSN(o.durable.Load()); d > a.EndLSN {
-					peer.LagBytes = int64(d - a.EndLSN)
-					// Both are this clock: when the newest frame was sent, and the newest applied one.
-					if t := o.stats.Sent.Load(); a.CommitTime > 0 && t > int64(a.CommitTime) {
-						peer.LagSeconds = float64(t-int64(a.CommitTime)) / 1e6
-					}
-				}
-			}
-		}
-		out.Peers = append(out.Peers, peer)
-		if out.State == status.Replicating {
-			switch {
-			case !peer.Reachable:
-				out.State, out.Reason = status.Partitioned, "peer "+p+" is unreachable"
-			case peer.LagBytes > catchingUpBytes:
-				out.State = status.CatchingUp
-			}
-		}
-	}
-	if out.State == status.Replicating && out.BacklogBytes > catchingUpBytes {
-		out.State = status.CatchingUp
-	}
-	if n, ok := s.members.missing(); ok && working && (out.State == status.Replicating || out.State == status.CatchingUp) {
-		out.State, out.Reason = status.Gap, "table "+n.String()+" is selected and not published any more: run pgwaltz setup, or leave it out with tables.exclude"
-	}
-	if out.State == "" || !working {
-		out.State = status.Down
-	}
-	return out
-}
-
-func (s *Sidecar) inboundStatus(in *inboundState, working bool) status.Inbound {
-	in.mu.Lock()
-	cp, a, sub := in.cp, in.applier, in.sub
-	st := status.Inbound{
-		Origin: in.origin, State: in.state, Reason: in.reason, Epoch: cp.Epoch.String(), Incarnation: cp.Incarnation,
-		Frame: cp.FrameNo, EndLSN: cp.EndLSN.String(), StreamSeq: cp.StreamSeq, Gap: in.gap, LastError: in.lastErr,
-		Quarantined: in.quarantined.Load(), Parked: s.parked.Count(in.origin), ClockSkewSecs: float64(in.skew.Load()) / 1e6,
-		Transactions: cp.Transactions, Rows: in.rows.Load(), Duplicates: in.duplicates.Load(),
-	}
-	in.mu.Unlock()
-	if a != nil {
-		st.Rows += a.Stats.Rows.Load()
-	}
-	if t := in.lastAt.Load(); t != 0 {
-		at := time.UnixMicro(t)
-		st.LastConflictAt = &at
-	}
-	if sub != nil && a != nil {
-		s.subscriptionStatus(in, sub, cp, &st)
-	}
-	if st.State == status.Replicating {
-		switch {
-		case !s.reachable(in.origin):
-			st.State, st.Reason = status.Partitioned, "origin "+in.origin+" is unreachable"
-		case st.Parked > 0:
-			st.State = status.Parked
-		case st.LagBytes > catchingUpBytes || st.LagSeconds > catchingUpSeconds:
-			st.State = status.CatchingUp
-		}
-	}
-	if st.State == "" || !working {
-		st.State = status.Down
-	}
-	return st
+	return strings.Join(parts, "; ")
 }
 
 func (s *Sidecar) reachable(region string) bool {

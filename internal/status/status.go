@@ -52,6 +52,7 @@ type Outbound struct {
 	RetainedBytes  int64      `json:"retained_bytes"`
 	ConfirmMode    string     `json:"confirm_mode"`
 	BytesAtRisk    int64      `json:"bytes_at_risk"`
+	RiskKnown      bool       `json:"risk_known"` // false until every peer was heard of
 	Transactions   uint64     `json:"transactions_published"`
 	Rows           uint64     `json:"rows_published"`
 	Echoes         uint64     `json:"echoes_suppressed"`
@@ -59,6 +60,7 @@ type Outbound struct {
 	StreamMessages uint64     `json:"stream_messages"`
 	StreamBytes    uint64     `json:"stream_bytes"`
 	StreamMaxBytes int64      `json:"stream_max_bytes"`
+	Parked         int64      `json:"parked"` // of this region's own changes
 	Peers          []Peer     `json:"peers"`
 	Gap            *GapInfo   `json:"gap,omitempty"`
 	LastError      *LastError `json:"last_error,omitempty"`
@@ -84,7 +86,7 @@ type Inbound struct {
 	Frame          uint64     `json:"frame"`
 	EndLSN         string     `json:"end_lsn"`
 	StreamSeq      uint64     `json:"stream_seq"`
-	OriginLSN      string     `json:"origin_lsn"` // what the origin has published so far
+	OriginLSN      string     `json:"origin_lsn"` // the end of the origin's WAL, as it last said
 	LagBytes       int64      `json:"lag_bytes"`
 	LagSeconds     float64    `json:"lag_seconds"`
 	BacklogFrames  uint64     `json:"backlog_frames"`
@@ -107,16 +109,17 @@ type GapInfo struct {
 	Remedy string    `json:"remedy"`
 }
 
-// LastError is the newest error of a direction. It never holds row values.
+// LastError is the newest error of a direction, until it is over. It never holds row values.
 type LastError struct {
 	At       time.Time `json:"at"`
+	Since    time.Time `json:"since"` // the first of those in a row
 	Message  string    `json:"message"`
 	SQLState string    `json:"sqlstate,omitempty"`
 	Table    string    `json:"table,omitempty"`
 	LSN      string    `json:"lsn,omitempty"`
 }
 
-// Conflicts sums up the audit log of this process's life.
+// Conflicts counts the rows of the audit log. What retention removes stays counted.
 type Conflicts struct {
 	Total  uint64            `json:"total"`
 	ByType map[string]uint64 `json:"by_type,omitempty"`
@@ -124,9 +127,12 @@ type Conflicts struct {
 	Last   string            `json:"last,omitempty"` // type and table, no values
 }
 
-// Copy is the progress of the initial copy or resync of one table.
+// Copy is the progress of the initial copy or resync of one table. It is done when every peer
+// has durably applied all of it.
 type Copy struct {
-	Table string `json:"table"`
-	State string `json:"state"`
-	Rows  int64  `json:"rows"`
+	Table   string `json:"table"`
+	State   string `json:"state"`            // pending, running, done, off
+	Rows    int64  `json:"rows"`             // read and put into the stream
+	Applied int64  `json:"applied"`          // of these, applied by every peer
+	Reason  string `json:"reason,omitempty"` // why it waits or cannot be copied
 }

@@ -138,7 +138,7 @@ type Applier struct {
 
 	batch   *batch.Batch
 	Stats   Stats
-	onAudit func([]audit.Record)
+	onAudit func(audit.Tally)
 	imager  *audit.Imager
 }
 
@@ -158,8 +158,8 @@ func New(cfg Config) *Applier {
 	return a
 }
 
-// OnAudit is told of every conflict that was committed; set it before Open.
-func (a *Applier) OnAudit(f func([]audit.Record)) { a.onAudit = f }
+// OnAudit is told of the audit rows that each commit has written; set it before Open.
+func (a *Applier) OnAudit(f func(audit.Tally)) { a.onAudit = f }
 
 // Open connects and reads the checkpoint. Called again after an error, it starts afresh.
 func (a *Applier) Open(ctx context.Context) (checkpoint.Checkpoint, error) {

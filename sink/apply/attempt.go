@@ -279,10 +279,10 @@ func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effec
 		}
 	}
 	a.Stats.Transactions.Add(n)
-	if told := append(fx.told, fx.audit...); len(told) > 0 {
-		a.Stats.Conflicts.Add(uint64(len(told)))
+	if n := fx.logged.Total(); n > 0 {
+		a.Stats.Conflicts.Add(n)
 		if a.onAudit != nil {
-			a.onAudit(told)
+			a.onAudit(fx.logged)
 		}
 	}
 	a.Stats.Parked.Add(uint64(fx.parked))

@@ -22,9 +22,9 @@ type effects struct {
 	blind   bool      // an entry was written where no row could be locked
 	put     []putRow  // rows that were put where none was, and no own change was known
 	audit   []audit.Record
-	told    []audit.Record // written already, to be counted after the commit
-	tell    told           // for the other regions
-	size    int            // of the audit records, about
+	logged  audit.Tally // audit rows that were written, to be counted after the commit
+	tell    told        // for the other regions
+	size    int         // of the audit records, about
 	unpark  []int64
 	parked  int64 // changes set aside
 	rows    uint64
@@ -62,7 +62,7 @@ func (fx *effects) add(o effects) {
 	fx.blind = fx.blind || o.blind
 	fx.put = append(fx.put, o.put...)
 	fx.audit = append(fx.audit, o.audit...)
-	fx.told = append(fx.told, o.told...)
+	fx.logged.Add(o.logged)
 	fx.tell.add(o.tell)
 	fx.size += o.size
 	fx.unpark = append(fx.unpark, o.unpark...)
@@ -186,7 +186,7 @@ func (fx *effects) queue(a *Applier) (*pgx.Batch, error) {
 	fx.queueItems(b)
 	if len(fx.audit) > 0 {
 		a.encoding.records(fx.audit)
-		b.Queue(audit.InsertSQL, audit.InsertArgs(fx.audit)...)
+		b.Queue(audit.InsertSQL, audit.InsertArgs(fx.audit)...).Query(fx.logged.Read)
 	}
 	if len(fx.unpark) > 0 {
 		b.Queue(parked.DeleteSQL, fx.unpark)

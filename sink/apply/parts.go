@@ -164,7 +164,7 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 	}
 	if more {
 		// Side effects of a part are written with the part, so that memory stays bounded;
-		// audit rows are few and told after the commit.
+		// they are counted after the commit.
 		a.due = partOf(txs[0].tx)
 		a.due.part++
 		return a.flushPart(ctx, &fx)
@@ -194,9 +194,7 @@ func (a *Applier) flushPart(ctx context.Context, fx *effects) error {
 	if err := a.spill(ctx, fx); err != nil {
 		return err
 	}
-	if len(fx.told) > 0 && len(a.openFx.told) < 100 {
-		a.openFx.told = append(a.openFx.told, fx.told[0])
-	}
+	a.openFx.logged.Add(fx.logged)
 	a.openFx.parked += fx.parked
 	a.openFx.rows += fx.rows
 	for _, p := range fx.put {

@@ -69,8 +69,8 @@ type queue struct {
 
 // NewRetrier makes a retrier for the origin of cfg. cfg.Connect must open a session that
 // carries no replication origin, and cfg.Marker must be set: the session of the pipe has the
-// origin. onAudit is told of every conflict that was committed; it may be nil.
-func NewRetrier(cfg Config, onAudit func([]audit.Record)) *Retrier {
+// origin. onAudit is told of the audit rows that each commit has written; it may be nil.
+func NewRetrier(cfg Config, onAudit func(audit.Tally)) *Retrier {
 	a := New(cfg)
 	a.retrying, a.onAudit = true, onAudit
 	return &Retrier{a: a, queues: map[parked.Queue]*queue{}, ids: retryReserve, rels: map[string]*wal.Relation{}}

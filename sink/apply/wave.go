@@ -6,7 +6,6 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
-	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -166,7 +165,6 @@ func (a *Applier) spill(ctx context.Context, fx *effects) error {
 	fx.entries, fx.items = nil, nil
 	a.cfg.Parked.Add(a.cfg.Origin, -int64(len(fx.unpark)))
 	fx.unpark = nil
-	fx.told = append(fx.told, counted(fx.audit)...)
 	fx.audit, fx.tell, fx.size = nil, told{}, 0
 	return nil
 }
@@ -180,15 +178,6 @@ func (a *Applier) spillLarge(ctx context.Context, fx *effects) error {
 		return nil
 	}
 	return a.spill(ctx, fx)
-}
-
-// counted keeps of records what is counted after the commit.
-func counted(rs []audit.Record) []audit.Record {
-	out := make([]audit.Record, len(rs))
-	for i := range rs {
-		out[i] = audit.Record{Relation: rs[i].Relation, Type: rs[i].Type, Verdict: rs[i].Verdict, Reason: rs[i].Reason}
-	}
-	return out
 }
 
 func (a *Applier) doneInto(fx *effects) func(fastStmt, int) {

@@ -55,6 +55,7 @@ type Job struct {
 	LastKey *string // the cursor behind the last chunk in the stream; nil before the first
 	Rows    int64   // in the stream
 	Applied int64   // rows that every peer has durably applied
+	Whole   bool    // every peer has all of them
 }
 
 // Open reports whether the table still has to be copied.
@@ -108,12 +109,12 @@ where pubname = $1 and ($2::text is null or schemaname || '.' || tablename = $2)
 
 // load returns all rows, those requested first in front.
 func load(ctx context.Context, c *pgx.Conn) ([]Job, error) {
-	rows, err := c.Query(ctx, `select schema_name, table_name, state, last_key, rows_done, applied_rows from pgwaltz.copy order by requested_at nulls first, schema_name, table_name`)
+	rows, err := c.Query(ctx, `select schema_name, table_name, state, last_key, rows_done, applied_rows, applied_at is not null from pgwaltz.copy order by requested_at nulls first, schema_name, table_name`)
 	if err != nil {
 		return nil, fmt.Errorf("read copy state: %w", err)
 	}
 	jobs, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (j Job, err error) {
-		err = r.Scan(&j.Table.Schema, &j.Table.Name, &j.State, &j.LastKey, &j.Rows, &j.Applied)
+		err = r.Scan(&j.Table.Schema, &j.Table.Name, &j.State, &j.LastKey, &j.Rows, &j.Applied, &j.Whole)
 		return j, err
 	})
 	if err != nil {

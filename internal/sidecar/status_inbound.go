@@ -1,0 +1,130 @@
+package sidecar
+
+import (
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/adapter/broker"
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/internal/status"
+	"github.com/pgwaltz/pgwaltz/source/subscribe"
+)
+
+// inboundStatus is the account of the direction from one origin's stream to the database.
+func (s *Sidecar) inboundStatus(in *inboundState, working bool) status.Inbound {
+	failure := s.trouble("inbound " + in.origin)
+	in.mu.Lock()
+	cp, a, sub := in.cp, in.applier, in.sub
+	st := status.Inbound{
+		Origin: in.origin, State: in.state, Reason: in.reason, Epoch: cp.Epoch.String(), Incarnation: cp.Incarnation,
+		Frame: cp.FrameNo, EndLSN: cp.EndLSN.String(), StreamSeq: cp.StreamSeq, Gap: in.gap, LastError: failure,
+		Quarantined: in.quarantined.Load(), Parked: s.parked.Count(in.origin), ClockSkewSecs: float64(in.skew.Load()) / 1e6,
+		Transactions: cp.Transactions, Rows: in.rows.Load(), Duplicates: in.duplicates.Load(),
+	}
+	in.mu.Unlock()
+	if a != nil {
+		st.Rows += a.Stats.Rows.Load()
+	}
+	if t := in.lastAt.Load(); t != 0 {
+		at := time.UnixMicro(t)
+		st.LastConflictAt = &at
+	}
+	var peer broker.Peer
+	if v := s.view.Load(); v != nil && v.broker != nil {
+		peer = v.broker.Peer(in.origin)
+	}
+	copying := 0
+	if sub != nil {
+		r := sub.State()
+		st.Duplicates += r.Duplicates
+		in.lag(&st, cp, r, peer, time.Now())
+		if a != nil {
+			doubt(&st, r)
+		}
+	}
+	if p := peer.Position; p != nil {
+		copying = p.Copying
+	}
+	if st.State == status.Replicating {
+		switch text := behind(st.LagBytes, st.LagSeconds, st.BacklogFrames, copying); {
+		case working && !s.reachable(in.origin):
+			st.State, st.Reason = status.Partitioned, "origin "+in.origin+" is unreachable"
+		case st.Parked > 0:
+			st.State, st.Reason = status.Parked, parkedText(st.Parked)
+		case text != "":
+			st.State, st.Reason = status.CatchingUp, text
+		}
+	}
+	if st.State == "" {
+		st.State, st.Reason = status.Down, "starting"
+	}
+	return st
+}
+
+// doubt takes over what the subscription says of holes and of silence.
+func doubt(st *status.Inbound, r subscribe.State) {
+	if g := r.Gap; g != nil {
+		st.State, st.Reason = status.CatchingUp, g.Error()
+		if g.Refused != "" {
+			st.State = status.Gap
+		}
+		st.Gap = &status.GapInfo{From: g.From.String(), To: g.To.String(), Since: g.Since, Remedy: g.Hint()}
+	}
+	if !r.Reachable && r.Err != nil && st.State == status.Replicating {
+		st.State, st.Reason = status.Partitioned, r.Err.Error()
+	}
+}
+
+// lag measures against what the origin has committed, as it says with every sign of life, and
+// against what has come, while it says nothing.
+func (in *inboundState) lag(st *status.Inbound, cp checkpoint.Checkpoint, r subscribe.State, peer broker.Peer, now time.Time) {
+	has, end := cp.EndLSN, r.OriginLSN
+	st.BacklogFrames = r.Backlog
+	p := peer.Position
+	if p != nil && p.Epoch.SameLog(cp.Epoch) {
+		end = max(end, p.WALEnd)
+		if p.Incarnation == cp.Incarnation {
+			if cp.FrameNo >= p.Frame {
+				has = max(has, p.Through)
+			}
+			st.BacklogFrames = 0
+			if p.Last > cp.FrameNo {
+				st.BacklogFrames = p.Last - cp.FrameNo
+			}
+		}
+	}
+	st.OriginLSN = end.String()
+	d, whole := in.ends.age(has, now)
+	seconds := d.Seconds()
+	if end > has {
+		st.LagBytes = int64(end - has)
+		in.mu.Lock()
+		sent := in.sent
+		in.mu.Unlock()
+		if sent == 0 {
+			sent = cp.CommitTime
+		}
+		// Both are the origin's clock: how much older is what stands here than what was sent.
+		if newest := r.SentAt; !whole && sent > 0 && newest > sent {
+			seconds = max(seconds, float64(newest-sent)/1e6)
+		}
+		if p != nil {
+			seconds = max(seconds, p.Behind)
+		}
+	}
+	if p != nil && now.Sub(peer.SeenAt) > silent {
+		seconds = max(seconds, now.Sub(peer.SeenAt).Seconds()) // nobody knows what it has committed since
+	}
+	st.LagSeconds = seconds
+}
+
+// silent is after which time without a word an origin's position counts as old.
+const silent = 4 * time.Second
+
+// hear notes how far the origins say they are.
+func (s *Sidecar) hear() {
+	for _, in := range s.in {
+		if p := s.broker.Peer(in.origin); p.Position != nil {
+			in.ends.note(p.SeenAt, p.Position.WALEnd)
+		}
+	}
+}

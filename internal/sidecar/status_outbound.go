@@ -1,0 +1,182 @@
+package sidecar
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/adapter/broker"
+	"github.com/pgwaltz/pgwaltz/internal/status"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// outboundStatus is the account of the direction slot -> stream, and of what the peers have of it.
+func (s *Sidecar) outboundStatus(working bool) status.Outbound {
+	o, v, now := &s.out, s.view.Load(), time.Now()
+	var epoch wal.Epoch
+	if v != nil {
+		epoch = v.epoch
+	}
+	copying := s.copying()
+	merge := s.trouble("self-merge")
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	out := status.Outbound{
+		State: o.state, Reason: o.reason, Slot: s.cfg.Postgres.Slot, Epoch: epoch.String(), Incarnation: o.incarnation,
+		Frame: o.frame.Load(), PublishedLSN: wal.LSN(o.durable.Load()).String(), ConfirmedLSN: wal.LSN(o.confirmed.Load()).String(),
+		BytesAtRisk: int64(o.atRisk.Load()), RiskKnown: o.riskKnown.Load(), Transactions: o.stats.Transactions.Load(), Rows: o.stats.Rows.Load(),
+		Echoes: o.echoes, Foreign: o.foreign, Parked: s.parked.Count(s.cfg.Region), Gap: o.gap, LastError: s.trouble("outbound"),
+	}
+	out.ConfirmMode = string(s.cfg.Publish.Confirm)
+	if m, ok := o.mode.Load().(string); ok && m != out.ConfirmMode && out.ConfirmMode == "adaptive" {
+		out.ConfirmMode += "/" + m
+	}
+	end := o.ends.end()
+	out.WALEnd = end.String()
+	through := o.through()
+	if end > through {
+		out.BacklogBytes = int64(end - through)
+	}
+	out.BacklogSeconds = o.late(now)
+	if o.slot != nil {
+		out.ReceivedLSN = o.slot.Received().String()
+		out.Echoes, out.Foreign = out.Echoes+o.slot.Echoes(), out.Foreign+o.slot.Foreign()
+	}
+	if o.row != nil {
+		out.SlotActive, out.WALStatus, out.RetainedBytes = o.row.Active, o.row.WALStatus, o.row.RetainedBytes()
+		out.SafeWALBytes = o.row.SafeWALSize
+	}
+	if o.publisher != nil {
+		p := o.publisher.State()
+		out.StreamMessages, out.StreamBytes, out.StreamMaxBytes = p.Messages, p.Bytes, p.MaxBytes
+		switch {
+		case o.state == status.Gap || o.state == status.Down:
+		case p.Full:
+			out.State, out.Reason = status.CatchingUp, fmt.Sprintf("stream full, holding at LSN %s", wal.LSN(o.durable.Load()))
+		case p.Holding && p.Err != nil:
+			out.State, out.Reason = status.Partitioned, p.Err.Error()
+		}
+		if p.Err != nil && out.LastError == nil {
+			out.LastError = &status.LastError{At: p.Since, Message: p.Err.Error()}
+		}
+	}
+	flows := out.State == status.Replicating
+	for _, p := range s.cfg.PeerNames() {
+		peer, frames := o.peerStatus(p, epoch, now)
+		if v != nil && v.broker != nil && working {
+			peer.Reachable = v.broker.PeerReachable(p)
+		}
+		out.Peers = append(out.Peers, peer)
+		if text := behind(peer.LagBytes, peer.LagSeconds, frames, copying); flows && !peer.Reachable {
+			out.State, out.Reason = status.Partitioned, "peer "+p+" is unreachable"
+		} else if text != "" && out.State == status.Replicating {
+			out.State, out.Reason = status.CatchingUp, "peer "+p+": "+text
+		}
+	}
+	if flows && out.State != status.Partitioned {
+		switch text := behind(out.BacklogBytes, out.BacklogSeconds, 0, 0); {
+		case merge != nil && time.Since(merge.Since) > failingFor:
+			out.State, out.Reason = status.Down, "the self-merge fails: "+merge.Message
+		case out.Parked > 0:
+			out.State, out.Reason = status.Parked, parkedText(out.Parked)
+		case text != "" && out.State == status.Replicating:
+			out.State, out.Reason = status.CatchingUp, "publishing: "+text
+		}
+	}
+	if n, ok := s.members.missing(); ok && working && flows {
+		out.State, out.Reason = status.Gap, "table "+n.String()+" is selected and not published any more: run pgwaltz setup, or leave it out with tables.exclude"
+	}
+	if out.State == "" {
+		out.State, out.Reason = status.Down, "starting"
+	}
+	return out
+}
+
+// failingFor is how long a side pipe has to fail before its direction counts as down.
+const failingFor = 5 * time.Second
+
+func parkedText(n int64) string {
+	if n == 1 {
+		return "1 change is set aside: pgwaltz parked list"
+	}
+	return fmt.Sprintf("%d changes are set aside: pgwaltz parked list", n)
+}
+
+// through is the position up to which all changes are durable in the stream. The caller holds mu.
+func (o *outboundState) through() wal.LSN {
+	through := wal.LSN(o.durable.Load())
+	if o.pipe != nil {
+		through = max(through, o.pipe.Passed())
+	}
+	return through
+}
+
+// late is how old the oldest WAL is that is not published, in seconds. The caller holds mu.
+func (o *outboundState) late(now time.Time) float64 {
+	d, whole := o.ends.age(o.through(), now)
+	if at := o.stats.LastCommit.Load(); !whole && at != 0 {
+		d = max(d, now.Sub(time.UnixMicro(at))) // the newest of what was published
+	}
+	return d.Seconds()
+}
+
+// peerStatus says how far one peer is, and how many frames it lacks. The caller holds mu.
+func (o *outboundState) peerStatus(name string, epoch wal.Epoch, now time.Time) (status.Peer, uint64) {
+	a := o.acks[name]
+	peer := status.Peer{Region: name, AppliedLSN: wal.LSN(0).String(), AckedAt: a.received}
+	// Of a peer that was not heard of since the start, as much is known as was confirmed.
+	has, frames := wal.LSN(o.confirmed.Load()), uint64(0)
+	if !a.received.IsZero() && a.Epoch.SameLog(epoch) {
+		peer.AppliedLSN, has = a.EndLSN.String(), a.EndLSN
+		if a.Incarnation == o.incarnation {
+			if a.Frame >= o.content.Load() {
+				has = max(has, o.through())
+			}
+			if last := o.frame.Load(); last > a.Frame {
+				frames = last - a.Frame
+			}
+		}
+	}
+	if end := o.ends.end(); end > has {
+		peer.LagBytes = int64(end - has)
+	}
+	d, whole := o.ends.age(has, now)
+	peer.LagSeconds = d.Seconds()
+	// Both are this clock: when the newest frame was sent, and the newest applied one.
+	if sent := o.stats.Sent.Load(); !whole && a.CommitTime > 0 && sent > int64(a.CommitTime) {
+		peer.LagSeconds = max(peer.LagSeconds, float64(sent-int64(a.CommitTime))/1e6)
+	}
+	return peer, frames
+}
+
+// position is what the peers are told of this region's WAL.
+func (s *Sidecar) position() *broker.Position {
+	v := s.view.Load()
+	if v == nil || !s.cfg.Publishes() {
+		return nil
+	}
+	copying := s.copying()
+	o := &s.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	end := o.ends.end()
+	if end == 0 || o.incarnation == 0 {
+		return nil
+	}
+	return &broker.Position{
+		Epoch: v.epoch, Incarnation: o.incarnation, Frame: o.content.Load(), Last: o.frame.Load(),
+		WALEnd: end, Through: o.through(), Behind: o.late(time.Now()), Copying: copying,
+	}
+}
+
+// copying is the number of tables whose copy the peers have not applied in full.
+func (s *Sidecar) copying() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for i := range s.copy {
+		if st := s.copy[i].State; st == "pending" || st == "running" {
+			n++
+		}
+	}
+	return n
+}
