@@ -16,14 +16,14 @@ type state struct {
 	loads    map[string]*loader
 	polls    map[string]*poller
 	chaos    map[string]*job
-	holders  map[string]*harness.Process // pg_recvlogical by side
+	holders  map[string]*harness.SlotHolder // sessions that hold a slot, by side
 	fail     map[string]*failWatch
 }
 
 func newState() *state {
 	return &state{
 		sessions: map[string]*harness.Session{}, loads: map[string]*loader{}, polls: map[string]*poller{},
-		chaos: map[string]*job{}, holders: map[string]*harness.Process{}, fail: map[string]*failWatch{},
+		chaos: map[string]*job{}, holders: map[string]*harness.SlotHolder{}, fail: map[string]*failWatch{},
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -181,7 +180,7 @@ func (x *run) slot(ctx context.Context, r *harness.Region, f []string) error {
 	case "advance":
 		return x.psql(ctx, r, "\\o /dev/null\nselect pg_replication_slot_advance('"+name+"', pg_current_wal_lsn())")
 	case "hold":
-		p, err := r.Cluster.HoldSlot(x.p.Dir(), r.Database, name, "pgwaltz")
+		p, err := r.Cluster.HoldSlot(ctx, r.Database, name, "pgwaltz")
 		if err != nil {
 			return err
 		}
@@ -197,7 +196,8 @@ func (x *run) slot(ctx context.Context, r *harness.Region, f []string) error {
 			return fmt.Errorf("%s slot: nobody holds it", f[0])
 		}
 		if f[0] == "freeze" {
-			return p.Signal(syscall.SIGSTOP)
+			p.Freeze()
+			return nil
 		}
 		p.Kill()
 		return nil

@@ -159,7 +159,7 @@ func holdSlot(ctx context.Context, _ *world, s *side, d draw) error {
 	k := s.leader(ctx)
 	k.down()
 	defer k.up()
-	p, err := s.Cluster.HoldSlot(s.Sidecar.Home, s.Database, "pgwaltz_"+s.Name, "pgwaltz")
+	p, err := s.Cluster.HoldSlot(ctx, s.Database, "pgwaltz_"+s.Name, "pgwaltz")
 	if err != nil {
 		return err
 	}
