@@ -83,5 +83,18 @@ func (p Policy) Releases(event Waiting, w *Waiting) bool {
 	if c := p.Compare(event.Stamp, w.Stamp); c != 0 {
 		return c > 0
 	}
+	if !hasColumns(event.Relation, w.Relation) {
+		return true // the same write, after a column was renamed, dropped or given another type
+	}
 	return p.CompareSides(event.side(), w.side()) >= 0
+}
+
+// hasColumns reports whether rel has all columns of old.
+func hasColumns(rel, old *wal.Relation) bool {
+	for i := range old.Columns {
+		if c := rel.Column(old.Columns[i].Name); c < 0 || rel.Columns[c].OID != old.Columns[i].OID {
+			return false
+		}
+	}
+	return true
 }

@@ -51,6 +51,27 @@ func TestWait(t *testing.T) {
 	}
 }
 
+// The same write releases what waits when a column of it is not there any more: it cannot go in
+// under the old name.
+func TestReleasesBehindARename(t *testing.T) {
+	t.Parallel()
+	w := Waiting{Relation: waitRel(), Op: wal.Insert, Stamp: wal.Stamp{Version: 5}, Image: waitRow("z", "large")}
+	event := w
+	event.Image = waitRow("a", "large")
+	if (Policy{}).Releases(event, &w) {
+		t.Error("of two rows with equal stamps the lower one releases the other")
+	}
+	now := *waitRel()
+	now.Columns = []wal.Column{{Name: "id", OID: 23}, {Name: "renamed", OID: 25}, {Name: "big", OID: 25}}
+	event.Relation = &now
+	if !(Policy{}).Releases(event, &w) {
+		t.Error("it waits for a column that is gone")
+	}
+	if event.Stamp.Version = 4; (Policy{}).Releases(event, &w) {
+		t.Error("an older write releases it")
+	}
+}
+
 func TestWaitingFillsByName(t *testing.T) {
 	t.Parallel()
 	w := Waiting{Relation: waitRel(), Op: wal.Insert, Image: waitRow("a", "large")}

@@ -19,6 +19,7 @@ const Schema = `create table if not exists pgwaltz.parked (
   row         jsonb,
   sqlstate    text not null default '',
   message     text,
+  definition  text not null default '',
   parked_at   timestamptz not null default now(),
   retried_at  timestamptz,
   attempts    int not null default 0,

@@ -33,6 +33,9 @@ type Change struct {
 	State       string // SQLSTATE
 	Message     string
 	Attempts    int
+	// Definition names the table's definition under which the change must not be tried again; ""
+	// for none.
+	Definition string
 }
 
 // Keyless names a change of a table without a key: the transaction's commit, its part and
@@ -81,7 +84,40 @@ func (c *Change) decode(event []byte, born bool) error {
 	return nil
 }
 
-const columns = `id, origin, table_oid::int8, key, kind, born, event, coalesce(sqlstate, ''), coalesce(message, ''), attempts`
+// rename gives the change the name that its table has by now (Follow).
+func (c *Change) rename(name wal.RelationName) {
+	if c.Waiting.Relation.Ref() == name {
+		return
+	}
+	rel := *c.Waiting.Relation
+	rel.Schema, rel.Name = name.Schema, name.Name
+	c.Waiting.Relation = &rel
+	for i := range c.Transaction.Changes {
+		c.Transaction.Changes[i].Relation = &rel
+	}
+}
+
+// Follow gives the changes of an origin whose table was renamed, or moved to another schema, its
+// new name, and puts them into the index under that. Where something waits under the new name and
+// the same key already, they stay as they are.
+func Follow(ctx context.Context, q Querier, origin string, x *Index) error {
+	rows, err := q.Query(ctx, `update pgwaltz.parked p set schema_name = t.s, table_name = t.n
+from (select c.oid, n.nspname::text as s, c.relname::text as n from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace) as t
+where p.origin = $1 and t.oid = p.table_oid and (t.s, t.n) is distinct from (p.schema_name, p.table_name)
+  and not exists (select from pgwaltz.parked o where o.schema_name = t.s and o.table_name = t.n and o.key = p.key)
+returning p.schema_name, p.table_name, p.key`, origin)
+	if err != nil {
+		return fmt.Errorf("follow renamed tables: %w", err)
+	}
+	var name wal.RelationName
+	var key string
+	if _, err := pgx.ForEachRow(rows, []any{&name.Schema, &name.Name, &key}, func() error { x.Put(name, key); return nil }); err != nil {
+		return fmt.Errorf("follow renamed tables: %w", err)
+	}
+	return nil
+}
+
+const columns = `id, origin, schema_name, table_name, table_oid::int8, key, kind, born, event, coalesce(sqlstate, ''), coalesce(message, ''), attempts`
 
 func scan(rows pgx.Rows) ([]*Change, error) {
 	defer rows.Close()
@@ -92,13 +128,15 @@ func scan(rows pgx.Rows) ([]*Change, error) {
 		var born bool
 		var event []byte
 		var table int64
-		if err := rows.Scan(&c.ID, &c.Origin, &table, &c.Key, &kind, &born, &event, &c.State, &c.Message, &c.Attempts); err != nil {
+		var name wal.RelationName
+		if err := rows.Scan(&c.ID, &c.Origin, &name.Schema, &name.Name, &table, &c.Key, &kind, &born, &event, &c.State, &c.Message, &c.Attempts); err != nil {
 			return nil, fmt.Errorf("read parked changes: %w", err)
 		}
 		c.Kind, c.Table = conflict.EventKind(kind), uint32(table)
 		if err := c.decode(event, born); err != nil {
 			return nil, err
 		}
+		c.rename(name)
 		out = append(out, c)
 	}
 	if err := rows.Err(); err != nil {
@@ -129,14 +167,14 @@ where schema_name = $1 and table_name = $2 and key = any($3::text[]) order by id
 // putBytes bounds one statement of Put.
 const putBytes = 4 << 20
 
-const putSQL = `insert into pgwaltz.parked as p (origin, schema_name, table_name, table_oid, key, commit_lsn, kind, born, generation, version, updated_at, op, event, row, sqlstate, message)
-select u.o, $1, $2, u.oid::oid, u.k, u.l::pg_lsn, u.kind, u.born, u.g, u.v, u.t, u.op, u.e, u.r::jsonb, u.s, u.m
-from unnest($3::text[], $4::text[], $5::text[], $6::int2[], $7::bool[], $8::int8[], $9::int8[], $10::int8[], $11::text[], $12::bytea[], $13::text[], $14::text[], $15::text[], $16::int8[])
-  as u(o, k, l, kind, born, g, v, t, op, e, r, s, m, oid)
+const putSQL = `insert into pgwaltz.parked as p (origin, schema_name, table_name, table_oid, key, commit_lsn, kind, born, generation, version, updated_at, op, event, row, sqlstate, message, definition)
+select u.o, $1, $2, u.oid::oid, u.k, u.l::pg_lsn, u.kind, u.born, u.g, u.v, u.t, u.op, u.e, u.r::jsonb, u.s, u.m, u.d
+from unnest($3::text[], $4::text[], $5::text[], $6::int2[], $7::bool[], $8::int8[], $9::int8[], $10::int8[], $11::text[], $12::bytea[], $13::text[], $14::text[], $15::text[], $16::int8[], $17::text[])
+  as u(o, k, l, kind, born, g, v, t, op, e, r, s, m, oid, d)
 on conflict (schema_name, table_name, key) do update
 set origin = excluded.origin, table_oid = excluded.table_oid, commit_lsn = excluded.commit_lsn, kind = excluded.kind, born = excluded.born,
     generation = excluded.generation, version = excluded.version, updated_at = excluded.updated_at,
-    op = excluded.op, event = excluded.event, row = excluded.row, sqlstate = excluded.sqlstate, message = excluded.message,
+    op = excluded.op, event = excluded.event, row = excluded.row, sqlstate = excluded.sqlstate, message = excluded.message, definition = excluded.definition,
     parked_at = pg_catalog.now(), retried_at = null, attempts = 0`
 
 // Put writes changes of one table, each of another key. What stands under their keys is
@@ -144,7 +182,7 @@ set origin = excluded.origin, table_oid = excluded.table_oid, commit_lsn = exclu
 func Put(ctx context.Context, q Querier, rel wal.RelationName, changes []Change) error {
 	for len(changes) > 0 {
 		n, size := 0, 0
-		var origins, keys, lsns, ops, states, messages []string
+		var origins, keys, lsns, ops, states, messages, definitions []string
 		var kinds []int16
 		var born []bool
 		var gens, vers, ats, oids []int64
@@ -162,9 +200,10 @@ func Put(ctx context.Context, q Querier, rel wal.RelationName, changes []Change)
 			gens, vers, ats = append(gens, int64(w.Stamp.Generation)), append(vers, w.Stamp.Version), append(ats, int64(w.Stamp.UpdatedAt))
 			ops, events, images = append(ops, w.Op.String()), append(events, event), append(images, text(c.Row))
 			states, messages, oids = append(states, c.State), append(messages, c.Message), append(oids, int64(c.Table))
+			definitions = append(definitions, c.Definition)
 			size += len(event) + len(c.Row) + 256
 		}
-		_, err := q.Exec(ctx, putSQL, rel.Schema, rel.Name, origins, keys, lsns, kinds, born, gens, vers, ats, ops, events, images, states, messages, oids)
+		_, err := q.Exec(ctx, putSQL, rel.Schema, rel.Name, origins, keys, lsns, kinds, born, gens, vers, ats, ops, events, images, states, messages, oids, definitions)
 		if err != nil {
 			return fmt.Errorf("park %d changes of %s: %w", n, rel, err)
 		}
@@ -241,11 +280,14 @@ type Size struct {
 	Changes int64
 	Oldest  time.Time
 	Wanted  bool // an operator asked for another try
+	// Definitions are those under which changes must not be tried again.
+	Definitions []string
 }
 
 // Queues lists what waits, of one origin, or of all when origin is "".
 func Queues(ctx context.Context, q Querier, origin string) (map[Queue]Size, error) {
-	rows, err := q.Query(ctx, `select origin, schema_name, table_name, sqlstate, count(*), min(parked_at), bool_or(wanted)
+	rows, err := q.Query(ctx, `select origin, schema_name, table_name, sqlstate, count(*), min(parked_at), bool_or(wanted),
+  coalesce(array_agg(distinct definition) filter (where definition <> ''), '{}')
 from pgwaltz.parked where $1 = '' or origin = $1 group by 1, 2, 3, 4`, origin)
 	if err != nil {
 		return nil, fmt.Errorf("list parked changes: %w", err)
@@ -255,7 +297,7 @@ from pgwaltz.parked where $1 = '' or origin = $1 group by 1, 2, 3, 4`, origin)
 	for rows.Next() {
 		var k Queue
 		var s Size
-		if err := rows.Scan(&k.Origin, &k.Relation.Schema, &k.Relation.Name, &k.State, &s.Changes, &s.Oldest, &s.Wanted); err != nil {
+		if err := rows.Scan(&k.Origin, &k.Relation.Schema, &k.Relation.Name, &k.State, &s.Changes, &s.Oldest, &s.Wanted, &s.Definitions); err != nil {
 			return nil, fmt.Errorf("list parked changes: %w", err)
 		}
 		out[k] = s
@@ -295,6 +337,7 @@ where n = 1 or size <= $8 order by id`,
 type Failure struct {
 	ID             int64
 	State, Message string
+	Definition     string // as in Change
 }
 
 // Tried notes changes that failed again, in one statement.
@@ -302,12 +345,12 @@ func Tried(ctx context.Context, q Querier, failures []Failure) error {
 	if len(failures) == 0 {
 		return nil
 	}
-	ids, states, messages := make([]int64, len(failures)), make([]string, len(failures)), make([]string, len(failures))
+	ids, states, messages, definitions := make([]int64, len(failures)), make([]string, len(failures)), make([]string, len(failures)), make([]string, len(failures))
 	for i, f := range failures {
-		ids[i], states[i], messages[i] = f.ID, f.State, f.Message
+		ids[i], states[i], messages[i], definitions[i] = f.ID, f.State, f.Message, f.Definition
 	}
-	_, err := q.Exec(ctx, `update pgwaltz.parked p set attempts = attempts + 1, retried_at = pg_catalog.now(), wanted = false, sqlstate = u.s, message = u.m
-from unnest($1::int8[], $2::text[], $3::text[]) as u(id, s, m) where p.id = u.id`, ids, states, messages)
+	_, err := q.Exec(ctx, `update pgwaltz.parked p set attempts = attempts + 1, retried_at = pg_catalog.now(), wanted = false, sqlstate = u.s, message = u.m, definition = u.d
+from unnest($1::int8[], $2::text[], $3::text[], $4::text[]) as u(id, s, m, d) where p.id = u.id`, ids, states, messages, definitions)
 	if err != nil {
 		return fmt.Errorf("note failed retries: %w", err)
 	}

@@ -113,8 +113,16 @@ func (a *Applier) writeParked(ctx context.Context, rel *wal.Relation, changes []
 	if len(changes) == 0 {
 		return nil
 	}
+	definition := ""
+	if changes[0].State == stateEnded {
+		now, err := fingerprints(ctx, a.conn, []wal.RelationName{rel.Ref()})
+		if err != nil {
+			return err
+		}
+		definition = now[rel.Ref()].definition
+	}
 	for i := range changes {
-		changes[i].Table = a.oids[rel.Ref()]
+		changes[i].Table, changes[i].Definition = a.oids[rel.Ref()], definition
 		a.cfg.Parked.Put(rel.Ref(), changes[i].Key)
 	}
 	if err := parked.Put(ctx, a.conn, rel.Ref(), changes); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -64,7 +65,7 @@ type queue struct {
 	chunk  int
 	tried  time.Time     // when it was last worked on
 	cost   time.Duration // how long that took
-	anew   bool          // its table's definition has changed since
+	anew   bool          // PW003: the table's definition is another one than when it was parked
 }
 
 // NewRetrier makes a retrier for the origin of cfg. cfg.Connect must open a session that
@@ -122,10 +123,6 @@ func (r *Retrier) Turn(ctx context.Context) error {
 	due := make([]parked.Queue, 0, len(r.last))
 	for k, size := range r.last {
 		q := r.queues[k]
-		if q == nil {
-			q = &queue{moved: time.Now(), chunk: 1}
-			r.queues[k] = q
-		}
 		if !size.Wanted && (k.State == stateEnded && !q.anew || k.State == stateOther) {
 			continue
 		}
@@ -152,6 +149,9 @@ func (r *Retrier) list(ctx context.Context) error {
 		return nil
 	}
 	began := time.Now()
+	if err := parked.Follow(ctx, r.a.conn, r.a.cfg.Origin, r.a.cfg.Parked); err != nil {
+		return err
+	}
 	queues, err := parked.Queues(ctx, r.a.conn, r.a.cfg.Origin)
 	if err != nil {
 		return err
@@ -163,14 +163,32 @@ func (r *Retrier) list(ctx context.Context) error {
 			delete(r.queues, k)
 		}
 	}
+	for k := range queues {
+		if r.queues[k] == nil {
+			r.queues[k] = &queue{moved: time.Now(), chunk: 1}
+		}
+	}
 	return nil
 }
 
 // leaveAlone marks changes that end every session that tries them.
 func (r *Retrier) leaveAlone(ctx context.Context) error {
+	ids := r.a.cfg.Suspects.leaveAlone()
+	if len(ids) == 0 {
+		return nil
+	}
+	changes, err := parked.Read(ctx, r.a.conn, ids)
+	if err != nil {
+		return err
+	}
 	var failures []parked.Failure
-	for _, id := range r.a.cfg.Suspects.leaveAlone() {
-		failures = append(failures, parked.Failure{ID: id, State: stateEnded, Message: endedReason().message})
+	for _, c := range changes {
+		table := c.Waiting.Relation.Ref()
+		now, err := fingerprints(ctx, r.a.conn, []wal.RelationName{table})
+		if err != nil {
+			return err
+		}
+		failures = append(failures, parked.Failure{ID: c.ID, State: stateEnded, Message: endedReason().message, Definition: now[table].definition})
 	}
 	return parked.Tried(ctx, r.a.conn, failures)
 }
@@ -193,14 +211,17 @@ func (r *Retrier) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for k := range r.last {
+	for k, size := range r.last {
 		q, was, is := r.queues[k], r.seen[k.Relation], now[k.Relation]
+		if q != nil && asked[k.Relation] && slices.ContainsFunc(size.Definitions, func(d string) bool { return d != is.definition }) {
+			q.due, q.anew = time.Now(), true
+		}
 		if _, known := r.seen[k.Relation]; !known || q == nil || !asked[k.Relation] {
 			continue
 		}
 		switch {
 		case was.definition != is.definition:
-			q.moved, q.due, q.cursor, q.anew = time.Now(), time.Now(), 0, true
+			q.moved, q.due, q.cursor = time.Now(), time.Now(), 0
 		case was.writes != is.writes:
 			if soon := q.tried.Add(max(2*retryTick, retryShare*q.cost)); soon.Before(q.due) {
 				q.due = soon

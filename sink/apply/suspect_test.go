@@ -80,6 +80,21 @@ func TestParkedOfADroppedTable(t *testing.T) {
 	b.want("select count(*), (select count(*) from pgwaltz.parked) from acct", "1|0")
 }
 
+// Changes follow their table when it is renamed or moved.
+func TestParkedFollowsItsTable(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+"; alter table acct add constraint no check (v <> 'bad')"), acct()
+	b.apply(b.tx(nil, insert(r, row("1", "bad", 1, 1))))
+	b.exec("create schema elsewhere; alter table acct rename to acct2; alter table acct2 set schema elsewhere; " + acctDDL)
+	retrier := b.retrier()
+	b.turns(retrier, 2)
+	b.want("select schema_name, table_name from pgwaltz.parked", "elsewhere|acct2")
+	moved := *r
+	moved.Schema, moved.Name = "elsewhere", "acct2"
+	b.apply(b.tx(nil, update(&moved, row("1", "bad", 1, 1), row("1", "better", 2, 2))))
+	b.want("select v, (select count(*) from acct), (select count(*) from pgwaltz.parked) from elsewhere.acct2", "better|0|0")
+}
+
 // However long a queue has rested, a change of the table's definition makes it due at once, and
 // writes of its neighbours make it due soon.
 func TestDefinitionMakesQueuesDue(t *testing.T) {
