@@ -12,13 +12,13 @@ import (
 
 // partitionsSQL lists the partitions of published tables with identity FULL that have another
 // one: those that were made after setup, because a partition does not take it over.
-const partitionsSQL = `select n.nspname::text, c.relname::text
-from pg_catalog.pg_publication_tables p join pg_catalog.pg_namespace rn on rn.nspname = p.schemaname
-join pg_catalog.pg_class r on r.relnamespace = rn.oid and r.relname = p.tablename and r.relkind = 'p' and r.relreplident = 'f'
-cross join lateral pg_catalog.pg_partition_tree(r.oid) as tree
-join pg_catalog.pg_class c on c.oid = tree.relid and tree.isleaf and c.relkind = 'r' and c.relreplident <> 'f'
-join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where p.pubname = $1 order by 1, 2`
+const partitionsSQL = `with recursive tree as (
+  select r.oid from pg_catalog.pg_publication_tables p join pg_catalog.pg_namespace n on n.nspname = p.schemaname
+  join pg_catalog.pg_class r on r.relnamespace = n.oid and r.relname = p.tablename and r.relkind = 'p' and r.relreplident = 'f' where p.pubname = $1
+  union select h.inhrelid from tree join pg_catalog.pg_inherits h on h.inhparent = tree.oid
+)
+select distinct n.nspname::text, c.relname::text from tree join pg_catalog.pg_class c on c.oid = tree.oid and c.relkind = 'r' and c.relreplident <> 'f'
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace order by 1, 2`
 
 // settlePartitions gives partitions that were made after setup the identity of their table.
 // Where it may not, or a lock is in the way, it says what to do; it is called again.

@@ -53,12 +53,12 @@ type tableColumn struct {
 }
 
 // treeSQL finds a table, and all of its partitions where it has them: what is on one of these
-// counts as its own.
-const treeSQL = `with rel as materialized (
+// counts as its own. pg_partition_tree would wait for locks on them.
+const treeSQL = `with recursive rel as materialized (
   select c.oid, c.relkind from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'p')
-), tree as materialized (
-  select oid from rel union select t.relid from rel cross join lateral pg_catalog.pg_partition_tree(rel.oid) as t where rel.relkind = 'p'
+), tree as (
+  select oid from rel union select h.inhrelid from tree join pg_catalog.pg_inherits h on h.inhparent = tree.oid join rel on rel.relkind = 'p'
 )`
 
 // signature is another text whenever the definition of a table was changed.
