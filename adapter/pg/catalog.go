@@ -21,6 +21,11 @@ const tableSQL = `select c.oid::int8, n.nspname::text, c.relname::text, pg_catal
   exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = c.oid and d.deptype = 'e'),
   coalesce((select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', a.attname, 'num', a.attnum, 'oid', a.atttypid::int8,
       'type', pg_catalog.format_type(a.atttypid, -1), 'mod', a.atttypmod, 'typtype', t.typtype, 'elem', t.typelem::int8,
+      'base', case when t.typtype = 'd' then (with recursive b(oid, kind, of, mod) as (
+          select t.oid, t.typtype, t.typbasetype, -1
+          union all select d.oid, d.typtype, d.typbasetype, case when b.mod = -1 then (select p.typtypmod from pg_catalog.pg_type p where p.oid = b.oid) else b.mod end
+            from b join pg_catalog.pg_type d on d.oid = b.of where b.kind = 'd')
+        select pg_catalog.jsonb_build_object('oid', b.oid::int8, 'mod', b.mod) from b where b.kind <> 'd') end,
       'len', t.typlen, 'notnull', a.attnotnull, 'generated', a.attgenerated, 'identity', a.attidentity,
       'default', a.atthasdef and a.attgenerated = '',
       'serial', a.atthasdef and a.attgenerated = '' and coalesce(pg_catalog.pg_get_expr(f.adbin, f.adrelid) like 'nextval(%', false),
@@ -101,7 +106,11 @@ func (t *Table) readColumns(text []byte) error {
 		Num                                                int16
 		OID, Elem, Range                                   uint32
 		Mod, Len                                           int32
-		NotNull, Default, Serial, Send                     bool
+		Base                                               *struct {
+			OID uint32
+			Mod int32
+		}
+		NotNull, Default, Serial, Send bool
 	}
 	if err := json.Unmarshal(text, &rows); err != nil {
 		return err
@@ -110,6 +119,10 @@ func (t *Table) readColumns(text []byte) error {
 		c := Column{
 			Name: r.Name, Num: r.Num, TypeOID: r.OID, TypeName: r.Type, TypMod: r.Mod, TypType: first(r.TypType), NotNull: r.NotNull,
 			HasDefault: r.Default, Serial: r.Serial, Generated: first(r.Generated), Identity: first(r.Identity),
+		}
+		c.BaseOID, c.BaseMod = r.OID, r.Mod
+		if r.Base != nil {
+			c.BaseOID, c.BaseMod = r.Base.OID, r.Base.Mod
 		}
 		if r.Len == -1 {
 			c.ElemOID = r.Elem

@@ -58,7 +58,7 @@ func TestLoadTable(t *testing.T) {
 	if len(got.UniqueIndexes) != 2 || !slices.ContainsFunc(got.UniqueIndexes, func(i pg.Index) bool { return i.Partial && i.Expression }) {
 		t.Errorf("indexes %+v", got.UniqueIndexes)
 	}
-	if len(got.Triggers) != 1 || !got.HasStampTriggers() || !got.HasUpdateTrigger() || !slices.Equal(got.Triggers[0].Args, []string{"one", "two"}) {
+	if len(got.Triggers) != 1 || !got.HasRowTriggers() || !got.HasUpdateTrigger() || !slices.Equal(got.Triggers[0].Args, []string{"one", "two"}) {
 		t.Errorf("triggers %+v", got.Triggers)
 	}
 	if _, err := pg.LoadTable(t.Context(), conn, "public", "absent"); !errors.Is(err, pg.ErrNoTable) {

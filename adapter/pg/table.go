@@ -48,6 +48,8 @@ type Column struct {
 	TypMod     int32
 	TypType    byte // of the type: 'b' base, 'c' composite, 'd' domain, 'e' enum, 'r' range, 'm' multirange
 	ElemOID    uint32
+	BaseOID    uint32 // what a domain is made of in the end; the type itself for others
+	BaseMod    int32  // and its modifier; TypMod for others
 	NotNull    bool
 	HasDefault bool
 	Serial     bool // the default takes the next value of a sequence
@@ -121,9 +123,9 @@ func (t *Table) BinarySafe() bool {
 	return true
 }
 
-// HasStampTriggers reports whether the application has BEFORE row triggers on insert or
-// update that could change the stamp columns of an applied row.
-func (t *Table) HasStampTriggers() bool {
+// HasRowTriggers reports whether the application has BEFORE row triggers on insert or update,
+// which could change an applied row.
+func (t *Table) HasRowTriggers() bool {
 	for _, g := range t.Triggers {
 		if g.Before && g.Row && (g.Insert || g.Update) && g.Enabled != 'D' && !g.ours() {
 			return true
@@ -155,7 +157,7 @@ func (t *Table) AlwaysTriggers() []string {
 	return out
 }
 
-// Restorer returns the arguments of the restorer triggers (the role, then columns), nil
+// Restorer returns the arguments of the restorer triggers (the role), nil
 // unless both are there and enabled.
 func (t *Table) Restorer() []string {
 	var save, restore *Trigger

@@ -71,10 +71,15 @@ const keySQL = `with ix as materialized (
     and case when c.relreplident = 'i' then i.indisreplident else i.indisprimary end
 ), col as materialized (
   select k.ord, ix.relkind, ix.indimmediate, a.attrelid, a.attnum, a.attname, a.atttypid, a.attcollation, a.attgenerated <> '' as generated,
-    o.opcintype, o.opcfamily, ix.colls[k.ord - 1] as coll
+    o.opcintype, coalesce(b.opcfamily, o.opcfamily) as opcfamily, ix.colls[k.ord - 1] as coll
   from ix cross join lateral pg_catalog.generate_series(1, ix.indnkeyatts) as k(ord)
   join pg_catalog.pg_attribute a on a.attrelid = ix.indrelid and a.attnum = ix.atts[k.ord - 1]
   join pg_catalog.pg_opclass o on o.oid = ix.classes[k.ord - 1]
+  -- A key without overlaps is a gist index, whose strategies are others; two values are equal as
+  -- the type's own order has it.
+  left join pg_catalog.pg_opclass b on b.opcintype = o.opcintype and b.opcdefault
+    and b.opcmethod = (select y.oid from pg_catalog.pg_am y where y.amname = 'btree')
+    and o.opcmethod <> b.opcmethod
 )
 select col.attname::text,
   (select pg_catalog.count(*) from pg_catalog.pg_attribute b where b.attrelid = col.attrelid and b.attnum > 0 and b.attnum < col.attnum and not b.attisdropped and b.attgenerated = ''),

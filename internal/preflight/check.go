@@ -39,6 +39,18 @@ func Check(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (Findings, e
 	return fs, nil
 }
 
+// invalidationFixed tells for each major version the first minor one whose walsender hears of a
+// change of the publication in transactions that are open then. Version 18 always has.
+var invalidationFixed = map[int]int{14: 18, 15: 13, 16: 9, 17: 5}
+
+// deafUntil is that minor version for a server that is older; 0 for one that is not.
+func deafUntil(version int) int {
+	if fixed := invalidationFixed[version/10000]; version%10000 < fixed {
+		return fixed
+	}
+	return 0
+}
+
 // checkServer is what the server is, whatever we have in it.
 func checkServer(f *facts, fs *Findings) {
 	switch major := f.sys.Version / 10000; {
@@ -46,6 +58,11 @@ func checkServer(f *facts, fs *Findings) {
 		fs.add(Error, "server_version", "upgrade PostgreSQL to 14 or later", "PostgreSQL %d is too old", major)
 	case major > 18:
 		fs.add(Warning, "server_version", "look for a newer pgwaltz", "PostgreSQL %d is newer than what this program was tested with (14 to 18)", major)
+	}
+	if fixed := deafUntil(f.sys.Version); f.cfg.Publishes() && fixed > 0 {
+		fs.add(Warning, "server_minor", fmt.Sprintf("update PostgreSQL to %d.%d or later; until then run setup, and add tables to the publication, while no transaction that writes to them is open",
+			f.sys.Version/10000, fixed), "PostgreSQL %d.%d loses the rest of a transaction that wrote to a table before the table came into the publication",
+			f.sys.Version/10000, f.sys.Version%10000)
 	}
 	if f.sys.InRecovery {
 		fs.add(Error, "in_recovery", "point postgres.dsn to the primary, or promote this server", "the server is in recovery: it takes no writes")

@@ -23,6 +23,9 @@ func checkApplying(ctx context.Context, f *facts, fs *Findings) error {
 		return nil
 	}
 	checkTriggers(f, fs)
+	if err := checkRules(ctx, f, fs); err != nil {
+		return err
+	}
 	return checkOrigins(ctx, f, fs)
 }
 
@@ -59,7 +62,7 @@ func checkTablePrivileges(ctx context.Context, f *facts, t *pg.Table, fs *Findin
 	return nil
 }
 
-// checkTriggers makes sure that the application's triggers cannot change an applied stamp.
+// checkTriggers makes sure that the application's triggers cannot change an applied row.
 func checkTriggers(f *facts, fs *Findings) {
 	grant := "as a superuser: grant set on parameter session_replication_role to " + pg.Quote(f.runtime.Name)
 	if f.sys.Version < 150000 {
@@ -73,23 +76,53 @@ func checkTriggers(f *facts, fs *Findings) {
 		return
 	}
 	for _, t := range f.sel.Tables {
-		columns := stampColumns(f.cfg, t)
-		if len(columns) == 0 {
+		if !restored(f.cfg, t) {
 			continue
 		}
-		if !slices.Equal(t.Restorer(), append([]string{f.runtime.Name}, columns...)) {
+		if !slices.Equal(t.Restorer(), []string{f.runtime.Name}) {
 			severity := Warning
-			if t.HasStampTriggers() {
+			if t.HasRowTriggers() {
 				severity = Error
 			}
 			fs.add(severity, "no_restorer", setupCommand+"; or "+grant,
-				"role %q may not set session_replication_role, and table %s has no triggers of ours that keep applied stamps", f.runtime.Name, t.Ref())
+				"role %q may not set session_replication_role, and table %s has no triggers of ours that keep applied rows", f.runtime.Name, t.Ref())
 		}
 		if names := t.AfterRestorer(); len(names) > 0 {
 			fs.add(Warning, "late_trigger", fmt.Sprintf("alter trigger %s on %s rename to a name before %q", pg.Quote(names[0]), t.SQL(), pg.RestoreTrigger),
-				"trigger %s of %s runs after ours and may change applied stamps", strings.Join(names, ", "), t.Ref())
+				"trigger %s of %s runs after ours and may change applied rows", strings.Join(names, ", "), t.Ref())
 		}
 	}
+}
+
+// checkRules looks for rules that act on applied rows: instead of them, or beside them.
+func checkRules(ctx context.Context, f *facts, fs *Findings) error {
+	rows, err := f.conn.Query(ctx, `select n.nspname::text, c.relname::text, r.rulename::text, r.ev_enabled in ('R', 'A')
+from pg_catalog.pg_rewrite r join pg_catalog.pg_class c on c.oid = r.ev_class join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'p') and r.ev_type <> '1' and r.ev_enabled in (case when $1 then 'R' else 'O' end, 'A') order by 1, 2, 3`,
+		f.privileges() == config.PrivilegesReplica)
+	if err != nil {
+		return fmt.Errorf("read rules: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var schema, table, rule string
+		var always bool
+		if err := rows.Scan(&schema, &table, &rule, &always); err != nil {
+			return fmt.Errorf("read rules: %w", err)
+		}
+		if !slices.ContainsFunc(f.sel.Tables, func(t *pg.Table) bool { return t.Schema == schema && t.Name == table }) {
+			continue
+		}
+		remedy := "alter table " + pg.QuoteTable(schema, table) + " enable rule " + pg.Quote(rule)
+		if !always {
+			remedy = "make a trigger of it; or apply as a role that may set session_replication_role"
+		}
+		fs.add(Warning, "rule", remedy, "rule %s of %s.%s acts on applied rows too: what it keeps from being stored is parked", rule, schema, table)
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("read rules: %w", err)
+	}
+	return nil
 }
 
 // checkOrigins looks for the mark that keeps applied rows from being sent back. Without it a

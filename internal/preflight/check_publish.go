@@ -239,13 +239,30 @@ func checkTables(f *facts, fs *Findings) {
 func checkStamps(f *facts, t *pg.Table, fs *Findings) {
 	s := f.cfg.Table(t.Schema, t.Name)
 	version, updated := t.Column(s.Version), t.Column(s.UpdatedAt)
+	for _, c := range []struct {
+		column         *pg.Column
+		key, name, own string
+	}{{version, "version", s.Version, f.cfg.Stamps.Version}, {updated, "updated_at", s.UpdatedAt, f.cfg.Stamps.UpdatedAt}} {
+		if c.column == nil && c.name != "" && c.name != c.own {
+			fs.add(Warning, "stamp_missing", "correct the rule for the table, or set "+c.key+": \"\" in it",
+				"a rule names %s as %s of %s, which has no such column", strconv.Quote(c.name), c.key, t.Ref())
+		}
+		if c.column != nil && c.column.Generated != 0 {
+			fs.add(Warning, "stamp_generated", "name another column, or set "+c.key+": \"\" in a rule for the table",
+				"column %s of %s is generated, so the WAL does not hold it: rows are compared without it", c.name, t.Ref())
+		}
+	}
 	if version == nil && updated == nil {
 		fs.add(Warning, "no_stamps", "add the columns, or name others in tables.rules",
 			"table %s has neither %s nor %s: its rows are compared by commit time", t.Ref(), strconv.Quote(s.Version), strconv.Quote(s.UpdatedAt))
 		return
 	}
 	if version != nil {
-		if !integerType(version.TypeOID) {
+		if integerType(version.BaseOID) && version.BaseOID == wal.OIDNumeric && version.BaseMod != -1 && (version.BaseMod-4)&0x7ff != 0 {
+			fs.add(Warning, "stamp_fraction", "alter table "+t.SQL()+" alter column "+pg.Quote(version.Name)+" type numeric("+strconv.Itoa(int(version.BaseMod-4)>>16)+",0)",
+				"column %s of %s has a fraction, and versions that differ in it alone count as equal", version.Name, t.Ref())
+		}
+		if !integerType(version.BaseOID) {
 			fs.add(Error, "stamp_type", "name another column, or set version: \"\" in a rule for the table", "column %s of %s is of type %s, and a version is an integer",
 				version.Name, t.Ref(), version.TypeName)
 		}
@@ -254,7 +271,7 @@ func checkStamps(f *facts, t *pg.Table, fs *Findings) {
 				"nothing raises %s of %s on update: such a write is told apart by a counter of its own", version.Name, t.Ref())
 		}
 	}
-	if updated != nil && !timeType(updated.TypeOID) {
+	if updated != nil && !timeType(updated.BaseOID) {
 		fs.add(Error, "stamp_type", "name another column, or set updated_at: \"\" in a rule for the table", "column %s of %s is of type %s, and must be a time",
 			updated.Name, t.Ref(), updated.TypeName)
 	}

@@ -18,24 +18,28 @@ import (
 
 // deferred is a deferrable constraint.
 type deferred struct {
-	name    string
-	table   string            // the table, or the partition of it that alone has the constraint
-	only    bool              // it has no partitions of its own
-	columns []statement.Param // each with the operator that must not hold for all of them
+	name  string
+	table string // the table, or the partition of it that alone has the constraint
+	only  bool   // it has no partitions of its own
+	statement.Constraint
 }
 
 const deferredSQL = treeSQL + `
 select con.conname::text, s.nspname::text, t.relname::text, t.relkind = 'r',
-  array(select a.attname::text from pg_catalog.unnest(con.conkey) with ordinality as k(num, ord)
-    join pg_catalog.pg_attribute a on a.attrelid = con.conrelid and a.attnum = k.num order by k.ord),
-  array(select pg_catalog.format('%I.%s', n.nspname, o.oprname) from pg_catalog.generate_series(1, pg_catalog.cardinality(con.conkey)) as k(ord)
-    join pg_catalog.pg_index i on i.indexrelid = con.conindid
+  array(select pg_catalog.pg_get_indexdef(i.indexrelid, k.ord, false)
+      || coalesce((select pg_catalog.format(' collate %I.%I', n.nspname, l.collname) from pg_catalog.pg_collation l
+        join pg_catalog.pg_namespace n on n.oid = l.collnamespace where l.oid = (i.indcollation::oid[])[k.ord - 1]), '')
+    from pg_catalog.generate_series(1, i.indnkeyatts) as k(ord) order by k.ord),
+  array(select pg_catalog.format('%I.%s', n.nspname, o.oprname) from pg_catalog.generate_series(1, i.indnkeyatts) as k(ord)
     join pg_catalog.pg_opclass c on c.oid = (i.indclass::oid[])[k.ord - 1]
     join pg_catalog.pg_operator o on o.oid = case when con.contype = 'x' then con.conexclop[k.ord]
       else (select m.amopopr from pg_catalog.pg_amop m where m.amopfamily = c.opcfamily and m.amoplefttype = c.opcintype
         and m.amoprighttype = c.opcintype and m.amopstrategy = 3) end
-    join pg_catalog.pg_namespace n on n.oid = o.oprnamespace order by k.ord)
+    join pg_catalog.pg_namespace n on n.oid = o.oprnamespace order by k.ord),
+  coalesce(pg_catalog.pg_get_expr(i.indpred, i.indrelid), ''),
+  coalesce((pg_catalog.to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false)
 from tree join pg_catalog.pg_constraint con on con.conrelid = tree.oid
+join pg_catalog.pg_index i on i.indexrelid = con.conindid
 join pg_catalog.pg_class t on t.oid = con.conrelid join pg_catalog.pg_namespace s on s.oid = t.relnamespace
 where con.contype in ('p', 'u', 'x') and con.condeferrable and (con.conparentid = 0 or con.conrelid in (select oid from rel)) order by 2, 3, 1`
 
@@ -48,17 +52,17 @@ func loadDeferred(ctx context.Context, q querier, name wal.RelationName) ([]defe
 	var out []deferred
 	for rows.Next() {
 		var d deferred
-		var columns, operators []string
+		var terms, operators []string
 		var at wal.RelationName
-		if err := rows.Scan(&d.name, &at.Schema, &at.Name, &d.only, &columns, &operators); err != nil {
+		if err := rows.Scan(&d.name, &at.Schema, &at.Name, &d.only, &terms, &operators, &d.Where, &d.Nulls); err != nil {
 			return nil, fmt.Errorf("read constraints of %s: %w", name, err)
 		}
-		if len(columns) == 0 || len(columns) != len(operators) {
-			return nil, &schemaError{name: name, code: "0A000", what: "constraint " + d.name + " is deferrable and over expressions, which nothing would check here"}
+		if len(terms) == 0 || len(terms) != len(operators) {
+			return nil, &schemaError{name: name, code: "0A000", what: "the operators of the deferrable constraint " + d.name + " are not known"}
 		}
 		d.table = quoted(at)
-		for i := range columns {
-			d.columns = append(d.columns, statement.Param{Name: columns[i], Equal: operators[i]})
+		for i := range terms {
+			d.Terms = append(d.Terms, statement.Term{Expr: terms[i], Operator: operators[i]})
 		}
 		out = append(out, d)
 	}
@@ -131,7 +135,7 @@ func (a *Applier) checkDeferred(ctx context.Context, g *batch.Group) error {
 			clash := false
 			s := a.keyShape(g, t)
 			s.Table, s.Only = d.table, d.only
-			sql := statement.Clash(s, d.columns)
+			sql := statement.Clash(s, d.Constraint)
 			if err := a.query(ctx, sql, a.keyArrays(g, t, runs, nil), []int16{1}, func([][]byte) { clash = true }); err != nil {
 				return fmt.Errorf("look for rows that clash in %s: %w", g.Rel, err)
 			}

@@ -159,8 +159,12 @@ func screenQuery(table *tableSchema, x uniqueIndex, changes []*parked.Change) (s
 	if x.predicate != "" {
 		same = append(same, "("+x.predicate+")")
 	}
+	only := ""
+	if table.plain {
+		only = "only " // rows of its children are under indexes of their own
+	}
 	sql := "select u.id from unnest($1::int8[], " + strings.Join(sources, ", ") + ") as u(id, " + strings.Join(names, ", ") + ")" +
-		" where exists (select from " + quoted(table.name) + " as t where " + strings.Join(same, " and ")
+		" where exists (select from " + only + quoted(table.name) + " as t where " + strings.Join(same, " and ")
 	if len(itself) > 0 {
 		sql += " and (" + strings.Join(itself, " and ") + ") is not true"
 	}

@@ -105,3 +105,23 @@ create table leaf partition of one for values from (0) to (50); create table two
 	b.turns(b.retrier(), 2)
 	b.want(acctRows, "1|c|2;2|a|2;100|a|1;101|a|1")
 }
+
+// What a deferrable constraint means is read from its index: expressions, a condition, NULLs.
+func TestDeferrableConstraintsOfEveryKind(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+`; create extension btree_gist schema public; create extension citext schema public;
+alter table acct add exclude using gist (lower(v) with =) where (version < 100) deferrable initially deferred`), acct()
+	b.apply(b.tx(nil, insert(r, row("1", "a", 1, 1)), insert(r, row("2", "b", 1, 1)), insert(r, row("3", "A", 100, 1)), insert(r, row("4", "A", 101, 1))))
+	b.want(acctRows, "1|a|1;2|b|1;3|A|100;4|A|101")
+	b.apply(b.tx(nil, update(r, row("2", "b", 1, 1), row("2", "A", 2, 2)), insert(r, row("5", "c", 1, 1))))
+	b.want(acctRows, "1|a|1;2|b|1;3|A|100;4|A|101;5|c|1")
+	b.want("select key, sqlstate from pgwaltz.parked", `["2"]|23505`)
+	if b.query("select current_setting('server_version_num')::int >= 150000") != "true" {
+		return
+	}
+	b = newBench(t, acctDDL+`; alter table acct add unique nulls not distinct (v) deferrable`)
+	b.apply(b.tx(nil, insert(r, row("1", "a", 1, 1)), insert(r, text("2", "\\N", "1", "2024-01-01 00:00:00+00"))))
+	b.apply(b.tx(nil, insert(r, text("3", "\\N", "1", "2024-01-01 00:00:00+00")), insert(r, row("4", "b", 1, 1))))
+	b.want("select id, version from acct order by id", "1|1;2|1;4|1")
+	b.want("select key, sqlstate from pgwaltz.parked", `["3"]|23505`)
+}

@@ -57,8 +57,8 @@ func hasServer(dir string) bool {
 	return true
 }
 
-// Path is the full name of one program; psql and its like fall back to PATH, because
-// some packages keep the client programs elsewhere.
+// Path is the full name of one program; psql and its like fall back to PATH and to what is
+// installed, because some packages keep the client programs elsewhere or have none.
 func (b Binaries) Path(program string) string {
 	p := filepath.Join(b.Dir, program)
 	if _, err := os.Stat(p); err == nil {
@@ -66,6 +66,9 @@ func (b Binaries) Path(program string) string {
 	}
 	if q, err := exec.LookPath(program); err == nil {
 		return q
+	}
+	if others, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + program); len(others) > 0 {
+		return others[len(others)-1]
 	}
 	return p
 }

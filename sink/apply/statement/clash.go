@@ -1,24 +1,54 @@
 package statement
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
+
+// Constraint is a unique or an exclusion constraint as its index has it.
+type Constraint struct {
+	// Terms are what the index is over, each with the operator that must not hold for all of them.
+	Terms []Term
+	// Where is the index's condition, "" for none.
+	Where string
+	// Nulls: NULL counts as equal to NULL.
+	Nulls bool
+}
+
+// Term is a column, quoted, or an expression over the table's columns.
+type Term struct{ Expr, Operator string }
 
 // Clash looks for a row that a constraint does not allow beside one of the rows with the given
-// keys: columns names the constraint's columns, each with the operator that must not hold for
-// all of them. It is for constraints that nothing checks in our session (deferrable ones).
-func Clash(s Shape, columns []Param) string {
+// keys. It is for constraints that nothing checks in our session (deferrable ones). The terms
+// stand in a query of their own, where nothing but the table's columns can be meant.
+func Clash(s Shape, c Constraint) string {
+	rows := "(select x.*, x.tableoid as \"!table\", x.ctid as \"!place\""
+	for i, t := range c.Terms {
+		rows += ", (" + t.Expr + ") as \"!" + strconv.Itoa(i+1) + "\""
+	}
+	rows += " from " + s.rows() + " as x"
+	if c.Where != "" {
+		rows += " where (" + c.Where + ")"
+	}
+	rows += ")"
 	var b strings.Builder
 	b.WriteString("select 1 from ")
 	unnest(&b, arrayTypes(s.Key))
-	b.WriteString(" join " + s.rows() + " as t on ")
+	b.WriteString(" join " + rows + " as t on ")
 	keyJoin(&b, s.Key, 1)
-	b.WriteString(" join " + s.rows() + " as o on ")
-	for i, p := range columns {
+	b.WriteString(" join " + rows + " as o on ")
+	for i, t := range c.Terms {
 		if i > 0 {
 			b.WriteString(" and ")
 		}
-		b.WriteString("t." + Quote(p.Name) + " operator(" + p.Equal + ") o." + Quote(p.Name))
+		name := "\"!" + strconv.Itoa(i+1) + "\""
+		same := "t." + name + " operator(" + t.Operator + ") o." + name
+		if c.Nulls {
+			same = "(" + same + " or pg_catalog.num_nulls(t." + name + ", o." + name + ") = 2)"
+		}
+		b.WriteString(same)
 	}
-	b.WriteString(" where (o.tableoid, o.ctid) <> (t.tableoid, t.ctid) limit 1")
+	b.WriteString(` where (o."!table", o."!place") <> (t."!table", t."!place") limit 1`)
 	return b.String()
 }
 

@@ -25,7 +25,7 @@ func TestStatements(t *testing.T) {
 	plain := bare
 	plain.Plain = true
 	dated := Shape{Table: `"public"."plain"`, Only: true, Key: key, Time: "time(t)"}
-	child := Shape{Table: `"public"."r9"`, Only: true}
+	child := Shape{Table: `"public"."r9"`, Only: true, Key: key}
 	parts := Shape{Table: `"public"."p"`}
 	folded := Shape{Table: `"public"."t"`, Only: true, Version: "version",
 		Key: []Param{
@@ -63,7 +63,8 @@ func TestStatements(t *testing.T) {
 		{"lock by such a key", Lock(folded, []string{"k", "v"})},
 		{"keys that the server tells", Ask([]Asked{{Param: folded.Key[0], Lower: true}, {Param: folded.Key[1], Hash: Hash{Func: "pg_catalog.hashtextextended", Collation: `"public"."nd"`, Dims: true}}, {Param: Param{Type: "jsonb"}, Hash: Hash{Func: "pg_catalog.jsonb_hash_extended", Text: true}}})},
 		{"generated key columns", Compute(`"public"."gk"`, []string{"(a * 2)"})},
-		{"rows that clash", Clash(stamped, []Param{{Name: "pos", Equal: "pg_catalog.="}, {Name: "during", Equal: "pg_catalog.&&"}})},
+		{"rows that clash", Clash(stamped, Constraint{Terms: []Term{{`"pos"`, "pg_catalog.="}, {`"during"`, "pg_catalog.&&"}}})},
+		{"rows that clash under an expression and a condition", Clash(child, Constraint{Terms: []Term{{`lower(v)`, "pg_catalog.="}}, Where: "active", Nulls: true})},
 		{"lock of a table", LockTable(child)},
 		{"first page of a copy", Page(timed, []string{"a", "b"}, false)},
 		{"next page of a copy", Page(timed, []string{"a", "b"}, true)},
