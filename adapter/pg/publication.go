@@ -21,6 +21,9 @@ type Publication struct {
 	Delete    bool
 	Truncate  bool
 	ViaRoot   bool
+	// Generated: stored generated columns are sent. From 18 on, updates and deletes of a table that
+	// has one fail under identity FULL where they are not.
+	Generated bool
 	Tables    []PublishedTable // in order of schema and name
 }
 
@@ -37,9 +40,9 @@ func LoadPublication(ctx context.Context, q Querier, name string) (*Publication,
 	p := &Publication{Name: name}
 	var version int
 	err := q.QueryRow(ctx, `select pg_catalog.pg_get_userbyid(p.pubowner)::text, p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete,
-  p.pubtruncate, p.pubviaroot, pg_catalog.current_setting('server_version_num')::int
+  p.pubtruncate, p.pubviaroot, coalesce(pg_catalog.to_jsonb(p) ->> 'pubgencols', 's') = 's', pg_catalog.current_setting('server_version_num')::int
 from pg_catalog.pg_publication p where p.pubname = $1::text`, name).Scan(&p.Owner, &p.AllTables, &p.Insert, &p.Update, &p.Delete,
-		&p.Truncate, &p.ViaRoot, &version)
+		&p.Truncate, &p.ViaRoot, &p.Generated, &version)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}

@@ -1,6 +1,7 @@
 package pg
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -99,12 +100,18 @@ func (t *Table) Column(name string) *Column {
 	return nil
 }
 
+// HasGenerated reports whether the table has a generated column of the kind: 's' stored, 'v'
+// virtual.
+func (t *Table) HasGenerated(kind byte) bool {
+	return slices.ContainsFunc(t.Columns, func(c Column) bool { return c.Generated == kind })
+}
+
 // HasIdentity reports whether PostgreSQL lets updates and deletes of the table through once
 // it is published.
 func (t *Table) HasIdentity() bool {
 	switch t.Identity {
 	case wal.IdentityFull:
-		return true
+		return !t.HasGenerated('v') // which no publication sends, and FULL would have to hold
 	case wal.IdentityDefault:
 		return len(t.PrimaryKey) > 0 && !t.DeferrableKey
 	case wal.IdentityIndex:

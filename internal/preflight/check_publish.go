@@ -202,6 +202,9 @@ func checkPublished(f *facts, pt pg.PublishedTable, fs *Findings) {
 		fs.add(Warning, "published_without_identity", out, "table %s is in publication %q and %s: the application's updates and deletes of it fail (55000)",
 			pt.Name, name, noIdentity(t).Why)
 	}
+	if t.Identity == wal.IdentityFull && !f.pub.Generated && t.HasGenerated('s') && (f.pub.Update || f.pub.Delete) {
+		fs.add(Error, "publication_generated", generatedRemedy(name), "publication %q leaves generated columns out: the application's updates and deletes of %s fail under replica identity FULL", name, pt.Name)
+	}
 	if !f.cfg.Selected(pt.Name.Schema, pt.Name.Name) && !t.Partition {
 		fs.add(Warning, "published_not_selected", out+"; or select it with tables.include", "publication %q sends table %s, which the configuration does not select", name, pt.Name)
 	}
@@ -227,6 +230,9 @@ func checkTables(f *facts, fs *Findings) {
 		if wantsFull(f.cfg, t) {
 			fs.add(Warning, "identity", "alter table "+t.SQL()+" replica identity full; or replica_identity: keep",
 				"table %s has not the replica identity FULL: a delete of it wins over every concurrent update", t.Ref())
+		}
+		if t.HasGenerated('v') && f.cfg.Table(t.Schema, t.Name).ReplicaIdentity == config.IdentityFull {
+			fs.add(Warning, "identity", "make the column stored", "table %s has a virtual generated column, so it cannot have the replica identity FULL: a delete of it wins over every concurrent update", t.Ref())
 		}
 		for _, leaf := range f.sel.Partitions[t.Ref()] {
 			if leaf.Kind == 'r' && leaf.Identity != t.Identity && t.Identity != wal.IdentityIndex {

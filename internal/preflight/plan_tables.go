@@ -19,6 +19,10 @@ func (p *planner) planIdentities(context.Context) error {
 	}
 	for _, t := range p.sel.Tables {
 		full := wantsFull(p.cfg, t)
+		if full && p.pub != nil && !p.pub.Generated && t.HasGenerated('s') {
+			p.refuse("publication_generated", generatedRemedy(p.pub.Name), "publication %q leaves generated columns out: the application's updates and deletes of %s would fail under replica identity FULL",
+				p.pub.Name, t.Ref())
+		}
 		if full || t.Identity == wal.IdentityFull && len(t.PrimaryKey) > 0 && p.cfg.Table(t.Schema, t.Name).ReplicaIdentity == config.IdentityFull {
 			p.identity(t, !full)
 		}
@@ -96,6 +100,11 @@ func (p *planner) publicationOptions() string {
 		o += ", publish_generated_columns = stored"
 	}
 	return o
+}
+
+// generatedRemedy lets updates through that identity FULL would refuse.
+func generatedRemedy(publication string) string {
+	return "alter publication " + pg.Quote(publication) + " set (publish_generated_columns = stored)"
 }
 
 // tableList names tables for a publication. ONLY keeps children that inherit from a table

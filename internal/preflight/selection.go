@@ -58,6 +58,8 @@ func Select(cfg *config.Config, tables []*pg.Table) Selection {
 func noIdentity(t *pg.Table) LeftOut {
 	out := LeftOut{Table: t, Why: "has no primary key", Remedy: "add a primary key, or exclude the table"}
 	switch {
+	case t.Identity == wal.IdentityFull:
+		out.Why, out.Remedy = "has a virtual generated column, which the replica identity FULL cannot hold", "alter table "+t.SQL()+" replica identity default"
 	case t.Identity == wal.IdentityNothing:
 		out.Why, out.Remedy = "has replica identity NOTHING", "alter table "+t.SQL()+" replica identity default"
 		if len(t.PrimaryKey) == 0 {
@@ -73,9 +75,10 @@ func noIdentity(t *pg.Table) LeftOut {
 
 // wantsFull reports whether setup gives the table the identity FULL. With an index of its own as
 // identity a table with a primary key would name its rows in another way than the same table in
-// a region that has none.
+// a region that has none. A virtual generated column cannot be under FULL: the application's
+// updates would fail.
 func wantsFull(cfg *config.Config, t *pg.Table) bool {
-	return (t.Identity == wal.IdentityDefault || t.Identity == wal.IdentityIndex) && len(t.PrimaryKey) > 0 && cfg.Table(t.Schema, t.Name).ReplicaIdentity == config.IdentityFull
+	return !t.HasGenerated('v') && (t.Identity == wal.IdentityDefault || t.Identity == wal.IdentityIndex) && len(t.PrimaryKey) > 0 && cfg.Table(t.Schema, t.Name).ReplicaIdentity == config.IdentityFull
 }
 
 // stampColumns lists the table's stamp columns that exist, version first.

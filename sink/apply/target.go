@@ -91,7 +91,6 @@ func newTarget(s *tableSchema, rel *wal.Relation, policy Policy) (*target, error
 // given column of the origin, without an error: a smaller scale rounds, a date drops the time.
 func (c *tableColumn) mayDiffer(there *wal.Column) bool {
 	builtIn := func(oid uint32) bool { return oid < firstUserOID }
-	integer := func(oid uint32) bool { return oid == wal.OIDInt2 || oid == wal.OIDInt4 || oid == wal.OIDInt8 }
 	switch {
 	case builtIn(c.oid) != builtIn(there.OID):
 		return true
@@ -114,6 +113,9 @@ func sameKey(s *tableSchema, rel *wal.Relation) error {
 	same := len(there) == len(s.key.Columns)
 	for n, k := range there {
 		same = same && s.key.Columns[n].Name == rel.Columns[k].Name && s.key.Columns[n].Form == rel.Columns[k].Form
+		if same && !sameText(s.key.Columns[n].OID, rel.Columns[k].OID) {
+			return &schemaError{name: s.name, code: "42P10", what: fmt.Sprintf("key column %s is of type %s here and of another one at the origin", s.key.Columns[n].Name, s.key.Columns[n].Param.Type)}
+		}
 	}
 	if !same {
 		return &schemaError{name: s.name, code: "42P10", what: fmt.Sprintf("rows are identified by %s at the origin and by %s here", keyNames(rel), s.keyNames())}
@@ -123,6 +125,16 @@ func sameKey(s *tableSchema, rel *wal.Relation) error {
 	}
 	return nil
 }
+
+// sameText reports whether two types of key columns print one value in the same way.
+func sameText(here, there uint32) bool {
+	words := func(oid uint32) bool { return oid == wal.OIDText || oid == oidVarchar }
+	return here == there || here >= firstUserOID || there >= firstUserOID || integer(here) && integer(there) || words(here) && words(there)
+}
+
+const oidVarchar = 1043
+
+func integer(oid uint32) bool { return oid == wal.OIDInt2 || oid == wal.OIDInt4 || oid == wal.OIDInt8 }
 
 func keyNames(rel *wal.Relation) string {
 	var names []string
