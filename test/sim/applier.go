@@ -135,6 +135,7 @@ func (a *applier) apply(ds []delivery) {
 			}
 		}
 	}
+	a.heard(txs)
 	s.step("after rows")
 	a.waited, a.barrier = time.Time{}, false
 	if more {

@@ -34,6 +34,12 @@ type entry struct {
 	items  []conflict.Item // what own changes are stamped from
 }
 
+// record is a row of the audit log.
+type record struct {
+	id   [16]byte
+	lost int // write id of the loser; 0: not known here
+}
+
 // logChange is one row change in the log.
 type logChange struct {
 	table    int
@@ -56,6 +62,7 @@ type logTx struct {
 	rows    int
 	audits  int
 	repairs []wal.Change // told to the other regions
+	notices []wal.Notice
 	life    int          // of the process that committed it
 }
 
@@ -74,7 +81,7 @@ type database struct {
 	cps    map[string]checkpoint.Checkpoint
 	onDisk map[string]checkpoint.Checkpoint // what is left of cps after a crash
 	rows   map[string]int                   // changes applied, by origin; those of its own applications under its name
-	audit  []int                            // losers: write ids
+	audit  []record
 	locks  map[rowKey]*dbtx
 	open   []*dbtx
 	late   map[rowKey]*dbtx // committed and on disk, not visible yet

@@ -21,8 +21,9 @@ type dbtx struct {
 	cp      checkpoint.Checkpoint
 	hasCP   bool
 	rows    int // changes of the origin that it applied
-	audit   []int
+	audit   []record
 	repairs []wal.Change // for the other regions
+	notices []wal.Notice
 	applied bool
 	xid     uint32
 	sync    bool // its commit waits for the disk, whoever asks
@@ -96,11 +97,12 @@ func (t *dbtx) close() {
 
 // savepoint is what rollbackTo goes back to. Locks stay.
 func (t *dbtx) savepoint() dbtx {
-	return dbtx{writes: maps.Clone(t.writes), touched: maps.Clone(t.touched), order: slices.Clone(t.order), changes: slices.Clone(t.changes), audit: slices.Clone(t.audit), repairs: slices.Clone(t.repairs)}
+	return dbtx{writes: maps.Clone(t.writes), touched: maps.Clone(t.touched), order: slices.Clone(t.order), changes: slices.Clone(t.changes), audit: slices.Clone(t.audit), repairs: slices.Clone(t.repairs), notices: slices.Clone(t.notices)}
 }
 
 func (t *dbtx) rollbackTo(p dbtx) {
-	t.writes, t.touched, t.order, t.changes, t.audit, t.repairs = p.writes, p.touched, p.order, p.changes, p.audit, p.repairs
+	t.writes, t.touched, t.order, t.changes = p.writes, p.touched, p.order, p.changes
+	t.audit, t.repairs, t.notices = p.audit, p.repairs, p.notices
 }
 
 func (t *dbtx) rollback() { t.close() }
@@ -112,7 +114,7 @@ func (t *dbtx) commit(sync bool) *logTx {
 	d := t.d
 	d.xid++
 	t.xid = d.xid
-	l := &logTx{xid: d.xid, at: d.now(), applied: t.applied, changes: t.changes, cp: t.cp, hasCP: t.hasCP, rows: t.rows, audits: len(t.audit), repairs: t.repairs}
+	l := &logTx{xid: d.xid, at: d.now(), applied: t.applied, changes: t.changes, cp: t.cp, hasCP: t.hasCP, rows: t.rows, audits: len(t.audit), repairs: t.repairs, notices: t.notices}
 	l.commit = d.insert + wal.LSN(1+8*len(t.changes)+d.w.rng.IntN(30))
 	l.end = l.commit + 48
 	d.insert = l.end

@@ -44,7 +44,7 @@ func (a *applier) row(r *run) outcome {
 		if dec.Verdict == conflict.Keep {
 			lost = widOf(r.row)
 		}
-		a.tx.audit = append(a.tx.audit, lost)
+		a.tx.audit = append(a.tx.audit, a.conflict(r, l, dec, lost))
 	}
 	repair := dec.Pushback
 	if a.in.self && (w.cfg.Break == SelfSilent || w.cfg.Break == RunsFall) { // what the one breaks, the other heals
@@ -70,6 +70,35 @@ func (a *applier) row(r *run) outcome {
 		a.tx.repair(r.key)
 	}
 	return done
+}
+
+// conflict makes the record of a conflict, and the notice that tells the other region of it.
+func (a *applier) conflict(r *run, l conflict.Side, dec conflict.Decision, lost int) record {
+	s := a.in.s
+	t := s.r.db.tables[r.key.table]
+	n := wal.Notice{Relation: t.rel, ID: conflict.EventID(t.rel.Ref(), r.key.key, r.ev.Side(), l), To: a.name(), Type: string(dec.Type)}
+	if a.in.self {
+		for _, o := range s.w.regions {
+			if o != s.r {
+				n.To = o.name
+				break
+			}
+		}
+	}
+	a.tx.notices = append(a.tx.notices, n)
+	s.w.Stats.Notices++
+	return record{n.ID, lost}
+}
+
+// heard records the notices that are for this region.
+func (a *applier) heard(txs []keyedTx) {
+	for _, k := range txs {
+		for _, n := range k.tx.Notices {
+			if n.To == a.in.s.r.name && !a.in.self {
+				a.tx.audit = append(a.tx.audit, record{id: n.ID})
+			}
+		}
+	}
 }
 
 // needsBarrier: the local side may hold an own change of the key whose stamp is not known.
