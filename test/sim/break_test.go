@@ -25,6 +25,8 @@ func provoke(c *Config) {
 		}
 	case SameHistory:
 		c.Deletes, c.KeyChange = false, false
+	case Unannounced:
+		c.Regions, c.Deletes, c.Ops = 3, true, 2*c.Ops
 	case SameNumber:
 		c.Restore, c.Deletes, c.KeyChange, c.Faults = true, false, false, c.Faults+4
 	case StaleTail, Restamp:

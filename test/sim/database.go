@@ -40,6 +40,10 @@ type record struct {
 	lost int // write id of the loser; 0: not known here
 }
 
+// entry reports whether something stands beside the row, live whether it says that one lives.
+func (e entry) entry() bool { return e.grave != nil || e.stampd }
+func (e entry) live() bool  { return e.grave == nil && e.stampd || e.grave != nil && e.grave.live }
+
 // logChange is one row change in the log.
 type logChange struct {
 	table    int
@@ -63,7 +67,7 @@ type logTx struct {
 	audits  int
 	repairs []wal.Change // told to the other regions
 	notices []wal.Notice
-	life    int          // of the process that committed it
+	life    int // of the process that committed it
 }
 
 type undo struct {

@@ -20,11 +20,16 @@ func (a *applier) row(r *run) outcome {
 		}
 		if same {
 			if !r.skip {
+				if !a.tx.claim(r.key, false) {
+					return locked
+				}
 				a.mark(r, e, true)
 			}
 			return done
 		}
-	} else if !a.barrier && a.needsBarrier(t, r, e, l) {
+	} else if !a.barrier && conflict.NeedsBarrier(r.ev, conflict.Found{
+		Row: e.row != nil, Content: l.Content, Entry: e.entry(), Live: e.live(), Noted: s.own.pending[r.key] != (part{}), Stampless: t.conf.stampless(),
+	}) {
 		return needOwn
 	}
 	dec := conflict.Resolve(t.pol, r.ev, l)
@@ -59,8 +64,14 @@ func (a *applier) row(r *run) outcome {
 				return res
 			}
 		}
+		if c := r.row != nil || e.row != nil; c && !a.tx.claim(r.key, true) || !a.tx.claim(r.key, false) {
+			return locked
+		}
 		a.carryOut(r, e, at)
 	case conflict.Same:
+		if !a.tx.claim(r.key, false) {
+			return locked
+		}
 		a.mark(r, e, false)
 	case conflict.Park:
 		w.Stats.Parked++
@@ -99,19 +110,6 @@ func (a *applier) heard(txs []keyedTx) {
 			}
 		}
 	}
-}
-
-// needsBarrier: the local side may hold an own change of the key whose stamp is not known.
-func (a *applier) needsBarrier(t *table, r *run, e entry, l conflict.Side) bool {
-	switch {
-	case e.row == nil && e.grave == nil:
-		return !r.ev.Born && r.ev.Op != wal.Insert
-	case e.row == nil:
-		return e.grave.live
-	case e.grave != nil && !e.grave.live:
-		return true
-	}
-	return t.conf.stampless() && (!r.ev.Base.HasDigest || conflict.Digest(l.Content) != r.ev.Base.Digest)
 }
 
 // decideOwn: an own change that is in the table already, or that a later own one replaced. It
@@ -164,6 +162,9 @@ func (a *applier) carryOut(r *run, e entry, at wal.LSN) {
 		c.old, c.full = t.old(e.row)
 	case e.row == nil:
 		c.op, c.new = wal.Insert, r.row
+		if e.grave == nil && a.in.s.own.pending[r.key] == (part{}) {
+			a.tx.puts = append(a.tx.puts, r.key)
+		}
 	default:
 		c.op, c.new = wal.Update, r.row
 		if t.conf.Full {
