@@ -116,13 +116,13 @@ func TestDescribe(t *testing.T) {
 func TestNames(t *testing.T) {
 	t.Parallel()
 	for got, want := range map[string]string{
-		Subject("accounts", "eu"):                  "pgwaltz.accounts.eu.f",
-		StreamName("accounts", "eu"):               "PGWALTZ_accounts_eu",
-		ControlSubject("accounts", "us", "rewind"): "pgwaltz.accounts.ctl.us.rewind",
-		AckSubject("accounts", "eu", "us"):         "pgwaltz.accounts.ack.eu.us",
-		(First | Last | Compressed).String():       "first,last,s2",
-		Flags(1 << 12).String():                    "0x1000",
-		Kind(9).String():                           "kind-9",
+		Subject("accounts", "eu"):                        "pgwaltz.accounts.eu.f",
+		StreamName("accounts", "eu"):                     "PGWALTZ_accounts_eu",
+		ControlSubject("accounts", "us", "rewind", "eu"): "pgwaltz.accounts.ctl.us.rewind.eu",
+		AckSubject("accounts", "eu", "us"):               "pgwaltz.accounts.ack.eu.us",
+		(First | Last | Compressed).String():             "first,last,s2",
+		Flags(1 << 12).String():                          "0x1000",
+		Kind(9).String():                                 "kind-9",
 	} {
 		if got != want {
 			t.Errorf("got %s, want %s", got, want)

@@ -1,6 +1,9 @@
 package wire
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+)
 
 // Subject is where the frames of origin are published: pgwaltz.<cluster>.<origin>.f.
 func Subject(cluster, origin string) string { return "pgwaltz." + cluster + "." + origin + ".f" }
@@ -8,9 +11,19 @@ func Subject(cluster, origin string) string { return "pgwaltz." + cluster + "." 
 // StreamName is the stream that holds them: PGWALTZ_<cluster>_<origin>.
 func StreamName(cluster, origin string) string { return "PGWALTZ_" + cluster + "_" + origin }
 
-// ControlSubject carries requests to region: pgwaltz.<cluster>.ctl.<region>.<verb>.
-func ControlSubject(cluster, region, verb string) string {
-	return "pgwaltz." + cluster + ".ctl." + region + "." + verb
+// ControlSubject carries the requests of asker to region:
+// pgwaltz.<cluster>.ctl.<region>.<verb>.<asker>.
+func ControlSubject(cluster, region, verb, asker string) string {
+	return "pgwaltz." + cluster + ".ctl." + region + "." + verb + "." + asker
+}
+
+// Consumers is how many consumers a region may have on a stream at a time.
+const Consumers = 8
+
+// ConsumerName names a consumer of region, from 0 to Consumers-1. The names are known before,
+// so that a server can let a region make these and no others.
+func ConsumerName(region string, n int) string {
+	return "pgwaltz-" + region + "-" + strconv.Itoa(n)
 }
 
 // AckSubject carries the applied position of peer to origin: pgwaltz.<cluster>.ack.<origin>.<peer>.

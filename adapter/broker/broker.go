@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -18,12 +21,17 @@ import (
 type Broker struct {
 	cfg Config
 	log *slog.Logger
-	emb *embedded // nil with an external server
-	nc  *nats.Conn
+	emb *embedded  // nil with an external server
+	nc  *nats.Conn // with the own embedded server, or the external one
+	far *nats.Conn // what peers answer comes in here; the same with an external server
 
 	ctx    context.Context // from Start to Close, for the goroutines and handlers
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+
+	session  uint64        // of the acknowledgements
+	acks     atomic.Uint64 // sent
+	refusals refusals
 
 	mu      sync.Mutex
 	closed  bool // no goroutine may be started any more
@@ -43,7 +51,7 @@ func New(cfg Config) (*Broker, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	b := &Broker{cfg: cfg, log: cfg.Log, js: map[string]jetstream.JetStream{}, peers: map[string]*Peer{}}
+	b := &Broker{cfg: cfg, log: cfg.Log, session: rand.Uint64(), js: map[string]jetstream.JetStream{}, peers: map[string]*Peer{}}
 	for _, p := range cfg.Peers {
 		b.peers[p] = &Peer{Region: p}
 	}
@@ -66,6 +74,8 @@ func (b *Broker) Start(ctx context.Context) error {
 	for _, p := range b.cfg.Peers {
 		b.run(func() { b.watchPeer(p) })
 	}
+	b.run(b.sweep)
+	b.run(b.watchFiles)
 	if b.emb != nil {
 		b.run(b.watchStore)
 	}
@@ -87,8 +97,16 @@ func (b *Broker) start() error {
 	if err != nil {
 		return err
 	}
-	if b.nc, err = nats.Connect(b.cfg.URL, opts...); err != nil {
+	far := append(slices.Clone(opts), nats.CustomInboxPrefix(inbox(b.cfg.Region)))
+	if b.far, err = nats.Connect(b.cfg.URL, far...); err != nil {
 		return fmt.Errorf("connect to NATS: %w", err)
+	}
+	b.nc = b.far
+	if b.emb != nil {
+		// Answers of the own server come in where no peer can put one.
+		if b.nc, err = nats.Connect("", append(opts, nats.CustomInboxPrefix(localInbox))...); err != nil {
+			return fmt.Errorf("connect to the embedded server: %w", err)
+		}
 	}
 	_, err = b.Serve(verbPing, b.pong)
 	return err
@@ -104,9 +122,11 @@ func (b *Broker) Close() {
 	b.mu.Lock()
 	b.closed = true
 	b.mu.Unlock()
-	if b.nc != nil {
-		_ = b.nc.FlushTimeout(time.Second) // last acknowledgements; they are sent again anyway
-		b.nc.Close()
+	for _, nc := range []*nats.Conn{b.far, b.nc} {
+		if nc != nil {
+			_ = nc.FlushTimeout(time.Second) // last acknowledgements; they are sent again anyway
+			nc.Close()
+		}
 	}
 	b.wg.Wait()
 	if b.emb != nil {
@@ -149,18 +169,28 @@ func (b *Broker) connOptions() ([]nats.Option, error) {
 	}
 	opts = append(opts, nats.ReconnectWait(500*time.Millisecond))
 	if b.cfg.TLS.set() {
-		cfg, err := b.cfg.TLS.config(false)
-		if err != nil {
+		if _, err := b.cfg.TLS.config(false); err != nil {
 			return nil, err
 		}
-		opts = append(opts, nats.Secure(cfg))
+		opts = append(opts, nats.Secure())
+		if t := b.cfg.TLS; t.CertFile != "" { // both are read for every connection
+			opts = append(opts, nats.ClientCert(t.CertFile, t.KeyFile))
+		}
+		if ca := b.cfg.TLS.CAFile; ca != "" {
+			opts = append(opts, nats.RootCAs(ca))
+		}
 	}
 	if b.cfg.User != "" {
-		pass, err := secret(b.cfg.PasswordFile)
-		if err != nil {
+		if _, err := b.cfg.password(); err != nil {
 			return nil, err
 		}
-		opts = append(opts, nats.UserInfo(b.cfg.User, pass))
+		opts = append(opts, nats.UserInfoHandler(func() (string, string) {
+			pass, err := b.cfg.password() // anew for every connection: the file may have changed
+			if err != nil {
+				b.log.Warn("read the NATS password", "error", err)
+			}
+			return b.cfg.User, pass
+		}))
 	}
 	if b.cfg.CredentialsFile != "" {
 		isCreds, err := credentials(b.cfg.CredentialsFile)
@@ -179,9 +209,17 @@ func (b *Broker) connOptions() ([]nats.Option, error) {
 	return opts, nil
 }
 
-// Conn is the one connection. Its buffer for disconnected times is off: publishing while it
-// is down is an error.
+// Conn is the connection for the region's own stream. Its buffer for disconnected times is
+// off: publishing while it is down is an error.
 func (b *Broker) Conn() *nats.Conn { return b.nc }
+
+// ConnOf is the connection for the stream of a region, this one or another.
+func (b *Broker) ConnOf(region string) *nats.Conn {
+	if region == b.cfg.Region {
+		return b.nc
+	}
+	return b.far
+}
 
 // JS is JetStream of the region's domain; with an external server, which has one for all,
 // the same for every region.
@@ -194,7 +232,7 @@ func (b *Broker) JS(region string) (jetstream.JetStream, error) {
 	var js jetstream.JetStream
 	var err error
 	if b.emb != nil {
-		js, err = jetstream.NewWithDomain(b.nc, Domain(region))
+		js, err = jetstream.NewWithDomain(b.ConnOf(region), Domain(region))
 	} else {
 		js, err = jetstream.New(b.nc)
 	}
@@ -204,6 +242,9 @@ func (b *Broker) JS(region string) (jetstream.JetStream, error) {
 	b.js[region] = js
 	return js, nil
 }
+
+// Region is the region that the broker belongs to.
+func (b *Broker) Region() string { return b.cfg.Region }
 
 // Embedded reports whether the server is inside this process.
 func (b *Broker) Embedded() bool { return b.cfg.embedded() }

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,6 +56,8 @@ func fill(t testing.TB, b *broker.Broker, region string, n int) {
 	}
 }
 
+var pulls atomic.Int32
+
 // pull reads n messages of origin's stream at b.
 func pull(t testing.TB, b *broker.Broker, origin string, n int) {
 	t.Helper()
@@ -63,7 +66,7 @@ func pull(t testing.TB, b *broker.Broker, origin string, n int) {
 		t.Fatal(err)
 	}
 	c, err := js.CreateOrUpdateConsumer(ctx(t), wire.StreamName(cluster, origin), jetstream.ConsumerConfig{
-		AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: 1, MemoryStorage: true,
+		Name: wire.ConsumerName(b.Region(), int(pulls.Add(1))%wire.Consumers), AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: 1, MemoryStorage: true,
 	})
 	if err != nil {
 		t.Fatalf("consumer on %s: %v", origin, err)
@@ -97,7 +100,7 @@ func request(t testing.TB, from *broker.Broker, to string) {
 
 func serveEcho(t testing.TB, b *broker.Broker, region string) {
 	t.Helper()
-	if _, err := b.Serve("echo", func(_ context.Context, data []byte) ([]byte, error) {
+	if _, err := b.Serve("echo", func(_ context.Context, _ string, data []byte) ([]byte, error) {
 		if string(data) == "bad" {
 			return nil, errors.New("no such thing")
 		}
@@ -230,6 +233,10 @@ func TestAcks(t *testing.T) {
 		}
 		select {
 		case a := <-got:
+			if a.Session == 0 || a.Number == 0 {
+				t.Fatalf("got %+v", a)
+			}
+			a.Session, a.Number = 0, 0
 			if a != want {
 				t.Fatalf("got %+v", a)
 			}
@@ -260,10 +267,10 @@ func TestAuth(t *testing.T) {
 	}), &slog.HandlerOptions{Level: slog.LevelDebug}))
 
 	good := file("good", password+"\n")
-	eu := brokertest.Start(t, broker.Config{Region: "eu", Peers: []string{"us", "ap"}, Listen: "127.0.0.1:0", User: "link", PasswordFile: good, Log: log})
+	eu := brokertest.Start(t, broker.Config{Region: "eu", Peers: []string{"us"}, Listen: "127.0.0.1:0", User: "link", PasswordFile: good, Log: log})
 	dial := []string{"nats-leaf://" + eu.LinkAddr()}
-	brokertest.Start(t, broker.Config{Region: "ap", Dial: dial, User: "link", PasswordFile: file("bad", "wrong"), Log: log})
-	brokertest.Start(t, broker.Config{Region: "us", Dial: dial, User: "link", PasswordFile: good, Log: log})
+	brokertest.Start(t, broker.Config{Region: "ap", Peers: []string{"eu"}, Dial: dial, User: "link", PasswordFile: file("bad", "wrong"), Log: log})
+	brokertest.Start(t, broker.Config{Region: "us", Peers: []string{"eu"}, Dial: dial, User: "link", PasswordFile: good, Log: log})
 	brokertest.Until(t, "link", func() bool { return eu.PeerReachable("us") })
 	if eu.PeerReachable("ap") {
 		t.Error("linked with a wrong password")
@@ -398,10 +405,10 @@ func TestTLSAndNKeys(t *testing.T) {
 	if err := os.WriteFile(seedFile, []byte(nkeySeed+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	eu := brokertest.Start(t, broker.Config{Region: "eu", Peers: []string{"us", "ap"}, Listen: "127.0.0.1:0", TLS: tls, NKeys: []string{nkeyPublic}})
+	eu := brokertest.Start(t, broker.Config{Region: "eu", Peers: []string{"us", "ap"}, Listen: "127.0.0.1:0", TLS: tls, Identities: map[string]broker.Identity{"us": {NKey: nkeyPublic}}})
 	dial := []string{"tls://" + eu.LinkAddr()}
-	brokertest.Start(t, broker.Config{Region: "ap", Dial: dial, TLS: tls})
-	brokertest.Start(t, broker.Config{Region: "us", Dial: dial, TLS: tls, CredentialsFile: seedFile})
+	brokertest.Start(t, broker.Config{Region: "ap", Peers: []string{"eu"}, Dial: dial, TLS: tls})
+	brokertest.Start(t, broker.Config{Region: "us", Peers: []string{"eu"}, Dial: dial, TLS: tls, CredentialsFile: seedFile})
 	brokertest.Until(t, "link", func() bool { return eu.PeerReachable("us") })
 	if eu.PeerReachable("ap") {
 		t.Error("linked without a key")

@@ -1,13 +1,17 @@
 package broker
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
+
+	"github.com/nats-io/nkeys"
 
 	"github.com/pgwaltz/pgwaltz/wire"
 )
@@ -24,11 +28,18 @@ type Config struct {
 	// CredentialsFile holds a .creds file or an NKey seed. External: who we are. Embedded:
 	// who we are to the servers that we dial.
 	CredentialsFile string
-	// User and PasswordFile: external and dialling, who we are; listening, whom we let in.
-	User, PasswordFile string
-	// NKeys are the public keys of peers that may link to our listener.
-	NKeys []string
-	TLS   TLS
+	// User and PasswordFile, or Password: external and dialling, who we are; listening, whom
+	// we let in. The file is read whenever it is needed.
+	User, PasswordFile, Password string
+	// Identities say how each peer that links to our listener proves who it is. A peer
+	// without one proves it by a certificate with the region's name, or as the only peer by the
+	// password; on loopback it need not.
+	Identities map[string]Identity
+	// Sign signs what this region says to others beside its frames; nil leaves it unsigned.
+	// What a peer with a key in PublicKeys says has to be signed by it.
+	Sign       func([]byte) []byte
+	PublicKeys map[string]ed25519.PublicKey
+	TLS        TLS
 
 	// Listen is the address of the link listener, host:port; empty for none. An address
 	// that is not loopback needs TLS, or AllowPlain where the network itself is private.
@@ -122,6 +133,20 @@ func (c *Config) check() error {
 				"set nats.tls.cert_file and key_file, or listen on 127.0.0.1 behind a tunnel")
 		}
 	}
+	if c.User != "" && !c.hasPassword() && c.TLS.CAFile == "" && c.TLS.CertFile == "" {
+		bad("nats.user", "it has no password", "set nats.password_file or PGWALTZ_NATS_PASSWORD")
+	}
+	for p, id := range c.Identities {
+		if !slices.Contains(c.Peers, p) {
+			bad("peers", fmt.Sprintf("an identity is given for %s, which is no peer", p), "list the region as a peer")
+		}
+		if id.NKey != "" && !nkeys.IsValidPublicUserKey(id.NKey) {
+			bad("peers", fmt.Sprintf("the NKey of %s is no public user key", p), "give the key that begins with U, made by: nk -gen user -pubout")
+		}
+		if id.Certificate != "" && c.Listen != "" && c.TLS.CAFile == "" {
+			bad("peers", fmt.Sprintf("%s is to be known by its certificate, and none is asked for", p), "set nats.tls.ca_file")
+		}
+	}
 	for _, d := range c.Dial {
 		if _, err := dialURL(d); err != nil {
 			bad("nats.dial", err.Error(), "write it like nats-leaf://host:7422 or tls://host:7422")
@@ -149,6 +174,20 @@ func dialURL(s string) (*url.URL, error) {
 	return u, nil
 }
 
+// hasPassword reports whether a password is configured; an empty file counts as none.
+func (c *Config) hasPassword() bool {
+	pass, err := c.password()
+	return err != nil || pass != ""
+}
+
+// password is the present password.
+func (c *Config) password() (string, error) {
+	if c.PasswordFile == "" {
+		return c.Password, nil
+	}
+	return secret(c.PasswordFile)
+}
+
 // secret reads a one-line file. The contents never appear in an error.
 func secret(path string) (string, error) {
 	if path == "" {
@@ -158,5 +197,6 @@ func secret(path string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read secret: %w", err)
 	}
-	return strings.TrimSpace(string(b)), nil
+	line, _, _ := strings.Cut(string(b), "\n")
+	return strings.TrimSpace(line), nil
 }

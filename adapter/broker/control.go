@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/pgwaltz/pgwaltz/adapter/guard"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
@@ -25,15 +28,24 @@ const errorHeader = "Pgwaltz-Error"
 // maxHandlers is how many requests of one verb are answered at a time; others wait.
 const maxHandlers = 8
 
-// Handler answers one request. Its ctx ends with the broker. What it returns as error is
+// Handler answers one request. asker is the region that the server has let in as such. Its ctx ends with the broker. What it returns as error is
 // sent to the asking region as text: no row values in it.
-type Handler func(ctx context.Context, data []byte) ([]byte, error)
+type Handler func(ctx context.Context, asker string, data []byte) ([]byte, error)
 
 // Serve answers requests of other regions for verb, each in a goroutine of its own, until
 // stop or Close.
 func (b *Broker) Serve(verb string, h Handler) (stop func(), err error) {
 	slots := make(chan struct{}, maxHandlers) // one token for each running handler
-	sub, err := b.nc.Subscribe(wire.ControlSubject(b.cfg.Cluster, b.cfg.Region, verb), func(m *nats.Msg) {
+	sub, err := b.far.Subscribe(wire.ControlSubject(b.cfg.Cluster, b.cfg.Region, verb, "*"), func(m *nats.Msg) {
+		asker := lastToken(m.Subject)
+		err := b.unseal(m, asker)
+		if !slices.Contains(b.cfg.Peers, asker) {
+			err = errors.New("it comes from no peer")
+		}
+		if err != nil {
+			b.refusals.say(b.log, "a request is refused", asker, err)
+			return
+		}
 		select {
 		case slots <- struct{}{}:
 		case <-b.ctx.Done():
@@ -54,22 +66,31 @@ func (b *Broker) answer(m *nats.Msg, h Handler) {
 	if b.ctx.Err() != nil || m.Reply == "" {
 		return
 	}
-	data, err := h(b.ctx, m.Data)
+	var data []byte
+	err := guard.Run("answering "+lastToken(m.Subject), func() (err error) {
+		data, err = h(b.ctx, lastToken(m.Subject), m.Data)
+		return err
+	})
 	reply := nats.NewMsg(m.Reply)
 	reply.Data = data
 	if err != nil {
 		reply.Data = nil
 		reply.Header.Set(errorHeader, err.Error())
 	}
-	if err := b.nc.PublishMsg(reply); err != nil {
+	if err := b.far.PublishMsg(reply); err != nil {
 		b.log.Debug("answering a request", "subject", m.Subject, "error", err)
 	}
 }
 
+func lastToken(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }
+
 // Request asks a region and waits for its answer until ctx ends. Errors: ErrUnreachable,
 // *RemoteError.
 func (b *Broker) Request(ctx context.Context, region, verb string, data []byte) ([]byte, error) {
-	m, err := b.nc.RequestWithContext(ctx, wire.ControlSubject(b.cfg.Cluster, region, verb), data)
+	req := nats.NewMsg(wire.ControlSubject(b.cfg.Cluster, region, verb, b.cfg.Region))
+	req.Data = data
+	b.seal(req)
+	m, err := b.far.RequestMsgWithContext(ctx, req)
 	if err != nil {
 		if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			return nil, ctx.Err()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -24,6 +25,8 @@ type embedded struct {
 	password string // of localUser, made anew for each process
 	listen   string // with the port that was chosen, so that a restart keeps it
 	client   string
+
+	doorman atomic.Pointer[doorman] // of the newest start
 
 	mu   sync.RWMutex
 	srv  *server.Server

@@ -17,7 +17,6 @@ import (
 
 const (
 	localUser    = "pgwaltz-local"
-	linkUser     = "pgwaltz-link"
 	operatorUser = "operator"
 
 	// The link is given up after three unanswered pings; data coming in counts as an answer.
@@ -43,9 +42,12 @@ func (e *embedded) options() (*server.Options, error) {
 		// An unreachable peer is a state that we report ourselves.
 		ConnectErrorReports: 1 << 20, ReconnectErrorReports: 1 << 20,
 	}
-	if err := e.users(o); err != nil {
+	door, err := e.door()
+	if err != nil {
 		return nil, err
 	}
+	e.doorman.Store(door)
+	o.CustomClientAuthentication, o.AlwaysEnableNonce = door, true
 	if err := e.links(o); err != nil {
 		return nil, err
 	}
@@ -64,48 +66,16 @@ func (e *embedded) options() (*server.Options, error) {
 	return o, nil
 }
 
-// users: we ourselves, and whoever links to the listener.
-func (e *embedded) users(o *server.Options) error {
-	c := e.cfg
-	o.Users = []*server.User{{Username: localUser, Password: e.password, AllowedConnectionTypes: types("IN_PROCESS")}}
-	if c.ClientListen != "" {
-		pass, err := e.operatorPassword()
-		if err != nil {
-			return err
+// door says who may connect: we ourselves, an operator, and the peers.
+func (e *embedded) door() (*doorman, error) {
+	d := &doorman{cfg: e.cfg, log: e.log.log, local: e.password}
+	if e.cfg.ClientListen != "" {
+		var err error
+		if d.operator, err = e.operatorPassword(); err != nil {
+			return nil, err
 		}
-		o.Users = append(o.Users, &server.User{Username: operatorUser, Password: pass, AllowedConnectionTypes: types("STANDARD")})
 	}
-	if c.Listen == "" {
-		return nil
-	}
-	allowed := types("LEAFNODE", "LEAFNODE_WS")
-	for _, k := range c.NKeys {
-		o.Nkeys = append(o.Nkeys, &server.NkeyUser{Nkey: k, Permissions: linkPermissions(c.Cluster), AllowedConnectionTypes: allowed})
-	}
-	user := &server.User{Username: c.User, Permissions: linkPermissions(c.Cluster), AllowedConnectionTypes: allowed}
-	switch {
-	case c.User != "":
-		pass, err := secret(c.PasswordFile)
-		if err != nil {
-			return err
-		}
-		user.Password = pass
-	case len(c.NKeys) > 0:
-		return nil
-	default: // loopback, or TLS with client certificates: who gets here may link
-		user.Username, user.Password = linkUser, rand.Text()
-		o.NoAuthUser = linkUser
-	}
-	o.Users = append(o.Users, user)
-	return nil
-}
-
-func types(names ...string) map[string]struct{} {
-	set := map[string]struct{}{}
-	for _, n := range names {
-		set[n] = struct{}{}
-	}
-	return set
+	return d, nil
 }
 
 func (e *embedded) operatorPassword() (string, error) {
@@ -155,10 +125,11 @@ func (e *embedded) remote(dial string) (*server.RemoteLeafOpts, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What the listener's side is forbidden by linkPermissions, it must not do to us either.
+	// What we may do to the listener's side is its business (LinkRights); what it must not do to
+	// us is ours.
 	r := &server.RemoteLeafOpts{
 		URLs: []*url.URL{u}, FirstInfoTimeout: 5 * time.Second,
-		DenyImports: append(adminCalls(), frames(c.Cluster)), DenyExports: []string{frames(c.Cluster)},
+		DenyImports: deniedToHub(c.Cluster, c.Region), DenyExports: []string{frames(c.Cluster), localInbox + ".>"},
 	}
 	r.Compression.Mode = server.CompressionOff
 	if u.Scheme == "tls" || u.Scheme == "wss" || c.TLS.set() {
@@ -167,7 +138,7 @@ func (e *embedded) remote(dial string) (*server.RemoteLeafOpts, error) {
 			return nil, err
 		}
 	}
-	switch pass, err := secret(c.PasswordFile); {
+	switch pass, err := c.password(); {
 	case err != nil:
 		return nil, err
 	case c.User != "":
@@ -184,6 +155,8 @@ func (e *embedded) remote(dial string) (*server.RemoteLeafOpts, error) {
 				return nil, err
 			}
 		}
+	default:
+		u.User = url.User(c.Region) // proves nothing, and tells peers on loopback apart
 	}
 	return r, nil
 }

@@ -57,7 +57,7 @@ type pong struct {
 	Position *Position  `json:"position,omitempty"`
 }
 
-func (b *Broker) pong(context.Context, []byte) ([]byte, error) {
+func (b *Broker) pong(context.Context, string, []byte) ([]byte, error) {
 	p := pong{Region: b.cfg.Region, At: wal.MicrosOf(time.Now())}
 	if b.cfg.Position != nil {
 		p.Position = b.cfg.Position()

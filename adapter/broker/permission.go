@@ -6,27 +6,115 @@ import (
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
-// adminCalls are the JetStream calls, of any domain, that change or copy a stream. A peer
-// needs none of them: it reads, by info, get and pull.
-func adminCalls() []string {
-	calls := make([]string, 0, 16)
-	for _, c := range []string{
-		"STREAM.CREATE", "STREAM.UPDATE", "STREAM.DELETE", "STREAM.PURGE", "STREAM.RESTORE", "STREAM.SNAPSHOT",
-		"STREAM.MSG.DELETE", "STREAM.PEER", "STREAM.LEADER", "SERVER", "META", "ACCOUNT", "CONSUMER.DURABLE", "CONSUMER.LEADER",
-	} {
-		calls = append(calls, "$JS.*.API."+c+".>")
+// Rights are what one region may say and hear: subjects, or patterns of them. Everything else
+// is refused.
+type Rights struct{ Publish, Subscribe []string }
+
+// api is the prefix of JetStream's calls: of a region's domain, or of an external server ("").
+func api(region string) string {
+	if region == "" {
+		return "$JS.API."
 	}
-	return calls
+	return "$JS." + Domain(region) + ".API."
+}
+
+// readCalls are the calls by which reader reads the stream of origin: nothing that changes the
+// stream, and no consumers but its own few.
+func readCalls(cluster, prefix, origin, reader string) []string {
+	stream := wire.StreamName(cluster, origin)
+	out := []string{prefix + "STREAM.INFO." + stream, prefix + "STREAM.MSG.GET." + stream, prefix + "DIRECT.GET." + stream}
+	for n := range wire.Consumers {
+		name := wire.ConsumerName(reader, n)
+		for _, call := range []string{"CONSUMER.CREATE.", "CONSUMER.DELETE.", "CONSUMER.MSG.NEXT."} {
+			out = append(out, prefix+call+stream+"."+name)
+		}
+	}
+	return out
+}
+
+// LinkRights are what region may do with the embedded server of another one that it dials: read
+// the streams of the others, acknowledge and ask as itself, and answer. peers are all other
+// regions that can be reached there.
+func LinkRights(cluster, region string, peers []string) Rights {
+	r := Rights{Subscribe: []string{
+		inbox(region) + ".>", wire.ControlSubject(cluster, region, "*", "*"), wire.AckSubject(cluster, region, "*"), api(region) + ">",
+	}}
+	for _, p := range peers {
+		if p == region {
+			continue
+		}
+		r.Publish = append(r.Publish, readCalls(cluster, api(p), p, region)...)
+		r.Publish = append(r.Publish, wire.ControlSubject(cluster, p, "*", region), wire.AckSubject(cluster, p, region), inbox(p)+".>")
+	}
+	return r
+}
+
+// ClientRights are what the user of a region needs on an external server that all regions share:
+// the same, and its own stream.
+func ClientRights(cluster, region string, peers []string) Rights {
+	r := Rights{Subscribe: []string{inbox(region) + ".>", wire.ControlSubject(cluster, region, "*", "*"), wire.AckSubject(cluster, region, "*")}}
+	stream := wire.StreamName(cluster, region)
+	for _, call := range []string{"STREAM.CREATE.", "STREAM.UPDATE.", "STREAM.INFO.", "STREAM.PURGE.", "STREAM.MSG.GET.", "DIRECT.GET.", "CONSUMER.NAMES."} {
+		r.Publish = append(r.Publish, api("")+call+stream)
+	}
+	r.Publish = append(r.Publish, api("")+"CONSUMER.DELETE."+stream+".*", wire.Subject(cluster, region))
+	r.Publish = append(r.Publish, readCalls(cluster, api(""), region, region)...)
+	for _, p := range peers {
+		r.Publish = append(r.Publish, readCalls(cluster, api(""), p, region)...)
+		r.Publish = append(r.Publish, wire.ControlSubject(cluster, p, "*", region), wire.AckSubject(cluster, p, region), inbox(p)+".>")
+	}
+	return r
+}
+
+// permissions turn rights into the server's form. frames of any stream never cross a link as
+// plain messages.
+func (r Rights) permissions(cluster string) *server.Permissions {
+	deny := []string{frames(cluster), localInbox + ".>"}
+	return &server.Permissions{
+		Publish:   &server.SubjectPermission{Allow: r.Publish, Deny: deny},
+		Subscribe: &server.SubjectPermission{Allow: r.Subscribe, Deny: deny},
+	}
 }
 
 // frames are the subjects of all streams of the cluster. Locally published frames must not
 // cross a link as plain messages, nor may a peer publish into a stream.
 func frames(cluster string) string { return wire.Subject(cluster, "*") }
 
-// linkPermissions are what a peer that links to our listener may do here.
-func linkPermissions(cluster string) *server.Permissions {
-	return &server.Permissions{
-		Publish:   &server.SubjectPermission{Deny: append(adminCalls(), frames(cluster))},
-		Subscribe: &server.SubjectPermission{Deny: []string{frames(cluster)}},
+// localInbox is where answers of the own embedded server come in; no peer may publish there.
+const localInbox = "_LOCAL"
+
+// inbox is where the answers of other regions come in.
+func inbox(region string) string { return "_INBOX_" + region }
+
+// deniedCalls are all calls of JetStream, of any domain, but those of readCalls, as far as they
+// can be named without knowing a consumer. They hold for the side that dials, which can only
+// deny: what the listener must not do here. Consumers that are not ours the sweep removes.
+func deniedCalls() []string {
+	calls := []string{"INFO", "STREAM.NAMES", "STREAM.LIST", "CONSUMER.CREATE.*"}
+	for _, c := range []string{
+		"STREAM.CREATE", "STREAM.UPDATE", "STREAM.DELETE", "STREAM.PURGE", "STREAM.RESTORE", "STREAM.SNAPSHOT", "STREAM.MSG.DELETE",
+		"STREAM.PEER", "STREAM.LEADER", "STREAM.CANCEL_MOVE", "STREAM.TEMPLATE", "SERVER", "META", "ACCOUNT",
+		"CONSUMER.DURABLE", "CONSUMER.LEADER", "CONSUMER.NAMES", "CONSUMER.LIST", "CONSUMER.INFO", "CONSUMER.PAUSE", "CONSUMER.PEER",
+		"CONSUMER.RESET", "CONSUMER.UNPIN",
+	} {
+		calls = append(calls, c+".>")
 	}
+	out := make([]string, 0, 2*len(calls))
+	for _, c := range calls {
+		out = append(out, "$JS.*.API."+c)
+	}
+	return out
+}
+
+// deniedToHub is what the server that region dials may not do to it.
+func deniedToHub(cluster, region string) []string {
+	out := append(deniedCalls(), frames(cluster), localInbox+".>", "$JS.API.>", "$JS.ACK.>", "$SYS.>")
+	// The consumers by which the region reads its own stream are its own.
+	stream := wire.StreamName(cluster, region)
+	for n := range wire.Consumers {
+		for _, call := range []string{"CONSUMER.CREATE.", "CONSUMER.DELETE.", "CONSUMER.MSG.NEXT."} {
+			out = append(out, api(region)+call+stream+"."+wire.ConsumerName(region, n))
+		}
+	}
+	return out
 }

@@ -24,7 +24,6 @@ func newCommands(env []string) []*cobra.Command {
 		in(groupRun, newRun(env)),
 		in(groupLook, newStatus(env)),
 		in(groupLook, newConflicts(env)),
-		in(groupLook, newKeys(env)),
 		in(groupMend, newParked(env)),
 		in(groupMend, newResync(env)),
 		in(groupTry, newDemo(env)),

@@ -42,9 +42,9 @@ func setup(t *testing.T, listen string) *bench {
 	t.Helper()
 	dsn, dir := pgtest.New(t).Database(t), t.TempDir() // slots belong to the whole server
 	conn := pgtest.Connect(t, dsn)
-	pgtest.Exec(t, conn, sideTables, `SELECT pg_create_logical_replication_slot('pgwaltz_eu', 'pgoutput')`)
+	pgtest.Exec(t, conn, sideTables, `SELECT pg_create_logical_replication_slot('pgwaltz_demo_eu', 'pgoutput')`)
 	path := filepath.Join(dir, "pgwaltz.yaml")
-	text := fmt.Sprintf("cluster: demo\nregion: eu\npostgres: {dsn: %q}\npeers: [{region: us}]\nnats: {listen: '127.0.0.1:7422', store_dir: %q}\nhttp: {listen: %q}\n",
+	text := fmt.Sprintf("cluster: demo\nregion: eu\npostgres: {dsn: %q, unbounded_wal: true}\npeers: [{region: us}]\nnats: {listen: '127.0.0.1:7422', store_dir: %q}\nhttp: {listen: %q}\n",
 		dsn, filepath.Join(dir, "store"), listen)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -92,7 +92,7 @@ func TestStatusOfASidecarThatIsDown(t *testing.T) {
 	if code != exitPeer || !strings.Contains(stderr, "the sidecar of region eu is down") {
 		t.Fatalf("code %d, stderr %q", code, stderr)
 	}
-	for _, want := range []string{"state   down", "pgwaltz_eu", "0/16B3748", "1 changes from us"} {
+	for _, want := range []string{"state   down", "pgwaltz_demo_eu", "0/16B3748", "1 changes from us"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("no %q in\n%s", want, stdout)
 		}

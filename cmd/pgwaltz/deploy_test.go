@@ -21,13 +21,32 @@ func TestDeployConfigs(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, region := range []string{"eu", "us"} {
-		c, err := config.Load(filepath.Join(deployDir, region+".yaml"), []string{"PGWALTZ_POSTGRES_PASSWORD_FILE=" + secret})
+		text, err := os.ReadFile(filepath.Join(deployDir, region+".yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var file struct{ Postgres struct{ DSN string } }
+		if err := yaml.Unmarshal(text, &file); err != nil {
+			t.Fatal(err)
+		}
+		// The authority is not here, and the loader would want to read it.
+		dsn, authority := strings.CutSuffix(file.Postgres.DSN, " sslmode=verify-full sslrootcert=/run/secrets/ca")
+		if !authority {
+			t.Errorf("region %s does not verify its server: %s", region, dsn)
+		}
+		c, err := config.Load(filepath.Join(deployDir, region+".yaml"), []string{
+			"PGWALTZ_POSTGRES_DSN=" + dsn, "PGWALTZ_POSTGRES_PASSWORD_FILE=" + secret, "PGWALTZ_POSTGRES_ADMIN_DSN=host=x user=postgres",
+			"PGWALTZ_NATS_TLS_CERT_FILE=" + secret, "PGWALTZ_NATS_TLS_KEY_FILE=" + secret, "PGWALTZ_NATS_TLS_CA_FILE=" + secret,
+		})
 		if err != nil {
 			t.Error(err)
 			continue
 		}
 		if c.Region != region || len(c.Peers) != 1 || c.HTTP.Listen != "127.0.0.1:8422" {
 			t.Errorf("region %s: %+v", region, c.Peers)
+		}
+		if user := c.Postgres.DSN.User(); user != "pgwaltz" || c.NATS.Insecure || len(c.Warnings()) > 0 {
+			t.Errorf("region %s: the role is %q, insecure %v, warnings %v", region, user, c.NATS.Insecure, c.Warnings())
 		}
 	}
 }
@@ -38,7 +57,7 @@ func TestComposeRefersToWhatIsThere(t *testing.T) {
 	t.Parallel()
 	type service struct {
 		Image   string
-		Secrets []string
+		Secrets []any // a name, or a mapping with its source
 		Volumes []string
 		Configs []struct{ Source, Target string }
 		Depends map[string]struct{ Condition string } `yaml:"depends_on"`
@@ -64,8 +83,12 @@ func TestComposeRefersToWhatIsThere(t *testing.T) {
 			t.Errorf("service %s has no image", name)
 		}
 		for _, secret := range s.Secrets {
-			if compose.Secrets[secret].File == "" {
-				t.Errorf("service %s: no secret %s", name, secret)
+			source, ok := secret.(string)
+			if m, is := secret.(map[string]any); is {
+				source, ok = m["source"].(string)
+			}
+			if !ok || compose.Secrets[source].File == "" {
+				t.Errorf("service %s: no secret %v", name, secret)
 			}
 		}
 		for _, v := range s.Volumes {

@@ -16,7 +16,7 @@ func TestSetupAndCheckCommands(t *testing.T) {
 		code := run(t.Context(), append(args, "-config", b.config), nil, &stdout, &stderr)
 		return code, stdout.String(), stderr.String()
 	}
-	for _, sql := range []string{`DROP SCHEMA pgwaltz CASCADE`, `SELECT pg_drop_replication_slot('pgwaltz_eu')`,
+	for _, sql := range []string{`DROP SCHEMA pgwaltz CASCADE`, `SELECT pg_drop_replication_slot('pgwaltz_demo_eu')`,
 		`CREATE TABLE public.users (id uuid PRIMARY KEY, version bigint NOT NULL DEFAULT 0, updated_at timestamptz NOT NULL DEFAULT now())`,
 		`CREATE TABLE public.r4 (a int)`} {
 		if _, err := b.conn.Exec(t.Context(), sql); err != nil {
@@ -47,7 +47,7 @@ func TestSetupAndCheckCommands(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &report); err != nil || code != exitOK || !report.OK || report.Region != "eu" || len(report.Findings) == 0 {
 		t.Errorf("check: %d, %v, %+v\n%s", code, err, report, talk)
 	}
-	if code, out, talk = invoke("check", "-show-config"); code != exitOK || !strings.Contains(out, "slot: pgwaltz_eu") {
+	if code, out, talk = invoke("check", "-show-config"); code != exitOK || !strings.Contains(out, "slot: pgwaltz_demo_eu") {
 		t.Errorf("show-config: %d\n%s%s", code, out, talk)
 	}
 }

@@ -51,6 +51,10 @@ type Postgres struct {
 	Slot         string        `yaml:"slot"`
 	Publication  string        `yaml:"publication"`
 	LockTimeout  time.Duration `yaml:"lock_timeout"`
+	// UnboundedWAL: the server may keep WAL for the slot until its disk is full.
+	UnboundedWAL bool `yaml:"unbounded_wal"`
+
+	dsnOfFile bool // DSN is what DSNFile held
 }
 
 // Peer is another region.
@@ -58,7 +62,14 @@ type Peer struct {
 	Region string `yaml:"region"`
 	// PublicKey is the ed25519 key that verifies the peer's frames: 32 bytes in base64 or hex.
 	PublicKey string `yaml:"public_key"`
+	// Certificate, NKey and TokenFile prove to our listener that a link comes from the peer.
+	Certificate string `yaml:"certificate"`
+	NKey        string `yaml:"nkey"`
+	TokenFile   string `yaml:"token_file"`
 }
+
+// Identified reports whether the peer has an identity of its own on the link.
+func (p Peer) Identified() bool { return p.Certificate != "" || p.NKey != "" || p.TokenFile != "" }
 
 // Tables selects what is published and how single tables differ.
 type Tables struct {

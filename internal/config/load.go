@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -51,7 +53,7 @@ func (c *Config) Validate() error {
 // derive fills in what follows from other keys. systemd names a state folder.
 func (c *Config) derive(env []string) {
 	if c.Postgres.Slot == "" {
-		c.Postgres.Slot = DefaultSlot(c.Region)
+		c.Postgres.Slot = DefaultSlot(c.Cluster, c.Region)
 	}
 	// Defaults give way to explicit values that they must fit into.
 	if b := &c.Publish; c.Source("publish.hold_margin") == "default" {
@@ -71,16 +73,32 @@ func (c *Config) derive(env []string) {
 	}
 }
 
-// DefaultSlot is the slot's name where none is given: slots may not hold hyphens.
-func DefaultSlot(region string) string { return "pgwaltz_" + strings.ReplaceAll(region, "-", "_") }
+// DefaultSlot is the name of a region's slot. Slots are the server's, so the name holds the
+// cluster too: another database of the server may belong to a region of the same name.
+func DefaultSlot(cluster, region string) string {
+	name := strings.ReplaceAll(originPrefix+cluster+"_"+region, "-", "_")
+	if len(name) > maxSlotName {
+		sum := sha256.Sum256([]byte(cluster + "/" + region))
+		name = name[:maxSlotName-9] + "_" + hex.EncodeToString(sum[:4])
+	}
+	return name
+}
 
-// OriginName is the replication origin that marks what was applied from a peer.
-func OriginName(peer string) string { return "pgwaltz_" + peer }
+const (
+	maxSlotName  = 63
+	originPrefix = "pgwaltz_"
+)
+
+// OriginName is the replication origin that marks rows applied from the peer. Origins are the
+// server's as well.
+func OriginName(cluster, peer string) string { return originPrefix + cluster + "_" + peer }
 
 // readSecrets reads the *_file keys and completes the connection strings.
 func (c *Config) readSecrets(p *problems) {
 	pg := &c.Postgres
+	given := pg.DSN.value
 	pg.DSN = DSN{c.either(p, "postgres.dsn", pg.DSN.value, pg.DSNFile)}
+	pg.dsnOfFile = pg.DSNFile != "" && pg.DSN.value != given
 	pg.AdminDSN = DSN{c.either(p, "postgres.admin_dsn", pg.AdminDSN.value, pg.AdminDSNFile)}
 	pg.Password = Secret{readFile(p, "postgres.password_file", pg.PasswordFile, pg.Password.value)}
 	if !pg.DSN.IsZero() && pg.DSN.valid() && !pg.Password.IsZero() {
@@ -109,16 +127,25 @@ func readFile(p *problems, key, path, other string) string {
 	if path == "" {
 		return other
 	}
-	text, err := os.ReadFile(path)
+	line, err := firstLine(path)
 	if err != nil {
 		p.add(key, "make the file readable for this user", "%s cannot be read: %s", path, reason(err))
 		return other
 	}
-	line, _, _ := strings.Cut(string(text), "\n")
-	if line = strings.TrimRight(line, "\r"); line == "" {
+	if line == "" {
 		p.add(key, "write the value into its first line", "%s is empty", path)
 	}
 	return line
+}
+
+// firstLine is what a file of a secret holds.
+func firstLine(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	return strings.TrimRight(line, "\r"), nil
 }
 
 // reason is the system's word for the failure, without the path, which stands elsewhere.

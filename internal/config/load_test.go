@@ -112,14 +112,14 @@ func TestFullFile(t *testing.T) {
 func TestEnvironment(t *testing.T) {
 	t.Parallel()
 	c, err := Load("testdata/minimal.good.yaml", []string{
-		"PGWALTZ_REGION=ap-1", "PGWALTZ_POSTGRES_DSN=host=db user=me", "PGWALTZ_POSTGRES_PASSWORD=it's \\ here", "PGWALTZ_PEERS=us, eu=",
+		"PGWALTZ_REGION=ap-1", "PGWALTZ_POSTGRES_DSN=host=db user=me", "PGWALTZ_POSTGRES_PASSWORD=it's \\ here", "PGWALTZ_PEERS=us=, ",
 		"PGWALTZ_TABLES_EXCLUDE=a.b,c.*", "PGWALTZ_NATS_MAX_BYTES=2GiB", "PGWALTZ_NATS_USER=u", "PGWALTZ_NATS_PASSWORD=p", "PGWALTZ_PUBLISH_COMPRESS=no",
 		"PGWALTZ_FAILPOINT=x:kill@1", "PGWALTZ_NATS_PORT=tcp://10.0.0.1:4222", "PGWALTZ_NATS_SERVICE_HOST=10.0.0.1", "OTHER=1", "STATE_DIRECTORY=/state",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Region != "ap-1" || c.Postgres.Slot != "pgwaltz_ap_1" || !slices.Equal(c.PeerNames(), []string{"us", "eu"}) || len(c.Tables.Exclude) != 2 ||
+	if c.Region != "ap-1" || c.Postgres.Slot != "pgwaltz_accounts_ap_1" || !slices.Equal(c.PeerNames(), []string{"us"}) || len(c.Tables.Exclude) != 2 ||
 		c.NATS.MaxBytes != 2<<30 || c.Publish.Compress || c.NATS.Password.Reveal() != "p" || c.NATS.StoreDir != "/state/ap-1/nats" {
 		t.Errorf("%+v", *c)
 	}
@@ -162,6 +162,57 @@ func TestSecretFiles(t *testing.T) {
 	}
 	if _, err = Load("testdata/minimal.good.yaml", []string{"PGWALTZ_POSTGRES_PASSWORD_FILE=" + empty}); err == nil || !strings.Contains(err.Error(), "is empty") {
 		t.Errorf("empty file: %v", err)
+	}
+}
+
+// A password that changes while the sidecar runs is used for the next connection.
+func TestRotatedPassword(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	dsn, password := filepath.Join(dir, "dsn"), filepath.Join(dir, "password")
+	write := func(path, text string) {
+		if err := os.WriteFile(path, []byte(text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(dsn, "host=one user=me")
+	write(password, "old")
+	c, err := Load("testdata/minimal.good.yaml", []string{"PGWALTZ_POSTGRES_DSN=", "PGWALTZ_POSTGRES_DSN_FILE=" + dsn, "PGWALTZ_POSTGRES_PASSWORD_FILE=" + password})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(password, "new")
+	if got := c.Postgres.Fresh().Reveal(); !strings.HasPrefix(got, "host=one ") || !strings.HasSuffix(got, " password='new'") {
+		t.Errorf("after the password changed: %s", got)
+	}
+	write(dsn, "host=two user=me")
+	if got := c.Postgres.Fresh().Reveal(); !strings.HasPrefix(got, "host=two ") || !strings.HasSuffix(got, " password='new'") {
+		t.Errorf("after the file of the connection changed: %s", got)
+	}
+	write(dsn, "=")
+	write(password, "")
+	if got := c.Postgres.Fresh().Reveal(); got != "host=one user=me password='old'" {
+		t.Errorf("with files that are being written: %s", got)
+	}
+}
+
+// Names that the whole server shares hold the cluster, and fit.
+func TestNamesOfTheServer(t *testing.T) {
+	t.Parallel()
+	if a, b := DefaultSlot("one", "eu-1"), DefaultSlot("two", "eu-1"); a != "pgwaltz_one_eu_1" || b != "pgwaltz_two_eu_1" {
+		t.Errorf("slots %s and %s", a, b)
+	}
+	if a, b := OriginName("one", "us"), OriginName("two", "us"); a != "pgwaltz_one_us" || b != "pgwaltz_two_us" {
+		t.Errorf("origins %s and %s", a, b)
+	}
+	long := strings.Repeat("c", 32)
+	a, b := DefaultSlot(long, strings.Repeat("r", 32)), DefaultSlot(long, strings.Repeat("r", 31)+"s")
+	if len(a) != 63 || len(b) != 63 || a == b {
+		t.Errorf("long names become %s and %s", a, b)
+	}
+	_, err := Load("testdata/minimal.good.yaml", []string{"PGWALTZ_POSTGRES_SLOT=" + DefaultSlot("accounts", "us"), "PGWALTZ_PEERS=us"})
+	if err == nil || !strings.Contains(err.Error(), "is the slot of peer us") {
+		t.Errorf("the peer's slot: %v", err)
 	}
 }
 

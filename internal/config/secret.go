@@ -119,6 +119,26 @@ func (d DSN) withPassword(p Secret) DSN {
 	return DSN{d.value + " password='" + quoted + "'"}
 }
 
+// Fresh is the connection string with what its files hold now: a password may be changed while
+// the sidecar runs. What cannot be read stays as it was.
+func (p *Postgres) Fresh() DSN {
+	dsn := p.DSN
+	if p.DSNFile != "" && p.dsnOfFile {
+		if line, err := firstLine(p.DSNFile); err == nil && line != "" && (DSN{line}).valid() {
+			dsn = DSN{line}
+			if !p.Password.IsZero() {
+				dsn = dsn.withPassword(p.Password)
+			}
+		}
+	}
+	if p.PasswordFile != "" {
+		if line, err := firstLine(p.PasswordFile); err == nil && line != "" {
+			dsn = dsn.withPassword(Secret{line})
+		}
+	}
+	return dsn
+}
+
 // hasPassword reports whether a password stands in the string itself.
 func (d DSN) hasPassword() bool {
 	if d.isURL() {

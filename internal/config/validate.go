@@ -40,9 +40,9 @@ func (c *Config) validateNames(p *problems) {
 	if len(c.Peers) == 0 && c.Applies() {
 		p.add("peers", "list the other regions, or set direction: publish", "no peer is listed, and direction is %s", c.Direction)
 	}
-	if strings.Contains(strings.Join(c.ForwardOrigins, "\n"), OriginName("")) {
+	if strings.Contains(strings.Join(c.ForwardOrigins, "\n"), originPrefix) {
 		for i, name := range c.ForwardOrigins {
-			if strings.HasPrefix(name, OriginName("")) {
+			if strings.HasPrefix(name, originPrefix) {
 				p.add(fmt.Sprintf("forward_origins[%d]", i), "remove it", "%q is an origin of pgwaltz itself: its rows would echo for ever", name)
 			}
 		}
@@ -86,8 +86,8 @@ func (c *Config) validatePostgres(p *problems) {
 		p.add("postgres.publication", "use 1 to 63 bytes, without commas", "%q is no name for a publication", pg.Publication)
 	}
 	for _, peer := range c.Peers {
-		if peer.Region != c.Region && pg.Slot == DefaultSlot(peer.Region) {
-			p.add("postgres.slot", "name it "+DefaultSlot(c.Region)+", or leave the key out",
+		if peer.Region != c.Region && pg.Slot == DefaultSlot(c.Cluster, peer.Region) {
+			p.add("postgres.slot", "name it "+DefaultSlot(c.Cluster, c.Region)+", or leave the key out",
 				"%q is the slot of peer %s: two regions may not share a slot name", pg.Slot, peer.Region)
 		}
 	}

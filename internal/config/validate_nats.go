@@ -6,9 +6,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/nats-io/nkeys"
 )
 
 func (c *Config) validateNATS(p *problems) {
@@ -52,6 +55,11 @@ func (c *Config) validateNATS(p *problems) {
 	if n.User == "" && !n.Password.IsZero() {
 		p.add("nats.user", "name the user", "is missing, and a password is given")
 	}
+	if n.User != "" && n.Password.IsZero() && n.TLS.CAFile == "" && n.TLS.CertFile == "" {
+		p.add("nats.user", "set nats.password_file or PGWALTZ_NATS_PASSWORD, or require certificates with nats.tls.ca_file", "has no password")
+	}
+	c.validateIdentities(p)
+	c.validateTrust(p)
 	p.file("nats.credentials_file", n.CredentialsFile)
 	p.file("nats.tls.cert_file", n.TLS.CertFile)
 	p.file("nats.tls.key_file", n.TLS.KeyFile)
@@ -69,17 +77,71 @@ func (c *Config) validateListener(p *problems) {
 		return
 	}
 	host, _, _ := net.SplitHostPort(n.Listen)
-	if host == "localhost" || net.ParseIP(host).IsLoopback() {
+	if loopback(host) {
 		return
 	}
 	if n.TLS.CertFile == "" {
 		p.add("nats.listen", "set nats.tls.cert_file and key_file, listen on 127.0.0.1, or set nats.insecure: true on a private network",
 			"%s can be reached from outside, and there is no TLS", n.Listen)
-	} else if n.TLS.CAFile == "" && n.Password.IsZero() {
-		p.add("nats.listen", "set nats.tls.ca_file to ask for client certificates, or nats.user with a password",
+	} else if n.TLS.CAFile == "" && n.Password.IsZero() && !c.allIdentified() {
+		p.add("nats.listen", "set nats.tls.ca_file to ask for client certificates, nats.user with a password, or peers[].nkey or token_file for every peer",
 			"%s can be reached from outside, and anybody may connect", n.Listen)
 	}
 }
+
+func (c *Config) allIdentified() bool {
+	return !slices.ContainsFunc(c.Peers, func(x Peer) bool { return !x.Identified() })
+}
+
+// validateIdentities looks at what peers prove on a link.
+func (c *Config) validateIdentities(p *problems) {
+	n := &c.NATS
+	for i, peer := range c.Peers {
+		key := fmt.Sprintf("peers[%d].", i)
+		p.file(key+"token_file", peer.TokenFile)
+		if peer.NKey != "" && !nkeys.IsValidPublicUserKey(peer.NKey) {
+			p.add(key+"nkey", "give the public key, which begins with U; nats.credentials_file of the peer holds the seed", "is no public NKey of a user")
+		}
+		if peer.Identified() && n.Listen == "" {
+			p.add(strings.TrimSuffix(key, "."), "give it on the side that listens, or remove it", "an identity on the link is given, and this region does not listen")
+		}
+		if peer.Certificate != "" && n.TLS.CAFile == "" {
+			p.add(key+"certificate", "set nats.tls.ca_file, so that certificates are asked for", "is given, and no certificate is asked for")
+		}
+	}
+	if n.Listen != "" && n.User != "" && n.TLS.CAFile == "" && len(c.Peers) > 1 && !c.allIdentified() {
+		p.add("peers", "give each one an identity of its own: nkey, certificate or token_file", "%d peers share one password, which does not tell them apart", len(c.Peers))
+	}
+}
+
+// validateTrust asks for proof of who wrote a frame wherever it passes a network: both sides
+// of the link show certificates, or frames are signed.
+func (c *Config) validateTrust(p *problems) {
+	n := &c.NATS
+	if n.Insecure || n.TLS.CAFile != "" && n.TLS.CertFile != "" {
+		return
+	}
+	key, where := "", ""
+	for _, d := range append(strings.Split(n.URL, ","), n.Dial...) {
+		if u, err := url.Parse(strings.TrimSpace(d)); err == nil && u.Hostname() != "" && !loopback(u.Hostname()) {
+			if key, where = "nats.dial", u.Host; n.URL != "" {
+				key = "nats.url"
+			}
+			break
+		}
+	}
+	if host, _, err := net.SplitHostPort(n.Listen); err == nil && !loopback(host) {
+		key, where = "nats.listen", n.Listen
+	}
+	signed := c.Signing.KeyFile != "" && !slices.ContainsFunc(c.Peers, func(x Peer) bool { return x.PublicKey == "" })
+	if key == "" || signed {
+		return
+	}
+	p.add(key, "sign frames (signing.key_file, and public_key of every peer), or use certificates on both sides (nats.tls.cert_file, key_file and ca_file), or set nats.insecure: true on a private network",
+		"%s is beyond this machine, and nothing proves who wrote a frame", where)
+}
+
+func loopback(host string) bool { return host == "localhost" || net.ParseIP(host).IsLoopback() }
 
 func (c *Config) validatePublish(p *problems) {
 	b := &c.Publish

@@ -30,7 +30,7 @@ func Check(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (Findings, e
 	checkPatterns(f, &fs)
 	checkTables(f, &fs)
 	for _, step := range []func(context.Context, *facts, *Findings) error{
-		checkKeys, checkSchema, checkSettings, checkPublishing, checkApplying, checkReferences, checkNeighbours, checkSequences,
+		checkKeys, checkPlanted, checkRole, checkSchema, checkSettings, checkPublishing, checkApplying, checkReferences, checkNeighbours, checkSequences,
 	} {
 		if err := step(ctx, f, &fs); err != nil {
 			return nil, fmt.Errorf("check: %w", err)
@@ -70,6 +70,15 @@ func checkServer(f *facts, fs *Findings) {
 	if f.cfg.Publishes() && f.sys.WALLevel != "logical" {
 		fs.add(Error, "wal_level", "alter system set wal_level = logical, then restart PostgreSQL", "wal_level is %s, and must be logical", f.sys.WALLevel)
 	}
+}
+
+// checkRole warns of a role that may do more than it has to.
+func checkRole(_ context.Context, f *facts, fs *Findings) error {
+	if f.runtime != nil && f.runtime.Superuser {
+		fs.add(Warning, "superuser", "give the sidecar a role of its own in postgres.dsn, put this one into postgres.admin_dsn, and run: "+setupCommand,
+			"role %q of postgres.dsn is a superuser: whoever gets its password, or a statement into the sidecar, has the whole server", f.runtime.Name)
+	}
+	return nil
 }
 
 func checkSchema(ctx context.Context, f *facts, fs *Findings) error {

@@ -138,7 +138,7 @@ func checkOrigins(ctx context.Context, f *facts, fs *Findings) error {
 		return nil
 	}
 	for _, peer := range f.cfg.PeerNames() {
-		name := config.OriginName(peer)
+		name := config.OriginName(f.cfg.Cluster, peer)
 		var exists bool
 		if err := f.conn.QueryRow(ctx, `select exists (select from pg_catalog.pg_replication_origin where roname = $1::text)`, name).Scan(&exists); err != nil {
 			return fmt.Errorf("read replication origins: %w", err)

@@ -42,7 +42,7 @@ func checkPublishing(ctx context.Context, f *facts, fs *Findings) error {
 // checkSlot is for a slot that exists.
 func checkSlot(f *facts, fs *Findings) {
 	s, name := f.slot, f.cfg.Postgres.Slot
-	other := fmt.Sprintf("choose another name with postgres.slot, or drop it: select pg_drop_replication_slot(%s)", pg.Literal(name))
+	const other = "choose another name with postgres.slot: this slot belongs to somebody else"
 	switch {
 	case s.Type != "logical":
 		fs.add(Error, "slot_type", other, "slot %q is a %s slot", name, s.Type)
@@ -118,8 +118,9 @@ func checkRetention(ctx context.Context, f *facts, fs *Findings) error {
 	}
 	hold := int64(f.cfg.Publish.WALHoldMax)
 	switch {
+	case mb < 0 && f.cfg.Postgres.UnboundedWAL:
 	case mb < 0:
-		fs.add(Warning, "wal_unbounded", fmt.Sprintf("alter system set max_slot_wal_keep_size = '%dMB', then select pg_reload_conf()", max(2*hold>>20, 1024)),
+		fs.add(Error, "wal_unbounded", fmt.Sprintf("alter system set max_slot_wal_keep_size = '%dMB', then select pg_reload_conf()", max(2*hold>>20, 1024))+"; or, if that is meant, set postgres.unbounded_wal: true",
 			"max_slot_wal_keep_size is not set: while the sidecar is down the log grows until the disk is full")
 	case mb<<20 < hold:
 		fs.add(Warning, "wal_hold", "lower publish.wal_hold_max below it, or raise max_slot_wal_keep_size",

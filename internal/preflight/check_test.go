@@ -88,7 +88,7 @@ func TestSlotMistakes(t *testing.T) {
 	w, other := newSite(t, logical), newSite(t, logical)
 	w.exec(`create table public.a (id int primary key, version int not null default 0, updated_at timestamptz not null default now())`)
 	cfg := w.config("postgres", "")
-	slot := "pgwaltz_" + w.region
+	slot := "pgwaltz_test_" + w.region
 	for _, tt := range []struct{ name, sql, code, what string }{
 		{"another database", `select pg_create_logical_replication_slot('` + slot + `', 'pgoutput')`, "slot_database",
 			"was not created in database"},
@@ -108,7 +108,12 @@ func TestSlotMistakes(t *testing.T) {
 		if w.dump() != before {
 			t.Errorf("%s: something was created", tt.name)
 		}
-		has(t, w.check(w.admin, cfg), preflight.Error, tt.code, tt.what, "pg_drop_replication_slot('"+slot+"')")
+		has(t, w.check(w.admin, cfg), preflight.Error, tt.code, tt.what, "choose another name with postgres.slot")
+		for _, f := range w.check(w.admin, cfg) {
+			if f.Code == tt.code && strings.Contains(f.Remedy, "drop") {
+				t.Errorf("%s: the remedy drops what belongs to somebody else: %s", tt.name, f.Remedy)
+			}
+		}
 		w.drop()
 	}
 }
@@ -156,7 +161,10 @@ func TestCheckFindsWhatChangedSinceSetup(t *testing.T) {
 	has(t, fs, preflight.Error, "wrong_node", `region "elsewhere" of cluster "test"`, "postgres.dsn")
 	has(t, fs, preflight.Error, "wrong_server", "4711, and this server has "+w.text("select system_identifier from pg_control_system()"), "4711")
 	has(t, fs, preflight.Error, "schema_version", "has version 0", "setup")
-	has(t, fs, preflight.Warning, "wal_unbounded", "max_slot_wal_keep_size", "alter system set")
+	has(t, fs, preflight.Warning, "superuser", "is a superuser", "postgres.admin_dsn")
+	asked := *cfg
+	asked.Postgres.UnboundedWAL = false
+	has(t, w.check(w.admin, &asked), preflight.Error, "wal_unbounded", "max_slot_wal_keep_size", "alter system set")
 	for _, f := range fs {
 		if f.Code == "stamp_type" && strings.Contains(f.What, "domains") {
 			t.Errorf("a domain over a readable type: %v", f)

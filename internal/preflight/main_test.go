@@ -84,7 +84,7 @@ func (w *site) config(role, extra string) *config.Config {
 	if err := os.WriteFile(path, []byte(text+extra), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
-	c, err := config.Load(path, nil)
+	c, err := config.Load(path, []string{"PGWALTZ_POSTGRES_UNBOUNDED_WAL=true"})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -128,6 +128,6 @@ func (w *site) dump() string {
 		union all select 'trg ' || pg_get_triggerdef(oid) from pg_trigger
 		union all select 'fun ' || oid::regprocedure::text || xmin::text from pg_proc where pronamespace::regnamespace::text = 'pgwaltz'
 		union all select 'nsp ' || nspname::text || coalesce(nspacl::text, '') || coalesce(obj_description(oid), '') from pg_namespace where nspname not like 'pg\_temp%'
-		union all select 'slot ' || slot_name || confirmed_flush_lsn::text from pg_replication_slots where slot_name = 'pgwaltz_` + w.region + `'
+		union all select 'slot ' || slot_name || confirmed_flush_lsn::text from pg_replication_slots where slot_name = 'pgwaltz_test_` + w.region + `'
 		union all select 'role ' || rolname || rolreplication || rolsuper from pg_roles where rolname like '%\_` + w.region + `') s(x)`)
 }

@@ -130,7 +130,10 @@ func (p *planner) planRole(context.Context) error {
 	return nil
 }
 
-func (p *planner) planSchema(context.Context) error {
+func (p *planner) planSchema(ctx context.Context) error {
+	if err := checkPlanted(ctx, p.facts, &p.out.Findings); err != nil {
+		return err
+	}
 	if !p.schema.exists && !p.me.CreateInDatabase && !p.me.Superuser {
 		p.refuse("no_create", fmt.Sprintf("grant create on database %s to %s", pg.Quote(p.sys.Database), pg.Quote(p.me.Name)),
 			"role %q may not create schemas and publications in database %q", p.me.Name, p.sys.Database)

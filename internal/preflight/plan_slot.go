@@ -14,7 +14,7 @@ func (p *planner) planOrigins(ctx context.Context) error {
 		return nil
 	}
 	for _, peer := range p.cfg.PeerNames() {
-		name := config.OriginName(peer)
+		name := config.OriginName(p.cfg.Cluster, peer)
 		var exists bool
 		if err := p.conn.QueryRow(ctx, `select exists (select from pg_catalog.pg_replication_origin where roname = $1::text)`, name).Scan(&exists); err != nil {
 			return fmt.Errorf("read replication origins: %w", err)

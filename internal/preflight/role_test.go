@@ -76,7 +76,7 @@ func (w *site) applyAs(role string, mode config.Privileges) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	statements := []string{"select set_config('pgwaltz.apply', 'on', true)", "select pg_replication_origin_session_setup('pgwaltz_us')"}
+	statements := []string{"select set_config('pgwaltz.apply', 'on', true)", "select pg_replication_origin_session_setup('pgwaltz_test_us')"}
 	if mode == config.PrivilegesReplica {
 		statements = append(statements, "set local session_replication_role = replica")
 	}

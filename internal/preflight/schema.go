@@ -26,6 +26,7 @@ type object struct {
 // change; what is too old goes from the log through a function.
 const (
 	mayRead   = "select"
+	mayLock   = "select, update"
 	mayInsert = "select, insert"
 	mayUpdate = "select, insert, update"
 	mayWrite  = "select, insert, update, delete"
@@ -50,6 +51,7 @@ func objects() []object {
 		{"quarantine", quarantine.Schema, "messages that were refused", mayWrite},
 		{"copy", tablecopy.Schema, "progress of the initial copy and of resyncs", mayUpdate},
 		{"stream", streamstore.Schema, "what this region has published into", mayUpdate},
+		{"lead", `create or replace view pgwaltz.lead as select 'the sidecar at work holds a lock on this view'::text as note`, "which sidecar is at work", mayLock},
 	}
 }
 

@@ -57,12 +57,12 @@ func TestSetupIsRepeatable(t *testing.T) {
 		`select string_agg(schemaname || '.' || tablename, ' ' order by 1) from (select schemaname, tablename from pg_publication_tables where pubname = 'pgwaltz' order by 1, 2) x(schemaname, tablename)`: `Odd "one.T'x public.byindex public.keyless public.parts public.subscriptions public.users`,
 		`select string_agg(relname || relreplident::text, ' ' order by relname) from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')`:                                        "byindexf keylessf part1f partsf r4d r4bn scratchd subscriptionsf usersf",
 		`select string_agg(table_name || state, ' ' order by table_name) from pgwaltz.copy`:                                                                                                                 "T'xpending byindexpending keylesspending partspending subscriptionspending userspending",
-		`select region || cluster from pgwaltz.node`:                                                       w.region + "test",
-		`select plugin || database from pg_replication_slots where slot_name = 'pgwaltz_` + w.region + `'`: "pgoutput" + w.text("select current_database()"),
-		`select roname from pg_replication_origin where roname = 'pgwaltz_us'`:                             "pgwaltz_us",
-		`select pubviaroot from pg_publication where pubname = 'pgwaltz'`:                                  "true",
-		`select count(*) from pg_trigger where not tgisinternal and tgname like '%pgwaltz%'`:               "0",
-		`select obj_description('pgwaltz'::regnamespace)`:                                                  "pgwaltz schema version 1",
+		`select region || cluster from pgwaltz.node`:                                                            w.region + "test",
+		`select plugin || database from pg_replication_slots where slot_name = 'pgwaltz_test_` + w.region + `'`: "pgoutput" + w.text("select current_database()"),
+		`select roname from pg_replication_origin where roname = 'pgwaltz_test_us'`:                             "pgwaltz_test_us",
+		`select pubviaroot from pg_publication where pubname = 'pgwaltz'`:                                       "true",
+		`select count(*) from pg_trigger where not tgisinternal and tgname like '%pgwaltz%'`:                    "0",
+		`select obj_description('pgwaltz'::regnamespace)`:                                                       "pgwaltz schema version 1",
 	} {
 		if got := w.text(sql); got != want {
 			t.Errorf("%s\n got %s\nwant %s", sql, got, want)
@@ -90,7 +90,7 @@ func TestSetupIsRepeatable(t *testing.T) {
 
 // drop gives the slot back, which is the cluster's.
 func (w *site) drop() {
-	w.exec(`select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = 'pgwaltz_` + w.region + `'`)
+	w.exec(`select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = 'pgwaltz_test_` + w.region + `'`)
 }
 
 // The printed script does the same as a run, when it is fed to psql.

@@ -45,14 +45,18 @@ func (o *outboundState) begun() wal.LSN {
 	return o.start
 }
 
+// ackSilence is for how long a peer that repeats its word every second says nothing before another
+// run of it may take something back.
+const ackSilence = 3 * time.Second
+
 // acked takes a peer's word of how far it has durably applied.
 func (s *Sidecar) acked(a broker.Ack) {
 	o := &s.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	old := o.acks[a.Peer]
-	if old.Epoch.SameLog(a.Epoch) && a.EndLSN < old.EndLSN && a.At < old.At {
-		return // an older one, come late
+	if old.Peer != "" && !a.After(&old.Ack, time.Since(old.received) > ackSilence) {
+		return // an older one, come late or again
 	}
 	o.acks[a.Peer] = peerAck{a, time.Now(), old.said}
 }
@@ -83,7 +87,7 @@ func (s *Sidecar) judgeAcks(acks []checkpoint.Ack, walEnd wal.LSN) {
 		v := a.Judge(now)
 		held := o.acks[a.Peer]
 		if v == held.said {
-			if v == checkpoint.OtherHistory || v == checkpoint.Ahead && time.Since(o.lastRewind) > rewindPause {
+			if (v == checkpoint.OtherHistory || v == checkpoint.Ahead && time.Since(o.lastRewind) > rewindPause) && o.mayRewind(a.Peer) {
 				s.renew(v == checkpoint.Ahead)
 			}
 			continue

@@ -218,17 +218,17 @@ func ignoreStop(ctx context.Context, err error) error {
 }
 
 func (s *Sidecar) connect(ctx context.Context, role string) (*pgx.Conn, error) {
-	return pg.Connect(ctx, s.cfg.Postgres.DSN.Reveal(), pg.Options{Region: s.cfg.Region, Role: role})
+	return pg.Connect(ctx, s.cfg.Postgres.Fresh().Reveal(), pg.Options{Region: s.cfg.Region, Role: role})
 }
 
 func (s *Sidecar) connectSlot(ctx context.Context, frontend func(io.Reader, io.Writer) *pgproto3.Frontend) (*pgconn.PgConn, error) {
-	return pg.ConnectReplication(ctx, s.cfg.Postgres.DSN.Reveal(), pg.Options{Region: s.cfg.Region, Role: "slot", Frontend: frontend, Dial: pg.DialQuiet})
+	return pg.ConnectReplication(ctx, s.cfg.Postgres.Fresh().Reveal(), pg.Options{Region: s.cfg.Region, Role: "slot", Frontend: frontend, Dial: pg.DialQuiet})
 }
 
 // connectApply opens an apply session for the changes of origin.
 func (s *Sidecar) connectApply(origin string) func(ctx context.Context) (*pgx.Conn, error) {
 	return func(ctx context.Context) (*pgx.Conn, error) {
-		conn, err := pg.Connect(ctx, s.cfg.Postgres.DSN.Reveal(), pg.Options{
+		conn, err := pg.Connect(ctx, s.cfg.Postgres.Fresh().Reveal(), pg.Options{
 			Region: s.cfg.Region, Role: "apply_" + origin, Apply: true, LockTimeout: s.cfg.Postgres.LockTimeout,
 		})
 		if err != nil {
@@ -241,7 +241,7 @@ func (s *Sidecar) connectApply(origin string) func(ctx context.Context) (*pgx.Co
 			sql += `, pg_catalog.set_config('session_replication_role', 'replica', false)`
 		}
 		if s.caps.origin && origin != s.cfg.Region {
-			sql += `, pg_catalog.pg_replication_origin_session_setup('` + config.OriginName(origin) + `')`
+			sql += `, pg_catalog.pg_replication_origin_session_setup('` + config.OriginName(s.cfg.Cluster, origin) + `')`
 		}
 		if _, err := conn.Exec(ctx, sql); err != nil {
 			conn.Close(ctx)

@@ -319,7 +319,7 @@ func (s *Sidecar) newSubscription(in *inboundState) (*subscribe.Subscription, er
 		return nil, err
 	}
 	cfg := subscribe.Config{
-		Cluster: s.cfg.Cluster, Region: s.cfg.Region, Origin: in.origin, Conn: s.broker.Conn(), JS: js, Control: s.broker,
+		Cluster: s.cfg.Cluster, Region: s.cfg.Region, Origin: in.origin, Conn: s.broker.ConnOf(in.origin), JS: js, Control: s.broker,
 		Log: s.log, Metrics: s.subscriptionMetrics(in.origin),
 		Quarantine: func(ctx context.Context, m subscribe.Refused) error { return s.quarantine(ctx, in, m) },
 	}

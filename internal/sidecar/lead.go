@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"slices"
@@ -83,16 +84,7 @@ func (s *Sidecar) term(ctx context.Context) error {
 		return err
 	}
 	defer closeConn(lock)
-	if err := s.prepare(ctx, lock); err != nil {
-		return err
-	}
-	if err := s.loadOwn(ctx, lock); err != nil {
-		return err
-	}
-	if err := s.parked.Load(ctx, lock); err != nil {
-		return err
-	}
-	if err := s.countConflicts(ctx, lock); err != nil {
+	if err := s.beginTerm(ctx); err != nil {
 		return err
 	}
 	b, err := broker.New(s.brokerConfig())
@@ -110,6 +102,26 @@ func (s *Sidecar) term(ctx context.Context) error {
 	defer s.setRole(status.Down, "stopping")
 	s.log.Info("at work", "region", s.cfg.Region, "epoch", s.epoch.String(), "direction", string(s.cfg.Direction))
 	return s.work(ctx, lock)
+}
+
+// beginTerm looks at the server and loads what the tables say, in a session of its own: the one that
+// holds the lead is in a transaction.
+func (s *Sidecar) beginTerm(ctx context.Context) error {
+	conn, err := s.connect(ctx, "begin")
+	if err != nil {
+		return err
+	}
+	defer closeConn(conn)
+	if err := s.prepare(ctx, conn); err != nil {
+		return err
+	}
+	if err := s.loadOwn(ctx, conn); err != nil {
+		return err
+	}
+	if err := s.parked.Load(ctx, conn); err != nil {
+		return err
+	}
+	return s.countConflicts(ctx, conn)
 }
 
 // loadOwn begins a term with what the tables say. A former leader's apply transactions have
@@ -263,11 +275,10 @@ const calmAfter = 10 * time.Second
 // errAgain makes supervise run the pipe again at once: a wanted restart.
 var errAgain = errors.New("the pipe is to be opened anew")
 
-// lockKeys name the advisory lock of a region's lead.
-const lockSpace = 0x70677761 // "pgwa"
-
 // takeLead returns the session that holds the lead. While another one holds it, this process
-// is the standby.
+// is the standby. The lead is a lock on the view pgwaltz.lead, within a transaction that does
+// nothing else: only who may write our tables can take it. (Everybody may take an advisory lock,
+// and a lock on a table would keep it from being vacuumed.)
 func (s *Sidecar) takeLead(ctx context.Context) (*pgx.Conn, error) {
 	conn, err := s.connect(ctx, "lead")
 	if err != nil {
@@ -276,18 +287,25 @@ func (s *Sidecar) takeLead(ctx context.Context) (*pgx.Conn, error) {
 	said, idle := false, time.Time{}
 	for {
 		s.turn()
-		var ok bool
-		err := conn.QueryRow(ctx, `select pg_catalog.pg_try_advisory_lock($1::int, pg_catalog.hashtext($2))`, int32(lockSpace), s.cfg.Cluster+"/"+s.cfg.Region).Scan(&ok)
+		ok, err := s.tryLead(ctx, conn)
 		if err != nil {
 			closeConn(conn)
-			return nil, fmt.Errorf("ask for the lead: %w", err)
+			return nil, err
 		}
 		if ok {
 			return conn, nil
 		}
-		s.setRole(status.Standby, "another sidecar of this region is at work")
-		if !said {
-			s.log.Info("standby: another sidecar of this region is at work", "region", s.cfg.Region)
+		h, err := s.holder(ctx, conn)
+		if err != nil {
+			s.log.Debug("look at the other sidecar", "reason", publicMessage(err))
+		}
+		if h.works {
+			s.setRole(status.Standby, "another sidecar of this region is at work")
+		} else {
+			s.setRole(status.Down, "another session holds the lead and gives no sign of life")
+		}
+		if !said && h.pid != 0 {
+			s.log.Info("standby: another sidecar of this region holds the lead", "region", s.cfg.Region, "pid", h.pid, "works", h.works)
 			said = true
 		}
 		if err := s.deposeFrozen(ctx, conn, &idle); err != nil {
@@ -298,6 +316,54 @@ func (s *Sidecar) takeLead(ctx context.Context) (*pgx.Conn, error) {
 			return nil, err
 		}
 	}
+}
+
+// tryLead takes the lead if nobody has it.
+func (s *Sidecar) tryLead(ctx context.Context, conn *pgx.Conn) (bool, error) {
+	if _, err := conn.Exec(ctx, `select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings
+where name in ('idle_in_transaction_session_timeout', 'transaction_timeout', 'idle_session_timeout')`); err != nil {
+		return false, fmt.Errorf("ask for the lead: %w", err)
+	}
+	if _, err := conn.Exec(ctx, "begin isolation level read committed"); err != nil {
+		return false, fmt.Errorf("ask for the lead: %w", err)
+	}
+	_, err := conn.Exec(ctx, "lock table pgwaltz.lead in share row exclusive mode nowait")
+	if err == nil {
+		return true, nil
+	}
+	if _, rerr := conn.Exec(ctx, "rollback"); rerr != nil {
+		return false, fmt.Errorf("ask for the lead: %w", errors.Join(err, rerr))
+	}
+	switch pg.Code(err) {
+	case "55P03":
+		return false, nil
+	case "42P01", "3F000", "42501", "42809": // setup has not run, or for another role
+		if perr := s.prepare(ctx, conn); perr != nil {
+			return false, perr
+		}
+	}
+	return false, fmt.Errorf("ask for the lead: %w", err)
+}
+
+// holder is the session that holds the lead.
+type holder struct {
+	pid   int
+	works bool // it is one of ours, and has given a sign of life lately
+}
+
+const holderSQL = ` from pg_catalog.pg_locks l join pg_catalog.pg_class c on c.oid = l.relation and c.relname = 'lead'
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace and n.nspname = 'pgwaltz'
+join pg_catalog.pg_stat_activity a on a.pid = l.pid
+where l.locktype = 'relation' and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+  and l.mode = 'ShareRowExclusiveLock' and l.granted and l.pid <> pg_catalog.pg_backend_pid()`
+
+func (s *Sidecar) holder(ctx context.Context, conn *pgx.Conn) (h holder, err error) {
+	err = conn.QueryRow(ctx, `select a.pid, coalesce(a.usename = session_user and pg_catalog.starts_with(a.application_name, 'pgwaltz_')
+  and a.state_change > pg_catalog.clock_timestamp() - $1::interval, false)`+holderSQL+` limit 1`, frozenAfter).Scan(&h.pid, &h.works)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return holder{works: true}, nil // it has just gone
+	}
+	return h, err
 }
 
 // deposeFrozen ends the session of a leader that does nothing any more: its slot is not read
@@ -319,11 +385,8 @@ func (s *Sidecar) deposeFrozen(ctx context.Context, conn *pgx.Conn, idle *time.T
 	if time.Since(*idle) < frozenAfter {
 		return nil
 	}
-	tag, err := conn.Exec(ctx, `select pg_catalog.pg_terminate_backend(l.pid) from pg_catalog.pg_locks l
-join pg_catalog.pg_stat_activity a on a.pid = l.pid and a.usename = current_user
-where l.locktype = 'advisory' and l.classid = $1::int::oid and l.granted and l.pid <> pg_catalog.pg_backend_pid()
-  and l.objid = pg_catalog.hashtext($2)::oid and a.state_change < pg_catalog.clock_timestamp() - $3::interval`,
-		int32(lockSpace), s.cfg.Cluster+"/"+s.cfg.Region, frozenAfter)
+	tag, err := conn.Exec(ctx, `select pg_catalog.pg_terminate_backend(l.pid)`+holderSQL+`
+  and a.usename = current_user and a.state_change < pg_catalog.clock_timestamp() - $1::interval`, frozenAfter)
 	if err == nil && tag.RowsAffected() > 0 {
 		s.log.Warn("the sidecar that holds the lead is silent; taking over", "slot", s.cfg.Postgres.Slot, "silent_for", frozenAfter)
 	}
@@ -388,7 +451,7 @@ func (s *Sidecar) prepare(ctx context.Context, conn *pgx.Conn) error {
 	for _, f := range findings {
 		// A slot that is gone or lost is a state of a running sidecar, not a refusal: peers
 		// are served from the stream, and status says what to do.
-		if f.Severity == preflight.Error && slices.Contains([]string{"slot_lost", "slot_missing"}, f.Code) && s.hasPublished(ctx, conn) {
+		if f.Code == "wal_unbounded" || f.Severity == preflight.Error && slices.Contains([]string{"slot_lost", "slot_missing"}, f.Code) && s.hasPublished(ctx, conn) {
 			f.Severity = preflight.Warning
 		}
 		if f.Severity == preflight.Warning {
@@ -433,18 +496,40 @@ func (s *Sidecar) findCapabilities(ctx context.Context, conn *pgx.Conn) error {
 func (s *Sidecar) originsExist(ctx context.Context, conn *pgx.Conn) bool {
 	var names []string
 	for _, p := range s.cfg.PeerNames() {
-		names = append(names, config.OriginName(p))
+		names = append(names, config.OriginName(s.cfg.Cluster, p))
 	}
 	var n int
 	err := conn.QueryRow(ctx, `select count(*) from pg_catalog.pg_replication_origin where roname = any($1)`, names).Scan(&n)
 	return err == nil && n == len(names) && n > 0
 }
 
+// publicKeys are those by which peers sign.
+func (s *Sidecar) publicKeys() map[string]ed25519.PublicKey {
+	out := map[string]ed25519.PublicKey{}
+	for _, p := range s.cfg.Peers {
+		if key, err := p.Key(); err == nil && key != nil {
+			out[p.Region] = key
+		}
+	}
+	return out
+}
+
+// identities are what peers prove on a link.
+func (s *Sidecar) identities() map[string]broker.Identity {
+	out := map[string]broker.Identity{}
+	for _, p := range s.cfg.Peers {
+		if p.Identified() {
+			out[p.Region] = broker.Identity{Certificate: p.Certificate, NKey: p.NKey, TokenFile: p.TokenFile}
+		}
+	}
+	return out
+}
+
 func (s *Sidecar) brokerConfig() broker.Config {
 	n := s.cfg.NATS
 	c := broker.Config{
 		Cluster: s.cfg.Cluster, Region: s.cfg.Region, Peers: s.cfg.PeerNames(),
-		URL: n.URL, CredentialsFile: n.CredentialsFile, User: n.User, PasswordFile: n.PasswordFile,
+		URL: n.URL, CredentialsFile: n.CredentialsFile, User: n.User, PasswordFile: n.PasswordFile, Password: n.Password.Reveal(), Identities: s.identities(), Sign: s.signer(), PublicKeys: s.publicKeys(),
 		TLS:    broker.TLS{CertFile: n.TLS.CertFile, KeyFile: n.TLS.KeyFile, CAFile: n.TLS.CAFile},
 		Listen: n.Listen, Dial: n.Dial, StoreDir: n.StoreDir, MaxBytes: int64(n.MaxBytes),
 		AllowPlain: n.Insecure, Log: s.log.With("room", "broker"), Position: s.position,

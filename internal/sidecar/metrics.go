@@ -81,6 +81,7 @@ func metrics() []metric {
 		{"copy_tables", g, "Tables by the state of their initial copy or resync.", []string{"state"}},
 		{"copy_rows", g, "Rows that the copies at hand have sent.", nil},
 		{"tombstone_index_entries", g, "Tombstones held in memory.", nil},
+		{"certificate_expiry_timestamp_seconds", g, "Unix time at which a certificate of the link ends: this region's (own), and those that peers have shown.", []string{"of"}},
 		{"tombstone_index_full", g, "1 when there are more tombstones than the index holds.", nil},
 	}
 }
@@ -98,12 +99,20 @@ type collector struct {
 	families map[string]family
 	runtime  []prometheus.Collector // Go and process
 	read     func(*subscribe.Subscription) subscribe.State
+	// certificates says when those of the link end.
+	certificates func() map[string]time.Time
 }
 
 func newCollector(s *Sidecar) prometheus.Collector {
 	c := &collector{s: s, families: map[string]family{}, read: (*subscribe.Subscription).State, runtime: []prometheus.Collector{
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	}}
+	c.certificates = func() map[string]time.Time {
+		if v := s.view.Load(); v != nil && v.broker != nil {
+			return v.broker.Certificates()
+		}
+		return nil
+	}
 	for _, m := range metrics() {
 		c.families[m.name] = family{prometheus.NewDesc(prometheus.BuildFQName(namespace, "", m.name), m.help, m.labels, nil), m.kind}
 	}
@@ -217,6 +226,9 @@ func (c *collector) sidecar(e emitter, st *status.Status) {
 	e.put("copy_rows", float64(rows))
 	e.put("tombstone_index_entries", float64(s.own.Len()))
 	e.flag("tombstone_index_full", s.own.Full())
+	for of, end := range c.certificates() {
+		e.put("certificate_expiry_timestamp_seconds", float64(end.Unix()), of)
+	}
 }
 
 func (c *collector) outbound(e emitter, o *status.Outbound) {

@@ -57,6 +57,7 @@ type outboundState struct {
 	reopen          context.CancelCauseFunc // ends the run at hand
 	newLife         bool                    // the next run starts a new incarnation
 	lastRewind      time.Time
+	budgets         map[string]*budget // of rewinds, by peer
 	extra           chan replicator.Extra
 	stats           replicator.OutboundStats
 	stamper         *replicator.Stamper

@@ -16,10 +16,14 @@ import (
 
 // rewind answers a peer that misses frames: publish again from the slot, if it still holds
 // what the peer needs.
-func (s *Sidecar) rewind(ctx context.Context, data []byte) ([]byte, error) {
+func (s *Sidecar) rewind(ctx context.Context, asker string, data []byte) ([]byte, error) {
 	var req subscribe.RewindRequest
 	if err := json.Unmarshal(data, &req); err != nil {
 		return nil, errors.New("the request cannot be read")
+	}
+	if req.Region != asker {
+		s.log.Warn("a rewind is refused: a region asks in the name of another", "peer", asker, "name", req.Region)
+		return nil, errors.New("the request is in the name of another region")
 	}
 	reply, err := s.grantRewind(ctx, req)
 	if err != nil {
@@ -101,6 +105,11 @@ func (s *Sidecar) rewindReply(req subscribe.RewindRequest, slot checkpoint.Slot,
 	if d.Step == checkpoint.Renew && time.Since(o.lastRewind) < rewindPause {
 		reply.Incarnation = o.incarnation
 		return reply
+	}
+	if !o.mayRewind(req.Region) {
+		s.log.Debug("a rewind is not granted now", "peer", req.Region)
+		reply.Incarnation = o.incarnation
+		return reply // as if one were under way: it asks again
 	}
 	s.log.Warn("a peer misses frames; publishing again from the slot", "peer", req.Region, "lsn", slot.Confirmed.String(), "reason", req.Reason)
 	s.renew(true)

@@ -85,7 +85,6 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 	}
 	a.forgetSchemas()
 	var cascade *cascadeError
-	var open *openError
 	switch {
 	case errors.Is(err, errBarrier):
 		if berr := a.waitBarrier(ctx); berr != nil {
@@ -102,10 +101,6 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 	case errors.As(err, &cascade):
 		if cerr := a.cascade(ctx, cascade); cerr != nil {
 			return cerr
-		}
-	case errors.As(err, &open):
-		if werr := a.awaitOpen(ctx, open); werr != nil {
-			return werr
 		}
 	case a.giant.tried.left(err):
 		if rerr := a.recover(ctx, err, a.giant.tried); rerr != nil {
@@ -126,7 +121,7 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 		if err := a.begin(ctx, &b); err != nil {
 			return err
 		}
-		a.open, a.openFx, a.openPut = true, effects{}, map[uint64]openPut{}
+		a.open, a.openFx, a.openPut = true, effects{}, nil
 	}
 	b.text("savepoint part")
 	var fx effects
@@ -204,8 +199,7 @@ func (a *Applier) flushPart(ctx context.Context, fx *effects) error {
 	a.openFx.rows += fx.rows
 	for _, p := range fx.put {
 		if len(a.openPut) < maxOpenPut {
-			rel := p.g.Rel.Ref()
-			a.openPut[a.cfg.Index.Hash(rel, p.g.KeyText(&p.g.Runs[p.i]))] = openPut{rel, p.suspect}
+			a.openPut = append(a.openPut, a.cfg.Index.Hash(p.g.Rel.Ref(), p.g.KeyText(&p.g.Runs[p.i])))
 		}
 	}
 	a.openFx.blind = a.openFx.blind || fx.blind

@@ -184,81 +184,38 @@ func (c *Copier) table(ctx context.Context, j *Job) error {
 		return err
 	}
 	c.cfg.Log.Info("copying", "relation", j.Table.String(), "rows_done", j.Rows)
+	limit := min(c.cfg.ChunkRows, wire.MaxRows(len(p.rel.Columns)))
+	after := parseCursor(j.LastKey, len(p.rel.PrimaryKey))
 	c.cfg.Watch.start(j.Table)
 	defer c.cfg.Watch.stop()
-	if _, dead := parseDead(j.LastKey); !dead {
-		if err := c.rows(ctx, conn, p, j); err != nil {
-			return err
-		}
-	}
-	if c.cfg.Index.Any(j.Table) {
-		if err := c.dead(ctx, conn, p, j); err != nil {
-			return err
-		}
-	}
-	c.cfg.Log.Info("copied", "relation", j.Table.String(), "rows", j.Rows)
-	return c.end(ctx, j, Done)
-}
-
-// limit is the largest number of changes of one chunk.
-func (c *Copier) limit(p *plan) int { return min(c.cfg.ChunkRows, wire.MaxRows(len(p.rel.Columns))) }
-
-// rows sends the rows of a table from the cursor on.
-func (c *Copier) rows(ctx context.Context, conn *pgx.Conn, p *plan, j *Job) error {
-	after, limit := parseCursor(j.LastKey, len(p.rel.PrimaryKey)), c.limit(p)
 	for {
 		read, err := p.read(ctx, conn, c.cfg.Index, after, limit)
 		if err != nil {
 			return err
 		}
 		if read.count > 0 {
+			chunk := Chunk{Rows: read.tx, After: read.at, Keep: func(ch *wal.Change) bool { return c.cfg.Watch.unchanged(ch, read.at) }}
+			at, err := c.cfg.Stream.Send(ctx, chunk)
+			if err != nil {
+				return err
+			}
 			after = read.last
-			if err := c.send(ctx, j, read, int64(read.count), formatCursor(after)); err != nil {
+			before, text := j.LastKey, formatCursor(after)
+			j.Rows, j.LastKey = j.Rows+int64(read.count), &text
+			if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return saveSent(ctx, conn, j, before, at) }); err != nil {
+				return err
+			}
+			c.under[j.Table] = append(c.under[j.Table], sent{at, j.LastKey, j.Rows})
+			if err := c.applied(ctx); err != nil {
 				return err
 			}
 		}
 		c.cfg.Watch.forget(read.at)
 		if read.count < limit {
-			return nil
+			c.cfg.Log.Info("copied", "relation", j.Table.String(), "rows", j.Rows)
+			return c.end(ctx, j, Done)
 		}
 	}
-}
-
-// dead sends the tombstones of a table; they do not count as rows.
-func (c *Copier) dead(ctx context.Context, conn *pgx.Conn, p *plan, j *Job) error {
-	limit := c.limit(p)
-	after, _ := parseDead(j.LastKey)
-	for {
-		read, last, err := p.readDead(ctx, conn, after, limit)
-		if err != nil {
-			return err
-		}
-		if after = last; len(read.tx.Changes) > 0 {
-			if err := c.send(ctx, j, read, 0, deadCursor+last); err != nil {
-				return err
-			}
-		}
-		c.cfg.Watch.forget(read.at)
-		if read.count < limit {
-			return nil
-		}
-	}
-}
-
-// send puts what was read into the stream and notes how far the copy is.
-func (c *Copier) send(ctx context.Context, j *Job, read rows, count int64, cursor string) error {
-	chunk := Chunk{Rows: read.tx, After: read.at, Keep: func(ch *wal.Change) bool { return c.cfg.Watch.unchanged(ch, read.at) }}
-	at, err := c.cfg.Stream.Send(ctx, chunk)
-	if err != nil {
-		return err
-	}
-	before := j.LastKey
-	j.Rows, j.LastKey = j.Rows+count, &cursor
-	if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return saveSent(ctx, conn, j, before, at) }); err != nil {
-		return err
-	}
-	c.under[j.Table] = append(c.under[j.Table], sent{at, j.LastKey, j.Rows})
-	return c.applied(ctx)
 }
 
 // applied notes which chunks every peer has by now.

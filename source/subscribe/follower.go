@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -26,14 +27,16 @@ type follower struct {
 	kept     uint64    // last sequence that went into quarantine
 	pending  uint64    // frames behind the last message, at the server
 
-	gap  *gap
-	held map[uint64]*heldFrame // frames that came too early, by number
+	gap    *gap
+	opened int                   // sessions, from a random number on
+	held   map[uint64]*heldFrame // frames that came too early, by number
 }
 
 func newFollower(s *Subscription, from checkpoint.Checkpoint) *follower {
 	s.note(func(st *State) { st.Read, st.OriginLSN = from, from.EndLSN })
 	return &follower{
 		s: s, cursor: from, asm: wire.NewAssembler(s.cfg.MaxPacket, &wire.RelationCache{}), held: map[uint64]*heldFrame{},
+		opened: rand.IntN(wire.Consumers),
 	}
 }
 

@@ -53,20 +53,29 @@ type session struct {
 // open makes a consumer that starts at sequence start.
 func (r *follower) open(ctx context.Context, start uint64) (*session, error) {
 	cfg := &r.s.cfg
-	name := fmt.Sprintf("pgwaltz-%s-%s", cfg.Region, rand.Text()[:8])
+	name := wire.ConsumerName(cfg.Region, r.opened%wire.Consumers)
+	r.opened++
 	stream := wire.StreamName(cfg.Cluster, cfg.Origin)
 	call, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	_, err := cfg.JS.CreateConsumer(call, stream, jetstream.ConsumerConfig{
-		Name: name, Description: "region " + cfg.Region,
+	config := jetstream.ConsumerConfig{
+		Name: name, Description: "region " + cfg.Region + ", session " + rand.Text()[:8],
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(start, 1), AckPolicy: jetstream.AckNonePolicy,
 		MemoryStorage: true, Replicas: 1, InactiveThreshold: inactive, MaxWaiting: 2 * pulls,
-	})
+	}
+	_, err := cfg.JS.CreateConsumer(call, stream, config)
+	if apiErr := new(jetstream.APIError); errors.As(err, &apiErr) && apiErr.Code == 400 {
+		// An earlier session of this region has left one of the name, which cannot be moved.
+		if err := cfg.JS.DeleteConsumer(call, stream, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return nil, fmt.Errorf("delete consumer of an earlier session on %s: %w", stream, err)
+		}
+		_, err = cfg.JS.CreateConsumer(call, stream, config)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("create consumer on %s: %w", stream, err)
 	}
 	s := &session{
-		r: r, last: max(start, 1) - 1, inbox: nats.NewInbox(), pulls: map[string]time.Time{}, count: map[string]int{},
+		r: r, last: max(start, 1) - 1, inbox: cfg.Conn.NewInbox(), pulls: map[string]time.Time{}, count: map[string]int{},
 		// Room for every message of all pulls, and for heartbeats while the queue is full.
 		msgs: make(chan *nats.Msg, (pulls+1)*pullBatch),
 	}

@@ -157,7 +157,7 @@ func start(t *testing.T, b *broker.Broker, from checkpoint.Checkpoint, change fu
 	from.Origin = origin
 	r := &reader{t: t, cp: from}
 	cfg := subscribe.Config{
-		Cluster: cluster, Region: "us", Origin: origin, Conn: b.Conn(), JS: js, Control: r,
+		Cluster: cluster, Region: "us", Origin: origin, Conn: b.ConnOf(origin), JS: js, Control: r,
 		Heartbeat: 200 * time.Millisecond, RewindDelay: 50 * time.Millisecond, RewindEvery: 300 * time.Millisecond, GapRetry: 300 * time.Millisecond,
 		Quarantine: func(_ context.Context, m subscribe.Refused) error {
 			r.mu.Lock()

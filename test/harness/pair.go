@@ -91,6 +91,7 @@ func newPair(ctx context.Context, f *Fleet, name string, o PairOptions) (_ *Pair
 			addr = px.Addr()
 		}
 		r.settings = map[string]any{
+			"postgres.slot": "pgwaltz_" + r.Name, "postgres.unbounded_wal": true,
 			"cluster": strings.ReplaceAll(name, "_", "-"), "region": r.Name,
 			"postgres.dsn":   r.Cluster.DSNVia(addr, name),
 			"peers":          []any{map[string]any{"region": p.Other(r).Name}},

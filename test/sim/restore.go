@@ -26,7 +26,7 @@ type backup struct {
 	confirmed   wal.LSN
 	incarnation uint32
 	stored      checkpoint.Stored
-	audit       []record
+	audit       []int
 	rows        map[string]int
 	local       uint64
 }
