@@ -42,6 +42,9 @@ type InboundConfig struct {
 	Committed func(checkpoint.Checkpoint)
 	// Applied is told of the newest delivery of each commit; may be nil.
 	Applied func(subscribe.Delivery)
+	// Landed is told of every delivery outside of giant transactions that was committed; may be
+	// nil.
+	Landed func(subscribe.Delivery)
 	// Read is told of every part of a giant transaction that is applied and not committed; may
 	// be nil.
 	Read func(subscribe.Delivery)
@@ -168,6 +171,11 @@ func (p *Inbound) batch(ctx context.Context, batch []subscribe.Delivery) error {
 			p.cfg.Read(batch[len(batch)-1])
 		}
 		return nil
+	}
+	if p.cfg.Landed != nil {
+		for _, d := range batch {
+			p.cfg.Landed(d)
+		}
 	}
 	if p.cfg.Applied != nil {
 		p.cfg.Applied(batch[len(batch)-1])

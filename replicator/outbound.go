@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -40,7 +41,10 @@ type OutboundConfig struct {
 	Resync bool
 	// Complete adds to a decoded transaction what the log leaves out, before it is stamped; may
 	// be nil.
-	Complete   func(context.Context, *wal.Transaction) error
+	Complete func(context.Context, *wal.Transaction) error
+	// LeftOut reports tables whose changes are not published although they are in the
+	// publication; may be nil.
+	LeftOut    func(wal.RelationName) bool
 	Stamper    *Stamper
 	FrameBytes int
 	Linger     time.Duration
@@ -208,7 +212,13 @@ func (o *Outbound) transaction(ctx context.Context, tx *wal.Transaction) error {
 	if err != nil {
 		return err
 	}
-	if !told.Any() && o.framer.Empty(tx) {
+	left := false
+	if o.cfg.LeftOut != nil {
+		n := len(tx.Changes)
+		tx.Changes = slices.DeleteFunc(tx.Changes, func(ch wal.Change) bool { return o.cfg.LeftOut(ch.Relation.Ref()) })
+		left = len(tx.Changes) < n && (tx.More || tx.Part > 0) // readers wait for every part
+	}
+	if !told.Any() && !left && o.framer.Empty(tx) {
 		return o.framer.Passed(tx.EndLSN)
 	}
 	if o.cfg.Complete != nil {

@@ -28,6 +28,7 @@ const tableSQL = `select c.oid::int8, n.nspname::text, c.relname::text, pg_catal
         select pg_catalog.jsonb_build_object('oid', b.oid::int8, 'mod', b.mod) from b where b.kind <> 'd') end,
       'len', t.typlen, 'notnull', a.attnotnull, 'generated', a.attgenerated, 'identity', a.attidentity,
       'default', a.atthasdef and a.attgenerated = '',
+      'value', case when a.attgenerated = '' then coalesce(pg_catalog.pg_get_expr(f.adbin, f.adrelid), '') else '' end,
       'serial', a.atthasdef and a.attgenerated = '' and coalesce(pg_catalog.pg_get_expr(f.adbin, f.adrelid) like 'nextval(%', false),
       'send', t.typsend <> 0 and t.typreceive <> 0,
       'elemtype', e.typtype, 'range', (select r.rngsubtype::int8 from pg_catalog.pg_range r where r.rngtypid = t.oid)) order by a.attnum)
@@ -111,6 +112,7 @@ func (t *Table) readColumns(text []byte) error {
 			Mod int32
 		}
 		NotNull, Default, Serial, Send bool
+		Value                          string
 	}
 	if err := json.Unmarshal(text, &rows); err != nil {
 		return err
@@ -118,7 +120,7 @@ func (t *Table) readColumns(text []byte) error {
 	for _, r := range rows {
 		c := Column{
 			Name: r.Name, Num: r.Num, TypeOID: r.OID, TypeName: r.Type, TypMod: r.Mod, TypType: first(r.TypType), NotNull: r.NotNull,
-			HasDefault: r.Default, Serial: r.Serial, Generated: first(r.Generated), Identity: first(r.Identity),
+			HasDefault: r.Default, Default: r.Value, Serial: r.Serial, Generated: first(r.Generated), Identity: first(r.Identity),
 		}
 		c.BaseOID, c.BaseMod = r.OID, r.Mod
 		if r.Base != nil {

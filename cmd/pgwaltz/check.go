@@ -24,13 +24,14 @@ type checkReport struct {
 
 func newCheck(env []string) *cobra.Command {
 	c := exits(&cobra.Command{
-		Use:   "check --config FILE [--json] [--show-config]",
+		Use:   "check --config FILE [--json] [--all] [--show-config]",
 		Short: "say what is missing before run, with remedies",
 		Long:  checkAbout,
 		Args:  noWords,
 	}, exitOK, exitOther, exitUsage, exitConfig, exitCheck, exitPostgres, exitInterrupted)
 	load := needsConfig(c, env)
 	asJSON := c.Flags().Bool("json", false, "print one JSON object")
+	all := c.Flags().Bool("all", false, "print every finding, also those of one kind about many tables")
 	show := c.Flags().Bool("show-config", false, "print the configuration in effect, secrets masked, and check nothing")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg, err := load()
@@ -44,7 +45,7 @@ func newCheck(env []string) *cobra.Command {
 		if err != nil {
 			return setupError(err)
 		}
-		return printFindings(c.OutOrStdout(), cfg.Region, found, *asJSON)
+		return printFindings(c.OutOrStdout(), cfg.Region, found, *asJSON, *all)
 	}
 	return c
 }
@@ -58,7 +59,7 @@ func showConfig(cfg *config.Config, w io.Writer) error {
 }
 
 // printFindings prints what check found. Where errors are among it, it returns exitCheck.
-func printFindings(w io.Writer, region string, found preflight.Findings, asJSON bool) error {
+func printFindings(w io.Writer, region string, found preflight.Findings, asJSON, all bool) error {
 	errors := len(found.Errors())
 	if asJSON {
 		if found == nil {
@@ -68,7 +69,7 @@ func printFindings(w io.Writer, region string, found preflight.Findings, asJSON 
 			return err
 		}
 	} else {
-		found.Print(w)
+		found.Print(w, all)
 		fmt.Fprintf(w, "Region %s: %d errors, %d warnings.\n", region, errors, len(found)-errors)
 	}
 	if errors > 0 {

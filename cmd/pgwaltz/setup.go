@@ -56,7 +56,7 @@ func setupRegion(ctx context.Context, cfg *config.Config, dry bool, stdout, stde
 			return &coded{exitPostgres, err}
 		}
 		plan.Print(stdout)
-		plan.Findings.Print(stderr)
+		plan.Findings.Print(stderr, false)
 		fmt.Fprintf(stderr, "%d statements to run, %d done already; nothing was run.\n", plan.Pending(), len(plan.Statements)-plan.Pending())
 		return plan.Findings.Err("set up")
 	}
@@ -79,7 +79,7 @@ func setupRegion(ctx context.Context, cfg *config.Config, dry bool, stdout, stde
 				warnings = append(warnings, w)
 			}
 		}
-		warnings.Print(stderr)
+		warnings.Print(stderr, false)
 	}
 	if err != nil {
 		return setupError(err)

@@ -18,6 +18,11 @@ func (c *Config) Selected(schema, table string) bool {
 	return matchAny(c.Tables.Include, schema, table) && !matchAny(c.Tables.Exclude, schema, table)
 }
 
+// Excluded reports whether an exclude pattern names the table.
+func (c *Config) Excluded(schema, table string) bool {
+	return matchAny(c.Tables.Exclude, schema, table)
+}
+
 // SystemSchema reports whether tables of the schema are never replicated.
 func SystemSchema(schema string) bool {
 	return schema == "pgwaltz" || schema == "information_schema" || schema == "pglogical" || strings.HasPrefix(schema, "pg_")

@@ -84,7 +84,8 @@ func checkTriggers(f *facts, fs *Findings) {
 			if t.HasRowTriggers() {
 				severity = Error
 			}
-			fs.add(severity, "no_restorer", setupCommand+"; or "+grant,
+			fs.addTable(t.Ref(), severity, "no_restorer", setupCommand+"; or "+grant,
+				fmt.Sprintf("role %q may not set session_replication_role, and they have no triggers of ours that keep applied rows", f.runtime.Name),
 				"role %q may not set session_replication_role, and table %s has no triggers of ours that keep applied rows", f.runtime.Name, t.Ref())
 		}
 		if names := t.AfterRestorer(); len(names) > 0 {
@@ -227,7 +228,7 @@ left join pg_catalog.pg_sequence s on s.seqrelid = q.oid`, t.SQL(), name).Scan(&
 			if sequence != "" {
 				remedy = fmt.Sprintf("use keys that are unique everywhere (uuid), or alter sequence %s increment by %d, each region from a start of its own", sequence, regions)
 			}
-			fs.add(Warning, "shared_sequence", remedy, "key %s of %s is numbered in each region by itself: both will give the same numbers to different rows", name, t.Ref())
+			fs.addTable(t.Ref(), Warning, "shared_sequence", remedy, "a key is numbered in each region by itself: both will give the same numbers to different rows", "key %s of %s is numbered in each region by itself: both will give the same numbers to different rows", name, t.Ref())
 		}
 	}
 	return nil

@@ -207,7 +207,13 @@ func checkPublished(f *facts, pt pg.PublishedTable, fs *Findings) {
 		fs.add(Error, "publication_generated", generatedRemedy(name), "publication %q leaves generated columns out: the application's updates and deletes of %s fail under replica identity FULL", name, pt.Name)
 	}
 	if !f.cfg.Selected(pt.Name.Schema, pt.Name.Name) && !t.Partition {
-		fs.add(Warning, "published_not_selected", out+"; or select it with tables.include", "publication %q sends table %s, which the configuration does not select", name, pt.Name)
+		if f.cfg.Excluded(pt.Name.Schema, pt.Name.Name) {
+			fs.addTable(pt.Name, Warning, "published_not_selected", out, fmt.Sprintf("publication %q still has them, and tables.exclude leaves them out: their changes are read from the server and not sent", name),
+				"publication %q still has table %s, which tables.exclude leaves out: its changes are read from the server and not sent", name, pt.Name)
+			return
+		}
+		fs.addTable(pt.Name, Warning, "published_not_selected", out+"; or select it with tables.include", fmt.Sprintf("publication %q sends them, and the configuration does not select them", name),
+			"publication %q sends table %s, which the configuration does not select", name, pt.Name)
 	}
 	if pt.RowFilter != "" {
 		fs.add(Warning, "row_filter", "remove the filter", "publication %q filters rows of %s: a row that leaves the filter arrives as a delete", name, pt.Name)
@@ -229,7 +235,8 @@ func checkTables(f *facts, fs *Findings) {
 			continue
 		}
 		if wantsFull(f.cfg, t) {
-			fs.add(Warning, "identity", "alter table "+t.SQL()+" replica identity full; or replica_identity: keep",
+			fs.addTable(t.Ref(), Warning, "identity", "alter table "+t.SQL()+" replica identity full; or replica_identity: keep",
+				"they have not the replica identity FULL: a delete wins over every concurrent update",
 				"table %s has not the replica identity FULL: a delete of it wins over every concurrent update", t.Ref())
 		}
 		if t.HasGenerated('v') && f.cfg.Table(t.Schema, t.Name).ReplicaIdentity == config.IdentityFull {
@@ -260,7 +267,8 @@ func checkStamps(f *facts, t *pg.Table, fs *Findings) {
 		}
 	}
 	if version == nil && updated == nil {
-		fs.add(Warning, "no_stamps", "add the columns, or name others in tables.rules",
+		fs.addTable(t.Ref(), Warning, "no_stamps", "add the columns, or name others in tables.rules",
+			fmt.Sprintf("they have neither %q nor %q: their rows are compared by commit time", s.Version, s.UpdatedAt),
 			"table %s has neither %s nor %s: its rows are compared by commit time", t.Ref(), strconv.Quote(s.Version), strconv.Quote(s.UpdatedAt))
 		return
 	}
@@ -270,21 +278,26 @@ func checkStamps(f *facts, t *pg.Table, fs *Findings) {
 				"column %s of %s has a fraction, and versions that differ in it alone count as equal", version.Name, t.Ref())
 		}
 		if !integerType(version.BaseOID) {
-			fs.add(Error, "stamp_type", "name another column, or set version: \"\" in a rule for the table", "column %s of %s is of type %s, and a version is an integer",
+			fs.addTable(t.Ref(), Error, "stamp_type", noVersionRule(t), "", "column %s of %s is of type %s, and a version is an integer: it is something else than the version of the row",
 				version.Name, t.Ref(), version.TypeName)
 		}
-		if !t.HasUpdateTrigger() && f.cfg.Publishes() {
-			fs.add(Warning, "no_bump_trigger", "add a BEFORE UPDATE trigger that raises it, or make sure that the application does",
+		if why := notAVersion(t, version); why != "" && integerType(version.BaseOID) {
+			fs.addTable(t.Ref(), Warning, "not_a_version", noVersionRule(t), "",
+				"column %s of %s does not look like the version of the row (%s), and a row with a higher one would win every conflict", version.Name, t.Ref(), why)
+		} else if integerType(version.BaseOID) && !t.HasUpdateTrigger() && f.cfg.Publishes() {
+			fs.addTable(t.Ref(), Warning, "no_bump_trigger", "add a BEFORE UPDATE trigger that raises it, or make sure that the application does; where it is something else: "+noVersionRule(t),
+				fmt.Sprintf("nothing raises %q on update: such a write is told apart by a counter of its own", version.Name),
 				"nothing raises %s of %s on update: such a write is told apart by a counter of its own", version.Name, t.Ref())
 		}
 	}
 	if updated != nil && !timeType(updated.BaseOID) {
-		fs.add(Error, "stamp_type", "name another column, or set updated_at: \"\" in a rule for the table", "column %s of %s is of type %s, and must be a time",
+		fs.addTable(t.Ref(), Error, "stamp_type", fmt.Sprintf("name another column, or put a rule for the table under tables.rules: - {match: %s, updated_at: \"\"}", t.Ref()), "", "column %s of %s is of type %s, and must be a time",
 			updated.Name, t.Ref(), updated.TypeName)
 	}
 	for _, c := range []*pg.Column{version, updated} {
 		if c != nil && !c.NotNull {
-			fs.add(Warning, "stamp_nullable", fmt.Sprintf("alter table %s alter column %s set not null", t.SQL(), pg.Quote(c.Name)),
+			fs.addTable(t.Ref(), Warning, "stamp_nullable", fmt.Sprintf("alter table %s alter column %s set not null", t.SQL(), pg.Quote(c.Name)),
+				fmt.Sprintf("column %q may be NULL, which loses against every value", c.Name),
 				"column %s of %s may be NULL, which loses against every value", c.Name, t.Ref())
 		}
 	}
@@ -294,6 +307,26 @@ func checkStamps(f *facts, t *pg.Table, fs *Findings) {
 				"trigger %s of %s fires for applied rows too; where it changes a stamp the table is parked", strings.Join(names, ", "), t.Ref())
 		}
 	}
+}
+
+// noVersionRule is the rule for a table whose column is no version of the row.
+func noVersionRule(t *pg.Table) string {
+	return fmt.Sprintf("put a rule for the table under tables.rules: - {match: %s, version: \"\"}", t.Ref())
+}
+
+// notAVersion says why an integer column called like a version is probably something else, such
+// as the version of a protocol or of a document; "" when nothing speaks against it.
+func notAVersion(t *pg.Table, c *pg.Column) string {
+	d, _, _ := strings.Cut(c.Default, "::")
+	switch d = strings.Trim(d, "()'\" "); {
+	case slices.Contains(t.PrimaryKey, c.Name):
+		return "it is part of the key"
+	case t.HasUpdateTrigger():
+		return ""
+	case d != "" && d != "0" && d != "1" && !strings.EqualFold(d, "null"):
+		return "its default is " + d
+	}
+	return ""
 }
 
 func integerType(oid uint32) bool { return oid == 20 || oid == 21 || oid == 23 || oid == 1700 }

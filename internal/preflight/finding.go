@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // Severity says whether run may start.
@@ -22,6 +24,8 @@ type Finding struct {
 	What     string   `json:"what"`
 	Remedy   string   `json:"remedy"`           // the exact statement, setting or command
 	Source   string   `json:"source,omitempty"` // where the configuration says so: line 7
+	Table    string   `json:"table,omitempty"`  // the one table that it is about
+	kind     string   // what is said of the table, without its name: the same text for many tables
 }
 
 // String prints the finding on one line.
@@ -43,6 +47,13 @@ func (fs *Findings) add(severity Severity, code, remedy, format string, args ...
 	*fs = append(*fs, Finding{Severity: severity, Code: code, What: fmt.Sprintf(format, args...), Remedy: remedy})
 }
 
+// addTable adds a finding about one table; kind says it without the table's name.
+func (fs *Findings) addTable(table wal.RelationName, severity Severity, code, remedy, kind, format string, args ...any) {
+	fs.add(severity, code, remedy, format, args...)
+	f := &(*fs)[len(*fs)-1]
+	f.Table, f.kind = table.String(), kind
+}
+
 // Errors returns the findings that stop a start.
 func (fs Findings) Errors() Findings {
 	var out Findings
@@ -62,11 +73,20 @@ func (fs Findings) Err(doing string) error {
 	return nil
 }
 
-// Print writes the findings for people, errors first.
-func (fs Findings) Print(w io.Writer) {
+// Print writes the findings for people, errors first. From a few findings of one kind on they are
+// one line with a count; all prints each by itself.
+func (fs Findings) Print(w io.Writer, all bool) {
 	for _, severity := range []Severity{Error, Warning} {
+		said := map[string]bool{}
 		for _, f := range fs {
 			if f.Severity != severity {
+				continue
+			}
+			if same := fs.like(f); !all && f.kind != "" && len(same) >= manyFindings {
+				if key := f.Code + f.kind; !said[key] {
+					said[key] = true
+					same.printTogether(w, severity)
+				}
 				continue
 			}
 			where := ""
@@ -78,6 +98,34 @@ func (fs Findings) Print(w io.Writer) {
 				fmt.Fprintf(w, "         fix: %s\n", f.Remedy)
 			}
 		}
+	}
+}
+
+// manyFindings of one kind are printed as one.
+const manyFindings = 4
+
+// namedOfMany is how many tables are named then.
+const namedOfMany = 3
+
+// like returns the findings of the same kind.
+func (fs Findings) like(f Finding) (out Findings) {
+	for _, o := range fs {
+		if o.Severity == f.Severity && o.Code == f.Code && o.kind == f.kind {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// printTogether prints findings of one kind.
+func (fs Findings) printTogether(w io.Writer, severity Severity) {
+	var names []string
+	for _, f := range fs[:namedOfMany] {
+		names = append(names, f.Table)
+	}
+	fmt.Fprintf(w, "%-7s  %d tables: %s (%s and %d more; --all names them)\n", strings.ToUpper(string(severity)), len(fs), fs[0].kind, strings.Join(names, ", "), len(fs)-namedOfMany)
+	if fs[0].Remedy != "" {
+		fmt.Fprintf(w, "         fix: for each of them, such as %s: %s\n", fs[0].Table, fs[0].Remedy)
 	}
 }
 

@@ -97,7 +97,7 @@ func stampColumns(cfg *config.Config, t *pg.Table) []string {
 func checkPatterns(f *facts, fs *Findings) {
 	cfg := f.cfg
 	for _, l := range f.sel.LeftOut {
-		fs.add(Warning, "table_without_identity", l.Remedy, "table %s is left out: it %s", l.Table.Ref(), l.Why)
+		fs.addTable(l.Table.Ref(), Warning, "table_without_identity", l.Remedy, "left out, because each "+l.Why, "table %s is left out: it %s", l.Table.Ref(), l.Why)
 		if l.Table.Unlogged {
 			(*fs)[len(*fs)-1].Code = "table_unlogged"
 		}

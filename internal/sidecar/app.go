@@ -65,6 +65,7 @@ type Sidecar struct {
 	suspects map[string]*apply.Suspects // by origin
 	members  membership
 	watch    tablecopy.Watch
+	arrived  tablecopy.Arrived
 	redactor *audit.Redactor
 	refused  quarantine.Store // used on db
 

@@ -24,7 +24,9 @@ func (s *Sidecar) copyTables(ctx context.Context) error {
 			t := s.cfg.Table(n.Schema, n.Name)
 			return tablecopy.StampColumns{Version: t.Version, UpdatedAt: t.UpdatedAt}
 		},
-		Index: s.own.Index, Tracked: s.tracked, Stream: copyStream{s}, Watch: &s.watch, Jobs: s.noteCopies, Log: s.log,
+		Index: s.own.Index, Tracked: s.tracked, Stream: copyStream{s}, Watch: &s.watch, Arrived: &s.arrived,
+		Publication: s.cfg.Postgres.Publication, LeftOut: func(n wal.RelationName) bool { return s.cfg.Excluded(n.Schema, n.Name) },
+		Jobs: s.noteCopies, Public: publicMessage, Log: s.log,
 	}).Run(ctx)
 }
 
@@ -45,11 +47,14 @@ func (s *Sidecar) copyAgain(ctx context.Context, c *pgx.Conn) error {
 func (s *Sidecar) noteCopies(jobs []tablecopy.Job) {
 	all := make([]status.Copy, 0, len(jobs))
 	for _, j := range jobs {
-		state := j.State
-		if state == tablecopy.Done && !j.Whole {
-			state = tablecopy.Running // all of it is in the stream, and not yet at the peers
+		state := string(j.State)
+		switch {
+		case j.State == tablecopy.Done && !j.Whole:
+			state = "running" // all of it is in the stream, and not yet at the peers
+		case j.Open() && j.Reason != "":
+			state = "failed"
 		}
-		all = append(all, status.Copy{Table: j.Table.String(), State: string(state), Rows: j.Rows, Applied: j.Applied})
+		all = append(all, status.Copy{Table: j.Table.String(), State: state, Rows: j.Rows, Applied: j.Applied, Reason: j.Reason})
 	}
 	s.mu.Lock()
 	s.copy = all

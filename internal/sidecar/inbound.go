@@ -20,6 +20,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/sink/apply"
 	"github.com/pgwaltz/pgwaltz/source/subscribe"
 	"github.com/pgwaltz/pgwaltz/wal"
+	"github.com/pgwaltz/pgwaltz/wire"
 )
 
 // inboundState is what the rest of the process sees of one origin's direction.
@@ -75,7 +76,12 @@ func (s *Sidecar) receive(ctx context.Context, in *inboundState) error {
 			in.applied(d)
 			s.over("inbound " + in.origin)
 		},
-		Read:    in.readOn,
+		Read: in.readOn,
+		Landed: func(d subscribe.Delivery) {
+			if d.Header.Kind == wire.Copy {
+				s.arrived.Note(d.Packet.Transactions)
+			}
+		},
 		Screen:  s.screen(ctx, in),
 		Observe: func(d subscribe.Delivery) { s.observe(in, d) },
 		Stop:    s.stopping,

@@ -148,6 +148,7 @@ func (s *Sidecar) publish(ctx context.Context) error {
 		},
 		Tail: begin.at, Past: begin.past, Resync: begin.resync,
 		Complete: s.completer().Complete,
+		LeftOut:  func(n wal.RelationName) bool { return s.cfg.Excluded(n.Schema, n.Name) },
 		Stamper:  o.stamper, FrameBytes: int(s.cfg.Publish.FrameBytes),
 		Linger: s.cfg.Publish.Linger, Heartbeat: s.cfg.Publish.Heartbeat,
 		Stamped: s.own.Stamped,

@@ -86,10 +86,14 @@ func (in *inboundState) lag(st *status.Inbound, cp checkpoint.Checkpoint, r subs
 			if cp.FrameNo >= p.Frame {
 				has = max(has, p.Through)
 			}
-			st.BacklogFrames = 0
+			n := uint64(0)
 			if p.Last > cp.FrameNo {
-				st.BacklogFrames = p.Last - cp.FrameNo
+				n = p.Last - cp.FrameNo
 			}
+			if now.Sub(peer.SeenAt) > silent {
+				n = max(n, r.Backlog)
+			}
+			st.BacklogFrames = n
 		}
 	}
 	st.OriginLSN = end.String()

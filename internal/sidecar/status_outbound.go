@@ -174,7 +174,7 @@ func (s *Sidecar) copying() int {
 	defer s.mu.Unlock()
 	n := 0
 	for i := range s.copy {
-		if st := s.copy[i].State; st == "pending" || st == "running" {
+		if st := s.copy[i].State; st == "pending" || st == "running" || st == "failed" {
 			n++
 		}
 	}

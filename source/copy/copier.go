@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
+	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
@@ -67,17 +68,25 @@ type Config struct {
 	Tracked   tombstone.Tracked
 	Stream    Stream
 	Watch     *Watch
+	// Arrived knows the rows that peers have copied to here.
+	Arrived *Arrived
+	// Publication is the region's; LeftOut reports tables in it that are not to be sent.
+	Publication string
+	LeftOut     func(wal.RelationName) bool
 	// Jobs is told what pgwaltz.copy says, whenever it was read.
 	Jobs func([]Job)
-	Log  *slog.Logger
+	// Public is the text of an error without what it may quote of rows.
+	Public func(error) string
+	Log    *slog.Logger
 }
 
 // Copier copies the tables that pgwaltz.copy asks for. Run is its only goroutine.
 type Copier struct {
 	cfg     Config
 	settled bool
-	under   map[wal.RelationName][]sent   // in the order of the chunks
-	writers map[wal.RelationName][]string // transactions that a table waits for; empty: none any more
+	failed  map[wal.RelationName]time.Time // when a table that failed is due again
+	under   map[wal.RelationName][]sent    // in the order of the chunks
+	writers map[wal.RelationName][]string  // transactions that a table waits for; empty: none any more
 }
 
 // New returns a Copier that has touched nothing.
@@ -87,6 +96,14 @@ func New(cfg Config) *Copier { return &Copier{cfg: cfg} }
 // It may be run again then.
 func (c *Copier) Run(ctx context.Context) error {
 	c.settled, c.under, c.writers = false, map[wal.RelationName][]sent{}, map[wal.RelationName][]string{}
+	c.failed = map[wal.RelationName]time.Time{}
+	if c.cfg.LeftOut != nil {
+		if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+			return settleExcluded(ctx, conn, c.cfg.Publication, c.cfg.LeftOut)
+		}); err != nil {
+			return err
+		}
+	}
 	for {
 		if err := c.applied(ctx); err != nil {
 			return err
@@ -96,7 +113,7 @@ func (c *Copier) Run(ctx context.Context) error {
 			return err
 		}
 		for i := range jobs {
-			if !jobs[i].Open() {
+			if !jobs[i].Open() || time.Now().Before(c.failed[jobs[i].Table]) {
 				continue
 			}
 			if err := c.settle(ctx); err != nil {
@@ -111,7 +128,9 @@ func (c *Copier) Run(ctx context.Context) error {
 			if err := c.table(ctx, &jobs[i]); errors.Is(err, errMoved) {
 				c.cfg.Log.Info("chunks that the stream has lost are copied again", "relation", jobs[i].Table.String())
 			} else if err != nil {
-				return fmt.Errorf("copy %s: %w", jobs[i].Table, err)
+				if err := c.fail(ctx, &jobs[i], err); err != nil {
+					return err
+				}
 			}
 		}
 		if err := pause.For(ctx, time.Second); err != nil {
@@ -120,16 +139,52 @@ func (c *Copier) Run(ctx context.Context) error {
 	}
 }
 
-// look reads what is asked for.
+// failAgain is how long a table that could not be copied rests.
+const failAgain = 30 * time.Second
+
+// fail notes that one table cannot be copied, and lets the others go on. What ends the session or
+// the pipe is no fault of the table and is returned.
+func (c *Copier) fail(ctx context.Context, j *Job, cause error) error {
+	if ctx.Err() != nil || pg.Disconnected(cause) {
+		return fmt.Errorf("copy %s: %w", j.Table, cause)
+	}
+	c.cfg.Log.Warn("a table is not copied for now", "relation", j.Table.String(), "reason", c.cfg.Public(cause), "again_in", failAgain)
+	c.failed[j.Table] = time.Now().Add(failAgain)
+	if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return saveFailed(ctx, conn, j.Table, c.cfg.Public(cause))
+	}); err != nil {
+		return err
+	}
+	_, err := c.look(ctx)
+	return err
+}
+
+// look reads what is asked for. Parents come before children, so that these need not wait for
+// them at the peer.
 func (c *Copier) look(ctx context.Context) (jobs []Job, err error) {
 	err = c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		jobs, err = load(ctx, conn)
+		if jobs, err = load(ctx, conn); err != nil {
+			return err
+		}
+		open := 0
+		for i := range jobs {
+			if jobs[i].Open() {
+				open++
+			}
+		}
+		if open < 2 {
+			return nil
+		}
+		parents, err := foreignKeys(ctx, conn)
+		jobs = parentsFirst(jobs, parents)
 		return err
 	})
-	if err == nil {
-		c.cfg.Jobs(jobs)
+	if err != nil {
+		return nil, err
 	}
-	return jobs, err
+	c.cfg.Arrived.open(jobs)
+	c.cfg.Jobs(jobs)
+	return jobs, nil
 }
 
 // settle waits until every transaction that might have committed in the WAL before the slot
@@ -174,11 +229,12 @@ func (c *Copier) table(ctx context.Context, j *Job) error {
 	}
 	defer closeConn(conn)
 	p, err := newPlan(ctx, conn, j.Table, c.cfg.Stamps(j.Table), c.cfg.Tracked)
-	if errors.Is(err, errNoKey) || err == nil && p == nil {
-		if err != nil {
-			c.cfg.Log.Warn("table is not copied", "relation", j.Table.String(), "reason", err.Error())
-		}
-		return c.end(ctx, j, Off)
+	switch {
+	case errors.Is(err, errNoKey):
+		c.cfg.Log.Warn("table is not copied", "relation", j.Table.String(), "reason", err.Error())
+		return c.end(ctx, j, Off, err.Error())
+	case err == nil && p == nil:
+		return c.end(ctx, j, Off, "there is no such table any more")
 	}
 	if err != nil {
 		return err
@@ -188,34 +244,44 @@ func (c *Copier) table(ctx context.Context, j *Job) error {
 	after := parseCursor(j.LastKey, len(p.rel.PrimaryKey))
 	c.cfg.Watch.start(j.Table)
 	defer c.cfg.Watch.stop()
+	ahead := p.readAhead(ctx, conn, c.cfg, after, limit)
+	defer ahead.close() // before the session is
+	back := 0
 	for {
-		read, err := p.read(ctx, conn, c.cfg.Index, after, limit)
+		read, err := ahead.next(ctx)
 		if err != nil {
 			return err
 		}
-		if read.count > 0 {
-			chunk := Chunk{Rows: read.tx, After: read.at, Keep: func(ch *wal.Change) bool { return c.cfg.Watch.unchanged(ch, read.at) }}
-			at, err := c.cfg.Stream.Send(ctx, chunk)
-			if err != nil {
-				return err
-			}
-			after = read.last
-			before, text := j.LastKey, formatCursor(after)
-			j.Rows, j.LastKey = j.Rows+int64(read.count), &text
-			if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return saveSent(ctx, conn, j, before, at) }); err != nil {
-				return err
-			}
-			c.under[j.Table] = append(c.under[j.Table], sent{at, j.LastKey, j.Rows})
-			if err := c.applied(ctx); err != nil {
+		whole := read.count < limit
+		back += read.count - len(read.tx.Changes)
+		if len(read.tx.Changes) > 0 {
+			if err := c.chunk(ctx, j, read); err != nil {
 				return err
 			}
 		}
 		c.cfg.Watch.forget(read.at)
-		if read.count < limit {
-			c.cfg.Log.Info("copied", "relation", j.Table.String(), "rows", j.Rows)
-			return c.end(ctx, j, Done)
+		if whole {
+			c.cfg.Log.Info("copied", "relation", j.Table.String(), "rows", j.Rows, "rows_that_came_from_peers", back)
+			return c.end(ctx, j, Done, "")
 		}
 	}
+}
+
+// chunk sends the rows of one reading and notes where the copy is then.
+func (c *Copier) chunk(ctx context.Context, j *Job, read rows) error {
+	chunk := Chunk{Rows: read.tx, After: read.at, Keep: func(ch *wal.Change) bool { return c.cfg.Watch.unchanged(ch, read.at) }}
+	n := len(read.tx.Changes)
+	at, err := c.cfg.Stream.Send(ctx, chunk)
+	if err != nil {
+		return err
+	}
+	before, text := j.LastKey, formatCursor(read.last)
+	j.Rows, j.LastKey = j.Rows+int64(n), &text
+	if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return saveSent(ctx, conn, j, before, at) }); err != nil {
+		return err
+	}
+	c.under[j.Table] = append(c.under[j.Table], sent{at, j.LastKey, j.Rows})
+	return c.applied(ctx)
 }
 
 // applied notes which chunks every peer has by now.
@@ -243,8 +309,8 @@ func (c *Copier) applied(ctx context.Context) error {
 	return c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return Finish(ctx, conn, at) })
 }
 
-func (c *Copier) end(ctx context.Context, j *Job, state State) error {
-	if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return saveEnd(ctx, conn, j, state) }); err != nil {
+func (c *Copier) end(ctx context.Context, j *Job, state State, reason string) error {
+	if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return saveEnd(ctx, conn, j, state, reason) }); err != nil {
 		return err
 	}
 	_, err := c.look(ctx)

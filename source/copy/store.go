@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -29,12 +30,14 @@ const Schema = `create table if not exists pgwaltz.copy (
   started_at   timestamptz,
   finished_at  timestamptz,
   requested_at timestamptz,
+  reason       text,
   primary key (schema_name, table_name)
 )`
 
 // In each row, last_key and rows_done tell how far the table is in the stream, up to the frame
 // sent_frame of sent_incarnation; applied_key and applied_rows how far every peer has durably
 // applied it. state done means that all of it is in the stream, applied_at that all peers have it.
+// reason says why a table that is pending or running cannot be copied for now, or why it is off.
 // Chunks that a stream has lost, and no peer has, are sent again: Reopened puts the copy back.
 
 // State is the state of one table's copy.
@@ -56,6 +59,9 @@ type Job struct {
 	Rows    int64   // in the stream
 	Applied int64   // rows that every peer has durably applied
 	Whole   bool    // every peer has all of them
+	// Requested is when the copy was asked for last.
+	Requested time.Time
+	Reason    string // why it does not go on, or is off
 }
 
 // Open reports whether the table still has to be copied.
@@ -63,7 +69,7 @@ func (j *Job) Open() bool { return j.State == Pending || j.State == Running }
 
 // again puts a table back to the beginning.
 const again = `on conflict (schema_name, table_name) do update set state = 'pending', last_key = null, rows_done = 0,
-  sent_incarnation = null, sent_frame = null, applied_key = null, applied_rows = 0, applied_at = null, started_at = null, finished_at = null, requested_at = excluded.requested_at`
+  sent_incarnation = null, sent_frame = null, applied_key = null, applied_rows = 0, applied_at = null, started_at = null, finished_at = null, requested_at = excluded.requested_at, reason = null`
 
 // RequestSQL is the statement that asks for a copy of the named tables from the beginning.
 func RequestSQL(tables []wal.RelationName) string {
@@ -109,12 +115,12 @@ where pubname = $1 and ($2::text is null or schemaname || '.' || tablename = $2)
 
 // load returns all rows, those requested first in front.
 func load(ctx context.Context, c *pgx.Conn) ([]Job, error) {
-	rows, err := c.Query(ctx, `select schema_name, table_name, state, last_key, rows_done, applied_rows, applied_at is not null from pgwaltz.copy order by requested_at nulls first, schema_name, table_name`)
+	rows, err := c.Query(ctx, `select schema_name, table_name, state, last_key, rows_done, applied_rows, applied_at is not null, coalesce(requested_at, 'epoch'), coalesce(reason, '') from pgwaltz.copy order by requested_at nulls first, schema_name, table_name`)
 	if err != nil {
 		return nil, fmt.Errorf("read copy state: %w", err)
 	}
 	jobs, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (j Job, err error) {
-		err = r.Scan(&j.Table.Schema, &j.Table.Name, &j.State, &j.LastKey, &j.Rows, &j.Applied, &j.Whole)
+		err = r.Scan(&j.Table.Schema, &j.Table.Name, &j.State, &j.LastKey, &j.Rows, &j.Applied, &j.Whole, &j.Requested, &j.Reason)
 		return j, err
 	})
 	if err != nil {
@@ -130,7 +136,7 @@ var errMoved = errors.New("the copy begins again")
 // own. Errors: errMoved.
 func saveSent(ctx context.Context, c *pgx.Conn, j *Job, before *string, at Place) error {
 	tag, err := c.Exec(ctx, `update pgwaltz.copy set state = 'running', last_key = $3, rows_done = $4, sent_incarnation = $5, sent_frame = $6,
-  started_at = coalesce(started_at, pg_catalog.now())
+  started_at = coalesce(started_at, pg_catalog.now()), reason = null
 where schema_name = $1 and table_name = $2 and state in ('pending', 'running') and last_key is not distinct from $7
   and exists (select from pgwaltz.stream where incarnation = $5)`,
 		j.Table.Schema, j.Table.Name, j.LastKey, j.Rows, int64(at.Incarnation), int64(at.Frame), before)
@@ -155,13 +161,64 @@ where schema_name = $1 and table_name = $2 and sent_incarnation = $5 and sent_fr
 	return nil
 }
 
-// saveEnd notes that all rows are in the stream, or that the table cannot be copied. Errors:
-// errMoved.
-func saveEnd(ctx context.Context, c *pgx.Conn, j *Job, state State) error {
-	tag, err := c.Exec(ctx, `update pgwaltz.copy set state = $3, rows_done = $4, finished_at = pg_catalog.now(),
+// saveFailed notes why a table cannot be copied for now.
+func saveFailed(ctx context.Context, c *pgx.Conn, t wal.RelationName, reason string) error {
+	_, err := c.Exec(ctx, `update pgwaltz.copy set reason = $3 where schema_name = $1 and table_name = $2 and state in ('pending', 'running')`, t.Schema, t.Name, reason)
+	if err != nil {
+		return fmt.Errorf("save copy state: %w", err)
+	}
+	return nil
+}
+
+// excluded is the reason of tables that the configuration leaves out.
+const excluded = "left out with tables.exclude"
+
+// settleExcluded switches the copy of published tables off that the configuration leaves out, and
+// asks for a copy of those that it does not leave out any more: what happened to them meanwhile
+// was not published.
+func settleExcluded(ctx context.Context, c *pgx.Conn, publication string, out func(wal.RelationName) bool) error {
+	rows, err := c.Query(ctx, `select schemaname::text, tablename::text, coalesce(state, '') = 'off' and coalesce(reason, '') = $2
+from (select schemaname, tablename from pg_catalog.pg_publication_tables where pubname = $1
+  union select schema_name, table_name from pgwaltz.copy) t
+left join pgwaltz.copy on schema_name = schemaname and table_name = tablename`, publication, excluded)
+	if err != nil {
+		return fmt.Errorf("look for excluded tables: %w", err)
+	}
+	var leave, back []wal.RelationName
+	var t wal.RelationName
+	var is bool
+	if _, err := pgx.ForEachRow(rows, []any{&t.Schema, &t.Name, &is}, func() error {
+		switch now := out(t); {
+		case now && !is:
+			leave = append(leave, t)
+		case is && !now:
+			back = append(back, t)
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("look for excluded tables: %w", err)
+	}
+	if len(back) > 0 {
+		if _, err := c.Exec(ctx, RequestSQL(back)); err != nil {
+			return fmt.Errorf("request copy: %w", err)
+		}
+	}
+	for _, t := range leave {
+		if _, err := c.Exec(ctx, `insert into pgwaltz.copy (schema_name, table_name, state, reason, requested_at) values ($1, $2, 'off', $3, pg_catalog.now())
+on conflict (schema_name, table_name) do update set state = 'off', reason = excluded.reason, applied_at = null`, t.Schema, t.Name, excluded); err != nil {
+			return fmt.Errorf("switch the copy of %s off: %w", t, err)
+		}
+	}
+	return nil
+}
+
+// saveEnd notes that all rows are in the stream, or, with a reason, that the table cannot be
+// copied. Errors: errMoved.
+func saveEnd(ctx context.Context, c *pgx.Conn, j *Job, state State, reason string) error {
+	tag, err := c.Exec(ctx, `update pgwaltz.copy set state = $3, rows_done = $4, finished_at = pg_catalog.now(), reason = nullif($6, ''),
   applied_at = case when applied_rows = $4 then pg_catalog.now() end
 where schema_name = $1 and table_name = $2 and last_key is not distinct from $5`,
-		j.Table.Schema, j.Table.Name, string(state), j.Rows, j.LastKey)
+		j.Table.Schema, j.Table.Name, string(state), j.Rows, j.LastKey, reason)
 	if err != nil {
 		return fmt.Errorf("save copy state: %w", err)
 	}

@@ -36,16 +36,19 @@ func (c *Copier) writersGone(ctx context.Context, j *Job) (bool, error) {
 }
 
 // writers names the open transactions that may have written to a table, its partitions and its
-// children, also prepared ones.
+// children, also prepared ones. Our own that apply what a peer has made are left out: it is in
+// the peer's stream.
 func writers(ctx context.Context, c *pgx.Conn, t wal.RelationName) ([]string, error) {
 	rows, err := c.Query(ctx, `with recursive tree(oid) as (
   select t.oid from pg_catalog.pg_class t join pg_catalog.pg_namespace n on n.oid = t.relnamespace where n.nspname = $1 and t.relname = $2
   union select i.inhrelid from pg_catalog.pg_inherits i join tree on tree.oid = i.inhparent
 )
 select distinct l.virtualtransaction from pg_catalog.pg_locks l join tree on tree.oid = l.relation
+left join pg_catalog.pg_stat_activity a on a.pid = l.pid
 where l.locktype = 'relation' and l.granted and l.pid is distinct from pg_catalog.pg_backend_pid()
   and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
-  and l.mode in ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')`, t.Schema, t.Name)
+  and l.mode in ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+  and not coalesce(a.usename = current_user and pg_catalog.starts_with(a.application_name, 'pgwaltz_') and a.application_name like '%\_apply\_%', false)`, t.Schema, t.Name)
 	if err != nil {
 		return nil, fmt.Errorf("look for writers of %s: %w", t, err)
 	}

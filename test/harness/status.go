@@ -51,7 +51,7 @@ func (s *Sidecar) Status(ctx context.Context) (*status.Status, error) {
 }
 
 // StatusField looks one value up in the status JSON. A step of the dotted path is a field,
-// an index, or, in a list of objects, the value of the element's region, origin or table.
+// an index, or, in a list of objects, the value of the element's region, origin or table (without the schema public).
 // A field that is left out counts as the empty string.
 func (s *Sidecar) StatusField(ctx context.Context, path string) (string, error) {
 	_, body, err := s.HTTP(ctx, http.MethodGet, "/status")
@@ -115,7 +115,7 @@ func element(list []any, step string) any {
 			continue
 		}
 		for _, f := range []string{"region", "origin", "table"} {
-			if m[f] == step {
+			if m[f] == step || f == "table" && m[f] == "public."+step {
 				return e
 			}
 		}

@@ -123,7 +123,7 @@ func (p *Pair) reached(ctx context.Context, r *Region, mark wal.LSN) (bool, stri
 		return false, err.Error(), nil
 	}
 	for _, c := range st.Copy {
-		if c.State == "pending" || c.State == "running" {
+		if c.State == "pending" || c.State == "running" || c.State == "failed" {
 			return false, fmt.Sprintf("copy of %s into %s (%s)", c.Table, r.Side, c.State), nil
 		}
 	}
