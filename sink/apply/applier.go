@@ -358,6 +358,9 @@ func (a *Applier) target(ctx context.Context, rel *wal.Relation) (*target, error
 		delete(a.tables, rel.Ref())
 		maps.DeleteFunc(a.targets, func(_ *wal.Relation, x *target) bool { return x.schema == t.schema })
 	}
+	if !a.retrying {
+		a.cfg.Suspects.shapes.see(rel)
+	}
 	s := a.tables[rel.Ref()]
 	if s == nil || s.rel != rel {
 		// Another description of the table: it was changed there, and perhaps here too.

@@ -358,7 +358,7 @@ func (r *Retrier) fits(ctx context.Context, id int64) error {
 	if err != nil || len(changes) == 0 {
 		return err
 	}
-	_, err = r.a.target(ctx, r.intern(changes[0].Transaction.Changes[0].Relation))
+	_, err = r.fit(ctx, changes[0])
 	return err
 }
 
@@ -464,11 +464,12 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 	next := checkpoint.Checkpoint{}
 	claimed := make([]int64, len(changes))
 	for i, c := range changes {
-		c.Transaction.Changes[0].Relation = r.intern(c.Transaction.Changes[0].Relation)
-		if !wanted {
-			if err := r.sameTable(ctx, c); err != nil {
-				return 0, err
-			}
+		t, err := r.fit(ctx, c)
+		if err != nil {
+			return 0, err
+		}
+		if !wanted && c.Table != 0 && c.Table != t.schema.oid {
+			return 0, &stillParked{reason{stateOther, "the table was made anew since: ask for a retry if the change belongs to the new one, or discard it"}}
 		}
 		txs[i], claimed[i] = keyedTx{tx: c.Transaction, kind: c.Kind}, c.ID
 		next.EndLSN = max(next.EndLSN, c.Transaction.CommitLSN)
@@ -509,15 +510,6 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 // stateOther is the SQLSTATE of changes that wait for a table which was dropped since, and made
 // anew under the same name. Nobody but an operator knows whether they belong to the new one.
 const stateOther = "PW004"
-
-// sameTable reports by an error whether the table of a change is another one by now.
-func (r *Retrier) sameTable(ctx context.Context, c *parked.Change) error {
-	t, err := r.a.target(ctx, c.Transaction.Changes[0].Relation)
-	if err != nil || c.Table == 0 || t.schema.oid == c.Table {
-		return err
-	}
-	return &stillParked{reason{stateOther, "the table was made anew since: ask for a retry if the change belongs to the new one, or discard it"}}
-}
 
 // intern returns one description for all equal ones, so that changes of a table form one
 // group.

@@ -25,13 +25,15 @@ const (
 const stateEnded = "PW003"
 
 // Suspects remembers, beyond the sessions of an applier, which change was in hand when they
-// ended. All appliers of one origin that follow each other share it. Safe for concurrent use.
+// ended, and how the tables of the origin look now. All appliers of one origin that follow each other share it. Safe for concurrent use.
 type Suspects struct {
 	mu    sync.Mutex
 	at    wal.LSN       // the checkpoint at which sessions were lost
 	lost  int           // how many
 	hand  place         // the change in hand
 	ended map[place]int // how many sessions each change has ended
+
+	shapes shapes
 
 	retried map[int64]int // parked changes, and how many sessions of the retrier each has ended
 }

@@ -80,6 +80,22 @@ func TestParkedOfADroppedTable(t *testing.T) {
 	b.want("select count(*), (select count(*) from pgwaltz.parked) from acct", "1|0")
 }
 
+// A column that both regions have dropped keeps nothing parked once the origin is seen without it.
+func TestParkedGoesInWithoutADroppedColumn(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+"; alter table acct drop column v"), acct()
+	now := *r
+	now.Columns, now.PrimaryKey = append([]wal.Column{r.Columns[0]}, r.Columns[2:]...), []int{0}
+	b.apply(b.tx(nil, insert(r, row("1", "gone", 1, 1)), insert(r, row("2", "gone", 1, 1))))
+	b.want("select string_agg(key || sqlstate, ',' order by id) from pgwaltz.parked", `["1"]42703,["2"]42703`)
+	retrier := b.retrier()
+	b.turns(retrier, 2)
+	b.want("select count(*) from acct", "0")
+	b.apply(b.tx(nil, insert(&now, text("3", "1", "2024-01-01 00:00:00+00"))))
+	b.turns(retrier, 3)
+	b.want("select string_agg(id::text || version, ',' order by id), (select count(*) from pgwaltz.parked) from acct", "11,21,31|0")
+}
+
 // Changes follow their table when it is renamed or moved.
 func TestParkedFollowsItsTable(t *testing.T) {
 	t.Parallel()
