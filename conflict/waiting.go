@@ -98,3 +98,10 @@ func hasColumns(rel, old *wal.Relation) bool {
 	}
 	return true
 }
+
+// Rivals reports whether one of two entries that cannot be shown here is lost by the other one:
+// neither was made over the other, and they are not the same. It returns both as sides.
+func (p Policy) Rivals(w, next *Waiting) (waiting, came Side, ok bool) {
+	waiting, came = w.side(), next.side()
+	return waiting, came, !w.Precedes(next.Base) && !next.Precedes(w.Base) && p.CompareSides(waiting, came) != 0
+}

@@ -105,7 +105,7 @@ func checkNames(names ...string) error {
 }
 
 func checkChange(c *wal.Change, kind Kind) error {
-	if kind == Copy && (c.Op != wal.Insert || c.Repair) {
+	if kind == Copy && (c.Op != wal.Insert && c.Op != wal.Delete || c.Repair) { // rows, then tombstones
 		return senseless("%s of %s among copied rows", c.Op, c.Relation)
 	}
 	var whole wal.Tuple // what identifies the row

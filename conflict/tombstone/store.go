@@ -254,24 +254,15 @@ from pgwaltz.tombstone where relation = $1 and key = any($2::text[])`+lock, rela
 	return found, nil
 }
 
-// Adopt gives up positions that lie behind the end of the server's WAL: they are of another
-// history (the database was restored into another server), and whatever is there came before
-// everything that this server will write.
-func Adopt(ctx context.Context, q Querier) error {
-	for _, t := range []string{"tombstone", "past"} {
-		sql := `update pgwaltz.` + t + ` set lsn = '0/0' where lsn > pg_catalog.pg_current_wal_insert_lsn()`
-		if t == "past" {
-			sql = `delete from pgwaltz.past where lsn > pg_catalog.pg_current_wal_insert_lsn()`
-		}
-		if _, err := q.Exec(ctx, sql); err != nil {
+// Adopt gives up positions of another history: those behind the end of the server's WAL, and all
+// of them when the region was published from another server before (moved). Whatever is there
+// came before everything that this server has to stamp. It is called before the index is loaded.
+func Adopt(ctx context.Context, q Querier, moved bool) error {
+	where := ` where $1 or lsn > pg_catalog.pg_current_wal_insert_lsn()`
+	for _, sql := range []string{`update pgwaltz.tombstone set lsn = '0/0'` + where, `delete from pgwaltz.past` + where} {
+		if _, err := q.Exec(ctx, sql, moved); err != nil {
 			return fmt.Errorf("adopt tombstones: %w", err)
 		}
-	}
-	_, err := q.Exec(ctx, `with gone as (delete from pgwaltz.clock where lsn > pg_catalog.pg_current_wal_insert_lsn() returning at)
-insert into pgwaltz.clock as c (lsn, at) select '0/0', max(at) from gone having count(*) > 0
-on conflict (lsn) do update set at = greatest(c.at, excluded.at)`)
-	if err != nil {
-		return fmt.Errorf("adopt the clock of the WAL: %w", err)
 	}
 	return nil
 }

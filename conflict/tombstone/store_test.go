@@ -206,3 +206,25 @@ func TestCollectForgetsKeys(t *testing.T) {
 		t.Error("the limit is not left")
 	}
 }
+
+// Positions of another history count as lying before everything.
+func TestAdopt(t *testing.T) {
+	t.Parallel()
+	c := database(t)
+	far := wal.LSN(1) << 60
+	for moved, want := range map[bool]uint32{false: 1, true: 2} {
+		if _, err := c.Exec(t.Context(), "delete from pgwaltz.tombstone"); err != nil {
+			t.Fatal(err)
+		}
+		write(t, c, row{key: "near", next: 2, lsn: 5}, row{key: "far", next: 3, lsn: far})
+		if err := tombstone.Adopt(t.Context(), c, moved); err != nil {
+			t.Fatal(err)
+		}
+		if got := lookup(t, c, "far", 1); got.Next != 3 {
+			t.Errorf("moved %v: a position behind the end of the WAL: %+v", moved, got)
+		}
+		if got := lookup(t, c, "near", 3); (got.Next == 2) != (want == 2) {
+			t.Errorf("moved %v: a position within it: %+v", moved, got)
+		}
+	}
+}

@@ -143,7 +143,13 @@ where datname = pg_catalog.current_database() and usename = session_user and pid
 		}
 	}
 	s.own.Reset()
-	if err := tombstone.Adopt(ctx, lock); err != nil {
+	// Until the gap that this makes is accepted, nothing of this server's WAL is stamped.
+	row, err := streamstore.Load(ctx, lock, s.cfg.Region)
+	if err != nil {
+		return err
+	}
+	stored := row.Epoch.SystemID
+	if err := tombstone.Adopt(ctx, lock, stored != 0 && stored != s.epoch.SystemID); err != nil {
 		return err
 	}
 	if err := s.track(ctx, lock); err != nil {

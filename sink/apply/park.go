@@ -74,6 +74,7 @@ func (a *Applier) parkRuns(ctx context.Context, g *batch.Group, runs []int, why 
 		next := waitingOf(g, r)
 		if old := waiting[keys[n]]; old != nil {
 			merged, ok := policy.Wait(old.Waiting, next)
+			a.rival(g, r, old, ok, fx)
 			if !ok {
 				continue // what waits is above it
 			}

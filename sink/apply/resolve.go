@@ -81,6 +81,7 @@ func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, r
 	updates := map[string][]int{}
 	for n, i := range runs {
 		r, st := &g.Runs[i], &states[n]
+		came := waitingOf(g, r)
 		if w := st.waiting(); w != nil && w.Precedes(r.Base) {
 			// What the event overwrote is known here, only not shown: the two are one run.
 			whole := w.Then(waitingOf(g, r))
@@ -105,6 +106,7 @@ func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, r
 		}
 		if w := st.waiting(); w != nil && v.Verdict != conflict.Keep && a.cfg.Policy.table(g.Rel.Ref()).Resolve.Releases(waitingOf(g, r), w) {
 			fx.unpark = append(fx.unpark, st.parked.ID)
+			a.rivalOf(g, r, came, st.parked, true, fx)
 		}
 		if v.undo {
 			deletes = append(deletes, i)

@@ -1,0 +1,58 @@
+package apply
+
+import (
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
+	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// Where there are more than two regions, changes of two origins may meet on a key that this
+// region cannot show, and one of them loses without ever having been in the table. That is a
+// conflict like any other, and has the id that it gets where the rows meet.
+
+// rival records the conflict of a run with what waits under its key. wins says that the run
+// takes its place.
+func (a *Applier) rival(g *batch.Group, r *batch.Run, old *parked.Change, wins bool, fx *effects) {
+	a.rivalOf(g, r, waitingOf(g, r), old, wins, fx)
+}
+
+// rivalOf is rival for a run as it came, before it was merged with what waits.
+func (a *Applier) rivalOf(g *batch.Group, r *batch.Run, came conflict.Waiting, old *parked.Change, wins bool, fx *effects) {
+	if old.Origin == a.cfg.Origin || a.cfg.Self || a.retrying {
+		return // later changes of one origin know of its earlier ones
+	}
+	waiting, remote, ok := a.cfg.Policy.table(g.Rel.Ref()).Resolve.Rivals(&old.Waiting, &came)
+	if !ok {
+		return
+	}
+	typ := conflict.UpdateOriginDiffers
+	switch {
+	case came.Op == wal.Delete:
+		typ = conflict.DeleteOriginDiffers
+	case !waiting.Alive:
+		typ = conflict.UpdateDeleted
+	case came.Born || came.Op == wal.Insert:
+		typ = conflict.InsertExists
+	}
+	key := keyImage(g, r)
+	rec := a.plainRecord(g.Rel, typ, "parked", r.Tx, remote)
+	rec.EventID = conflict.EventID(g.Rel.Ref(), g.KeyText(r), remote, waiting)
+	rec.Key, rec.LocalStamp = a.keyJSON(g.Rel, key, g.Key), stampText(waiting.Stamp)
+	rec.Verdict, rec.Winner, rec.Loser = conflict.Keep.String(), old.Origin, a.cfg.Origin
+	if wins {
+		rec.Verdict, rec.Winner, rec.Loser = conflict.Apply.String(), a.cfg.Origin, old.Origin
+	}
+	yours := wal.Entry{Known: true, Alive: remote.Alive, Stamp: remote.Stamp, Row: key}
+	mine := wal.Entry{Known: true, Alive: waiting.Alive, Stamp: waiting.Stamp, Row: key}
+	if remote.Alive {
+		yours.Row, rec.RemoteRow = came.Image, a.json(g.Rel, came.Image)
+	}
+	if waiting.Alive {
+		rec.LocalRow = a.json(old.Waiting.Relation, old.Waiting.Image)
+		if len(old.Waiting.Image) == len(g.Rel.Columns) {
+			mine.Row = old.Waiting.Image
+		}
+	}
+	a.conflict(fx, g.Rel, rec, yours, mine)
+}
