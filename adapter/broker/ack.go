@@ -58,7 +58,7 @@ func (b *Broker) PublishAck(origin string, a Ack) error {
 	m.Data = data
 	b.seal(m)
 	if err := b.far.PublishMsg(m); err != nil {
-		return fmt.Errorf("acknowledge to %s: %w", origin, err)
+		return fmt.Errorf("acknowledge to %s: %w", origin, b.Explain(err))
 	}
 	return nil
 }

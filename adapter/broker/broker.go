@@ -295,6 +295,20 @@ func (b *Broker) noteError(err error) {
 	}
 }
 
+// Explain puts the reason into an error that only says that there is no connection: a login that
+// was refused, an address that does not answer. Any other error is returned as it is.
+func (b *Broker) Explain(err error) error {
+	if err == nil || !errors.Is(err, nats.ErrReconnectBufExceeded) && !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrDisconnected) {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.lastErr == nil {
+		return fmt.Errorf("there is no connection to NATS: %w", err)
+	}
+	return fmt.Errorf("there is no connection to NATS: %w", b.lastErr)
+}
+
 func (b *Broker) changed() {
 	if b.cfg.OnState != nil && b.ctx.Err() == nil {
 		b.cfg.OnState(b.State())

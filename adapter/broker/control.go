@@ -95,7 +95,7 @@ func (b *Broker) Request(ctx context.Context, region, verb string, data []byte) 
 		if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			return nil, ctx.Err()
 		}
-		return nil, fmt.Errorf("request %s of %s: %w (%w)", verb, region, ErrUnreachable, err)
+		return nil, fmt.Errorf("request %s of %s: %w (%w)", verb, region, ErrUnreachable, b.Explain(err))
 	}
 	if text := m.Header.Get(errorHeader); text != "" {
 		return nil, &RemoteError{Region: region, Verb: verb, Message: text}

@@ -236,7 +236,7 @@ func (s *Sidecar) supervise(ctx context.Context, name string, note func(error), 
 				s.over(name)
 			}
 		})
-		err := guard.Run(name, func() error { return run(ctx) })
+		err := s.broker.Explain(guard.Run(name, func() error { return run(ctx) }))
 		calm.Stop()
 		if ctx.Err() != nil {
 			return ctx.Err()
