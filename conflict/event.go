@@ -8,9 +8,9 @@ type EventKind uint8
 const (
 	// Live events come from the origin's log, in its order.
 	Live EventKind = iota
-	// Copy events are rows read from the origin's table (initial copy, resync). They say
-	// what is, not what happened. They are pushed back by tombstones only: what a row loses
-	// against is copied from the other side as well, a tombstone is not.
+	// Copy events are rows read from the origin's table (initial copy, resync), and behind
+	// them its tombstones. They say what is, not what happened. Rows are pushed back by
+	// tombstones only: what else they lose against is copied from the other side as well.
 	Copy
 	// Repair events are the entry of a region that refused an event (pushback), as it was
 	// in the transaction that refused it. They may lose silently and are never pushed

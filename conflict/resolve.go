@@ -22,8 +22,9 @@ func Resolve(p Policy, remote Event, local Side) Decision {
 	}
 	switch remote.Kind {
 	case Copy:
-		// A copied row that a later one beats is put right by the other region's own copy. Of a
-		// tombstone there is none: the region that copies has lost it, in a restore or a gap.
+		// A copied row that a later one beats is put right by the other region's own copy. The
+		// tombstone that beats it was lost there, in a restore or a gap, and the other region
+		// may not be asked for a copy.
 		d.Pushback = d.Pushback && !local.Alive
 	case Repair:
 		// A repair that loses by its content alone met an image that no event carries (a
@@ -158,6 +159,9 @@ func resolveDelete(p Policy, e *Event, l *Side) Decision {
 	}
 	d.Pushback = c < 0
 	switch {
+	case e.Kind == Copy && p.expired(l.Stamp.UpdatedAt, e.Stamp.UpdatedAt):
+		return Decision{Verdict: Keep, Reason: Expired}
+	case e.Kind == Copy && c < 0: // the row came later
 	case c > 0 && e.overwrote(l):
 		d.Reason = FastForward
 	case c > 0 && !e.Base.Known && !e.Born && e.Kind == Live:

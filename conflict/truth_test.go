@@ -102,7 +102,7 @@ func (c truthCase) build() (Policy, Event, Side, bool) {
 		c.local == "dead" && c.order == "=" && !isDelete,
 		c.local == "live" && isDelete && (c.order == "tie>" || c.order == "="),
 		isDelete && c.image == "part",
-		isDelete && c.kind == "copy",
+		c.op == "brief" && c.kind == "copy",
 		c.order == "=" && c.image == "part":
 		return p, e, l, false
 	}
@@ -192,4 +192,33 @@ func truthText(d Decision) string {
 		then = "forget"
 	}
 	return d.Verdict.String() + " " + typ + " " + then
+}
+
+// TestCopiesAndExpiredTombstones: between a row and a tombstone that are copied, what counts is
+// how much later the row was written, on whichever side either of them is.
+func TestCopiesAndExpiredTombstones(t *testing.T) {
+	t.Parallel()
+	p := Policy{ForgetAfter: 100}
+	dead := wal.Stamp{Version: 9, UpdatedAt: 1000}
+	for name, c := range map[string]struct {
+		row  wal.Stamp
+		lost bool // the row goes
+	}{
+		"lower, soon after": {wal.Stamp{Version: 1, UpdatedAt: 1100}, true},
+		"lower, long after": {wal.Stamp{Version: 1, UpdatedAt: 1101}, false},
+		"lower, before":     {wal.Stamp{Version: 1, UpdatedAt: 10}, true},
+		"lower, no time":    {wal.Stamp{Version: 1, UpdatedAt: wal.MinMicros}, true},
+		"higher":            {wal.Stamp{Version: 10, UpdatedAt: 10}, false},
+		"later life":        {wal.Stamp{Generation: 1, UpdatedAt: 10}, false},
+	} {
+		content := []byte("c")
+		there := Resolve(p, Event{Kind: Copy, Op: wal.Insert, Stamp: c.row, Content: content, Complete: true, CommitTime: 5000}, Side{Known: true, Stamp: dead, DeletedAt: dead.UpdatedAt})
+		if kept := there.Verdict == Keep; kept != c.lost || there.Pushback != c.lost || there.Type != None && !kept && there.Type != UpdateDeleted {
+			t.Errorf("%s: a row copied to the tombstone: %+v", name, there)
+		}
+		here := Resolve(p, Event{Kind: Copy, Op: wal.Delete, Stamp: dead, Complete: true, CommitTime: 5000}, Side{Known: true, Alive: true, Stamp: c.row, Content: content})
+		if gone := here.Verdict == Apply; gone != c.lost || here.Pushback || !gone && here.Type != None {
+			t.Errorf("%s: a tombstone copied to the row: %+v", name, here)
+		}
+	}
 }

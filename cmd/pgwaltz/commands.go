@@ -24,6 +24,7 @@ func newCommands(env []string) []*cobra.Command {
 		in(groupRun, newRun(env)),
 		in(groupLook, newStatus(env)),
 		in(groupLook, newConflicts(env)),
+		in(groupLook, newKeys(env)),
 		in(groupMend, newParked(env)),
 		in(groupMend, newResync(env)),
 		in(groupTry, newDemo(env)),

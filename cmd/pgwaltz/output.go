@@ -16,3 +16,10 @@ func printJSON(w io.Writer, v any) error {
 	}
 	return nil
 }
+
+// jsonLine prints v as one line of JSON.
+func jsonLine(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}

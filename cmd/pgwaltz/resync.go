@@ -13,7 +13,8 @@ a peer stay. Without names it copies all published tables, and closes a gap betw
 and what was published: the stream is opened anew behind it. The sidecar does the work, at once
 or when it is started; progress shows in status.
 
-Rows that were deleted here within a gap stay at the peers: their deletes are in no log.`
+Rows that were deleted here within a gap stay at the peers: their deletes are in no WAL.
+pgwaltz keys lists them.`
 
 func newResync(env []string) *cobra.Command {
 	c := exits(&cobra.Command{

@@ -298,18 +298,63 @@ func (x *Index) Ended(commits map[string]uint64, self string) bool {
 	return true
 }
 
-// Noted reports whether an own change of the key waits for the self-merge.
-func (x *Index) Noted(rel wal.RelationName, key string) bool {
-	return x.NotedHash(x.Hash(rel, key))
+// Meeting is what a row may meet that an applier has put where it found neither row nor entry.
+type Meeting uint8
+
+const (
+	// Alone: nothing that the row has to do with.
+	Alone Meeting = iota
+	// MeetsEntry: an entry of the key may be in the table. Whoever looked without finding one
+	// looks again.
+	MeetsEntry
+	// MeetsOpen: the open transaction of another applier has looked for the row to write a
+	// tombstone, or writes an entry. Whether it saw the row nobody knows before it has ended.
+	MeetsOpen
+	// MeetsOwn: an own change of the key waits for the self-merge.
+	MeetsOwn
+)
+
+// Meets says what a row may meet that an applier has put. It is asked at the very end, after
+// Committing: what comes later sees that commit under way, and waits for it (Commits).
+func (x *Index) Meets(applier string, rel wal.RelationName, key string) Meeting {
+	return x.MeetsHash(applier, rel, x.Hash(rel, key))
 }
 
-// Hash is a short name of a key within this process.
-func (x *Index) Hash(rel wal.RelationName, key string) uint64 { return x.hash(rel, []byte(key)) }
+// MeetsHash is Meets for what Hash returned.
+func (x *Index) MeetsHash(applier string, rel wal.RelationName, h uint64) Meeting {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if _, ok := x.own.keys[h]; ok {
+		return MeetsOwn
+	}
+	for name, o := range x.holds {
+		_, writes := o.rows[h]
+		if name != applier && (writes || o.blocks(h, rel, math.MaxInt64)) {
+			return MeetsOpen
+		}
+	}
+	if o := x.holds[applier]; o != nil {
+		if _, ok := o.rows[h]; ok {
+			return Alone // its entry goes with the row, and met whatever was there
+		}
+		if _, ok := o.at[h]; ok {
+			return Alone
+		}
+	}
+	if _, ok := x.keys[h]; ok || x.filter != nil && x.filter.Has(h) {
+		return MeetsEntry
+	}
+	return Alone
+}
 
-// NotedHash is Noted for what Hash returned.
-func (x *Index) NotedHash(h uint64) bool {
+// Noted reports whether an own change of the key waits for the self-merge.
+func (x *Index) Noted(rel wal.RelationName, key string) bool {
+	h := x.Hash(rel, key)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	_, ok := x.own.keys[h]
 	return ok
 }
+
+// Hash is a short name of a key within this process.
+func (x *Index) Hash(rel wal.RelationName, key string) uint64 { return x.hash(rel, []byte(key)) }

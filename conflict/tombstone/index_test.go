@@ -171,3 +171,30 @@ func TestIndexBeyondItsLimit(t *testing.T) {
 		t.Errorf("%d of 10000 other keys are suspected", wrong)
 	}
 }
+
+func TestWhatARowMeets(t *testing.T) {
+	t.Parallel()
+	x, rel := tombstone.NewIndex(0), wal.RelationName{Schema: "public", Name: "t"}
+	x.Stamped(100)
+	ask := func(when string, want tombstone.Meeting) {
+		t.Helper()
+		if got := x.Meets("a", rel, "k"); got != want {
+			t.Errorf("%s: %d, want %d", when, got, want)
+		}
+	}
+	ask("nothing is known", tombstone.Alone)
+	x.Blind("c", 7, rel, []string{"k"})
+	ask("another looks", tombstone.MeetsOpen)
+	x.Seen("c", rel, "k")
+	ask("the other has seen a row", tombstone.Alone)
+	x.Blind("c", 7, rel, []string{"k"})
+	x.Hold("c", rel, "k", conflict.Item{LSN: 99, Next: 1})
+	ask("another has written", tombstone.MeetsOpen)
+	x.Settle("c", true)
+	ask("another has committed", tombstone.MeetsEntry)
+	x.Suspect("a", rel, "k", conflict.Item{LSN: 120, Next: 1})
+	ask("its own entry goes with it", tombstone.Alone)
+	x.Settle("a", false)
+	x.Note(rel, []byte("k"), tombstone.Place{Commit: 130}, 2, 0)
+	ask("an own change came", tombstone.MeetsOwn)
+}

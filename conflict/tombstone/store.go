@@ -223,6 +223,28 @@ func Find(ctx context.Context, q Querier, rel wal.RelationName, keys []string) (
 	return entries(ctx, q, rel, keys, " order by key for update")
 }
 
+// Page reads the tombstones of one relation behind a key, in an order of the server's own, at
+// most limit of them.
+func Page(ctx context.Context, q Querier, rel wal.RelationName, after string, limit int) ([]Entry, error) {
+	rows, err := q.Query(ctx, `select key, generation, version, updated_at from pgwaltz.tombstone
+where relation = $1 and key > $2 and not live order by key limit $3`, relationText(rel), after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read tombstones of %s: %w", rel, err)
+	}
+	found, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (Entry, error) {
+		var e Entry
+		var gen, at int64
+		err := r.Scan(&e.Key, &gen, &e.Stamp.Version, &at)
+		e.Stamp.Generation, e.Stamp.UpdatedAt = uint32(gen), wal.Micros(at)
+		e.Next, e.At = e.Stamp.Generation+1, e.Stamp.UpdatedAt
+		return e, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read tombstones of %s: %w", rel, err)
+	}
+	return found, nil
+}
+
 // Read reads the entries of the given keys of one relation, without locks.
 func Read(ctx context.Context, q Querier, rel wal.RelationName, keys []string) (map[string]Entry, error) {
 	return entries(ctx, q, rel, keys, "")

@@ -102,7 +102,7 @@ func (r Resynced) String() string {
 	}
 	fmt.Fprintf(&b, "%d tables will be copied to the peers; watch `pgwaltz status`.\n", r.Tables)
 	if r.Whole {
-		fmt.Fprintln(&b, "Rows that only a peer has come back with: pgwaltz resync at that peer.")
+		fmt.Fprintln(&b, "Rows that only a peer has are listed by: pgwaltz keys. They come back with: pgwaltz resync at that peer.")
 	}
 	return b.String()
 }

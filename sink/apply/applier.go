@@ -117,9 +117,9 @@ type Applier struct {
 	open    bool   // a transaction of many parts is being applied
 	due     partID // its next part
 	openFx  effects
-	openPut []uint64 // rows that its earlier parts have put where none was
-	plain   bool     // inserts are to fail rather than to be left out
-	inHand  bool     // Suspects knows which single change is being tried
+	openPut map[uint64]openPut // rows, by the hash of their keys, that its earlier parts have put where none was
+	plain   bool               // inserts are to fail rather than to be left out
+	inHand  bool               // Suspects knows which single change is being tried
 	// together, if not nil, takes the statements that write rows, which are run as one at the end.
 	together  *together
 	gathering bool // the statement in hand is one of them

@@ -63,6 +63,7 @@ func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint
 	ordered, _ := a.cfg.Suspects.care(a.cp)
 	var p patience
 	var cascade *cascadeError
+	var open *openError
 	if time.Now().Before(a.hurry) {
 		p.locks = maxLocks
 	}
@@ -91,6 +92,10 @@ func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint
 			}
 		case errors.As(err, &cascade):
 			if err := a.cascade(ctx, cascade); err != nil {
+				return err
+			}
+		case errors.As(err, &open):
+			if err := a.awaitOpen(ctx, open); err != nil {
 				return err
 			}
 		case p.left(err):
@@ -140,8 +145,10 @@ func (a *Applier) recover(ctx context.Context, err error, p patience) error {
 
 // attempt is one try of a batch: begin, rows, side effects, checkpoint, commit.
 func (a *Applier) attempt(ctx context.Context, txs []keyedTx, next checkpoint.Checkpoint, ordered bool, fx *effects) error {
-	if err := a.awaitCommits(ctx); err != nil {
-		return err
+	if a.cfg.Self {
+		if err := a.awaitCommits(ctx); err != nil {
+			return err
+		}
 	}
 	b := pipeline{fence: -1}
 	if err := a.begin(ctx, &b); err != nil {
@@ -214,7 +221,7 @@ func (a *Applier) commit(ctx context.Context, fx *effects, next checkpoint.Check
 	if err := a.writeEffects(ctx, fx); err != nil {
 		return err
 	}
-	if err := a.undisturbed(fx); err != nil {
+	if err := a.undisturbed(ctx, fx); err != nil {
 		return err
 	}
 	c := pipeline{fence: -1}

@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
@@ -41,6 +42,11 @@ func (a *Applier) blind(ctx context.Context, rel wal.RelationName, keys []string
 		if !ok && !a.barrier {
 			return an, errBarrier
 		}
+	}
+	waiting, cancel := context.WithTimeoutCause(ctx, commitsIn, errRace)
+	defer cancel()
+	if err := a.awaitCommits(waiting); err != nil {
+		return an, err
 	}
 	if !ok {
 		// Nothing is published from here, or nothing moves: nobody stamps.
@@ -86,42 +92,112 @@ func (a *Applier) insertLSN(ctx context.Context) (wal.LSN, error) {
 	return wal.ParseLSN(s)
 }
 
-// A row that is put where none was, and its own delete that was committed before but is not
-// known yet: nothing in the server keeps the self-merge of the delete from writing its
-// tombstone while the row is not visible. So who put the row asks at the very end whether an
-// own change became known meanwhile, and the self-merge begins only when the commits that were
-// sent by then have ended.
+// Nothing in the server keeps one transaction from putting a row where another one, which does not
+// see it, writes the tombstone of the key. That may be the self-merge of an own delete that was
+// committed before the row came and is not known yet, or the applier of a third region. So who
+// put a row asks at the very end, after it has announced its commit, whether such a one has
+// become known since the look; and who is about to write a tombstone blindly announces the key,
+// and looks only when the commits that were announced by then have ended. One of the two sees
+// the other.
 
-// undisturbed announces the commit and makes sure that no own change of a row that was put
-// here became known since the look.
-func (a *Applier) undisturbed(fx *effects) error {
+// openError says that another applier's transaction decides about the same key.
+type openError struct {
+	rel  wal.RelationName
+	hash uint64
+}
+
+func (e *openError) Error() string {
+	return "another transaction decides about a row of " + e.rel.String()
+}
+
+// Is makes errors.Is(err, errRace) true.
+func (e *openError) Is(target error) bool { return target == errRace }
+
+// openPut is a row that an earlier part of a giant transaction has put where none was.
+type openPut struct {
+	rel wal.RelationName
+	// suspect: the index knew something of the key before the look, which found no entry. So it
+	// cannot tell whether one has come since.
+	suspect bool
+}
+
+// undisturbed announces the commit and makes sure that no row that was put here meets something
+// that became known since the look.
+func (a *Applier) undisturbed(ctx context.Context, fx *effects) error {
 	if a.cfg.Self || a.cfg.Barrier == nil {
 		return nil
 	}
-	a.cfg.Index.Committing(a.holder())
-	for _, h := range a.openPut {
-		if a.cfg.Index.NotedHash(h) {
+	x := a.cfg.Index
+	x.Committing(a.holder())
+	for h, p := range a.openPut {
+		switch x.MeetsHash(a.holder(), p.rel, h) {
+		case tombstone.MeetsOwn:
 			return errRace
+		case tombstone.MeetsOpen:
+			return &openError{p.rel, h}
+		case tombstone.MeetsEntry:
+			if !p.suspect {
+				return errRace
+			}
 		}
 	}
+	ask := map[wal.RelationName][]string{}
 	for _, p := range fx.put {
-		if rel := p.g.Rel.Ref(); a.cfg.Index.Any(rel) && a.cfg.Index.Noted(rel, p.g.KeyText(&p.g.Runs[p.i])) {
+		rel := p.g.Rel.Ref()
+		if !x.Any(rel) {
+			continue
+		}
+		key := p.g.KeyText(&p.g.Runs[p.i])
+		switch x.Meets(a.holder(), rel, key) {
+		case tombstone.MeetsOwn:
+			return errRace
+		case tombstone.MeetsOpen:
+			return &openError{rel, x.Hash(rel, key)}
+		case tombstone.MeetsEntry:
+			if !p.entry {
+				ask[rel] = append(ask[rel], key)
+			}
+		}
+	}
+	for rel, keys := range ask {
+		found, err := tombstone.Read(ctx, a.conn, rel, keys)
+		if err != nil {
+			return err
+		}
+		if len(found) > 0 {
 			return errRace
 		}
 	}
 	return nil
 }
 
-// awaitCommits waits, outside of a transaction, for the commits of other appliers that were sent
-// by now.
+// awaitCommits waits for the commits of other appliers that were announced by now.
 func (a *Applier) awaitCommits(ctx context.Context) error {
-	if !a.cfg.Self {
-		return nil
-	}
+	return a.await(ctx, func(sent map[string]uint64) bool { return a.cfg.Index.Ended(sent, a.holder()) })
+}
+
+// commitsIn is how long a look waits for commits of others that are under way: they wait for
+// nothing but their disk.
+const commitsIn = time.Second
+
+// awaitOpen waits, outside of a transaction, until the one that decides about a key has ended.
+func (a *Applier) awaitOpen(ctx context.Context, e *openError) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, openFor, errRace)
+	defer cancel()
+	return a.await(ctx, func(map[string]uint64) bool {
+		return a.cfg.Index.MeetsHash(a.holder(), e.rel, e.hash) != tombstone.MeetsOpen
+	})
+}
+
+// openFor is how long another applier's transaction is waited for before the batch is given up.
+const openFor = 30 * time.Second
+
+// await waits until ok holds of the commits that are under way now.
+func (a *Applier) await(ctx context.Context, ok func(sent map[string]uint64) bool) error {
 	sent := a.cfg.Index.Commits()
 	for {
 		changed := a.cfg.Index.Changed()
-		if a.cfg.Index.Ended(sent, a.holder()) {
+		if ok(sent) {
 			return nil
 		}
 		select {

@@ -44,8 +44,10 @@ type entryRow struct {
 
 // putRow is a run of a group.
 type putRow struct {
-	g *batch.Group
-	i int
+	g       *batch.Group
+	i       int
+	entry   bool // an entry of the key was found, and locked
+	suspect bool // see openPut
 }
 
 // itemRow is an item to be kept without an entry of its own.
@@ -125,7 +127,7 @@ func (a *Applier) fastDone(st fastStmt, i int, fx *effects) {
 	r := &st.group.Runs[i]
 	fx.rows++
 	if st.op == wal.Insert {
-		fx.put = append(fx.put, putRow{st.group, i})
+		fx.put = append(fx.put, putRow{g: st.group, i: i})
 	}
 	if st.op == wal.Delete {
 		a.removes(st.group, st.t, i, fx)
@@ -141,6 +143,9 @@ func (a *Applier) fastDone(st fastStmt, i int, fx *effects) {
 func (a *Applier) hold(fx *effects, at wal.LSN) {
 	for i := range fx.entries {
 		e := &fx.entries[i]
+		if len(a.openPut) > 0 {
+			delete(a.openPut, a.cfg.Index.Hash(e.Relation, e.Key)) // an entry meets whatever is there
+		}
 		switch {
 		case !a.cfg.Self && e.LSN != 0:
 			a.cfg.Index.Hold(a.holder(), e.Relation, e.Key, e.Item)

@@ -85,6 +85,7 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 	}
 	a.forgetSchemas()
 	var cascade *cascadeError
+	var open *openError
 	switch {
 	case errors.Is(err, errBarrier):
 		if berr := a.waitBarrier(ctx); berr != nil {
@@ -101,6 +102,10 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 	case errors.As(err, &cascade):
 		if cerr := a.cascade(ctx, cascade); cerr != nil {
 			return cerr
+		}
+	case errors.As(err, &open):
+		if werr := a.awaitOpen(ctx, open); werr != nil {
+			return werr
 		}
 	case a.giant.tried.left(err):
 		if rerr := a.recover(ctx, err, a.giant.tried); rerr != nil {
@@ -121,7 +126,7 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 		if err := a.begin(ctx, &b); err != nil {
 			return err
 		}
-		a.open, a.openFx, a.openPut = true, effects{}, nil
+		a.open, a.openFx, a.openPut = true, effects{}, map[uint64]openPut{}
 	}
 	b.text("savepoint part")
 	var fx effects
@@ -199,7 +204,8 @@ func (a *Applier) flushPart(ctx context.Context, fx *effects) error {
 	a.openFx.rows += fx.rows
 	for _, p := range fx.put {
 		if len(a.openPut) < maxOpenPut {
-			a.openPut = append(a.openPut, a.cfg.Index.Hash(p.g.Rel.Ref(), p.g.KeyText(&p.g.Runs[p.i])))
+			rel := p.g.Rel.Ref()
+			a.openPut[a.cfg.Index.Hash(rel, p.g.KeyText(&p.g.Runs[p.i]))] = openPut{rel, p.suspect}
 		}
 	}
 	a.openFx.blind = a.openFx.blind || fx.blind

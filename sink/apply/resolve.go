@@ -40,6 +40,7 @@ type known struct {
 	noted  bool    // an own change of the key is not merged yet
 	// wrote is when this region wrote the row, where the server knows that; MinMicros: it does not.
 	wrote wal.Micros
+	known bool // the index knew of something beside the row before the look
 }
 
 // entry is what stands beside the row.
@@ -123,7 +124,7 @@ func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, r
 		case st.row == nil:
 			inserts = append(inserts, i)
 			if !st.noted {
-				fx.put = append(fx.put, putRow{g, i})
+				fx.put = append(fx.put, putRow{g, i, st.entry != nil, st.entry != nil || st.known})
 			}
 		case t.replaces(r.Image, st.row):
 			if !a.cfg.Replica {
@@ -167,6 +168,7 @@ func (a *Applier) look(ctx context.Context, g *batch.Group, t *target, runs []in
 		keys[n] = g.KeyText(&g.Runs[i])
 		states[n].key = keys[n]
 		states[n].noted = a.cfg.Index.Noted(g.Rel.Ref(), keys[n])
+		states[n].known = some && a.cfg.Index.May(g.Rel.Ref(), []byte(keys[n]))
 		byKey[keys[n]] = n
 		some = some || g.Runs[i].Stamp.Generation > 0
 		if g.Runs[i].Op == wal.Delete {
@@ -325,28 +327,19 @@ func (a *Applier) decide(ctx context.Context, g *batch.Group, t *target, i int, 
 			return v, err
 		}
 		against = other
-	} else if a.cfg.Barrier != nil && !a.barrier && a.needsBarrier(t, r, st, side, e) {
+	} else if a.cfg.Barrier != nil && !a.barrier && conflict.NeedsBarrier(e, st.found(t, side)) {
 		return verdict{}, errBarrier
 	}
 	d := conflict.Resolve(pol.Resolve, e, against)
 	return verdict{i: i, Decision: d, side: against, event: e, known: st, undo: against.Known && !against.Alive && st.row != nil && d.Verdict == conflict.Keep}, nil
 }
 
-// needsBarrier tells whether the local side may hold an own change of the key that was
-// committed but is not merged yet, and whose stamp therefore is not known.
-func (a *Applier) needsBarrier(t *target, r *batch.Run, st *known, side conflict.Side, e conflict.Event) bool {
-	switch {
-	case st.row == nil && st.entry == nil:
-		return !r.Born || st.noted
-	case st.row == nil:
-		return st.entry.Live // an own delete
-	case st.entry != nil && !st.entry.Live:
-		return true // an own insert
-	case !t.stampless():
-		return false
+// found is what conflict.NeedsBarrier asks for.
+func (st *known) found(t *target, side conflict.Side) conflict.Found {
+	return conflict.Found{
+		Row: st.row != nil, Content: side.Content, Entry: st.entry != nil, Live: st.entry != nil && st.entry.Live,
+		Noted: st.noted, Stampless: t.stampless(),
 	}
-	// The row is known by a time beside the table; is it the row that the time is of?
-	return !e.Base.HasDigest || conflict.Digest(side.Content) != e.Base.Digest
 }
 
 // side describes the local entry of a key.

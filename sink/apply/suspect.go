@@ -13,9 +13,9 @@ import (
 const (
 	// lostCarefully is after how many lost sessions at one checkpoint the changes are applied
 	// one by one.
-	lostCarefully = 2
+	lostCarefully = 4
 	// lostStrictly is after how many the constraints are checked behind each change as well.
-	lostStrictly = 6
+	lostStrictly = 8
 	// lostInHand is how many sessions a change must end to be set aside.
 	lostInHand = 3
 )

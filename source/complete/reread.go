@@ -99,14 +99,14 @@ func reread(ctx context.Context, conn *pgx.Conn, t *table, tx *wal.Transaction, 
 }
 
 // another reports whether the table is another one by now: a name that is not there, a key of a
-// type that does not take the values, a value of the row that cannot be computed. It is so whenever
-// it is tried, so the change goes out as it is.
+// type that does not take the values, a value of the row that cannot be computed, a right that was
+// taken away. It is so whenever it is tried, so the change goes out as it is.
 func another(err error) bool {
 	switch code := state(err); {
 	case len(code) != 5:
 		return false
 	default:
-		return code[:2] == "42" && code != "42501" || code[:2] == "22" || code[:2] == "0A" || code[:2] == "3F"
+		return code[:2] == "42" || code[:2] == "22" || code[:2] == "0A" || code[:2] == "3F"
 	}
 }
 

@@ -240,43 +240,81 @@ func (c *Copier) table(ctx context.Context, j *Job) error {
 		return err
 	}
 	c.cfg.Log.Info("copying", "relation", j.Table.String(), "rows_done", j.Rows)
-	limit := min(c.cfg.ChunkRows, wire.MaxRows(len(p.rel.Columns)))
-	after := parseCursor(j.LastKey, len(p.rel.PrimaryKey))
 	c.cfg.Watch.start(j.Table)
 	defer c.cfg.Watch.stop()
-	ahead := p.readAhead(ctx, conn, c.cfg, after, limit)
-	defer ahead.close() // before the session is
 	back := 0
+	if _, dead := parseDead(j.LastKey); !dead {
+		if back, err = c.rows(ctx, conn, p, j); err != nil {
+			return err
+		}
+	}
+	if c.cfg.Index.Any(j.Table) {
+		if err := c.dead(ctx, conn, p, j); err != nil {
+			return err
+		}
+	}
+	c.cfg.Log.Info("copied", "relation", j.Table.String(), "rows", j.Rows, "rows_that_came_from_peers", back)
+	return c.end(ctx, j, Done, "")
+}
+
+// limit is the largest number of changes of one chunk.
+func (c *Copier) limit(p *plan) int { return min(c.cfg.ChunkRows, wire.MaxRows(len(p.rel.Columns))) }
+
+// rows sends the rows of a table from the cursor on, and returns how many are left out because
+// they came from peers.
+func (c *Copier) rows(ctx context.Context, conn *pgx.Conn, p *plan, j *Job) (back int, err error) {
+	limit := c.limit(p)
+	ahead := p.readAhead(ctx, conn, c.cfg, parseCursor(j.LastKey, len(p.rel.PrimaryKey)), limit)
+	defer ahead.close() // before the session is used for anything else
 	for {
 		read, err := ahead.next(ctx)
 		if err != nil {
-			return err
+			return back, err
 		}
-		whole := read.count < limit
-		back += read.count - len(read.tx.Changes)
-		if len(read.tx.Changes) > 0 {
-			if err := c.chunk(ctx, j, read); err != nil {
-				return err
+		n := len(read.tx.Changes)
+		back += read.count - n
+		if n > 0 {
+			if err := c.send(ctx, j, read, int64(n), formatCursor(read.last)); err != nil {
+				return back, err
 			}
 		}
 		c.cfg.Watch.forget(read.at)
-		if whole {
-			c.cfg.Log.Info("copied", "relation", j.Table.String(), "rows", j.Rows, "rows_that_came_from_peers", back)
-			return c.end(ctx, j, Done, "")
+		if read.count < limit {
+			return back, nil
 		}
 	}
 }
 
-// chunk sends the rows of one reading and notes where the copy is then.
-func (c *Copier) chunk(ctx context.Context, j *Job, read rows) error {
+// dead sends the tombstones of a table; they do not count as rows.
+func (c *Copier) dead(ctx context.Context, conn *pgx.Conn, p *plan, j *Job) error {
+	limit := c.limit(p)
+	after, _ := parseDead(j.LastKey)
+	for {
+		read, last, err := p.readDead(ctx, conn, after, limit)
+		if err != nil {
+			return err
+		}
+		if after = last; len(read.tx.Changes) > 0 {
+			if err := c.send(ctx, j, read, 0, deadCursor+last); err != nil {
+				return err
+			}
+		}
+		c.cfg.Watch.forget(read.at)
+		if read.count < limit {
+			return nil
+		}
+	}
+}
+
+// send puts what was read into the stream and notes how far the copy is.
+func (c *Copier) send(ctx context.Context, j *Job, read rows, count int64, cursor string) error {
 	chunk := Chunk{Rows: read.tx, After: read.at, Keep: func(ch *wal.Change) bool { return c.cfg.Watch.unchanged(ch, read.at) }}
-	n := len(read.tx.Changes)
 	at, err := c.cfg.Stream.Send(ctx, chunk)
 	if err != nil {
 		return err
 	}
-	before, text := j.LastKey, formatCursor(read.last)
-	j.Rows, j.LastKey = j.Rows+int64(n), &text
+	before := j.LastKey
+	j.Rows, j.LastKey = j.Rows+count, &cursor
 	if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return saveSent(ctx, conn, j, before, at) }); err != nil {
 		return err
 	}

@@ -5,7 +5,7 @@
 // the first row is read, so nothing falls between copy and stream; a chunk goes out when the
 // WAL is published up to where its rows were read, and without the rows that were changed and
 // published since (Watch). Rows are merged like any other change, so a copy may be repeated,
-// interrupted and run in both directions at once.
+// interrupted and run in both directions at once. Behind the rows the table's tombstones follow.
 //
 // Which tables are to be copied, and how far each copy is, stands in pgwaltz.copy (Schema).
 // Only this package writes that table.

@@ -21,10 +21,11 @@ var errNoKey = errors.New("it has no key to read it by; copy it by other means")
 
 // plan is how one table is read.
 type plan struct {
-	rel  *wal.Relation
-	key  *rowkey.Key
-	cols conflict.Columns
-	sql  string // first page
+	rel   *wal.Relation
+	key   *rowkey.Key
+	shape statement.Shape
+	cols  conflict.Columns
+	sql   string // first page
 	// timed: behind the columns there is the time when this region wrote the row.
 	timed bool
 	next  string // further pages; parameters: the key, then the limit
@@ -55,12 +56,12 @@ func newPlan(ctx context.Context, conn *pgx.Conn, name wal.RelationName, stamps 
 	for i := range p.rel.Columns {
 		names[i] = p.rel.Columns[i].Name
 	}
-	s := statement.Shape{Table: t.SQL(), Only: !key.Partitioned, Key: key.Params()}
+	p.shape = statement.Shape{Table: t.SQL(), Only: !key.Partitioned, Key: key.Params()}
 	if p.cols.Stampless() {
-		s.Time = tracked.SQL()
+		p.shape.Time = tracked.SQL()
 	}
-	p.timed = s.Time != ""
-	p.sql, p.next = statement.Page(s, names, false), statement.Page(s, names, true)
+	p.timed = p.shape.Time != ""
+	p.sql, p.next = statement.Page(p.shape, names, false), statement.Page(p.shape, names, true)
 	return p, nil
 }
 

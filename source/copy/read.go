@@ -2,9 +2,7 @@ package copy
 
 import (
 	"context"
-	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -27,14 +25,11 @@ type rows struct {
 // later life.
 func (p *plan) read(ctx context.Context, conn *pgx.Conn, index *tombstone.Index, after []string, limit int) (rows, error) {
 	c := rows{tx: &wal.Transaction{}}
-	var at string
-	if err := conn.QueryRow(ctx, `select pg_catalog.pg_current_wal_insert_lsn()::text`).Scan(&at); err != nil {
-		return c, fmt.Errorf("read WAL position: %w", err)
-	}
 	var err error
-	if c.at, err = wal.ParseLSN(at); err != nil {
+	if c.at, err = p.begin(ctx, conn, c.tx); err != nil {
 		return c, err
 	}
+	defer conn.Exec(context.WithoutCancel(ctx), "rollback")
 	sql, args := p.sql, [][]byte{}
 	if after != nil {
 		sql = p.next
@@ -43,11 +38,6 @@ func (p *plan) read(ctx context.Context, conn *pgx.Conn, index *tombstone.Index,
 		}
 	}
 	args = append(args, strconv.AppendInt(nil, int64(limit), 10))
-	if _, err := conn.Exec(ctx, "begin isolation level repeatable read, read only"); err != nil {
-		return c, fmt.Errorf("begin: %w", err)
-	}
-	defer conn.Exec(context.WithoutCancel(ctx), "rollback")
-	c.tx.CommitTime, c.tx.CommitLSN, c.tx.EndLSN = wal.MicrosOf(time.Now()), c.at, c.at+1
 	rr := conn.PgConn().ExecParams(ctx, sql, args, nil, nil, nil)
 	for rr.NextRow() {
 		values, wrote := rr.Values(), wal.MinMicros

@@ -153,7 +153,7 @@ where schema_name = $1 and table_name = $2 and state in ('pending', 'running') a
 func saveApplied(ctx context.Context, c *pgx.Conn, t wal.RelationName, s sent) error {
 	_, err := c.Exec(ctx, `update pgwaltz.copy set applied_key = $3, applied_rows = $4,
   applied_at = case when state = 'done' and last_key is not distinct from $3 then pg_catalog.now() end
-where schema_name = $1 and table_name = $2 and sent_incarnation = $5 and sent_frame >= $6 and applied_rows < $4`,
+where schema_name = $1 and table_name = $2 and sent_incarnation = $5 and sent_frame >= $6 and applied_rows <= $4`,
 		t.Schema, t.Name, s.cursor, s.rows, int64(s.at.Incarnation), int64(s.at.Frame))
 	if err != nil {
 		return fmt.Errorf("save copy state: %w", err)

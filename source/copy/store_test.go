@@ -3,10 +3,12 @@ package copy
 import (
 	"context"
 	"errors"
+	"maps"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/test/pgtest"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -101,5 +103,48 @@ func TestWritersOfATableAndItsPartitions(t *testing.T) {
 	}
 	if got := both([]string{"3/1", "4/9"}, []string{"4/9", "5/2"}); len(got) != 1 || got[0] != "4/9" {
 		t.Errorf("got %v", got)
+	}
+}
+
+// Behind the rows the tombstones are copied, but for those that have a row and those whose key
+// their text does not tell.
+func TestTombstonesAreReadBehindTheRows(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	c := pgtest.Connect(t, server.Database(t))
+	pgtest.Exec(t, c, "create schema pgwaltz", tombstone.Schema, "create table public.k (name text, id int, v text, primary key (id, name))", "insert into public.k values ('there', 3, '')",
+		`insert into pgwaltz.tombstone (relation, key, generation, version, updated_at, live, lsn) values
+('public.k', '["1","gone"]', 2, 7, 1000, false, '0/1'), ('public.k', '["2","lives"]', 0, 1, 1, true, '0/1'), ('public.k', '["3","there"]', 0, 1, 1, false, '0/1'),
+('public.k', '#00', 0, 1, 1, false, '0/1'), ('public.k', '["4","o''neil \"x\""]', 0, 8, 1, false, '0/1'), ('public.other', '["5","y"]', 0, 1, 1, false, '0/1')`)
+	p, err := newPlan(ctx, c, wal.RelationName{Schema: "public", Name: "k"}, StampColumns{}, tombstone.Tracked{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]wal.Stamp{}
+	after, pages := "", 0
+	for {
+		read, last, err := p.readDead(ctx, c, after, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range read.tx.Changes {
+			ch := &read.tx.Changes[i]
+			if ch.Op != wal.Delete || ch.Old[2].Kind != wal.Null {
+				t.Errorf("got %+v", ch)
+			}
+			got[string(ch.AppendKey(nil))] = ch.Stamp
+		}
+		after, pages = last, pages+1
+		if read.count < 2 {
+			break
+		}
+	}
+	want := map[string]wal.Stamp{`["1","gone"]`: {Generation: 2, Version: 7, UpdatedAt: 1000}, `["4","o'neil \"x\""]`: {Version: 8, UpdatedAt: 1}}
+	if !maps.Equal(got, want) || pages != 3 {
+		t.Errorf("%d pages: %v", pages, got)
+	}
+	cursor := deadCursor + after
+	if back, ok := parseDead(&cursor); !ok || back != after || parseCursor(&cursor, 2) != nil {
+		t.Errorf("the cursor %q is read as %q, %v", cursor, back, ok)
 	}
 }

@@ -68,6 +68,7 @@ var level = map[string]int{
 	"adapter/proxy":               2,
 	// The upper floor: what decides, shows and wires.
 	"internal/config":    3,
+	"internal/keys":      6,
 	"internal/preflight": 7,
 	"internal/admin":     7,
 	"internal/sidecar":   8,
@@ -79,7 +80,7 @@ var level = map[string]int{
 
 // upper are the rooms of internal that stand above the pipes; the pipes and the adapters
 // below them must not know these.
-var upper = []string{"internal/config", "internal/preflight", "internal/admin", "internal/sidecar", "internal/pgcluster", "internal/demo"}
+var upper = []string{"internal/config", "internal/keys", "internal/preflight", "internal/admin", "internal/sidecar", "internal/pgcluster", "internal/demo"}
 
 // pipes are the rooms between the two floors.
 var pipes = []string{"source", "sink", "replicator"}

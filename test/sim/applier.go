@@ -5,6 +5,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -31,10 +32,11 @@ type keyedTx struct {
 type outcome uint8
 
 const (
-	done      outcome = iota
-	locked            // somebody holds a row
-	needOwn           // own changes have to be merged first
-	needLater         // own changes have to be decoded first
+	done        outcome = iota
+	locked              // somebody holds a row
+	needOwn             // own changes have to be merged first
+	needLater           // own changes have to be decoded first
+	needCommits         // commits of others have to end first
 )
 
 func (a *applier) close() {
@@ -101,6 +103,10 @@ func (a *applier) apply(ds []delivery) {
 		a.in.again()
 		return
 	}
+	if a.in.self && a.tx == nil && !a.alone() {
+		a.retry(ds, needCommits)
+		return
+	}
 	if a.tx == nil {
 		a.tx = s.r.db.begin(true)
 	}
@@ -114,7 +120,7 @@ func (a *applier) apply(ds []delivery) {
 	default:
 		if a.parts {
 			// A part cannot be tried again by itself.
-			if res == locked {
+			if res == locked || res == needCommits {
 				a.in.again()
 				return
 			}
@@ -135,6 +141,7 @@ func (a *applier) apply(ds []delivery) {
 			}
 		}
 	}
+	a.heard(txs)
 	s.step("after rows")
 	a.waited, a.barrier = time.Time{}, false
 	if more {
@@ -144,6 +151,17 @@ func (a *applier) apply(ds []delivery) {
 	}
 	a.parts = false
 	tx := a.tx
+	if !a.in.self && a.disturbed() {
+		if len(ds) > 0 && ds[0].packet != nil && partsIn(txs) {
+			a.in.again()
+			return
+		}
+		tx.rollback()
+		a.tx = nil
+		s.index.Settle(a.name(), false)
+		a.retry(ds, locked)
+		return
+	}
 	w.must(checkpoint.MustAdvance(a.cp, next, resync))
 	next.AppliedAt = w.now()
 	if w.cfg.Break == SplitCommit && len(txs) > 0 {
@@ -183,6 +201,37 @@ func (a *applier) apply(ds []delivery) {
 	})
 }
 
+// alone reports whether no commit of another applier is under way.
+func (a *applier) alone() bool {
+	x := a.in.s.index
+	return x.Ended(x.Commits(), a.name()) || a.in.s.w.cfg.Break == Unannounced
+}
+
+// disturbed announces the commit and reports whether a row that was put meets something that
+// became known since.
+func (a *applier) disturbed() bool {
+	s := a.in.s
+	s.index.Committing(a.name())
+	if s.w.cfg.Break == Unannounced {
+		return false
+	}
+	for _, k := range a.tx.puts {
+		if s.own.pending[k] != (part{}) {
+			return true
+		}
+		if s.index.Meets(a.name(), s.r.db.tables[k.table].rel.Ref(), k.key) == tombstone.MeetsOpen {
+			return true
+		}
+		if s.r.db.keys[k].grave != nil && !a.tx.graved[k] {
+			return true
+		}
+	}
+	return false
+}
+
+// partsIn reports whether a batch is a part of a giant transaction.
+func partsIn(txs []keyedTx) bool { return len(txs) > 0 && (txs[0].tx.More || txs[0].tx.Part > 0) }
+
 // inOrder holds a batch against the transaction that is open in parts, and abandons that when
 // its origin has begun anew. It reports whether the batch can be applied.
 func (a *applier) inOrder(txs []keyedTx) bool {
@@ -216,7 +265,7 @@ func (a *applier) retry(ds []delivery, res outcome) {
 	at := s.r.db.insert
 	var poll func()
 	poll = func() {
-		ok := res == locked
+		ok := res == locked || res == needCommits
 		switch res {
 		case needOwn:
 			ok = s.own.passed(at) || time.Since(a.waited) > limit
@@ -295,6 +344,9 @@ func (a *applier) blind(k rowKey) (at wal.LSN, res outcome) {
 			return d.insert, done // nothing moves
 		}
 		return 0, needOwn
+	}
+	if !a.alone() {
+		return 0, needCommits
 	}
 	var open []uint32
 	for _, t := range d.late {

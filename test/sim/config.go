@@ -76,12 +76,13 @@ const (
 	BlindStamps               // a tombstone without a row gets the position at which it is written
 	SameNumber                // frames of one number are one frame
 	ClockInMemory             // the highest commit time in front of a confirmed position is not stored
+	Unannounced               // an applier that puts a row where nothing was does not ask what came meanwhile
 	breakages
 )
 
 func (b Breakage) String() string {
 	return [...]string{"sound", "no skip", "no chain", "no tombstones", "confirm early", "split commit", "no audit",
-		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old graves", "same history", "glued parts", "blind stamps", "same number", "clock in memory"}[b]
+		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old graves", "same history", "glued parts", "blind stamps", "same number", "clock in memory", "unannounced"}[b]
 }
 
 // Draw makes the configuration of a seed.

@@ -8,7 +8,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
-// copyTables sends every row of the region through its stream, as an initial copy does.
+// copyTables sends every row and tombstone of the region through its stream, as a copy does.
 func (s *sidecar) copyTables() {
 	if !s.up || s.out == nil {
 		return
@@ -17,7 +17,7 @@ func (s *sidecar) copyTables() {
 	d.flush()
 	var keys []rowKey
 	for k, e := range d.keys {
-		if e.row != nil {
+		if e.row != nil || e.grave != nil && !e.grave.live {
 			keys = append(keys, k)
 		}
 	}
@@ -27,6 +27,14 @@ func (s *sidecar) copyTables() {
 	tx := &wal.Transaction{CommitTime: d.now(), CommitLSN: d.insert, EndLSN: d.insert + 1}
 	for _, k := range keys {
 		e := d.keys[k]
+		if e.row == nil {
+			old, ok := d.tables[k.table].rel.ParseKey(k.key)
+			if !ok {
+				d.w.fail("the key %s cannot be read", k.key)
+			}
+			tx.Changes = append(tx.Changes, wal.Change{Op: wal.Delete, Relation: d.tables[k.table].rel, Old: old, Stamp: e.grave.stamp})
+			continue
+		}
 		if d.tables[k.table].conf.stampless() && !e.stampd {
 			continue // not merged yet: it travels by itself
 		}

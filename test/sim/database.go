@@ -34,6 +34,16 @@ type entry struct {
 	items  []conflict.Item // what own changes are stamped from
 }
 
+// record is a row of the audit log.
+type record struct {
+	id   [16]byte
+	lost int // write id of the loser; 0: not known here
+}
+
+// entry reports whether something stands beside the row, live whether it says that one lives.
+func (e entry) entry() bool { return e.grave != nil || e.stampd }
+func (e entry) live() bool  { return e.grave == nil && e.stampd || e.grave != nil && e.grave.live }
+
 // logChange is one row change in the log.
 type logChange struct {
 	table    int
@@ -56,7 +66,8 @@ type logTx struct {
 	rows    int
 	audits  int
 	repairs []wal.Change // told to the other regions
-	life    int          // of the process that committed it
+	notices []wal.Notice
+	life    int // of the process that committed it
 }
 
 type undo struct {
@@ -74,7 +85,7 @@ type database struct {
 	cps    map[string]checkpoint.Checkpoint
 	onDisk map[string]checkpoint.Checkpoint // what is left of cps after a crash
 	rows   map[string]int                   // changes applied, by origin; those of its own applications under its name
-	audit  []int                            // losers: write ids
+	audit  []record
 	locks  map[rowKey]*dbtx
 	open   []*dbtx
 	late   map[rowKey]*dbtx // committed and on disk, not visible yet

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -15,42 +16,70 @@ type dbtx struct {
 	d       *database
 	writes  map[rowKey]entry
 	touched map[rowKey]bool // rows that it wrote
+	graved  map[rowKey]bool // entries beside the table that it wrote
 	order   []rowKey        // of writes
 	locked  []rowKey
 	changes []logChange
 	cp      checkpoint.Checkpoint
 	hasCP   bool
 	rows    int // changes of the origin that it applied
-	audit   []int
+	audit   []record
 	repairs []wal.Change // for the other regions
+	notices []wal.Notice
 	applied bool
 	xid     uint32
-	sync    bool // its commit waits for the disk, whoever asks
+	puts    []rowKey // where it put a row and found nothing
+	sync    bool     // its commit waits for the disk, whoever asks
 }
 
 func (d *database) begin(applied bool) *dbtx {
-	t := &dbtx{d: d, applied: applied, writes: map[rowKey]entry{}, touched: map[rowKey]bool{}}
+	t := &dbtx{d: d, applied: applied, writes: map[rowKey]entry{}, touched: map[rowKey]bool{}, graved: map[rowKey]bool{}}
 	d.open = append(d.open, t)
 	return t
 }
 
-// lock takes a row for this transaction, or reports that another has it.
+// lock takes what there is of a key for this transaction, row or tombstone, or reports that
+// another has it. Where there is nothing, nothing is locked: two appliers may look there at once.
 func (t *dbtx) lock(k rowKey) bool {
+	if e := t.d.keys[k]; t.applied && e.row == nil && e.grave == nil && t.d.locks[k] != t {
+		return t.d.late[k] == nil || t.race()
+	}
 	if t.d.late[k] != nil {
 		if !t.applied || t.d.keys[k].row != nil {
 			return false
 		}
-		t.d.w.Stats.Races++
+		t.race()
 	}
 	switch h := t.d.locks[k]; {
+	case !t.applied && !t.claim(k, true):
+		return false // an insert waits for another one
 	case h == nil:
 		t.d.locks[k] = t
 		t.locked = append(t.locked, k)
 	case h == t:
 	case !t.applied && h.blind(k):
-		t.d.w.Stats.Races++
+		t.race()
 	default:
 		return false
+	}
+	return true
+}
+
+func (t *dbtx) race() bool {
+	t.d.w.Stats.Races++
+	return true
+}
+
+// claim is what a write of a row, or of a tombstone, waits for: another transaction that has
+// written one under the same key.
+func (t *dbtx) claim(k rowKey, row bool) bool {
+	for _, o := range t.d.open {
+		if o == t {
+			continue
+		}
+		if row && o.touched[k] || !row && o.graved[k] {
+			return false
+		}
 	}
 	return true
 }
@@ -68,8 +97,12 @@ func (t *dbtx) get(k rowKey) entry {
 		return now
 	}
 	if t.applied && !t.touched[k] {
-		e.row, e.wid = now.row, now.wid // an application may have put a row there
+		e.row, e.wid = now.row, now.wid // somebody may have put a row there
 	}
+	if !t.graved[k] {
+		e.grave, e.stamp, e.stampd = now.grave, now.stamp, now.stampd
+	}
+	e.items = union(e.items, now.items)
 	return e
 }
 
@@ -77,6 +110,9 @@ func (t *dbtx) get(k rowKey) entry {
 func (t *dbtx) put(k rowKey, e entry, c *logChange) {
 	if _, ok := t.writes[k]; !ok {
 		t.order = append(t.order, k)
+	}
+	if now := t.get(k); e.grave != now.grave || e.stamp != now.stamp || e.stampd != now.stampd {
+		t.graved[k] = true
 	}
 	t.writes[k] = e
 	if c != nil {
@@ -96,11 +132,12 @@ func (t *dbtx) close() {
 
 // savepoint is what rollbackTo goes back to. Locks stay.
 func (t *dbtx) savepoint() dbtx {
-	return dbtx{writes: maps.Clone(t.writes), touched: maps.Clone(t.touched), order: slices.Clone(t.order), changes: slices.Clone(t.changes), audit: slices.Clone(t.audit), repairs: slices.Clone(t.repairs)}
+	return dbtx{writes: maps.Clone(t.writes), touched: maps.Clone(t.touched), graved: maps.Clone(t.graved), order: slices.Clone(t.order), changes: slices.Clone(t.changes), audit: slices.Clone(t.audit), repairs: slices.Clone(t.repairs), notices: slices.Clone(t.notices), puts: slices.Clone(t.puts)}
 }
 
 func (t *dbtx) rollbackTo(p dbtx) {
-	t.writes, t.touched, t.order, t.changes, t.audit, t.repairs = p.writes, p.touched, p.order, p.changes, p.audit, p.repairs
+	t.writes, t.touched, t.graved, t.order, t.changes = p.writes, p.touched, p.graved, p.order, p.changes
+	t.audit, t.repairs, t.notices, t.puts = p.audit, p.repairs, p.notices, p.puts
 }
 
 func (t *dbtx) rollback() { t.close() }
@@ -112,7 +149,7 @@ func (t *dbtx) commit(sync bool) *logTx {
 	d := t.d
 	d.xid++
 	t.xid = d.xid
-	l := &logTx{xid: d.xid, at: d.now(), applied: t.applied, changes: t.changes, cp: t.cp, hasCP: t.hasCP, rows: t.rows, audits: len(t.audit), repairs: t.repairs}
+	l := &logTx{xid: d.xid, at: d.now(), applied: t.applied, changes: t.changes, cp: t.cp, hasCP: t.hasCP, rows: t.rows, audits: len(t.audit), repairs: t.repairs, notices: t.notices}
 	l.commit = d.insert + wal.LSN(1+8*len(t.changes)+d.w.rng.IntN(30))
 	l.end = l.commit + 48
 	d.insert = l.end
@@ -183,4 +220,17 @@ func (d *database) revealAll() {
 			break
 		}
 	}
+}
+
+// union joins two lists of items, by position.
+func union(a, b []conflict.Item) []conflict.Item {
+	out := slices.Clone(a)
+	for _, it := range b {
+		if i := slices.IndexFunc(out, func(o conflict.Item) bool { return o.LSN == it.LSN }); i >= 0 {
+			out[i] = out[i].Join(it)
+		} else {
+			out = append(out, it)
+		}
+	}
+	return out
 }

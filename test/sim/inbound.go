@@ -276,7 +276,7 @@ func (in *inbound) filter(p *wire.Packet, kind wire.Kind) *wire.Packet {
 	}
 	for _, tx := range p.Transactions {
 		c := *tx
-		c.Changes = nil
+		c.Changes, c.Notices = nil, nil
 		for i := range tx.Changes {
 			if in.s.needsMerge(&tx.Changes[i]) {
 				c.Changes = append(c.Changes, tx.Changes[i])

@@ -20,11 +20,16 @@ func (a *applier) row(r *run) outcome {
 		}
 		if same {
 			if !r.skip {
+				if !a.tx.claim(r.key, false) {
+					return locked
+				}
 				a.mark(r, e, true)
 			}
 			return done
 		}
-	} else if !a.barrier && a.needsBarrier(t, r, e, l) {
+	} else if !a.barrier && conflict.NeedsBarrier(r.ev, conflict.Found{
+		Row: e.row != nil, Content: l.Content, Entry: e.entry(), Live: e.live(), Noted: s.own.pending[r.key] != (part{}), Stampless: t.conf.stampless(),
+	}) {
 		return needOwn
 	}
 	dec := conflict.Resolve(t.pol, r.ev, l)
@@ -44,7 +49,7 @@ func (a *applier) row(r *run) outcome {
 		if dec.Verdict == conflict.Keep {
 			lost = widOf(r.row)
 		}
-		a.tx.audit = append(a.tx.audit, lost)
+		a.tx.audit = append(a.tx.audit, a.conflict(r, l, dec, lost))
 	}
 	repair := dec.Pushback
 	if a.in.self && (w.cfg.Break == SelfSilent || w.cfg.Break == RunsFall) { // what the one breaks, the other heals
@@ -59,8 +64,14 @@ func (a *applier) row(r *run) outcome {
 				return res
 			}
 		}
+		if c := r.row != nil || e.row != nil; c && !a.tx.claim(r.key, true) || !a.tx.claim(r.key, false) {
+			return locked
+		}
 		a.carryOut(r, e, at)
 	case conflict.Same:
+		if !a.tx.claim(r.key, false) {
+			return locked
+		}
 		a.mark(r, e, false)
 	case conflict.Park:
 		w.Stats.Parked++
@@ -72,17 +83,33 @@ func (a *applier) row(r *run) outcome {
 	return done
 }
 
-// needsBarrier: the local side may hold an own change of the key whose stamp is not known.
-func (a *applier) needsBarrier(t *table, r *run, e entry, l conflict.Side) bool {
-	switch {
-	case e.row == nil && e.grave == nil:
-		return !r.ev.Born && r.ev.Op != wal.Insert
-	case e.row == nil:
-		return e.grave.live
-	case e.grave != nil && !e.grave.live:
-		return true
+// conflict makes the record of a conflict, and the notice that tells the other region of it.
+func (a *applier) conflict(r *run, l conflict.Side, dec conflict.Decision, lost int) record {
+	s := a.in.s
+	t := s.r.db.tables[r.key.table]
+	n := wal.Notice{Relation: t.rel, ID: conflict.EventID(t.rel.Ref(), r.key.key, r.ev.Side(), l), To: a.name(), Type: string(dec.Type)}
+	if a.in.self {
+		for _, o := range s.w.regions {
+			if o != s.r {
+				n.To = o.name
+				break
+			}
+		}
 	}
-	return t.conf.stampless() && (!r.ev.Base.HasDigest || conflict.Digest(l.Content) != r.ev.Base.Digest)
+	a.tx.notices = append(a.tx.notices, n)
+	s.w.Stats.Notices++
+	return record{n.ID, lost}
+}
+
+// heard records the notices that are for this region.
+func (a *applier) heard(txs []keyedTx) {
+	for _, k := range txs {
+		for _, n := range k.tx.Notices {
+			if n.To == a.in.s.r.name && !a.in.self {
+				a.tx.audit = append(a.tx.audit, record{id: n.ID})
+			}
+		}
+	}
 }
 
 // decideOwn: an own change that is in the table already, or that a later own one replaced. It
@@ -135,6 +162,9 @@ func (a *applier) carryOut(r *run, e entry, at wal.LSN) {
 		c.old, c.full = t.old(e.row)
 	case e.row == nil:
 		c.op, c.new = wal.Insert, r.row
+		if e.grave == nil && a.in.s.own.pending[r.key] == (part{}) {
+			a.tx.puts = append(a.tx.puts, r.key)
+		}
 	default:
 		c.op, c.new = wal.Update, r.row
 		if t.conf.Full {

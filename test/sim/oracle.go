@@ -79,7 +79,9 @@ func (w *World) check() {
 	var ends, losers []int
 	first := w.regions[0].db
 	for _, r := range w.regions {
-		losers = append(losers, r.db.audit...)
+		for _, rec := range r.db.audit {
+			losers = append(losers, rec.lost)
+		}
 		for _, e := range r.db.keys {
 			ends = append(ends, e.wid)
 		}
@@ -113,6 +115,7 @@ func (w *World) check() {
 	if w.restored {
 		return // what was committed behind the point of the restore is lost
 	}
+	w.checkLogs()
 	for _, t := range first.tables {
 		if !t.conf.Full {
 			return // what an update overwrote is not known: only convergence is promised
@@ -120,6 +123,29 @@ func (w *World) check() {
 	}
 	if l := w.led.unexplained(ends, losers); l != 0 {
 		w.fail("lost: write w%d of t%d %s vanished without a record", l, w.led.writes[l].key.table, w.led.writes[l].key.key)
+	}
+}
+
+// checkLogs asks that each conflict is in the logs of both regions that it is of, by its id.
+func (w *World) checkLogs() {
+	if w.cfg.Break == NoAudit {
+		return
+	}
+	in := map[[16]byte]map[int]bool{}
+	for _, r := range w.regions {
+		for _, rec := range r.db.audit {
+			if in[rec.id] == nil {
+				in[rec.id] = map[int]bool{}
+			}
+			in[rec.id][r.id] = true
+		}
+	}
+	for _, r := range w.regions { // in the order of a log: the answer must be the same each time
+		for _, rec := range r.db.audit {
+			if len(in[rec.id]) < 2 {
+				w.fail("unheard: the conflict %x that w%d lost is in the log of %s alone", rec.id, rec.lost, r.name)
+			}
+		}
 	}
 }
 

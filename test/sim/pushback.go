@@ -37,10 +37,10 @@ func (t *dbtx) repair(k rowKey) {
 
 // tell is the content of the logical messages of a transaction.
 func (l *logTx) tell() [][]byte {
-	if len(l.repairs) == 0 {
+	if len(l.repairs)+len(l.notices) == 0 {
 		return nil
 	}
-	data, err := wire.EncodeTransaction(&wal.Transaction{Changes: l.repairs})
+	data, err := wire.EncodeTransaction(&wal.Transaction{Changes: l.repairs, Notices: l.notices})
 	if err != nil {
 		panic(err)
 	}

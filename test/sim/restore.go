@@ -26,7 +26,7 @@ type backup struct {
 	confirmed   wal.LSN
 	incarnation uint32
 	stored      checkpoint.Stored
-	audit       []int
+	audit       []record
 	rows        map[string]int
 	local       uint64
 }

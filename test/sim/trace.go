@@ -59,4 +59,5 @@ func (s *Stats) add(o Stats) {
 	s.Barriers += o.Barriers
 	s.Races += o.Races
 	s.Restores += o.Restores
+	s.Notices += o.Notices
 }

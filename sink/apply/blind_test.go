@@ -1,0 +1,120 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// third makes b a region that publishes, and adds the applier of a third region to it.
+func (b *bench) third() *Applier {
+	b.t.Helper()
+	b.idx.Stamped(500)
+	b.a.cfg.Barrier = func(context.Context) error { return nil }
+	cfg := b.a.cfg
+	cfg.Origin = "c"
+	c := New(cfg)
+	if _, err := c.Open(b.t.Context()); err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(c.Close)
+	return c
+}
+
+func after(a *Applier, tx *wal.Transaction) checkpoint.Checkpoint {
+	next := a.Checkpoint()
+	next.Epoch = wal.Epoch{SystemID: 7, Timeline: 1, Slot: "s"}
+	next.Incarnation, next.FrameNo, next.EndLSN = 1, next.FrameNo+1, tx.EndLSN
+	return next
+}
+
+// halves splits a transaction of two changes into two parts.
+func halves(tx *wal.Transaction) (first, last *wal.Transaction) {
+	p, q := *tx, *tx
+	p.Changes, p.More, p.EndLSN = tx.Changes[:1], true, 0
+	q.Changes, q.Part = tx.Changes[1:], 1
+	return &p, &q
+}
+
+func deliver(t *testing.T, a *Applier, tx *wal.Transaction) error {
+	t.Helper()
+	return a.Apply(t.Context(), []Unit{{Transactions: []*wal.Transaction{tx}, Next: after(a, tx)}})
+}
+
+// Region c deletes a row that has not come here yet, in a transaction that is still open; then
+// the row comes from region a. Neither sees the other in the database.
+func TestARowAndABlindTombstoneMeet(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	c := b.third()
+	first, last := halves(b.tx(nil, remove(r, row("1", "a", 1, 1)), insert(r, row("9", "c", 1, 1))))
+	if err := deliver(t, c, first); !errors.Is(err, ErrStartAgain) {
+		t.Fatalf("no barrier before a delete of what is not here: %v", err)
+	}
+	if err := deliver(t, c, first); err != nil {
+		t.Fatal(err)
+	}
+	tx := b.tx(nil, insert(r, row("1", "a", 1, 1)))
+	var open *openError
+	if err := b.a.attempt(t.Context(), []keyedTx{{tx: tx}}, after(b.a, tx), false, &effects{}); !errors.As(err, &open) {
+		t.Fatalf("the row went in beside an open tombstone: %v", err)
+	}
+	if err := b.a.rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := deliver(t, c, last); err != nil {
+		t.Fatal(err)
+	}
+	if err := deliver(t, b.a, tx); err != nil {
+		t.Fatal(err)
+	}
+	b.want(acctRows, "9|c|1")
+	b.want("select key, live from pgwaltz.tombstone", `["1"]|false`)
+}
+
+// A row's commit is under way: who would write a tombstone does not look before it has ended.
+func TestALookWaitsForCommits(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	c := b.third()
+	b.idx.Committing("a")
+	tx := b.tx(nil, remove(r, row("1", "a", 1, 1)))
+	if err := c.attempt(t.Context(), []keyedTx{{tx: tx}}, after(c, tx), false, &effects{}); !errors.Is(err, errRace) {
+		t.Fatalf("it looked: %v", err)
+	}
+	if err := c.rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.idx.Settle("a", true)
+	if err := deliver(t, c, tx); err != nil {
+		t.Fatal(err)
+	}
+	b.want("select key, live from pgwaltz.tombstone", `["1"]|false`)
+}
+
+// While a giant transaction is open that has put a row, the tombstone of an own delete, which was
+// committed before, is merged: the row begins again, and meets it.
+func TestAGiantMeetsATombstoneThatCameMeanwhile(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	b.third()
+	first, last := halves(b.tx(nil, insert(r, row("1", "a", 1, 1)), insert(r, row("9", "c", 1, 1))))
+	if err := deliver(t, b.a, first); err != nil {
+		t.Fatal(err)
+	}
+	b.exec(`insert into pgwaltz.tombstone (relation, key, generation, version, updated_at, origin, lsn) values ('public.acct', '["1"]', 0, 2, 1704067200000000, 'b', '0/10')`)
+	b.idx.Put(r.Ref(), []byte(`["1"]`), conflict.Item{LSN: 16, Next: 1})
+	if err := deliver(t, b.a, last); !errors.Is(err, ErrStartAgain) {
+		t.Fatalf("the end of the transaction: %v", err)
+	}
+	for _, p := range []*wal.Transaction{first, last} {
+		if err := deliver(t, b.a, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.want(acctRows, "9|c|1")
+}

@@ -1,0 +1,66 @@
+package complete
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/test/pgtest"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// A row that cannot be read back holds nothing up: the change goes out as it is.
+func TestUnreadableRowGoesOutAsItIs(t *testing.T) {
+	t.Parallel()
+	dsn := server.Database(t)
+	conn, other := pgtest.Connect(t, dsn), pgtest.Connect(t, dsn)
+	pgtest.Exec(t, conn, `create table public.doc (k text primary key, v text, big text)`, `insert into public.doc values ('here', 'v1', 'BIG')`,
+		`create role reader`, `grant select on public.doc to reader`, `set search_path = ''`)
+	c := New(func(ctx context.Context, f func(context.Context, *pgx.Conn) error) error { return f(ctx, conn) })
+	doc := &wal.Relation{Schema: "public", Name: "doc", Identity: wal.IdentityDefault, Columns: []wal.Column{
+		{Name: "k", OID: 25, Key: true}, {Name: "v", OID: 25}, {Name: "big", OID: 25}}}
+	if err := c.Describe(t.Context(), doc); err != nil {
+		t.Fatal(err)
+	}
+	complete := func() string {
+		t.Helper()
+		tx := &wal.Transaction{XID: 3, Changes: []wal.Change{{Op: wal.Update, Relation: doc, New: text("here", "v2", "<same>")}}}
+		if err := c.Complete(t.Context(), tx); err != nil {
+			t.Fatal(err)
+		}
+		if len(tx.Changes) != 1 {
+			t.Fatal("the change is gone")
+		}
+		return show(tx.Changes[0].New)
+	}
+	const whole, part = "here|v1|BIG", "here|v2|<same>"
+	if got := complete(); got != whole {
+		t.Errorf("readable: %s", got)
+	}
+
+	pgtest.Exec(t, other, `begin`, `lock table public.doc in access exclusive mode`)
+	if got := complete(); got != part {
+		t.Errorf("locked: %s", got)
+	}
+	began := time.Now()
+	if got := complete(); got != part || time.Since(began) > 2*time.Second {
+		t.Errorf("still locked: %s after %s", got, time.Since(began))
+	}
+	pgtest.Exec(t, other, `rollback`)
+	if got := complete(); got != whole {
+		t.Errorf("free again: %s", got)
+	}
+
+	pgtest.Exec(t, conn, `set role reader`)
+	pgtest.Exec(t, other, `revoke select on public.doc from reader`)
+	if got := complete(); got != part {
+		t.Errorf("without the right: %s", got)
+	}
+	pgtest.Exec(t, conn, `reset role`)
+	pgtest.Exec(t, conn, `alter table public.doc alter k type int using pg_catalog.length(k)`)
+	if got := complete(); got != part {
+		t.Errorf("another key: %s", got)
+	}
+}
