@@ -22,7 +22,7 @@ type tableSchema struct {
 	name      wal.RelationName
 	oid       uint32
 	signature string
-	read      time.Time     // when it was read, or was seen to be what it was
+	due       time.Time     // when it is looked at again
 	rel       *wal.Relation // the description that it was read for
 	columns   []tableColumn
 	index     map[string]int
@@ -95,7 +95,7 @@ func loadSchema(ctx context.Context, q querier, name wal.RelationName, replica b
 		return nil, fmt.Errorf("read definition of %s: %w", name, err)
 	}
 	defer rows.Close()
-	t := &tableSchema{name: name, index: map[string]int{}, read: time.Now()}
+	t := &tableSchema{name: name, index: map[string]int{}, due: time.Now().Add(schemaAge)}
 	for rows.Next() {
 		var c tableColumn
 		var oid, table int64
@@ -125,7 +125,8 @@ const schemaAge = 2 * time.Second
 
 // current reports whether the table is what it was when it was read.
 func (s *tableSchema) current(ctx context.Context, q querier) (bool, error) {
-	if time.Since(s.read) < schemaAge {
+	began := time.Now()
+	if began.Before(s.due) {
 		return true, nil
 	}
 	rows, err := q.Query(ctx, signatureSQL, s.name.Schema, s.name.Name)
@@ -136,7 +137,8 @@ func (s *tableSchema) current(ctx context.Context, q querier) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("read definition of %s: %w", s.name, err)
 	}
-	s.read = time.Now()
+	// Of a table with thousands of partitions the look takes long; it is seldom, then.
+	s.due = time.Now().Add(max(schemaAge, 50*time.Since(began)))
 	return now == s.signature, nil
 }
 

@@ -49,7 +49,7 @@ func TestTriggerThatChangesRows(t *testing.T) {
 	b.apply(b.tx(nil, insert(r, row("1", "a", 1, 1))))
 	b.exec("create trigger up before insert or update on acct for each row execute function up(); alter table acct enable always trigger up")
 	for _, s := range b.a.tables {
-		s.read = s.read.Add(-schemaAge)
+		s.due = s.due.Add(-schemaAge)
 	}
 	b.apply(b.tx(nil, update(r, row("1", "a", 1, 1), row("1", "b", 2, 2)), insert(r, row("2", "B", 1, 1)), insert(r, row("3", "c", 1, 1))))
 	b.want(acctRows, "1|a|1;2|B|1")
