@@ -121,7 +121,7 @@ func Draw(seed uint64) Config {
 	}
 	c.Blind = yes(50)
 	if yes(8) {
-		c.Restore, c.Deletes, c.KeyChange = true, false, false
+		c.Restore = true
 	}
 	c.BatchRows = 1 << uint(1+r.IntN(10))
 	return c

@@ -14,7 +14,7 @@ import (
 // the same timeline and gives the same positions out again, or by promotion, in a new one.
 // What was committed behind that point is lost. Nobody can have it back from the slot; so the
 // region, or its peers, must say `gap`, and after `pgwaltz resync` all are equal again.
-// Deletes inside the gap are for the operator to find: such runs have none.
+// Deletes that a restore has lost come back from the tombstones of the peers.
 
 // backup is what a copy of the files holds.
 type backup struct {
