@@ -114,8 +114,8 @@ type Applier struct {
 	retrying bool  // parked changes are tried again: what fails stays parked
 	retryID  int64 // the first of them
 
-	open    bool   // a transaction of many parts is being applied
-	due     partID // its next part
+	open    bool        // a transaction of many parts is being applied
+	order   batch.Parts // which part comes next
 	openFx  effects
 	openPut map[uint64]openPut // rows, by the hash of their keys, that its earlier parts have put where none was
 	plain   bool               // inserts are to fail rather than to be left out
@@ -196,6 +196,7 @@ func (a *Applier) adopt(conn *pgx.Conn) {
 	a.oids = map[wal.RelationName]uint32{}
 	a.prepared = map[string]string{}
 	a.open, a.openFx, a.openPut = false, effects{}, nil
+	a.order.Abandon()
 }
 
 // findOut waits until the server has ended a transaction whose commit was not answered.

@@ -298,6 +298,7 @@ func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effec
 
 func (a *Applier) rollback(ctx context.Context) error {
 	a.open, a.openFx, a.openPut = false, effects{}, nil
+	a.order.Abandon()
 	clear(a.touched)
 	if a.conn.IsClosed() {
 		return errors.New("the connection to the local server is gone")

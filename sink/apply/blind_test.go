@@ -118,3 +118,29 @@ func TestAGiantMeetsATombstoneThatCameMeanwhile(t *testing.T) {
 	}
 	b.want(acctRows, "9|c|1")
 }
+
+// Where stamping waits for the self-merge, the items of a giant transaction are written by
+// themselves first, in one transaction over all its parts; then it begins again.
+func TestItemsOfAGiantAreRecordedFirst(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	whole := b.tx(nil, remove(r, row("1", "a", 1, 1)), insert(r, row("2", "b", 1, 1)), insert(r, row("3", "c", 1, 1)))
+	b.a.giant = giant{commit: whole.CommitLSN, record: true}
+	for round, want := range []error{ErrStartAgain, nil} {
+		for n := range whole.Changes {
+			p := *whole
+			p.Changes, p.Part, p.More = whole.Changes[n:n+1], uint32(n), n < 2
+			if p.More {
+				p.EndLSN = 0
+			}
+			expect := want
+			if p.More {
+				expect = nil
+			}
+			if err := deliver(t, b.a, &p); !errors.Is(err, expect) {
+				t.Fatalf("round %d, part %d: %v", round, n, err)
+			}
+		}
+	}
+	b.want(acctRows, "2|b|1;3|c|1")
+}

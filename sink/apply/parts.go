@@ -7,6 +7,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -23,32 +24,25 @@ type giant struct {
 	failed  bool // it failed at its end, or again and again: what fails now is parked, part by part
 }
 
-// partID names a part of one transaction.
-type partID struct {
-	xid    wal.XID
-	commit wal.LSN
-	part   uint32
-}
-
-func partOf(tx *wal.Transaction) partID { return partID{tx.XID, tx.CommitLSN, tx.Part} }
-
 // ErrParts: a part came that does not follow the one before. The caller starts again from the
 // checkpoint, where the transaction begins.
-var ErrParts = errors.New("a part of a transaction came without the one before it")
+var ErrParts = batch.ErrParts
 
 // inOrder holds what is to be applied against the open transaction: only its own next part
 // continues it, and anything else abandons it, because its origin has begun anew.
 func (a *Applier) inOrder(ctx context.Context, txs []keyedTx) error {
-	if a.open && (len(txs) == 0 || partOf(txs[0].tx) != a.due) {
-		a.cfg.Log.Info("a transaction in parts is abandoned; it comes again", "origin", a.cfg.Origin, "xid", uint32(a.due.xid), "lsn", a.due.commit.String(), "parts", a.due.part)
+	if a.order.Open() && (len(txs) == 0 || !a.order.Continues(txs[0].tx)) {
+		a.cfg.Log.Info("a transaction in parts is abandoned; it comes again", "origin", a.cfg.Origin, "due", a.order.String())
 		if err := a.rollback(ctx); err != nil {
 			return err
 		}
 	}
-	for i, k := range txs {
-		if k.tx.Part > 0 && (i > 0 || !a.open) || k.tx.More && len(txs) > 1 {
-			return fmt.Errorf("apply part %d of transaction %d at %s: %w", k.tx.Part, k.tx.XID, k.tx.CommitLSN, ErrParts)
-		}
+	plain := make([]*wal.Transaction, len(txs))
+	for i := range txs {
+		plain[i] = txs[i].tx
+	}
+	if err := a.order.Take(plain); err != nil {
+		return fmt.Errorf("apply: %w", err)
 	}
 	return nil
 }
@@ -170,8 +164,6 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 	if more {
 		// Side effects of a part are written with the part, so that memory stays bounded;
 		// they are counted after the commit.
-		a.due = partOf(txs[0].tx)
-		a.due.part++
 		return a.flushPart(ctx, &fx)
 	}
 	last := pipeline{fence: -1}
