@@ -21,6 +21,7 @@
 //   - every change has the stamp and the base of its first decoding at
 //     every later one, after a restart, a rewind, the loss of a stream, and from every
 //     position that was confirmed, with the tables at every later state
+//   - each conflict is in the logs of both regions, under one id
 //   - every peer counts exactly the transactions that the origin committed
 //   - at every step: checkpoint.Must*, confirmed <= published, confirmed <= what every peer has
 //     on disk (mode applied), bounds of the tracker and the assembler

@@ -229,8 +229,11 @@ func (s *sidecar) confirm() {
 	d.confirmed = lsn
 	w.note(s.r.id, "confirm", uint64(lsn), 0)
 	s.probe("confirmed", lsn)
-	if w.rng.IntN(2) == 0 { // a checkpoint of the server saves the slot, and flushes first
+	switch w.rng.IntN(4) {
+	case 0: // a checkpoint of the server saves the slot, and flushes first
 		d.flush()
+		d.saved = d.confirmed
+	case 1: // the walsender saves it, because restart_lsn moves; that flushes nothing
 		d.saved = d.confirmed
 	}
 	s.purge()
