@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -96,6 +98,8 @@ type capabilities struct {
 	replica bool // may set session_replication_role
 	origin  bool // may use replication origins
 	token   []byte
+	// deadlock is the server's deadlock_timeout.
+	deadlock time.Duration
 }
 
 // New prepares a sidecar.
@@ -230,10 +234,15 @@ func (s *Sidecar) connectSlot(ctx context.Context, frontend func(io.Reader, io.W
 func (s *Sidecar) connectApply(origin string) func(ctx context.Context) (*pgx.Conn, error) {
 	return func(ctx context.Context) (*pgx.Conn, error) {
 		conn, err := pg.Connect(ctx, s.cfg.Postgres.Fresh().Reveal(), pg.Options{
-			Region: s.cfg.Region, Role: "apply_" + origin, Apply: true, LockTimeout: s.cfg.Postgres.LockTimeout,
+			Region: s.cfg.Region, Role: "apply_" + origin, Apply: true, LockTimeout: s.lockWait(),
 		})
 		if err != nil {
 			return nil, err
+		}
+		// Where we wait for each other, we look first, and are the victim. Not every role may set that.
+		if _, err := conn.Exec(ctx, `select pg_catalog.set_config('deadlock_timeout', '`+strconv.FormatInt(max(s.lockWait().Milliseconds()/5, 1), 10)+`ms', false)`); err != nil && pg.Code(err) != "42501" {
+			conn.Close(ctx)
+			return nil, fmt.Errorf("prepare apply session: %w", err)
 		}
 		sql := `select pg_catalog.set_config('pgwaltz.apply', 'on', false), pg_catalog.set_config('synchronous_commit', 'off', false),
   pg_catalog.set_config('enable_seqscan', 'off', false), pg_catalog.set_config('enable_hashjoin', 'off', false),
@@ -250,6 +259,25 @@ func (s *Sidecar) connectApply(origin string) func(ctx context.Context) (*pgx.Co
 		}
 		return conn, nil
 	}
+}
+
+// lockWait bounds each wait of an applier for a lock: a quarter of the server's deadlock_timeout.
+// Of two sessions that wait for each other the one is ended that looks for a deadlock first, after
+// that time. A session of the application never gets so far while we wait.
+func (s *Sidecar) lockWait() time.Duration {
+	wait := max(s.caps.deadlock/4, time.Millisecond)
+	if limit := s.cfg.Postgres.LockTimeout; limit > 0 {
+		wait = min(wait, limit)
+	}
+	return wait
+}
+
+// lockTimeout is how long a batch waits for locks in all.
+func (s *Sidecar) lockTimeout() time.Duration {
+	if limit := s.cfg.Postgres.LockTimeout; limit > 0 {
+		return limit
+	}
+	return math.MaxInt64
 }
 
 // marker is what marks an apply transaction; nil when a replication origin does. The

@@ -490,6 +490,11 @@ func (s *Sidecar) findCapabilities(ctx context.Context, conn *pgx.Conn) error {
 	}
 	s.caps.replica = p.SetReplicationRole && s.cfg.Apply.Privileges != config.PrivilegesRestorer
 	s.caps.origin = p.Origins && s.originsExist(ctx, conn)
+	var deadlock int64 // milliseconds
+	if err := conn.QueryRow(ctx, `select setting::int8 from pg_catalog.pg_settings where name = 'deadlock_timeout'`).Scan(&deadlock); err != nil {
+		return fmt.Errorf("read deadlock_timeout: %w", err)
+	}
+	s.caps.deadlock = time.Duration(deadlock) * time.Millisecond
 	var token string
 	if err := conn.QueryRow(ctx, `select token::text from pgwaltz.node where region = $1`, s.cfg.Region).Scan(&token); err != nil {
 		return fmt.Errorf("read node row: %w", err)

@@ -42,6 +42,13 @@ type Config struct {
 	Marker []byte
 	Policy Policy
 	Index  *tombstone.Index
+	// LockWait bounds each wait for a lock. It has to be well below the server's deadlock_timeout:
+	// a session of the application that waits for us then never looks for a deadlock while we
+	// wait. 0: the session's lock_timeout is left as it is.
+	LockWait time.Duration
+	// LockTimeout is how long a batch waits for locks in all, beginning again each time, before its
+	// changes are tried one by one.
+	LockTimeout time.Duration
 	// Tracked says of which rows the server knows when this region wrote them.
 	Tracked tombstone.Tracked
 	// Parked says which keys have parked changes; shared by all appliers of the region. nil
@@ -114,6 +121,8 @@ type Applier struct {
 	retrying bool  // parked changes are tried again: what fails stays parked
 	retryID  int64 // the first of them
 
+	began   time.Time   // of the open transaction
+	hasty   bool        // it waits for locks a moment only
 	open    bool        // a transaction of many parts is being applied
 	order   batch.Parts // which part comes next
 	openFx  effects

@@ -18,7 +18,6 @@ import (
 // one, where what still fails is parked.
 const (
 	maxAgain = 20 // deadlocks and the like, which pass quickly
-	maxLocks = 1  // each waits for the whole of lock_timeout
 	maxRaces = 3
 	maxPlans = 3
 	// maxServer is for refusals of the server; the pauses between them take about five seconds.
@@ -28,13 +27,37 @@ const (
 // After a change was parked because somebody holds its lock, others may meet the same one.
 const (
 	hurryFor  = 30 * time.Second // how long locks are waited for less patiently
-	hurryLock = "set local lock_timeout = '1s'"
+	hurryLock = time.Second      // for a batch, in all
 	// singleLock is for changes one by one, after the whole batch has waited.
-	singleLock = "set local lock_timeout = '200ms'"
+	singleLock = 200 * time.Millisecond
+	// oldLock is for a transaction that holds locks for long.
+	oldLock = 20 * time.Millisecond
 )
 
+// setLock is the statement that bounds every further wait for a lock within the transaction.
+func (a *Applier) setLock(d time.Duration) string {
+	if a.cfg.LockWait > 0 {
+		d = min(d, a.cfg.LockWait)
+	}
+	return fmt.Sprintf("set local lock_timeout = '%dms'", max(d.Milliseconds(), 1))
+}
+
+// hasten bounds waits for locks in a transaction that holds some for so long that a session of
+// the application, which waits for one of them, may be about to look for a deadlock: whoever
+// looks is the victim. A transaction in parts would never get through that way.
+func (a *Applier) hasten(b *pipeline) {
+	if a.cfg.LockWait > 0 && !a.hasty && !a.open && time.Since(a.began) > 2*a.cfg.LockWait {
+		b.text(a.setLock(oldLock))
+		a.hasty = true
+	}
+}
+
 // patience counts how often a batch was tried again, and why.
-type patience struct{ again, locks, races, plans, server int }
+type patience struct {
+	again, races, plans, server int
+	locks                       time.Duration // how long locks are waited for in all
+	locked                      time.Time     // when the first one was not got; zero: none was
+}
 
 // left reports whether the batch may be tried once more after err, and counts.
 func (p *patience) left(err error) bool {
@@ -49,8 +72,10 @@ func (p *patience) left(err error) bool {
 		p.server++
 		return p.server <= maxServer
 	case sqlState(err) == "55P03":
-		p.locks++
-		return p.locks <= maxLocks
+		if p.locked.IsZero() {
+			p.locked = time.Now()
+		}
+		return time.Since(p.locked) < p.locks
 	case causeOf(err) == causeAgain:
 		p.again++
 		return p.again <= maxAgain
@@ -61,11 +86,11 @@ func (p *patience) left(err error) bool {
 // applyWhole applies whole transactions and commits.
 func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint.Checkpoint) error {
 	ordered, _ := a.cfg.Suspects.care(a.cp)
-	var p patience
+	p := a.patient()
 	var cascade *cascadeError
 	var open *openError
 	if time.Now().Before(a.hurry) {
-		p.locks = maxLocks
+		p.locks = min(p.locks, hurryLock)
 	}
 	defer func() { a.barrier, a.impatient = false, false }()
 	a.unseen = 0
@@ -113,6 +138,9 @@ func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint
 	}
 }
 
+// patient begins to count.
+func (a *Applier) patient() patience { return patience{locks: a.cfg.LockTimeout} }
+
 // waitBarrier waits outside of a transaction until own changes are known.
 func (a *Applier) waitBarrier(ctx context.Context) error {
 	if a.barrier {
@@ -140,6 +168,9 @@ func (a *Applier) recover(ctx context.Context, err error, p patience) error {
 		wait = time.Duration(p.server) * 300 * time.Millisecond
 	}
 	a.Stats.Retries.Add(1)
+	if sqlState(err) == "55P03" {
+		wait = 50 * time.Millisecond // others pass meanwhile
+	}
 	return pause.For(ctx, wait)
 }
 
@@ -153,9 +184,6 @@ func (a *Applier) attempt(ctx context.Context, txs []keyedTx, next checkpoint.Ch
 	b := pipeline{fence: -1}
 	if err := a.begin(ctx, &b); err != nil {
 		return err
-	}
-	if time.Now().Before(a.hurry) {
-		b.text(hurryLock)
 	}
 	a.saveCheckpoint(&b, next)
 	if a.cfg.Self {
@@ -182,6 +210,7 @@ func (a *Applier) attempt(ctx context.Context, txs []keyedTx, next checkpoint.Ch
 // the publisher knows at once what it reads.
 func (a *Applier) begin(ctx context.Context, b *pipeline) error {
 	b.text("begin")
+	a.began, a.hasty = time.Now(), false
 	if a.cfg.Marker != nil {
 		return a.exec(ctx, b, "select pg_catalog.pg_logical_emit_message(true, 'pgwaltz.apply', $1::bytea)", [][]byte{a.cfg.Marker}, []int16{0})
 	}

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -59,18 +61,24 @@ func TestCauseOf(t *testing.T) {
 
 func TestPatienceEnds(t *testing.T) {
 	t.Parallel()
-	var p patience
-	n := 0
+	p := patience{locks: 20 * time.Millisecond}
+	n, began := 0, time.Now()
 	for p.left(&pgconn.PgError{Code: "40P01"}) {
 		n++
 	}
 	for p.left(&pgconn.PgError{Code: "55P03"}) {
-		n += 1000
+		runtime.Gosched()
+	}
+	if time.Since(began) < 20*time.Millisecond {
+		t.Error("locks are not waited for")
+	}
+	if none := (patience{}); none.left(&pgconn.PgError{Code: "55P03"}) {
+		t.Error("locks are waited for without a limit")
 	}
 	for p.left(errRace) {
 		n += 100000
 	}
-	if want := maxAgain + 1000*maxLocks + 100000*maxRaces; n != want {
+	if want := maxAgain + 100000*maxRaces; n != want {
 		t.Errorf("tried again %d, want %d", n, want)
 	}
 	if p.left(&pgconn.PgError{Code: "23505"}) {

@@ -48,7 +48,7 @@ func (a *Applier) ordered(ctx context.Context, txs []keyedTx, fx *effects) error
 		return err
 	}
 	if a.impatient {
-		if err := a.simple(ctx, singleLock); err != nil {
+		if err := a.simple(ctx, a.setLock(singleLock)); err != nil {
 			return err
 		}
 	}

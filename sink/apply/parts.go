@@ -55,7 +55,7 @@ func (a *Applier) inOrder(ctx context.Context, txs []keyedTx) error {
 // checkpoint (ErrStartAgain). Nothing waits while it is open.
 func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.Checkpoint, more bool) error {
 	if len(txs) > 0 && a.giant.commit != txs[0].tx.CommitLSN {
-		a.giant = giant{commit: txs[0].tx.CommitLSN}
+		a.giant = giant{commit: txs[0].tx.CommitLSN, tried: a.patient()}
 	}
 	a.barrier, a.impatient = a.giant.barrier, a.giant.failed
 	defer func() { a.barrier, a.impatient = false, false }()

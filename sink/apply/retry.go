@@ -447,7 +447,7 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 	if err := a.begin(ctx, &b); err != nil {
 		return 0, err
 	}
-	b.text("set local lock_timeout = '1s'")
+	b.text(a.setLock(time.Second))
 	if err := a.run(ctx, &b, nil, nil, nil); err != nil {
 		return 0, err
 	}

@@ -68,6 +68,7 @@ func (a *Applier) wave(ctx context.Context, b *pipeline, groups []*batch.Group, 
 		return nil
 	}
 	slow := map[*batch.Group][]int{}
+	a.hasten(b)
 	a.lockDeferred(ctx, b, groups)
 	for _, g := range groups {
 		a.truncates(g, fx)
