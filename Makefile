@@ -63,6 +63,10 @@ sim: go ## The deterministic simulation over many seeds (SEEDS=)
 chaos: go postgres build ## Faults on real servers with an oracle (SEED= DURATION= CHAOS_FLAGS=), see test/chaos/doc.go
 	PGWALTZ_BIN=$(CURDIR)/$(BIN) $(GO) run ./test/chaos $(if $(SEED),-seed $(SEED)) -duration $(DURATION) $(CHAOS_FLAGS)
 
+.PHONY: soak
+soak: go postgres build ## TPC-C between two regions for 30 minutes: nothing wears out (DURATION=)
+	$(GO) run ./test/soak -pgwaltz $(BIN) -duration $(if $(filter file,$(origin DURATION)),30m,$(DURATION))
+
 .PHONY: bench
 bench: go postgres build ## Measure against native and pglogical; prints ratios, writes JSON (BENCH_FLAGS=)
 	@mkdir -p bench-results

@@ -50,6 +50,8 @@ PGWALTZ_SIM_SEEDS=${SHORT_SEEDS:-2000} part sim go test -count=1 -timeout 5m -ru
 # Real servers under faults, for twenty seconds and the questions afterwards.
 PGWALTZ_BIN=$PWD/bin/pgwaltz part chaos go run ./test/chaos -seed "${CHAOS_SEED:-41}" -duration "${CHAOS_DURATION:-20s}" -drain 90s \
   -faults "^(sidecar|store|slot|link|pglink|server-(kill|crash|restart|terminate|lock|freeze))"
+# TPC-C between two regions, in ten short windows with bursts between them.
+part soak go run ./test/soak -pgwaltz bin/pgwaltz -duration "${SOAK_DURATION:-20s}"
 
 count() { grep -cE "$1" "$out/verbose.log" 2>/dev/null || true; }
 echo

@@ -109,6 +109,8 @@ func (a *Applier) entry(g *batch.Group, t *target, v *verdict, fx *effects) {
 	switch {
 	case alive && r.Stamp.Generation == 0 && !t.stampless() && (old == nil || (old.Live && old.Next == 0)):
 		return // the row says it all
+	case alive && old == nil && (v.known.row == nil || v.Verdict == conflict.Same) && t.stampless() && a.saysNothing(r.Stamp):
+		return
 	case !a.cfg.Self && old != nil && v.Verdict == conflict.Same && old.Live == alive && old.Next == e.Next && (!t.stampless() || old.At >= e.At):
 		return // it stands there
 	}
@@ -122,12 +124,26 @@ func (a *Applier) entry(g *batch.Group, t *target, v *verdict, fx *effects) {
 	fx.entries = append(fx.entries, e)
 }
 
+// saysNothing reports whether a row of a table without stamp columns, which is put where none
+// was, needs no entry: it is as old as a row of which nothing is known. Where the server keeps
+// commit times, it has to tell applied rows from others, which it does by their origin.
+func (a *Applier) saysNothing(s wal.Stamp) bool {
+	return s.Generation == 0 && s.UpdatedAt == wal.MinMicros && !a.cfg.Self && (!a.cfg.Tracked.On || a.cfg.Marker == nil)
+}
+
 // fastDone notes what the fast path did.
 func (a *Applier) fastDone(st fastStmt, i int, fx *effects) {
 	r := &st.group.Runs[i]
 	fx.rows++
 	if st.op == wal.Insert {
 		fx.put = append(fx.put, putRow{g: st.group, i: i})
+		if st.t.stampless() && !a.saysNothing(r.Stamp) {
+			at := r.Stamp.UpdatedAt
+			fx.entries = append(fx.entries, entryRow{
+				Ref:  tombstone.Ref{Relation: st.group.Rel.Ref(), Key: st.group.KeyText(r)},
+				Item: conflict.Item{Next: conflict.NextGeneration(r.Stamp, true), At: at}, version: wal.NullVersion, updatedAt: at, live: true,
+			})
+		}
 	}
 	if st.op == wal.Delete {
 		a.removes(st.group, st.t, i, fx)

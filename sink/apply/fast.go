@@ -46,7 +46,7 @@ type updateKey struct {
 
 func (a *Applier) plan(g *batch.Group, t *target) plan {
 	p := plan{}
-	if t.stampless() || a.cfg.Self || a.together != nil {
+	if a.cfg.Self || a.together != nil {
 		for i := range g.Runs {
 			if a.cfg.Self && a.isPlain(g, &g.Runs[i]) {
 				p.record = append(p.record, i)
@@ -70,6 +70,8 @@ func (a *Applier) plan(g *batch.Group, t *target) plan {
 		switch {
 		case r.Op == wal.Insert && r.Image.Complete() && len(t.schema.deferred) == 0:
 			p.insert = append(p.insert, i)
+		case t.stampless():
+			p.slow = append(p.slow, i) // what the local row is has to be seen
 		case r.Op == wal.Update && g.Kind == conflict.Live:
 			gd, ok := a.guardOf(r, t, order)
 			if !ok || len(t.update) == 0 {

@@ -149,3 +149,27 @@ func TestRowsOfWhichTheServerKnows(t *testing.T) {
 	}
 	b.want("select system_id::text from pgwaltz.tracked", "43")
 }
+
+// TestOldestRowsLeaveNoEntry: a copied row of which its region knows no time is put in with nothing
+// beside it, as long as such a row can be told from one that was written here.
+func TestOldestRowsLeaveNoEntry(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, plainDDL), plainTable()
+	b.exec("insert into plain values (1, 'a')")
+	old := func(id, v string) *wal.Transaction {
+		tx := b.tx(nil, insert(r, text(id, v)))
+		tx.Changes[0].Stamp.UpdatedAt = wal.MinMicros
+		return tx
+	}
+	b.apply(old("1", "a"), old("2", "b"), old("3", "c"))
+	b.want("select * from plain order by id", "1|a;2|b;3|c")
+	b.want("select count(*) from pgwaltz.tombstone where key <> '[\"1\"]'", "0")
+	// A later write of such a row is decided about as ever.
+	b.apply(b.tx(nil, update(r, text("2", "b"), text("2", "b2"))))
+	b.want("select v from plain where id = 2", "b2")
+	b.want(conflicts, "")
+	// Commit times are kept, and transactions have no origin that would tell.
+	b.a.cfg.Tracked = tombstone.Tracked{On: true}
+	b.apply(old("4", "d"))
+	b.want("select key, live from pgwaltz.tombstone where key = '[\"4\"]'", `["4"]|true`)
+}
