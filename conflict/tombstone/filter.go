@@ -8,8 +8,10 @@ import (
 // Filter says which keys are certainly not among those that were added: a Bloom filter over
 // 64-bit hashes. It does not grow; what is too much for it makes it say "perhaps" more often.
 type Filter struct {
-	bits []uint64
-	mask uint64
+	bits  []uint64
+	mask  uint64
+	added int // some of them more than once
+	made  int // for how many
 }
 
 // filterBits is how many bits one key has: about 1 in 100 other keys is taken for it.
@@ -21,11 +23,12 @@ func NewFilter(n int) *Filter {
 	for words*64 < uint64(n)*filterBits {
 		words *= 2
 	}
-	return &Filter{bits: make([]uint64, words), mask: words*64 - 1}
+	return &Filter{bits: make([]uint64, words), mask: words*64 - 1, made: n}
 }
 
 // Add adds a hash.
 func (f *Filter) Add(h uint64) {
+	f.added++
 	a, b := h, h>>32|1
 	for range 6 {
 		f.bits[a&f.mask>>6] |= 1 << (a & 63)
@@ -64,7 +67,7 @@ func (x *Index) begin(size int) {
 	defer x.mu.Unlock()
 	x.next = &loading{keys: map[uint64]known{}, rels: map[wal.RelationName]struct{}{}}
 	if size > x.limit {
-		x.next.filter = NewFilter(size + size/4)
+		x.next.filter = NewFilter(2 * size)
 	}
 }
 

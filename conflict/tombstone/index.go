@@ -214,6 +214,14 @@ func (x *Index) Len() int {
 	return len(x.keys)
 }
 
+// Crowded reports that more keys were added than the filter was made for: it takes ever more keys
+// for those, and each costs a look-up. Load makes a larger one.
+func (x *Index) Crowded() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.filter != nil && x.filter.added > x.filter.made
+}
+
 // Full reports that there are more keys than the index holds.
 func (x *Index) Full() bool {
 	x.mu.Lock()

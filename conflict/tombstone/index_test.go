@@ -198,3 +198,20 @@ func TestWhatARowMeets(t *testing.T) {
 	x.Note(rel, []byte("k"), tombstone.Place{Commit: 130}, 2, 0)
 	ask("an own change came", tombstone.MeetsOwn)
 }
+
+// TestCrowdedFilter: a filter that is full of more keys than it was made for says so, and the next
+// load makes one that is large enough.
+func TestCrowdedFilter(t *testing.T) {
+	t.Parallel()
+	x := tombstone.NewIndex(100)
+	n := 0
+	for ; !x.Crowded(); n++ {
+		if n > 10_000 {
+			t.Fatal("a filter for some hundred keys takes ten thousand")
+		}
+		x.Put(users, fmt.Append(nil, n), conflict.Item{LSN: 1, Next: 1})
+	}
+	if n < 300 || !x.Full() {
+		t.Errorf("crowded after %d keys", n)
+	}
+}

@@ -157,6 +157,11 @@ func (s *Sidecar) collectTombstones(ctx context.Context, c *pgx.Conn) error {
 	if err := tombstone.TrimClock(ctx, c, horizon); err != nil {
 		return err
 	}
+	if s.own.Crowded() {
+		if err := tombstone.Load(ctx, c, s.own.Index); err != nil {
+			return err
+		}
+	}
 	passed, age := min(s.passedByAll(), horizon), s.settledAge()
 	if passed == 0 || s.cfg.Tombstones.MinAge <= 0 || !s.own.Caught() {
 		return nil
