@@ -76,3 +76,35 @@ func TestSuspectedRows(t *testing.T) {
 		}
 	}
 }
+
+// TestFreeChangesAreWaitedFor: an own change without an item has to be merged before a reader may
+// take its row's time from its entry, but where the server keeps the time itself.
+func TestFreeChangesAreWaitedFor(t *testing.T) {
+	t.Parallel()
+	x := tombstone.NewIndex(0)
+	x.Merged(100)
+	if x.Waiting() != 0 {
+		t.Errorf("waiting for %s", x.Waiting())
+	}
+	x.Free(7, 150)
+	if at := x.Waiting(); at == 0 || at > 150 {
+		t.Errorf("waiting for %s", at)
+	}
+	if x.Any(users) || x.May(users, []byte("k")) {
+		t.Error("the key is known")
+	}
+	x.Merged(151)
+	if x.Waiting() != 0 {
+		t.Errorf("merged, and waiting for %s", x.Waiting())
+	}
+	x.Track(1000)
+	x.Free(999, 200) // before commit times were kept
+	if x.Waiting() == 0 || x.Tracks(999) || !x.Tracks(1000) {
+		t.Error("an older transaction counts as tracked")
+	}
+	x.Merged(201)
+	x.Free(1001, 300)
+	if x.Waiting() != 0 {
+		t.Errorf("tracked, and waiting for %s", x.Waiting())
+	}
+}

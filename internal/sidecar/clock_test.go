@@ -1,0 +1,38 @@
+package sidecar
+
+import (
+	"testing"
+
+	"github.com/pgwaltz/pgwaltz/replicator"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// TestConfirmedOnlyWithTheClockStored: no position is confirmed before what the times behind it
+// depend on is stored.
+func TestConfirmedOnlyWithTheClockStored(t *testing.T) {
+	t.Parallel()
+	s := &Sidecar{own: replicator.NewLocalWAL(nil)}
+	k := &s.out.clock
+	s.own.BeginClock(100, 7)
+	k.at, k.high, k.kick = 100, 7, make(chan struct{}, 1)
+	want := func(lsn, allowed, stored wal.LSN) {
+		t.Helper()
+		k.want = 0
+		if got := s.clockedTo(lsn); got != allowed || k.want != stored {
+			t.Errorf("to %d: %d, and %d is to be stored; want %d and %d", lsn, got, k.want, allowed, stored)
+		}
+	}
+	want(150, 150, 0) // nothing in between had a time
+	s.own.Clock(160, 1000)
+	want(155, 155, 0)
+	want(200, 100, 200)
+	k.at, k.high = 200, 1000
+	want(200, 200, 0)
+	want(300, 300, 0)
+	s.own.Clock(310, 900) // the server's clock was set back
+	want(320, 200, 320)
+	if at, high := s.own.ClockAt(320); at != 320 || high != 1001 {
+		t.Errorf("%d, %d", at, high)
+	}
+	want(90, 90, 0) // in front of the beginning: it was confirmed before
+}
