@@ -114,6 +114,9 @@ func (x *Index) Suspect(applier string, rel wal.RelationName, key string, it con
 	_, again := o.rows[h]
 	if again || len(o.rows) >= maxHeld || (!ok && (x.filter != nil || len(x.keys) >= x.limit)) || x.next != nil {
 		x.suspect(h)
+		if !again && len(o.rows) < maxHeld {
+			o.rows[h] = held{Item: it, rel: rel, unsure: true} // Meets has to know whose entry it is
+		}
 		return
 	}
 	k.open++

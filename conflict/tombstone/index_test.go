@@ -215,3 +215,24 @@ func TestCrowdedFilter(t *testing.T) {
 		t.Errorf("crowded after %d keys", n)
 	}
 }
+
+// TestOwnEntryBeyondTheLimit: an applier does not take the entry that it has just written for
+// somebody else's, also when there are more keys than the index holds.
+func TestOwnEntryBeyondTheLimit(t *testing.T) {
+	t.Parallel()
+	x := tombstone.NewIndex(10)
+	for i := range 50 {
+		x.Put(users, fmt.Append(nil, i), conflict.Item{LSN: 1, Next: 1})
+	}
+	x.Suspect("a", users, "new", conflict.Item{LSN: 120, Next: 1})
+	if got := x.Meets("a", users, "new"); got != tombstone.Alone {
+		t.Errorf("its own entry: %d", got)
+	}
+	if got := x.Meets("b", users, "new"); got != tombstone.MeetsOpen {
+		t.Errorf("the other's open one: %d", got)
+	}
+	x.Settle("a", true)
+	if got := x.Meets("b", users, "new"); got != tombstone.MeetsEntry {
+		t.Errorf("the other's: %d", got)
+	}
+}

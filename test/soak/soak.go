@@ -29,6 +29,9 @@ const windows = 10
 
 // soak runs the load window by window and judges at the end.
 func (w *world) soak(ctx context.Context, duration time.Duration, out io.Writer) error {
+	if w.rows = burstRows; duration < 5*time.Minute {
+		w.rows = shortRows
+	}
 	if _, err := w.takeBurst(ctx); err != nil { // everything is up and warm
 		return err
 	}
@@ -41,7 +44,7 @@ func (w *world) soak(ctx context.Context, duration time.Duration, out io.Writer)
 		}
 		all = append(all, s)
 		fmt.Fprintf(out, "window %2d: %6.0f tpmC, longest transaction %5.2f s, %d errors, caught up after %5.2f s, burst of %d rows %5.2f s, memory %d and %d MiB, descriptors %d and %d, idle in transaction %.2f s\n",
-			n+1, s.tpmc, s.longest.Seconds(), s.errors, s.lag.Seconds(), burstRows, s.burst.Seconds(), s.rss[0]>>20, s.rss[1]>>20, s.fds[0], s.fds[1], s.idle.Seconds())
+			n+1, s.tpmc, s.longest.Seconds(), s.errors, s.lag.Seconds(), w.rows, s.burst.Seconds(), s.rss[0]>>20, s.rss[1]>>20, s.fds[0], s.fds[1], s.idle.Seconds())
 	}
 	return errors.Join(judge(all), w.equal(ctx))
 }

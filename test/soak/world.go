@@ -22,6 +22,7 @@ type world struct {
 	pair        *tpcc.Pair
 	keep        bool
 	burst       int // rows of the next burst begin here
+	rows        int // of a burst
 }
 
 const database = "soak"
@@ -89,13 +90,17 @@ func (w *world) exec(ctx context.Context, c *harness.Cluster, db, sql string) er
 	return nil
 }
 
-// burstRows are inserted at once, some 10 MB of WAL to be read.
-const burstRows = 100_000
+// A burst is so many rows that are inserted at once, some 10 MB of WAL to be read; fewer in a short
+// run.
+const (
+	burstRows = 100_000
+	shortRows = 15_000
+)
 
 // takeBurst writes many rows in one transaction and returns how long they took to the other side.
 func (w *world) takeBurst(ctx context.Context) (time.Duration, error) {
-	w.burst += burstRows
-	if err := w.exec(ctx, w.left, database, fmt.Sprintf(`insert into mark select generate_series(%d, %d)`, w.burst, w.burst+burstRows-1)); err != nil {
+	w.burst += w.rows
+	if err := w.exec(ctx, w.left, database, fmt.Sprintf(`insert into mark select generate_series(%d, %d)`, w.burst, w.burst+w.rows-1)); err != nil {
 		return 0, err
 	}
 	began := time.Now()
@@ -106,7 +111,7 @@ func (w *world) takeBurst(ctx context.Context) (time.Duration, error) {
 	defer conn.Close(context.WithoutCancel(ctx))
 	err = harness.Poll(ctx, 10*time.Minute, 20*time.Millisecond, func(ctx context.Context) (bool, string, error) {
 		var there bool
-		if err := conn.QueryRow(ctx, `select exists (select from mark where id = $1)`, w.burst+burstRows-1).Scan(&there); err != nil {
+		if err := conn.QueryRow(ctx, `select exists (select from mark where id = $1)`, w.burst+w.rows-1).Scan(&there); err != nil {
 			return false, "", err
 		}
 		return there, "a burst to arrive", w.pair.Alive()
