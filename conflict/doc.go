@@ -38,7 +38,8 @@
 //	-          delete,brief   dead     -           <,expired    -     | keep    -                     -
 //	-          insert,update  live     -           =            -     | same    -                     -
 //	-          insert,update  live     same        gen>,>,tie>  -     | apply   -                     -
-//	live       update         live     none        gen>,>       -     | apply   -                     -
+//	live       update         live     none        gen>,>       whole | apply   -                     -
+//	live       update         live     none        gen>,>       part  | park    -                     -
 //	self       insert,update  live     -           gen>,>,tie>  part  | keep    -                     -
 //	copy       insert,update  live     -           gen>,>,tie>  part  | park    insert_exists         -
 //	-          insert         live     -           gen>,>,tie>  part  | park    insert_exists         -

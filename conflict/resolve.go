@@ -75,6 +75,10 @@ func upsertLive(p Policy, e *Event, l *Side) Decision {
 		return d
 	case c > 0 && e.presumablyOverwrote(l):
 		d.Reason = FastForward
+		if !e.Complete {
+			// Presumed is not enough to keep a value that the origin may never have seen.
+			d.Verdict, d.Reason = Park, Incomplete
+		}
 		return d
 	case e.born() || e.Kind == Copy:
 		d.Type = InsertExists

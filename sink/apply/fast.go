@@ -74,7 +74,7 @@ func (a *Applier) plan(g *batch.Group, t *target) plan {
 			p.slow = append(p.slow, i) // what the local row is has to be seen
 		case r.Op == wal.Update && g.Kind == conflict.Live:
 			gd, ok := a.guardOf(r, t, order)
-			if !ok || len(t.update) == 0 {
+			if !ok || len(t.update) == 0 || !r.Base.Known && !r.Image.Complete() {
 				p.slow = append(p.slow, i)
 				continue
 			}
