@@ -53,7 +53,7 @@ func TestSubscriptionSenselessFrames(t *testing.T) {
 		{"two columns of one name", wire.Data, one(wal.Change{Op: wal.Insert, New: row, Relation: rel(func(r *wal.Relation) { r.Columns[1].Name = "id" })})},
 		{"a table without a name", wire.Data, one(wal.Change{Op: wal.Insert, New: row, Relation: rel(func(r *wal.Relation) { r.Name = "" })})},
 		{"a name that ends early", wire.Data, one(wal.Change{Op: wal.Insert, New: row, Relation: rel(func(r *wal.Relation) { r.Schema = "a\x00b" })})},
-		{"copied rows that delete", wire.Copy, one(wal.Change{Op: wal.Delete, Old: row})},
+		{"copied rows that update", wire.Copy, one(wal.Change{Op: wal.Update, Old: row, New: row})},
 		{"copied rows with a notice", wire.Copy, &wal.Transaction{Notices: []wal.Notice{{Relation: good}}}},
 		{"a heartbeat with a transaction", wire.Heartbeat, one(wal.Change{Op: wal.Insert, New: row})},
 		{"a notice without a key", wire.Data, &wal.Transaction{Notices: []wal.Notice{{Relation: good, Yours: wal.Entry{Known: true, Row: noKey}}}}},
