@@ -144,7 +144,7 @@ func (a *Applier) undisturbed(ctx context.Context, fx *effects) error {
 	ask := map[wal.RelationName][]string{}
 	for _, p := range fx.put {
 		rel := p.g.Rel.Ref()
-		if !x.Any(rel) {
+		if p.wrote || !x.Any(rel) {
 			continue
 		}
 		key := p.g.KeyText(&p.g.Runs[p.i])

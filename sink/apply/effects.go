@@ -48,6 +48,7 @@ type putRow struct {
 	i       int
 	entry   bool // an entry of the key was found, and locked
 	suspect bool // see openPut
+	wrote   bool // an entry of the key is written with the row, and meets whatever is there
 }
 
 // itemRow is an item to be kept without an entry of its own.
@@ -136,8 +137,9 @@ func (a *Applier) fastDone(st fastStmt, i int, fx *effects) {
 	r := &st.group.Runs[i]
 	fx.rows++
 	if st.op == wal.Insert {
-		fx.put = append(fx.put, putRow{g: st.group, i: i})
-		if st.t.stampless() && !a.saysNothing(r.Stamp) {
+		wrote := st.t.stampless() && !a.saysNothing(r.Stamp)
+		fx.put = append(fx.put, putRow{g: st.group, i: i, wrote: wrote})
+		if wrote {
 			at := r.Stamp.UpdatedAt
 			fx.entries = append(fx.entries, entryRow{
 				Ref:  tombstone.Ref{Relation: st.group.Rel.Ref(), Key: st.group.KeyText(r)},

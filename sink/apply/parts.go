@@ -195,7 +195,7 @@ func (a *Applier) flushPart(ctx context.Context, fx *effects) error {
 	a.openFx.parked += fx.parked
 	a.openFx.rows += fx.rows
 	for _, p := range fx.put {
-		if len(a.openPut) < maxOpenPut {
+		if !p.wrote && len(a.openPut) < maxOpenPut {
 			rel := p.g.Rel.Ref()
 			a.openPut[a.cfg.Index.Hash(rel, p.g.KeyText(&p.g.Runs[p.i]))] = openPut{rel, p.suspect}
 		}

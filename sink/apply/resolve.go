@@ -92,6 +92,7 @@ func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, r
 		if err != nil {
 			return err
 		}
+		entries := len(fx.entries)
 		if err := a.note(ctx, g, t, &v, fx); err != nil {
 			return err
 		}
@@ -124,7 +125,7 @@ func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, r
 		case st.row == nil:
 			inserts = append(inserts, i)
 			if !st.noted {
-				fx.put = append(fx.put, putRow{g, i, st.entry != nil, st.entry != nil || st.known})
+				fx.put = append(fx.put, putRow{g, i, st.entry != nil, st.entry != nil || st.known, len(fx.entries) > entries})
 			}
 		case t.replaces(r.Image, st.row):
 			if !a.cfg.Replica {
