@@ -119,7 +119,8 @@ func (s *Session) Send(text string) error {
 func (s *Session) Run(ctx context.Context, text string) (string, error) {
 	s.errs.Reset()
 	mark := fmt.Sprintf("--done-%d--", s.marker.Add(1))
-	if err := s.Send(text + "\n;\n\\echo " + mark); err != nil {
+	// Two pipes have no order between them: each of them has its own mark.
+	if err := s.Send(text + "\n;\n\\warn " + mark + "\n\\echo " + mark); err != nil {
 		return "", err
 	}
 	var out []string
@@ -130,7 +131,11 @@ func (s *Session) Run(ctx context.Context, text string) (string, error) {
 				return "", &SQLError{Text: "session ended: " + s.errs.String()}
 			}
 			if line == mark {
-				if e := strings.TrimSpace(s.errs.String()); strings.Contains(e, "ERROR:") || strings.Contains(e, "FATAL:") {
+				said, err := s.errs.until(ctx, mark)
+				if err != nil {
+					return "", fmt.Errorf("wait for session: %w", err)
+				}
+				if e := strings.TrimSpace(said); strings.Contains(e, "ERROR:") || strings.Contains(e, "FATAL:") {
 					return strings.Join(out, "\n"), &SQLError{Text: e}
 				}
 				return strings.Join(out, "\n"), nil
@@ -152,15 +157,42 @@ func (s *Session) Close() {
 	_ = s.cmd.Wait()
 }
 
+// lockedBuffer collects what one goroutine writes for another one that reads.
 type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
+	mu    sync.Mutex
+	buf   bytes.Buffer
+	wrote chan struct{} // closed at the next write; nil while nobody waits
 }
 
 func (b *lockedBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.wrote != nil {
+		close(b.wrote)
+		b.wrote = nil
+	}
 	return b.buf.Write(p)
+}
+
+// until waits for the mark and returns what was written before it.
+func (b *lockedBuffer) until(ctx context.Context, mark string) (string, error) {
+	for {
+		b.mu.Lock()
+		before, _, found := strings.Cut(b.buf.String(), mark)
+		if b.wrote == nil {
+			b.wrote = make(chan struct{})
+		}
+		wrote := b.wrote
+		b.mu.Unlock()
+		if found {
+			return before, nil
+		}
+		select {
+		case <-wrote:
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
 }
 
 func (b *lockedBuffer) String() string {
