@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/sink/apply"
 	"github.com/pgwaltz/pgwaltz/source/subscribe"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -49,12 +50,7 @@ func (m *SelfMerge) Filter(ctx context.Context, d subscribe.Delivery, deliver fu
 		out.Transactions = make([]*wal.Transaction, 0, len(d.Packet.Transactions))
 		for _, tx := range d.Packet.Transactions {
 			c := *tx
-			c.Changes, c.Notices = nil, nil
-			for i := range tx.Changes {
-				if m.needs(tx, &tx.Changes[i]) {
-					c.Changes = append(c.Changes, tx.Changes[i])
-				}
-			}
+			c.Changes, c.Notices = m.pick(tx), nil
 			if len(c.Changes) > 0 {
 				some = true
 			}
@@ -78,6 +74,42 @@ func (m *SelfMerge) Filter(ctx context.Context, d subscribe.Delivery, deliver fu
 	m.sent++
 	m.mu.Unlock()
 	return deliver(ctx, d)
+}
+
+// pick returns the changes of a transaction that have something to merge. Behind an insert that goes
+// through, the other changes of its key go with it: without them a delete would not continue the
+// insert, and the insert by itself is a row that nobody ever saw.
+func (m *SelfMerge) pick(tx *wal.Transaction) []wal.Change {
+	var picked []wal.Change
+	var inserted map[tombstone.Ref]bool
+	for i := range tx.Changes {
+		ch := &tx.Changes[i]
+		needs := m.needs(tx, ch)
+		if needs && ch.Op == wal.Insert {
+			if inserted == nil {
+				inserted = map[tombstone.Ref]bool{}
+			}
+			inserted[refOf(ch)] = true
+		}
+		if needs || len(inserted) > 0 && follows(ch) && inserted[refOf(ch)] {
+			picked = append(picked, *ch)
+		}
+	}
+	return picked
+}
+
+// follows reports whether a change may continue an insert of its key.
+func follows(ch *wal.Change) bool {
+	return ch.Op != wal.Truncate && !ch.Repair && ch.Relation.KeyColumns() != nil
+}
+
+// refOf is the key of a change; of a table whose keys only the server can tell apart, the table.
+func refOf(ch *wal.Change) tombstone.Ref {
+	ref := tombstone.Ref{Relation: ch.Relation.Ref()}
+	if !ch.Relation.Asks() {
+		ref.Key = string(ch.AppendKey(nil))
+	}
+	return ref
 }
 
 func (m *SelfMerge) needs(tx *wal.Transaction, ch *wal.Change) bool {

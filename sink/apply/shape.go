@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
@@ -12,6 +13,12 @@ import (
 // A column that both regions drop may still be in changes that are under way, and they are parked
 // for want of it. When a later change of the table comes without the column, its origin has dropped
 // it as well; then its values are nobody's loss, and the parked changes go in without them.
+//
+// A renamed column looks the same by its name, and its values must not be lost. pgoutput describes
+// columns in the order of pg_attribute.attnum, and a new column stands behind all others. So a
+// column whose name alone has changed, in front of one that is as it was, was renamed; the parked
+// changes go in under its new name. Where that can't be told from a dropped and an added column,
+// they stay parked.
 
 // shapes knows the newest description of each table that an origin's changes came with. Safe for
 // concurrent use.
@@ -52,7 +59,10 @@ func (r *Retrier) fit(ctx context.Context, c *parked.Change) (*target, error) {
 	if now == nil {
 		return nil, err
 	}
-	rel, kept := without(ch.Relation, now)
+	rel, kept := renamed(ch.Relation, now)
+	if rel == nil {
+		rel, kept = without(ch.Relation, now)
+	}
 	if rel == nil {
 		return nil, err
 	}
@@ -64,8 +74,34 @@ func (r *Retrier) fit(ctx context.Context, c *parked.Change) (*target, error) {
 	return t, nil
 }
 
+// renamed describes a table with the names that its columns have now, and returns their places. It
+// returns nil when anything but the names has changed, or may have.
+func renamed(rel, now *wal.Relation) (*wal.Relation, []int) {
+	if len(rel.Columns) != len(now.Columns) {
+		return nil, nil
+	}
+	out := *rel
+	out.Columns = slices.Clone(rel.Columns)
+	places := make([]int, len(rel.Columns))
+	last := true // no column behind this one is as it was
+	for i := len(rel.Columns) - 1; i >= 0; i-- {
+		was, is := rel.Columns[i], now.Columns[i]
+		places[i] = i
+		switch {
+		case was.Name == is.Name:
+			last = false
+		case last || was.OID != is.OID || was.Type != is.Type || was.TypeMod != is.TypeMod ||
+			rel.Column(is.Name) >= 0 || now.Column(was.Name) >= 0:
+			return nil, nil
+		}
+		out.Columns[i].Name = is.Name
+	}
+	return &out, places
+}
+
 // without describes a table without the columns that now lacks, and returns the places of the
-// others. It returns nil when that would change the key, or nothing.
+// others. It returns nil when that would change the key, or nothing, and when one of the columns
+// may have another name now.
 func without(rel, now *wal.Relation) (*wal.Relation, []int) {
 	out := *rel
 	out.Columns, out.PrimaryKey = nil, nil
@@ -88,6 +124,14 @@ func without(rel, now *wal.Relation) (*wal.Relation, []int) {
 	}
 	if len(kept) == len(rel.Columns) {
 		return nil, nil
+	}
+	for i := range now.Columns {
+		is := &now.Columns[i]
+		if rel.Column(is.Name) < 0 && slices.ContainsFunc(rel.Columns, func(was wal.Column) bool {
+			return now.Column(was.Name) < 0 && was.OID == is.OID && was.Type == is.Type
+		}) {
+			return nil, nil
+		}
 	}
 	return &out, kept
 }

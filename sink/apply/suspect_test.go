@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +95,31 @@ func TestParkedGoesInWithoutADroppedColumn(t *testing.T) {
 	b.apply(b.tx(nil, insert(&now, text("3", "1", "2024-01-01 00:00:00+00"))))
 	b.turns(retrier, 3)
 	b.want("select string_agg(id::text || version, ',' order by id), (select count(*) from pgwaltz.parked) from acct", "11,21,31|0")
+}
+
+// A renamed column is no dropped one: what is parked goes in under the new name, and stays where
+// the column may as well have been dropped and another one added.
+func TestParkedFollowsARenamedColumn(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+"; alter table acct rename column v to w"), acct()
+	now := *r
+	now.Columns = slices.Clone(r.Columns)
+	now.Columns[1].Name = "w"
+	b.apply(b.tx(nil, insert(r, row("1", "mine", 1, 1))))
+	b.want("select sqlstate from pgwaltz.parked", "42703")
+	b.apply(b.tx(nil, insert(&now, row("2", "later", 1, 1))))
+	b.turns(b.retrier(), 3)
+	b.want("select string_agg(id || w, ',' order by id), (select count(*) from pgwaltz.parked) from acct", "1mine,2later|0")
+
+	b, r = newBench(t, acctDDL+"; alter table acct drop column v; alter table acct add column w text"), acct()
+	now = *r
+	now.Columns = append(append([]wal.Column{r.Columns[0]}, r.Columns[2:]...), r.Columns[1])
+	now.Columns[len(now.Columns)-1].Name = "w"
+	now.PrimaryKey = []int{0}
+	b.apply(b.tx(nil, insert(r, row("1", "whose", 1, 1))))
+	b.apply(b.tx(nil, insert(&now, text("2", "1", "2024-01-01 00:00:00+00", "other"))))
+	b.turns(b.retrier(), 3)
+	b.want("select string_agg(id || w, ',' order by id), (select count(*) from pgwaltz.parked) from acct", "2other|1")
 }
 
 // Changes follow their table when it is renamed or moved.
