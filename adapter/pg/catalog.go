@@ -14,7 +14,9 @@ import (
 // ErrNoTable is returned by LoadTable for a name that is no table.
 var ErrNoTable = errors.New("no such table")
 
-// tableSQL reads whole tables as JSON, which keeps it one round trip whatever their number.
+// tableSQL reads whole tables as JSON, which keeps it one round trip whatever their number. It locks
+// no table, so it never waits for one that somebody else has locked: a default has no columns in
+// it, and is printed without its table (pg_get_expr would open that, and pg_get_indexdef too).
 const tableSQL = `select c.oid::int8, n.nspname::text, c.relname::text, pg_catalog.pg_get_userbyid(c.relowner)::text, c.relkind::text,
   c.relpersistence = 'u', c.relreplident::text, c.relispartition, c.relhassubclass, c.relrowsecurity,
   coalesce(rn.nspname, n.nspname)::text, coalesce(rc.relname, c.relname)::text,
@@ -28,8 +30,7 @@ const tableSQL = `select c.oid::int8, n.nspname::text, c.relname::text, pg_catal
         select pg_catalog.jsonb_build_object('oid', b.oid::int8, 'mod', b.mod) from b where b.kind <> 'd') end,
       'len', t.typlen, 'notnull', a.attnotnull, 'generated', a.attgenerated, 'identity', a.attidentity,
       'default', a.atthasdef and a.attgenerated = '',
-      'value', case when a.attgenerated = '' then coalesce(pg_catalog.pg_get_expr(f.adbin, f.adrelid), '') else '' end,
-      'serial', a.atthasdef and a.attgenerated = '' and coalesce(pg_catalog.pg_get_expr(f.adbin, f.adrelid) like 'nextval(%', false),
+      'value', case when a.attgenerated = '' then coalesce(pg_catalog.pg_get_expr(f.adbin, 0), '') else '' end,
       'send', t.typsend <> 0 and t.typreceive <> 0,
       'elemtype', e.typtype, 'range', (select r.rngsubtype::int8 from pg_catalog.pg_range r where r.rngtypid = t.oid)) order by a.attnum)
     from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid
@@ -38,7 +39,6 @@ const tableSQL = `select c.oid::int8, n.nspname::text, c.relname::text, pg_catal
     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped), '[]'),
   coalesce((select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', ic.relname, 'oid', i.indexrelid::int8, 'primary', i.indisprimary,
       'partial', i.indpred is not null, 'deferrable', not i.indimmediate, 'identity', i.indisreplident and i.indisvalid,
-      'definition', pg_catalog.pg_get_indexdef(i.indexrelid),
       'columns', (select pg_catalog.jsonb_agg(coalesce(a.attname, '') order by k.ord)
         from pg_catalog.unnest(i.indkey::int2[]) with ordinality as k(num, ord)
         left join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.num and k.num <> 0
@@ -111,8 +111,8 @@ func (t *Table) readColumns(text []byte) error {
 			OID uint32
 			Mod int32
 		}
-		NotNull, Default, Serial, Send bool
-		Value                          string
+		NotNull, Default, Send bool
+		Value                  string
 	}
 	if err := json.Unmarshal(text, &rows); err != nil {
 		return err
@@ -120,7 +120,7 @@ func (t *Table) readColumns(text []byte) error {
 	for _, r := range rows {
 		c := Column{
 			Name: r.Name, Num: r.Num, TypeOID: r.OID, TypeName: r.Type, TypMod: r.Mod, TypType: first(r.TypType), NotNull: r.NotNull,
-			HasDefault: r.Default, Default: r.Value, Serial: r.Serial, Generated: first(r.Generated), Identity: first(r.Identity),
+			HasDefault: r.Default, Default: r.Value, Serial: strings.HasPrefix(r.Value, "nextval("), Generated: first(r.Generated), Identity: first(r.Identity),
 		}
 		c.BaseOID, c.BaseMod = r.OID, r.Mod
 		if r.Base != nil {
@@ -150,7 +150,7 @@ func portable(oid uint32) bool {
 
 func (t *Table) readIndexes(text []byte) error {
 	var rows []struct {
-		Name, Definition                       string
+		Name                                   string
 		OID                                    uint32
 		Columns                                []string
 		Primary, Partial, Deferrable, Identity bool
@@ -161,7 +161,7 @@ func (t *Table) readIndexes(text []byte) error {
 	for _, r := range rows {
 		t.UniqueIndexes = append(t.UniqueIndexes, Index{
 			Name: r.Name, OID: r.OID, Columns: r.Columns, Primary: r.Primary, Partial: r.Partial, Deferrable: r.Deferrable,
-			Expression: slices.Contains(r.Columns, ""), Definition: r.Definition,
+			Expression: slices.Contains(r.Columns, ""),
 		})
 		if r.Primary {
 			t.PrimaryKey, t.DeferrableKey = r.Columns, r.Deferrable

@@ -70,7 +70,6 @@ type Index struct {
 	Partial    bool
 	Deferrable bool
 	Expression bool
-	Definition string
 }
 
 // Trigger is a trigger that is no part of a constraint.

@@ -25,7 +25,7 @@ func newResync(env []string) *cobra.Command {
 	load := needsConfig(c, env)
 	table := c.Flags().String("table", "", "a table to copy; more may follow as words")
 	takes(c.Flags(), "table", "SCHEMA.TABLE")
-	recreate := c.Flags().Bool("recreate-slot", false, "drop a lost slot and create it anew before copying")
+	recreate := c.Flags().Bool("recreate-slot", false, "drop a slot that cannot be read on, and create it anew before copying")
 	c.RunE = func(c *cobra.Command, tables []string) error {
 		cfg, err := load()
 		if err != nil {

@@ -72,8 +72,17 @@ func (o *outboundState) fail(err error) {
 	defer o.mu.Unlock()
 	if o.state != status.Gap {
 		o.state, o.reason = status.Down, publicMessage(err)
+		if pg.Code(err) == undefinedObject {
+			o.reason += unpublished
+		}
 	}
 }
+
+// undefinedObject is what a walsender says of a publication that is not there, or was not when the
+// WAL was written that it has to decode: it looks into the catalogs as they were then.
+const undefinedObject = "42704"
+
+const unpublished = ", or did not when this WAL was written: run pgwaltz setup, and if this stays pgwaltz resync --recreate-slot"
 
 func (o *outboundState) set(state status.State, reason string) {
 	o.mu.Lock()

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/internal/config"
@@ -63,18 +66,28 @@ func Resync(ctx context.Context, cfg *config.Config, tables []string, recreateSl
 	return done, nil
 }
 
-// makeSlot creates the slot where it is missing, and replaces a lost one when asked to.
+// makeSlot creates the slot where it is missing, and replaces one that cannot be read on when asked
+// to.
 func (r *Resynced) makeSlot(ctx context.Context, conn *pgx.Conn, cfg *config.Config, recreate bool) error {
 	slot, err := pg.LoadSlot(ctx, conn, cfg.Postgres.Slot)
-	if err != nil || slot != nil && !slot.Lost() {
+	if err != nil {
 		return err
 	}
 	if slot != nil {
-		if !recreate {
+		lost := slot.Lost()
+		if lost && !recreate {
 			return &hintError{fmt.Errorf("slot %q is lost: the server removed WAL that it needed", cfg.Postgres.Slot), "pgwaltz resync --config FILE --recreate-slot"}
 		}
+		if !lost && recreate {
+			if lost, err = undecodable(ctx, conn, cfg); err != nil {
+				return err
+			}
+		}
+		if !lost {
+			return nil
+		}
 		if _, err := conn.Exec(ctx, `select pg_catalog.pg_drop_replication_slot($1)`, cfg.Postgres.Slot); err != nil {
-			return fmt.Errorf("drop lost slot %q: %w", cfg.Postgres.Slot, err)
+			return fmt.Errorf("drop slot %q: %w", cfg.Postgres.Slot, err)
 		}
 		r.SlotDropped = true
 	}
@@ -85,12 +98,40 @@ func (r *Resynced) makeSlot(ctx context.Context, conn *pgx.Conn, cfg *config.Con
 	return nil
 }
 
+// undecodable reports that the server refuses to decode what the slot reads next because the
+// publication did not exist when that was written. A slot that somebody reads is sound.
+func undecodable(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (bool, error) {
+	for tries := 0; ; tries++ {
+		_, err := conn.Exec(ctx, `select from pg_catalog.pg_logical_slot_peek_binary_changes($1, null, 100000, 'proto_version', '1', 'publication_names', $2)`,
+			cfg.Postgres.Slot, pg.Quote(cfg.Postgres.Publication))
+		switch code := pg.Code(err); {
+		case err == nil:
+			return false, nil
+		case code == undefinedObject:
+			return true, nil
+		case code == "55006" && tries == peekTries:
+			return false, nil
+		case code != "55006":
+			return false, fmt.Errorf("read slot %q: %w", cfg.Postgres.Slot, err)
+		}
+		// A sidecar that tries again and again has it for a moment each time.
+		if err := pause.For(ctx, peekPause); err != nil {
+			return false, err
+		}
+	}
+}
+
+const (
+	peekTries = 10
+	peekPause = 200 * time.Millisecond
+)
+
 // String says it in lines for an operator.
 func (r Resynced) String() string {
 	var b strings.Builder
 	switch {
 	case r.SlotDropped:
-		fmt.Fprintln(&b, "The lost slot was dropped and created anew.")
+		fmt.Fprintln(&b, "The slot could not be read on; it was dropped and created anew.")
 	case r.SlotMade:
 		fmt.Fprintln(&b, "The slot was missing and was created.")
 	}

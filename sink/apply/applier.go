@@ -178,21 +178,30 @@ func (a *Applier) Open(ctx context.Context) (checkpoint.Checkpoint, error) {
 		return checkpoint.Checkpoint{}, err
 	}
 	a.adopt(conn)
-	if err := a.findOut(ctx); err != nil {
+	if err := a.resume(ctx); err != nil {
+		a.Close() // a session that stays would hold the replication origin
 		return checkpoint.Checkpoint{}, err
 	}
-	cp, found, err := pgstore.Load(ctx, conn, a.cfg.Origin)
+	return a.cp, nil
+}
+
+// resume finds out in a fresh session how far this origin's changes are applied.
+func (a *Applier) resume(ctx context.Context) error {
+	if err := a.findOut(ctx); err != nil {
+		return err
+	}
+	cp, found, err := pgstore.Load(ctx, a.conn, a.cfg.Origin)
 	if err != nil {
-		return checkpoint.Checkpoint{}, err
+		return err
 	}
 	if !found {
 		cp = checkpoint.Checkpoint{Origin: a.cfg.Origin}
-		if _, err := pgstore.Init(ctx, conn, cp); err != nil {
-			return checkpoint.Checkpoint{}, err
+		if _, err := pgstore.Init(ctx, a.conn, cp); err != nil {
+			return err
 		}
 	}
 	a.cp = cp
-	return cp, nil
+	return nil
 }
 
 // adopt begins with a fresh session.
@@ -235,9 +244,11 @@ func (a *Applier) Close() {
 	if a.conn == nil {
 		return
 	}
-	if a.committing {
+	switch {
+	case a.committing:
 		a.cfg.Index.Lose(a.holder(), a.conn.PgConn().PID())
-	} else {
+	case a.cfg.Index.Lost(a.holder()) != 0: // the session before this one may still commit
+	default:
 		a.cfg.Index.Settle(a.holder(), false)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)

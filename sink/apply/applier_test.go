@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
@@ -338,6 +340,46 @@ func TestApplyParts(t *testing.T) {
 	}
 	b.want(acctRows, "1|a2|2;2|b|1")
 	b.want("select transactions from pgwaltz.checkpoint", "1")
+}
+
+// An applier that cannot begin leaves no session behind: it would hold the replication origin. What
+// it does not know of the session before stays unknown.
+func TestFailedOpenLeavesNothing(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, acctDDL)
+	connect := b.a.cfg.Connect
+	b.a.cfg.Connect = func(ctx context.Context) (*pgx.Conn, error) {
+		conn, err := connect(ctx)
+		if err == nil {
+			_, err = conn.Exec(ctx, "set lock_timeout = 10")
+		}
+		return conn, err
+	}
+	b.a.Close()
+	b.exec("begin; lock table pgwaltz.checkpoint in access exclusive mode")
+	for range 3 {
+		if _, err := b.a.Open(t.Context()); pg.Code(err) != "55P03" {
+			t.Fatalf("opened behind a lock: %v", err)
+		}
+	}
+	b.exec("rollback")
+	ending, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	for b.query("select count(*) from pg_stat_activity where datname = current_database() and application_name like 'pgwaltz_b_apply%'") != "0" {
+		if err := pause.For(ending, 10*time.Millisecond); err != nil {
+			t.Fatal("sessions are left behind")
+		}
+	}
+
+	b.idx.Lose(b.a.holder(), b.conn.PgConn().PID()) // a session that is still there
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := b.a.Open(ctx); err == nil {
+		t.Fatal("opened although a transaction of before may still commit")
+	}
+	if b.idx.Lost(b.a.holder()) == 0 {
+		t.Error("the transaction of before counts as settled")
+	}
 }
 
 func TestApplierIsFenced(t *testing.T) {
