@@ -70,6 +70,9 @@ func (b *Broker) SubscribeAcks(fn func(Ack)) (stop func(), err error) {
 	sub, err := b.far.Subscribe(wire.AckSubject(b.cfg.Cluster, b.cfg.Region, "*"), func(m *nats.Msg) {
 		var a Ack
 		peer := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+		if len(m.Data) == 0 {
+			return // somebody tries whether he may say it, see Look
+		}
 		err := json.Unmarshal(m.Data, &a)
 		switch {
 		case !slices.Contains(b.cfg.Peers, peer):

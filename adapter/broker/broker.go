@@ -168,45 +168,8 @@ func (b *Broker) connOptions() ([]nats.Option, error) {
 			nats.ReconnectWait(50*time.Millisecond), nats.ReconnectJitter(0, 0)), nil
 	}
 	opts = append(opts, nats.ReconnectWait(500*time.Millisecond))
-	if b.cfg.TLS.set() {
-		if _, err := b.cfg.TLS.config(false); err != nil {
-			return nil, err
-		}
-		opts = append(opts, nats.Secure())
-		if t := b.cfg.TLS; t.CertFile != "" { // both are read for every connection
-			opts = append(opts, nats.ClientCert(t.CertFile, t.KeyFile))
-		}
-		if ca := b.cfg.TLS.CAFile; ca != "" {
-			opts = append(opts, nats.RootCAs(ca))
-		}
-	}
-	if b.cfg.User != "" {
-		if _, err := b.cfg.password(); err != nil {
-			return nil, err
-		}
-		opts = append(opts, nats.UserInfoHandler(func() (string, string) {
-			pass, err := b.cfg.password() // anew for every connection: the file may have changed
-			if err != nil {
-				b.log.Warn("read the NATS password", "error", err)
-			}
-			return b.cfg.User, pass
-		}))
-	}
-	if b.cfg.CredentialsFile != "" {
-		isCreds, err := credentials(b.cfg.CredentialsFile)
-		if err != nil {
-			return nil, err
-		}
-		if isCreds {
-			return append(opts, nats.UserCredentials(b.cfg.CredentialsFile)), nil
-		}
-		nkey, err := nats.NkeyOptionFromSeed(b.cfg.CredentialsFile)
-		if err != nil {
-			return nil, fmt.Errorf("read NKey seed: %w", err)
-		}
-		opts = append(opts, nkey)
-	}
-	return opts, nil
+	who, err := b.cfg.login(b.log)
+	return append(opts, who...), err
 }
 
 // Conn is the connection for the region's own stream. Its buffer for disconnected times is

@@ -13,7 +13,7 @@ import (
 // lockStore takes the folder for this process. The lock ends with the process, however it
 // ends. Close the file to give it back.
 func lockStore(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "pgwaltz.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock store: %w", err)
 	}

@@ -12,8 +12,13 @@ import (
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
 )
 
-const checkAbout = `Reads the local database as the role that run uses, and says what is missing or doubtful,
-each with the statement or setting that mends it. It changes nothing.`
+const checkAbout = `Reads the local database as the role that run uses, tries the way to the peers, and says what
+works, what is missing and what is doubtful, each with the statement or setting that mends it.
+It changes nothing.
+
+Of the embedded NATS server it tries whether it could start; addresses that are dialled, and an
+external server, it connects to and logs in at. Every peer is asked for a sign of life. It takes
+some seconds where somebody does not answer.`
 
 // checkReport is what check -json prints.
 type checkReport struct {
@@ -41,8 +46,14 @@ func newCheck(env []string) *cobra.Command {
 		if *show {
 			return showConfig(cfg, c.OutOrStdout())
 		}
+		link := make(chan preflight.Findings, 1)
+		go func() { link <- checkLink(c.Context(), cfg) }()
 		found, err := checkRegion(c.Context(), cfg)
+		found = append(found, <-link...)
 		if err != nil {
+			if !*asJSON {
+				found.Print(c.OutOrStdout(), *all)
+			}
 			return setupError(err)
 		}
 		return printFindings(c.OutOrStdout(), cfg.Region, found, *asJSON, *all)
@@ -60,7 +71,7 @@ func showConfig(cfg *config.Config, w io.Writer) error {
 
 // printFindings prints what check found. Where errors are among it, it returns exitCheck.
 func printFindings(w io.Writer, region string, found preflight.Findings, asJSON, all bool) error {
-	errors := len(found.Errors())
+	errors := found.Count(preflight.Error)
 	if asJSON {
 		if found == nil {
 			found = preflight.Findings{}
@@ -70,7 +81,7 @@ func printFindings(w io.Writer, region string, found preflight.Findings, asJSON,
 		}
 	} else {
 		found.Print(w, all)
-		fmt.Fprintf(w, "Region %s: %d errors, %d warnings.\n", region, errors, len(found)-errors)
+		fmt.Fprintf(w, "Region %s: %d errors, %d warnings.\n", region, errors, found.Count(preflight.Warning))
 	}
 	if errors > 0 {
 		return silent(exitCheck)

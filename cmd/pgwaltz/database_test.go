@@ -44,7 +44,7 @@ func setup(t *testing.T, listen string) *bench {
 	conn := pgtest.Connect(t, dsn)
 	pgtest.Exec(t, conn, sideTables, `SELECT pg_create_logical_replication_slot('pgwaltz_demo_eu', 'pgoutput')`)
 	path := filepath.Join(dir, "pgwaltz.yaml")
-	text := fmt.Sprintf("cluster: demo\nregion: eu\npostgres: {dsn: %q, unbounded_wal: true}\npeers: [{region: us}]\nnats: {listen: '127.0.0.1:7422', store_dir: %q}\nhttp: {listen: %q}\n",
+	text := fmt.Sprintf("cluster: demo\nregion: eu\npostgres: {dsn: %q, unbounded_wal: true}\npeers: [{region: us}]\nnats: {listen: '127.0.0.1:0', store_dir: %q}\nhttp: {listen: %q}\n",
 		dsn, filepath.Join(dir, "store"), listen)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

@@ -178,5 +178,8 @@ func Keys() []string {
 	return out
 }
 
+// File is the path that the configuration was read from; "" where the environment holds all.
+func (c *Config) File() string { return c.file }
+
 // String is a short name for logs.
 func (c *Config) String() string { return fmt.Sprintf("%s/%s", c.Cluster, c.Region) }

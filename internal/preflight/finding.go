@@ -15,6 +15,8 @@ type Severity string
 const (
 	Error   Severity = "error"
 	Warning Severity = "warning"
+	// OK is for what was tried and works.
+	OK Severity = "ok"
 )
 
 // Finding is one thing that is not as it should be. It holds names, never row values.
@@ -65,6 +67,16 @@ func (fs Findings) Errors() Findings {
 	return out
 }
 
+// Count is how many findings have the severity.
+func (fs Findings) Count(severity Severity) (n int) {
+	for _, f := range fs {
+		if f.Severity == severity {
+			n++
+		}
+	}
+	return n
+}
+
 // Err is a *Refusal when an error is among the findings, else nil.
 func (fs Findings) Err(doing string) error {
 	if errs := fs.Errors(); len(errs) > 0 {
@@ -73,10 +85,10 @@ func (fs Findings) Err(doing string) error {
 	return nil
 }
 
-// Print writes the findings for people, errors first. From a few findings of one kind on they are
+// Print writes the findings for people: what works, errors, warnings. From a few findings of one kind on they are
 // one line with a count; all prints each by itself.
 func (fs Findings) Print(w io.Writer, all bool) {
-	for _, severity := range []Severity{Error, Warning} {
+	for _, severity := range []Severity{OK, Error, Warning} {
 		said := map[string]bool{}
 		for _, f := range fs {
 			if f.Severity != severity {

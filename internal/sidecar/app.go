@@ -93,15 +93,6 @@ type view struct {
 	epoch  wal.Epoch
 }
 
-// capabilities is what the runtime role may do on this server.
-type capabilities struct {
-	replica bool // may set session_replication_role
-	origin  bool // may use replication origins
-	token   []byte
-	// deadlock is the server's deadlock_timeout.
-	deadlock time.Duration
-}
-
 // New prepares a sidecar.
 func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error) {
 	s := &Sidecar{
@@ -121,12 +112,8 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error)
 		s.in[p] = &inboundState{origin: p}
 	}
 	s.out.acks = map[string]peerAck{}
-	if path := cfg.Signing.KeyFile; path != "" {
-		key, err := loadKey(path)
-		if err != nil {
-			return nil, &hintError{err, "make one with: openssl genpkey -algorithm ed25519"}
-		}
-		s.key = key
+	if err := s.loadSigningKey(); err != nil {
+		return nil, err
 	}
 	return s, nil
 }

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/pgwaltz/pgwaltz/internal/config"
 )
 
 // loadKey reads the region's signing key: a PEM file (PKCS #8), or 32 bytes of seed in base64.
@@ -31,6 +33,22 @@ func loadKey(path string) (ed25519.PrivateKey, error) {
 		return nil, fmt.Errorf("read signing key %s: want PEM or 32 bytes in base64", path)
 	}
 	return ed25519.NewKeyFromSeed(seed), nil
+}
+
+// loadSigningKey reads this region's own key, where it signs.
+func (s *Sidecar) loadSigningKey() error {
+	path := s.cfg.Signing.KeyFile
+	if path == "" {
+		return nil
+	}
+	key, err := loadKey(path)
+	if err != nil {
+		return &config.Error{File: s.cfg.File(), Problems: []config.Problem{{
+			Key: "signing.key_file", What: err.Error(), Remedy: "make one with: openssl genpkey -algorithm ed25519",
+		}}}
+	}
+	s.key = key
+	return nil
 }
 
 // signer returns what signs frames; nil leaves them unsigned.

@@ -2,36 +2,17 @@ package sidecar
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/sync/errgroup"
 
-	"github.com/pgwaltz/pgwaltz/adapter/broker"
-	"github.com/pgwaltz/pgwaltz/adapter/guard"
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
-	"github.com/pgwaltz/pgwaltz/checkpoint"
-	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
-	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
-	"github.com/pgwaltz/pgwaltz/internal/config"
-	"github.com/pgwaltz/pgwaltz/internal/preflight"
 	"github.com/pgwaltz/pgwaltz/internal/status"
-	"github.com/pgwaltz/pgwaltz/source/subscribe"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
-
-// reconnect is the pace of every reconnect state: quick at first, then calm.
-func reconnect() *backoff.ExponentialBackOff {
-	return backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMultiplier(1.7),
-		backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
-}
 
 // lead waits until this process is the one at work for its region, works, and waits again
 // when it loses the lead with its session.
@@ -61,12 +42,6 @@ func (s *Sidecar) lead(ctx context.Context) error {
 	}
 }
 
-// fatalError is what no waiting can mend.
-type fatalError struct{ err error }
-
-func (e *fatalError) Error() string { return e.err.Error() }
-func (e *fatalError) Unwrap() error { return e.err }
-
 // setRole says whether this process is at work, and why it is not.
 func (s *Sidecar) setRole(r status.State, why string) {
 	s.mu.Lock()
@@ -76,210 +51,6 @@ func (s *Sidecar) setRole(r status.State, why string) {
 		delete(s.troubles, "lead")
 	}
 }
-
-// term is one time at work: from taking the lead to losing it.
-func (s *Sidecar) term(ctx context.Context) error {
-	lock, err := s.takeLead(ctx)
-	if err != nil {
-		return err
-	}
-	defer closeConn(lock)
-	if err := s.beginTerm(ctx); err != nil {
-		return err
-	}
-	b, err := broker.New(s.brokerConfig())
-	if err != nil {
-		return &fatalError{err}
-	}
-	if err := b.Start(ctx); err != nil {
-		return fmt.Errorf("start broker: %w", err)
-	}
-	defer b.Close()
-	s.broker = b
-	s.view.Store(&view{b, s.epoch})
-	defer s.view.Store(nil)
-	s.setRole(status.Replicating, "")
-	defer s.setRole(status.Down, "stopping")
-	s.log.Info("at work", "region", s.cfg.Region, "epoch", s.epoch.String(), "direction", string(s.cfg.Direction))
-	return s.work(ctx, lock)
-}
-
-// beginTerm looks at the server and loads what the tables say, in a session of its own: the one that
-// holds the lead is in a transaction.
-func (s *Sidecar) beginTerm(ctx context.Context) error {
-	conn, err := s.connect(ctx, "begin")
-	if err != nil {
-		return err
-	}
-	defer closeConn(conn)
-	if err := s.prepare(ctx, conn); err != nil {
-		return err
-	}
-	if err := s.loadOwn(ctx, conn); err != nil {
-		return err
-	}
-	if err := s.parked.Load(ctx, conn); err != nil {
-		return err
-	}
-	return s.countConflicts(ctx, conn)
-}
-
-// loadOwn begins a term with what the tables say. A former leader's apply transactions have
-// ended before: what they commit later nobody would know of.
-func (s *Sidecar) loadOwn(ctx context.Context, lock *pgx.Conn) error {
-	for {
-		var n int
-		err := lock.QueryRow(ctx, `select count(pg_catalog.pg_terminate_backend(pid)) from pg_catalog.pg_stat_activity
-where datname = pg_catalog.current_database() and usename = session_user and pid <> pg_catalog.pg_backend_pid()
-  and pg_catalog.starts_with(application_name, $1)`, "pgwaltz_"+s.cfg.Region+"_apply_").Scan(&n)
-		if err != nil {
-			return fmt.Errorf("end sessions of a former leader: %w", err)
-		}
-		if n == 0 {
-			break
-		}
-		if err := pause.For(ctx, 20*time.Millisecond); err != nil {
-			return err
-		}
-	}
-	s.own.Reset()
-	// Until the gap that this makes is accepted, nothing of this server's WAL is stamped.
-	row, err := streamstore.Load(ctx, lock, s.cfg.Region)
-	if err != nil {
-		return err
-	}
-	stored := row.Epoch.SystemID
-	if err := tombstone.Adopt(ctx, lock, stored != 0 && stored != s.epoch.SystemID); err != nil {
-		return err
-	}
-	if err := s.track(ctx, lock); err != nil {
-		return err
-	}
-	if err := tombstone.Load(ctx, lock, s.own.Index); err != nil {
-		return err
-	}
-	var end string
-	if err := lock.QueryRow(ctx, `select pg_catalog.pg_current_wal_insert_lsn()::text`).Scan(&end); err != nil {
-		return fmt.Errorf("read local WAL position: %w", err)
-	}
-	at, err := wal.ParseLSN(end)
-	if err != nil {
-		return err
-	}
-	s.own.Start(at)
-	return nil
-}
-
-// track finds out of which rows the server knows when this region wrote them.
-func (s *Sidecar) track(ctx context.Context, lock *pgx.Conn) error {
-	s.tracked = tombstone.Tracked{}
-	if !s.cfg.Publishes() {
-		return nil
-	}
-	t, lost, err := tombstone.Track(ctx, lock, s.epoch.SystemID)
-	if err != nil {
-		return err
-	}
-	if lost {
-		s.log.Warn("track_commit_timestamp was on and is off: rows of tables without stamp columns that were written meanwhile count as older than any other write")
-	}
-	if s.tracked = t; t.On {
-		s.own.Track(t.Since)
-	}
-	return nil
-}
-
-// work runs the pipes until the session that holds the lead is gone or the context ends.
-func (s *Sidecar) work(ctx context.Context, lock *pgx.Conn) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.holdLead(ctx, lock) })
-	if s.cfg.Publishes() {
-		g.Go(func() error { return s.supervise(ctx, "outbound", s.out.fail, s.publish) })
-		g.Go(func() error { return s.supervise(ctx, "self-merge", nil, s.merge) })
-		g.Go(func() error { return s.supervise(ctx, "copy", nil, s.copyTables) })
-		stopAcks, err := s.broker.SubscribeAcks(s.acked)
-		if err != nil {
-			return err
-		}
-		defer stopAcks()
-		stopRewind, err := s.broker.Serve(subscribe.VerbRewind, s.rewind)
-		if err != nil {
-			return err
-		}
-		defer stopRewind()
-	}
-	if s.cfg.Applies() {
-		for _, p := range s.cfg.PeerNames() {
-			in := s.in[p]
-			g.Go(func() error {
-				return s.supervise(ctx, "inbound "+in.origin, in.fail, func(ctx context.Context) error { return s.receive(ctx, in) })
-			})
-			g.Go(func() error {
-				return s.supervise(ctx, "acknowledge", nil, func(ctx context.Context) error { return s.acknowledge(ctx, in) })
-			})
-		}
-	}
-	g.Go(func() error { return s.supervise(ctx, "parked", nil, s.retryParked) })
-	g.Go(func() error { return s.supervise(ctx, "upkeep", nil, s.upkeep) })
-	return g.Wait()
-}
-
-// supervise runs one pipe again and again; it returns when the context ends, or on an error
-// that no repetition can mend.
-func (s *Sidecar) supervise(ctx context.Context, name string, note func(error), run func(context.Context) error) error {
-	pace := reconnect()
-	for {
-		started := time.Now()
-		// Directions say themselves when they move again.
-		calm := time.AfterFunc(calmAfter, func() {
-			if note == nil {
-				s.over(name)
-			}
-		})
-		err := s.broker.Explain(guard.Run(name, func() error { return run(ctx) }))
-		calm.Stop()
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err == nil && s.isStopping() {
-			<-ctx.Done() // the others finish
-			return ctx.Err()
-		}
-		if errors.Is(err, checkpoint.ErrInvariant) {
-			err = &fatalError{fmt.Errorf("%s: %w", name, err)} // going on could lose or double a transaction
-		}
-		var stop *fatalError
-		if errors.As(err, &stop) {
-			return err
-		}
-		if time.Since(started) > 10*time.Second {
-			pace.Reset()
-		}
-		wait := pace.NextBackOff()
-		if errors.Is(err, errAgain) {
-			wait, err = 0, nil
-		} else if err != nil {
-			var p *guard.PanicError
-			if errors.As(err, &p) {
-				s.log.Error("a pipe has panicked", "pipe", name, "reason", p.Error(), "stack", string(p.Stack))
-			}
-			s.failed(name, err)
-			if note != nil {
-				note(err)
-			}
-			s.log.Warn("pipe stopped", "pipe", name, "reason", publicMessage(err), "again_in", wait.Round(time.Millisecond))
-		}
-		if err := pause.For(ctx, wait); err != nil {
-			return err
-		}
-	}
-}
-
-// calmAfter is how long a side pipe has to run before its last error counts as over.
-const calmAfter = 10 * time.Second
-
-// errAgain makes supervise run the pipe again at once: a wanted restart.
-var errAgain = errors.New("the pipe is to be opened anew")
 
 // takeLead returns the session that holds the lead. While another one holds it, this process
 // is the standby. The lead is a lock on the view pgwaltz.lead, within a transaction that does
@@ -358,6 +129,7 @@ type holder struct {
 }
 
 const holderSQL = ` from pg_catalog.pg_locks l join pg_catalog.pg_class c on c.oid = l.relation and c.relname = 'lead'
+
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace and n.nspname = 'pgwaltz'
 join pg_catalog.pg_stat_activity a on a.pid = l.pid
 where l.locktype = 'relation' and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
@@ -445,108 +217,4 @@ func closeConn(c *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	c.Close(ctx)
-}
-
-// prepare looks at the server: what is missing stops the start, with a remedy.
-func (s *Sidecar) prepare(ctx context.Context, conn *pgx.Conn) error {
-	findings, err := preflight.Check(ctx, conn, s.cfg)
-	if err != nil {
-		return err
-	}
-	kept := findings[:0:0]
-	for _, f := range findings {
-		// A slot that is gone or lost is a state of a running sidecar, not a refusal: peers
-		// are served from the stream, and status says what to do.
-		if f.Code == "wal_unbounded" || f.Severity == preflight.Error && slices.Contains([]string{"slot_lost", "slot_missing"}, f.Code) && s.hasPublished(ctx, conn) {
-			f.Severity = preflight.Warning
-		}
-		if f.Severity == preflight.Warning {
-			s.log.Warn("preflight", "code", f.Code, "what", f.What, "remedy", f.Remedy)
-		}
-		kept = append(kept, f)
-	}
-	if err := preflight.Findings(kept).Err("start"); err != nil {
-		return &fatalError{err}
-	}
-	sys, err := pg.LoadSystem(ctx, conn)
-	if err != nil {
-		return err
-	}
-	s.epoch = wal.Epoch{SystemID: sys.SystemID, Timeline: sys.Timeline, Slot: s.cfg.Postgres.Slot}
-	s.server = pg.ServerVersion(conn.PgConn())
-	return s.findCapabilities(ctx, conn)
-}
-
-// hasPublished reports whether this region has published before.
-func (s *Sidecar) hasPublished(ctx context.Context, conn *pgx.Conn) bool {
-	row, err := streamstore.Load(ctx, conn, s.cfg.Region)
-	return err == nil && row.Incarnation > 0
-}
-
-func (s *Sidecar) findCapabilities(ctx context.Context, conn *pgx.Conn) error {
-	p, err := pg.LoadRole(ctx, conn, "")
-	if err != nil {
-		return err
-	}
-	s.caps.replica = p.SetReplicationRole && s.cfg.Apply.Privileges != config.PrivilegesRestorer
-	s.caps.origin = p.Origins && s.originsExist(ctx, conn)
-	var deadlock int64 // milliseconds
-	if err := conn.QueryRow(ctx, `select setting::int8 from pg_catalog.pg_settings where name = 'deadlock_timeout'`).Scan(&deadlock); err != nil {
-		return fmt.Errorf("read deadlock_timeout: %w", err)
-	}
-	s.caps.deadlock = time.Duration(deadlock) * time.Millisecond
-	var token string
-	if err := conn.QueryRow(ctx, `select token::text from pgwaltz.node where region = $1`, s.cfg.Region).Scan(&token); err != nil {
-		return fmt.Errorf("read node row: %w", err)
-	}
-	s.caps.token = []byte(token)
-	return nil
-}
-
-// originsExist reports whether setup made the replication origins of all peers.
-func (s *Sidecar) originsExist(ctx context.Context, conn *pgx.Conn) bool {
-	var names []string
-	for _, p := range s.cfg.PeerNames() {
-		names = append(names, config.OriginName(s.cfg.Cluster, p))
-	}
-	var n int
-	err := conn.QueryRow(ctx, `select count(*) from pg_catalog.pg_replication_origin where roname = any($1)`, names).Scan(&n)
-	return err == nil && n == len(names) && n > 0
-}
-
-// publicKeys are those by which peers sign.
-func (s *Sidecar) publicKeys() map[string]ed25519.PublicKey {
-	out := map[string]ed25519.PublicKey{}
-	for _, p := range s.cfg.Peers {
-		if key, err := p.Key(); err == nil && key != nil {
-			out[p.Region] = key
-		}
-	}
-	return out
-}
-
-// identities are what peers prove on a link.
-func (s *Sidecar) identities() map[string]broker.Identity {
-	out := map[string]broker.Identity{}
-	for _, p := range s.cfg.Peers {
-		if p.Identified() {
-			out[p.Region] = broker.Identity{Certificate: p.Certificate, NKey: p.NKey, TokenFile: p.TokenFile}
-		}
-	}
-	return out
-}
-
-func (s *Sidecar) brokerConfig() broker.Config {
-	n := s.cfg.NATS
-	c := broker.Config{
-		Cluster: s.cfg.Cluster, Region: s.cfg.Region, Peers: s.cfg.PeerNames(),
-		URL: n.URL, CredentialsFile: n.CredentialsFile, User: n.User, PasswordFile: n.PasswordFile, Password: n.Password.Reveal(), Identities: s.identities(), Sign: s.signer(), PublicKeys: s.publicKeys(),
-		TLS:    broker.TLS{CertFile: n.TLS.CertFile, KeyFile: n.TLS.KeyFile, CAFile: n.TLS.CAFile},
-		Listen: n.Listen, Dial: n.Dial, StoreDir: n.StoreDir, MaxBytes: int64(n.MaxBytes),
-		AllowPlain: n.Insecure, Log: s.log.With("room", "broker"), Position: s.position,
-	}
-	if c.URL != "" {
-		c.Listen, c.Dial = "", nil
-	}
-	return c
 }
