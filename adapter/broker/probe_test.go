@@ -137,7 +137,7 @@ func TestLookAtAddresses(t *testing.T) {
 		gone.Addr().String(): "doubt nats.dial[0]~refused: nothing listens there",
 		listen(func(c net.Conn) { fmt.Fprint(c, "220 mail.example ESMTP\r\n") }): "fail nats.dial[0]~it is no NATS server",
 		listen(func(c net.Conn) { c.Close() }):                                   "doubt nats.dial[0]~ends the connection at once",
-		listen(func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }):                                                "fail nats.dial[0]~says nothing",
+		listen(func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }):               "fail nats.dial[0]~says nothing",
 		"no-such-host.invalid:7422":                                              "~nats.dial[0]~no-such-host.invalid",
 		strings.TrimPrefix(srv.ClientURL(), "nats://"):                           "fail nats.dial[0]~the port for clients",
 	} {
