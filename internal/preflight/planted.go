@@ -27,8 +27,8 @@ select what, owner from (
   union all select 6, 'rule ' || w.rulename::text || ' on pgwaltz.' || r.relname::text, pg_catalog.pg_get_userbyid(r.relowner)::text
     from pg_catalog.pg_rewrite w join relations r on r.oid = w.ev_class where w.rulename <> '_RETURN'
   union all select 7, 'row security on pgwaltz.' || r.relname::text, pg_catalog.pg_get_userbyid(r.relowner)::text from relations r where r.relrowsecurity
-  union all select 8, 'pgwaltz.' || r.relname::text || ', which should be ' || case r.relname when 'lead' then 'a view' else 'a table' end, pg_catalog.pg_get_userbyid(r.relowner)::text
-    from relations r where r.relname = any($2::text[]) and r.relkind <> case r.relname when 'lead' then 'v' else 'r' end::"char"
+  union all select 8, 'pgwaltz.' || r.relname::text || ', which should be a table', pg_catalog.pg_get_userbyid(r.relowner)::text
+    from relations r where r.relname = any($2::text[]) and r.relkind <> 'r'
 ) x(n, what, owner) order by n, what`
 
 // checkPlanted refuses to work with such objects. The remedy never drops anything: whoever reads

@@ -26,7 +26,6 @@ type object struct {
 // change; what is too old goes from the log through a function.
 const (
 	mayRead   = "select"
-	mayLock   = "select, update"
 	mayInsert = "select, insert"
 	mayUpdate = "select, insert, update"
 	mayWrite  = "select, insert, update, delete"
@@ -51,7 +50,12 @@ func objects() []object {
 		{"quarantine", quarantine.Schema, "messages that were refused", mayWrite},
 		{"copy", tablecopy.Schema, "progress of the initial copy and of resyncs", mayUpdate},
 		{"stream", streamstore.Schema, "what this region has published into", mayUpdate},
-		{"lead", `create or replace view pgwaltz.lead as select 'the sidecar at work holds a lock on this view'::text as note`, "which sidecar is at work", mayLock},
+		{"lead", `create table if not exists pgwaltz.lead (
+  region text primary key,
+  pid    int not null,         -- of the session of the sidecar at work
+  role   text not null,
+  began  timestamptz not null  -- when that session was opened
+)`, "which sidecar is at work", mayUpdate},
 	}
 }
 

@@ -53,9 +53,7 @@ func (s *Sidecar) setRole(r status.State, why string) {
 }
 
 // takeLead returns the session that holds the lead. While another one holds it, this process
-// is the standby. The lead is a lock on the view pgwaltz.lead, within a transaction that does
-// nothing else: only who may write our tables can take it. (Everybody may take an advisory lock,
-// and a lock on a table would keep it from being vacuumed.)
+// is the standby. See claim.
 func (s *Sidecar) takeLead(ctx context.Context) (*pgx.Conn, error) {
 	conn, err := s.connect(ctx, "lead")
 	if err != nil {
@@ -72,7 +70,7 @@ func (s *Sidecar) takeLead(ctx context.Context) (*pgx.Conn, error) {
 		if ok {
 			return conn, nil
 		}
-		h, err := s.holder(ctx, conn)
+		h, err := holderOf(ctx, conn, s.cfg.Region)
 		if err != nil {
 			s.log.Debug("look at the other sidecar", "reason", publicMessage(err))
 		}
@@ -97,65 +95,43 @@ func (s *Sidecar) takeLead(ctx context.Context) (*pgx.Conn, error) {
 
 // tryLead takes the lead if nobody has it.
 func (s *Sidecar) tryLead(ctx context.Context, conn *pgx.Conn) (bool, error) {
-	if _, err := conn.Exec(ctx, `select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings
-where name in ('idle_in_transaction_session_timeout', 'transaction_timeout', 'idle_session_timeout')`); err != nil {
+	if _, err := conn.Exec(ctx, `select pg_catalog.set_config(name, case name when 'lock_timeout' then '1s' else '0' end, false) from pg_catalog.pg_settings
+where name in ('transaction_timeout', 'idle_session_timeout', 'lock_timeout')`); err != nil {
 		return false, fmt.Errorf("ask for the lead: %w", err)
 	}
-	if _, err := conn.Exec(ctx, "begin isolation level read committed"); err != nil {
-		return false, fmt.Errorf("ask for the lead: %w", err)
+	h, err := holderOf(ctx, conn, s.cfg.Region)
+	if err == nil && h.pid != 0 {
+		return false, nil
 	}
-	_, err := conn.Exec(ctx, "lock table pgwaltz.lead in share row exclusive mode nowait")
+	ok := false
 	if err == nil {
-		return true, nil
-	}
-	if _, rerr := conn.Exec(ctx, "rollback"); rerr != nil {
-		return false, fmt.Errorf("ask for the lead: %w", errors.Join(err, rerr))
+		ok, err = claim(ctx, conn, s.cfg.Region)
 	}
 	switch pg.Code(err) {
 	case "55P03":
 		return false, nil
-	case "42P01", "3F000", "42501", "42809": // setup has not run, or for another role
+	case "42P01", "42703", "3F000", "42501", "42809", "55000": // setup has not run, or for another role
 		if perr := s.prepare(ctx, conn); perr != nil {
 			return false, perr
 		}
 	}
-	return false, fmt.Errorf("ask for the lead: %w", err)
-}
-
-// holder is the session that holds the lead.
-type holder struct {
-	pid   int
-	works bool // it is one of ours, and has given a sign of life lately
-}
-
-const holderSQL = ` from pg_catalog.pg_locks l join pg_catalog.pg_class c on c.oid = l.relation and c.relname = 'lead'
-
-join pg_catalog.pg_namespace n on n.oid = c.relnamespace and n.nspname = 'pgwaltz'
-join pg_catalog.pg_stat_activity a on a.pid = l.pid
-where l.locktype = 'relation' and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
-  and l.mode = 'ShareRowExclusiveLock' and l.granted and l.pid <> pg_catalog.pg_backend_pid()`
-
-func (s *Sidecar) holder(ctx context.Context, conn *pgx.Conn) (h holder, err error) {
-	err = conn.QueryRow(ctx, `select a.pid, coalesce(a.usename = session_user and pg_catalog.starts_with(a.application_name, 'pgwaltz_')
-  and a.state_change > pg_catalog.clock_timestamp() - $1::interval, false)`+holderSQL+` limit 1`, frozenAfter).Scan(&h.pid, &h.works)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return holder{works: true}, nil // it has just gone
+	if err != nil {
+		return false, fmt.Errorf("ask for the lead: %w", err)
 	}
-	return h, err
+	return ok, nil
 }
 
 // deposeFrozen ends the session of a leader that does nothing any more: its slot is not read
-// (the server has given its walsender up, by wal_sender_timeout), and the session that holds
-// the lead, which asks every second, is silent. A leader that only waits, for an operator at a
+// (the server has given its walsender up, by wal_sender_timeout, or there is no slot), and the session
+// that holds the lead, which asks every second, is silent. A leader that only waits, for an operator at a
 // gap or for its broker, asks on.
 func (s *Sidecar) deposeFrozen(ctx context.Context, conn *pgx.Conn, idle *time.Time) error {
-	if !s.cfg.Publishes() {
-		return nil
-	}
-	slot, err := pg.LoadSlot(ctx, conn, s.cfg.Postgres.Slot)
-	if err != nil || slot == nil || slot.Active || slot.Lost() {
-		*idle = time.Time{}
-		return err
+	if s.cfg.Publishes() {
+		slot, err := pg.LoadSlot(ctx, conn, s.cfg.Postgres.Slot)
+		if err != nil || slot != nil && slot.Active {
+			*idle = time.Time{}
+			return err
+		}
 	}
 	if idle.IsZero() {
 		*idle = time.Now()
@@ -164,15 +140,12 @@ func (s *Sidecar) deposeFrozen(ctx context.Context, conn *pgx.Conn, idle *time.T
 		return nil
 	}
 	tag, err := conn.Exec(ctx, `select pg_catalog.pg_terminate_backend(l.pid)`+holderSQL+`
-  and a.usename = current_user and a.state_change < pg_catalog.clock_timestamp() - $1::interval`, frozenAfter)
+  and a.usename = current_user and a.state_change < pg_catalog.clock_timestamp() - $2::interval`, s.cfg.Region, frozenAfter)
 	if err == nil && tag.RowsAffected() > 0 {
 		s.log.Warn("the sidecar that holds the lead is silent; taking over", "slot", s.cfg.Postgres.Slot, "silent_for", frozenAfter)
 	}
 	return err
 }
-
-// frozenAfter is how long a leader has to be silent before the standby ends its session.
-const frozenAfter = 15 * time.Second
 
 // holdLead watches the session that holds the lead.
 func (s *Sidecar) holdLead(ctx context.Context, conn *pgx.Conn) error {
@@ -188,6 +161,9 @@ func (s *Sidecar) holdLead(ctx context.Context, conn *pgx.Conn) error {
 		cancel()
 		if at, bad := wal.ParseLSN(end); err == nil && bad == nil {
 			s.sighted(at)
+		}
+		if err == nil {
+			err = stillHeld(ctx, conn, s.cfg.Region)
 		}
 		if err != nil && ctx.Err() == nil {
 			return fmt.Errorf("hold the lead: %w", err)
