@@ -87,6 +87,8 @@ type Copier struct {
 	failed  map[wal.RelationName]time.Time // when a table that failed is due again
 	under   map[wal.RelationName][]sent    // in the order of the chunks
 	writers map[wal.RelationName][]string  // transactions that a table waits for; empty: none any more
+	conn    *pgx.Conn                      // reads the tables; nil while there is nothing to copy
+	looked  time.Time
 }
 
 // New returns a Copier that has touched nothing.
@@ -95,6 +97,7 @@ func New(cfg Config) *Copier { return &Copier{cfg: cfg} }
 // Run waits for tables to copy, and copies them, until the context ends or something breaks.
 // It may be run again then.
 func (c *Copier) Run(ctx context.Context) error {
+	defer c.hangUp()
 	c.settled, c.under, c.writers = false, map[wal.RelationName][]sent{}, map[wal.RelationName][]string{}
 	c.failed = map[wal.RelationName]time.Time{}
 	if c.cfg.LeftOut != nil {
@@ -133,6 +136,7 @@ func (c *Copier) Run(ctx context.Context) error {
 				}
 			}
 		}
+		c.hangUp()
 		if err := pause.For(ctx, time.Second); err != nil {
 			return err
 		}
@@ -184,6 +188,7 @@ func (c *Copier) look(ctx context.Context) (jobs []Job, err error) {
 	}
 	c.cfg.Arrived.open(jobs)
 	c.cfg.Jobs(jobs)
+	c.looked = time.Now()
 	return jobs, nil
 }
 
@@ -221,13 +226,37 @@ func (c *Copier) settle(ctx context.Context) error {
 	return nil
 }
 
-// table sends all rows of one table.
-func (c *Copier) table(ctx context.Context, j *Job) error {
-	conn, err := c.cfg.Connect(ctx)
+// session is the one that reads tables, one after the other.
+func (c *Copier) session(ctx context.Context) (*pgx.Conn, error) {
+	if c.conn == nil || c.conn.IsClosed() {
+		conn, err := c.cfg.Connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		c.conn = conn
+	}
+	return c.conn, nil
+}
+
+// hangUp ends the session that reads tables.
+func (c *Copier) hangUp() {
+	if c.conn != nil {
+		closeConn(c.conn)
+		c.conn = nil
+	}
+}
+
+// table sends all rows of one table. An error ends the session: it may be within a transaction.
+func (c *Copier) table(ctx context.Context, j *Job) (err error) {
+	conn, err := c.session(ctx)
 	if err != nil {
 		return err
 	}
-	defer closeConn(conn)
+	defer func() {
+		if err != nil {
+			c.hangUp()
+		}
+	}()
 	p, err := newPlan(ctx, conn, j.Table, c.cfg.Stamps(j.Table), c.cfg.Tracked)
 	switch {
 	case errors.Is(err, errNoKey):
@@ -351,9 +380,15 @@ func (c *Copier) end(ctx context.Context, j *Job, state State, reason string) er
 	if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return saveEnd(ctx, conn, j, state, reason) }); err != nil {
 		return err
 	}
+	if time.Since(c.looked) < lookPause {
+		return nil // of ten thousand tables not each one reads the state of all
+	}
 	_, err := c.look(ctx)
 	return err
 }
+
+// lookPause is the shortest time between two looks at the state of all tables while some are copied.
+const lookPause = time.Second
 
 func closeConn(c *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
