@@ -21,7 +21,7 @@ const (
 //
 // The values must be in text form under the pinned settings; binary values of the types
 // that wal.AppendText knows are converted. It reports false when a value has no text form
-// here (another binary type) or is wal.Unchanged.
+// here (another binary type) or is absent.
 func Content(rel *wal.Relation, t wal.Tuple) ([]byte, bool) {
 	return AppendContent(make([]byte, 0, 16*len(t)+t.Size()), rel, t)
 }

@@ -12,7 +12,8 @@ const (
 	// Keep: the receiver's entry stays.
 	Keep
 	// Park: the event cannot be applied because its image is not complete; it is set
-	// aside, and the next complete event of the key, or a repair, supersedes it.
+	// aside and its origin is asked for what it holds (wal.Wanted). The next complete event of
+	// the key, or the repair that answers, supersedes it.
 	Park
 )
 

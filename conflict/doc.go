@@ -20,12 +20,12 @@
 //	live       update         unknown  -           -            whole | apply   update_missing        -
 //	live       delete         unknown  -           -            -     | apply   delete_missing        -
 //	self       insert,update  dead     -           gen>,>       part  | keep    -                     -
-//	-          insert,update  dead     -           gen>,>       part  | park    update_deleted        -
+//	-          insert,update  dead     -           gen>,>       part  | park    -                     -
 //	-          insert         dead     -           gen>         whole | apply   -                     -
 //	self       insert,update  dead     -           gen>,>       whole | apply   update_deleted        pushback
 //	-          insert,update  dead     -           gen>,>       whole | apply   update_deleted        -
 //	live,copy  insert         dead     -           expired      whole | apply   -                     forget
-//	live,copy  insert         dead     -           expired      part  | park    update_deleted        -
+//	live,copy  insert         dead     -           expired      part  | park    -                     -
 //	live       insert,update  dead     -           <,expired    -     | keep    update_deleted        pushback
 //	copy       insert,update  dead     -           <,expired    -     | keep    -                     pushback
 //	-          insert,update  dead     -           <,expired    -     | keep    -                     -
@@ -38,12 +38,9 @@
 //	-          delete,brief   dead     -           <,expired    -     | keep    -                     -
 //	-          insert,update  live     -           =            -     | same    -                     -
 //	-          insert,update  live     same        gen>,>,tie>  -     | apply   -                     -
-//	live       update         live     none        gen>,>       whole | apply   -                     -
-//	live       update         live     none        gen>,>       part  | park    -                     -
 //	self       insert,update  live     -           gen>,>,tie>  part  | keep    -                     -
-//	copy       insert,update  live     -           gen>,>,tie>  part  | park    insert_exists         -
-//	-          insert         live     -           gen>,>,tie>  part  | park    insert_exists         -
-//	-          update         live     -           gen>,>,tie>  part  | park    update_origin_differs -
+//	-          insert,update  live     -           gen>,>,tie>  part  | park    -                     -
+//	live       update         live     none        gen>,>       whole | apply   -                     -
 //	self       insert         live     -           gen>,>,tie>  whole | apply   insert_exists         pushback
 //	self       update         live     -           gen>,>,tie>  whole | apply   update_origin_differs pushback
 //	copy       insert,update  live     -           gen>,>,tie>  whole | apply   insert_exists         -
@@ -73,7 +70,12 @@
 //	         stamp; tie>, tie<: equal stamps, decided by the contents; =: the same entry;
 //	         expired: below a tombstone older than Policy.ForgetAfter (for a copied row: older
 //	         than the row's time by that much)
-//	image    part: it has unchanged values that the log does not hold
+//	image    part: it lacks unchanged values that the log does not hold, and the local row is
+//	         not known to have the same (wal.Digest)
+//
+// A part whose contents are not known meets an equal stamp like one below it: only the contents
+// could decide. Nothing is recorded of a part that waits for the rest: its origin is asked
+// (wal.Wanted), and the answer decides what it was.
 //
 // Two rows of equal content that differ in their generation alone are no conflict either:
 // nobody loses anything, and the higher generation is taken over.

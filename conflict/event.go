@@ -45,7 +45,8 @@ type Event struct {
 	Base  wal.Base
 	// Content is Content of the image; needed when NeedsContent says so. nil for deletes.
 	Content []byte
-	// Complete: no column of the image is wal.Unchanged. Deletes are always complete.
+	// Complete: no value of the image is absent, or the local row was seen to have the same
+	// ones (wal.Digest). Deletes are always complete.
 	Complete bool
 	// Born: the first change of the run was an insert. Implied by Op Insert.
 	Born bool

@@ -15,7 +15,7 @@ const microsPerDay = 86400 * 1000000
 func versionOf(oid uint32, v wal.Value) (int64, bool) {
 	b := v.Bytes
 	switch v.Kind {
-	case wal.Null, wal.Unchanged:
+	case wal.Null, wal.Unchanged, wal.Digest:
 		return wal.NullVersion, true
 	case wal.Text:
 		return parseInt(b)
@@ -35,7 +35,7 @@ func versionOf(oid uint32, v wal.Value) (int64, bool) {
 func timeOf(oid uint32, v wal.Value) (wal.Micros, bool) {
 	b := v.Bytes
 	switch v.Kind {
-	case wal.Null, wal.Unchanged:
+	case wal.Null, wal.Unchanged, wal.Digest:
 		return wal.MinMicros, true
 	case wal.Text:
 		return parseTime(b)

@@ -56,6 +56,10 @@ func resolveUpsert(p Policy, e *Event, l *Side) Decision {
 }
 
 func upsertLive(p Policy, e *Event, l *Side) Decision {
+	if !e.Complete && e.Content == nil && p.Compare(e.Stamp, l.Stamp) == 0 {
+		// The contents would decide, and the origin has them alone.
+		return e.wanting()
+	}
 	c := p.CompareSides(e.Side(), *l)
 	if c == 0 {
 		return Decision{Verdict: Same, Reason: Identical}
@@ -73,26 +77,28 @@ func upsertLive(p Policy, e *Event, l *Side) Decision {
 	case c > 0 && e.overwrote(l):
 		d.Reason = FastForward
 		return d
+	case c > 0 && !e.Complete:
+		// What the origin left out cannot be taken from a row that it never saw.
+		return e.wanting()
 	case c > 0 && e.presumablyOverwrote(l):
 		d.Reason = FastForward
-		if !e.Complete {
-			// Presumed is not enough to keep a value that the origin may never have seen.
-			d.Verdict, d.Reason = Park, Incomplete
-		}
 		return d
 	case e.born() || e.Kind == Copy:
 		d.Type = InsertExists
 	default:
 		d.Type = UpdateOriginDiffers
 	}
-	if c > 0 && !e.Complete {
-		// What the origin left out cannot be taken from a row that it never saw.
-		d.Verdict, d.Reason = Park, Incomplete
-		if e.Kind == Self {
-			return Decision{Verdict: Keep, Reason: Incomplete}
-		}
-	}
 	return d
+}
+
+// wanting is the decision on an event that would be applied if it were complete. Whether it is a
+// conflict is known when the rest is here: the row may be what it overwrote, with a value that
+// a later change of the origin has set.
+func (e *Event) wanting() Decision {
+	if e.Kind == Self {
+		return Decision{Verdict: Keep, Reason: Incomplete}
+	}
+	return Decision{Verdict: Park, Reason: Incomplete}
 }
 
 func upsertDead(p Policy, e *Event, l *Side) Decision {
@@ -101,10 +107,10 @@ func upsertDead(p Policy, e *Event, l *Side) Decision {
 		if e.born() && e.Stamp.Generation > l.Stamp.Generation {
 			d.Type = None
 		}
-		return e.needsWhole(d, UpdateDeleted)
+		return e.needsWhole(d, None)
 	}
 	if e.born() && p.expired(e.written(), l.DeletedAt) {
-		return e.needsWhole(Decision{Verdict: Apply, Reason: Expired, Forget: true}, UpdateDeleted)
+		return e.needsWhole(Decision{Verdict: Apply, Reason: Expired, Forget: true}, None)
 	}
 	d := Decision{Verdict: Keep, Type: UpdateDeleted, Reason: p.decidedBy(e.Stamp, l.Stamp), Pushback: true}
 	if e.Kind == Copy {

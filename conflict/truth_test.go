@@ -180,6 +180,18 @@ func TestTruthTable(t *testing.T) {
 	}
 }
 
+// TestPartAtATie: where the contents would decide and are not known, nothing is decided.
+func TestPartAtATie(t *testing.T) {
+	t.Parallel()
+	at := wal.Stamp{Generation: 2, Version: 10, UpdatedAt: 1000}
+	l := Side{Known: true, Alive: true, Stamp: at, Content: []byte("l")}
+	for kind, want := range map[EventKind]Verdict{Live: Park, Copy: Park, Repair: Park, Self: Keep} {
+		if d := Resolve(Policy{}, Event{Kind: kind, Op: wal.Update, Stamp: at}, l); d.Verdict != want || d.Conflict() || d.Pushback {
+			t.Errorf("%s: %+v", kind, d)
+		}
+	}
+}
+
 func truthText(d Decision) string {
 	typ, then := string(d.Type), "-"
 	if typ == "" {

@@ -46,10 +46,14 @@ func (w *Waiting) Fill(rel *wal.Relation, image wal.Tuple) wal.Tuple {
 	out := make(wal.Tuple, len(image))
 	copy(out, image)
 	for i := range out {
-		if out[i].Kind != wal.Unchanged {
+		if !out[i].Absent() {
 			continue
 		}
-		if c := w.Relation.Column(rel.Columns[i].Name); c >= 0 && w.Relation.Columns[c].OID == rel.Columns[i].OID {
+		c := w.Relation.Column(rel.Columns[i].Name)
+		if c < 0 || w.Relation.Columns[c].OID != rel.Columns[i].OID {
+			continue
+		}
+		if out[i].Kind == wal.Unchanged || out[i].Names(w.Image[c]) {
 			out[i] = w.Image[c]
 		}
 	}

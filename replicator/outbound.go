@@ -44,7 +44,10 @@ type OutboundConfig struct {
 	Complete func(context.Context, *wal.Transaction) error
 	// LeftOut reports tables whose changes are not published although they are in the
 	// publication; may be nil.
-	LeftOut    func(wal.RelationName) bool
+	LeftOut func(wal.RelationName) bool
+	// Values adds what the log leaves out of a stamped transaction that is to be published; may
+	// be nil.
+	Values     func(context.Context, *wal.Transaction) error
 	Stamper    *Stamper
 	FrameBytes int
 	Linger     time.Duration
@@ -238,6 +241,11 @@ func (o *Outbound) transaction(ctx context.Context, tx *wal.Transaction) error {
 	}
 	if o.cfg.Changed != nil {
 		o.cfg.Changed(tx)
+	}
+	if o.cfg.Values != nil {
+		if err := o.cfg.Values(ctx, tx); err != nil {
+			return err
+		}
 	}
 	o.Stats.Rows.Add(uint64(len(tx.Changes)))
 	if !tx.More {

@@ -81,6 +81,10 @@ const (
 	Won
 	// Lost: the other entry stays.
 	Lost
+	// Wanted: nothing was decided, because the change of the region that is told lacks values
+	// that only its origin has. That region answers with the entry that it holds, as a repair.
+	// Nothing is recorded.
+	Wanted
 )
 
 // Notice tells a region of a conflict that another one has found, so that the audit logs of

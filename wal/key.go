@@ -11,7 +11,7 @@ import (
 const maxKey = 512
 
 // AppendText appends the text form of v, a value of type oid, to dst. It reports false for a
-// binary value of any other type than those above, and for Null and Unchanged.
+// binary value of any other type than those above, and for NULL and absent values.
 func AppendText(dst []byte, oid uint32, v Value) ([]byte, bool) {
 	if v.Kind == Text {
 		return append(dst, v.Bytes...), true

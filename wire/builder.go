@@ -215,7 +215,7 @@ func (p *builder) change(c *wal.Change, commit wal.Micros) error {
 }
 
 // appendTuple appends t as pgoutput's TupleData: a column count, and for each column its
-// kind and, for a text or binary value, a length and the bytes.
+// kind and, for a text or binary value, a length and the bytes; for a digest its 32 bytes.
 func appendTuple(b []byte, t wal.Tuple, columns int) ([]byte, bool) {
 	if len(t) != columns || len(t) > math.MaxInt16 {
 		return b, false
@@ -236,6 +236,11 @@ func appendTuple(b []byte, t wal.Tuple, columns int) ([]byte, bool) {
 			b = append(b, v.Bytes...)
 		case wal.Null, wal.Unchanged:
 			b = append(b, byte(v.Kind))
+		case wal.Digest:
+			if len(v.Bytes) != digestLen {
+				return b, false
+			}
+			b = append(append(b, byte(v.Kind)), v.Bytes...)
 		default:
 			return b, false
 		}
@@ -265,7 +270,7 @@ func (p *builder) notice(n *wal.Notice, commit wal.Micros) error {
 	if n.Relation == nil {
 		return malformed("notice of no relation")
 	}
-	if n.Outcome > wal.Lost {
+	if n.Outcome > wal.Wanted {
 		return malformed("notice of %s with an unknown outcome", n.Relation)
 	}
 	b := binary.AppendUvarint(p.buf, uint64(p.refOf(n.Relation)))

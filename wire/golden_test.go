@@ -56,6 +56,7 @@ func TestGolden(t *testing.T) {
 					Yours: wal.Entry{Known: true, Alive: true, Stamp: wal.Stamp{Version: 6, UpdatedAt: sampleTime}, Row: userRow()},
 					Mine:  wal.Entry{Known: true, Alive: true, Stamp: wal.Stamp{Version: 7, UpdatedAt: sampleTime - 35}, Row: userRow()},
 				},
+				{Relation: rel, To: "eu", Outcome: wal.Wanted, Yours: wal.Entry{Known: true, Alive: true, Stamp: wal.Stamp{Version: 7, UpdatedAt: sampleTime}, Row: append(userRow()[:9:9], wal.Digested([]byte("large")))}},
 				{Relation: pages, To: "us", Type: "delete_missing", Outcome: wal.Won, Yours: wal.Entry{Known: true, Stamp: wal.Stamp{Version: wal.MaxVersion, UpdatedAt: sampleTime}, Row: wal.Tuple{text("1"), text("de")}}},
 			},
 		}}},

@@ -67,6 +67,8 @@ const (
 	minMessage     = 4
 	minNotice      = 22
 
+	digestLen = 32 // of a value (wal.Digest)
+
 	maxSlab = 1 << 16 // values allocated at once on the word of a count
 )
 
@@ -183,7 +185,7 @@ func (p *parser) notice(n *wal.Notice, commit wal.Micros) {
 		return
 	}
 	copy(n.ID[:], p.take(16))
-	if n.Outcome = wal.Outcome(p.byte()); n.Outcome > wal.Lost {
+	if n.Outcome = wal.Outcome(p.byte()); n.Outcome > wal.Wanted {
 		p.fail("notice with outcome 0x%x", byte(n.Outcome))
 		return
 	}
@@ -297,6 +299,13 @@ func (p *parser) tuple(rel *wal.Relation) wal.Tuple {
 		case wal.Null, wal.Unchanged:
 			t[k].Kind = kind
 			i++
+		case wal.Digest:
+			if len(b)-i < 1+digestLen {
+				p.fail("payload ends early")
+				return nil
+			}
+			t[k] = wal.Value{Kind: kind, Bytes: b[i+1 : i+1+digestLen : i+1+digestLen]}
+			i += 1 + digestLen
 		default:
 			p.fail("value of unknown kind 0x%x", byte(kind))
 			return nil

@@ -86,7 +86,7 @@ func randomTransaction(r *rand.Rand, rels []*wal.Relation) *wal.Transaction {
 	if r.Intn(3) == 0 {
 		for range 1 + r.Intn(3) {
 			rel := rels[r.Intn(len(rels))]
-			n := wal.Notice{Relation: rel, To: randomString(r), Type: randomString(r), Outcome: wal.Outcome(r.Intn(3)), Yours: randomEntry(r, rel), Mine: randomEntry(r, rel)}
+			n := wal.Notice{Relation: rel, To: randomString(r), Type: randomString(r), Outcome: wal.Outcome(r.Intn(4)), Yours: randomEntry(r, rel), Mine: randomEntry(r, rel)}
 			r.Read(n.ID[:])
 			tx.Notices = append(tx.Notices, n)
 		}
@@ -136,7 +136,10 @@ func randomRelation(r *rand.Rand) *wal.Relation {
 func randomTuple(r *rand.Rand, rel *wal.Relation) wal.Tuple {
 	t := make(wal.Tuple, len(rel.Columns))
 	for i := range t {
-		t[i].Kind = []wal.Kind{wal.Null, wal.Unchanged, wal.Text, wal.Binary}[r.Intn(4)]
+		t[i].Kind = []wal.Kind{wal.Null, wal.Unchanged, wal.Text, wal.Binary, wal.Digest}[r.Intn(5)]
+		if t[i].Kind == wal.Digest {
+			t[i] = wal.Digested([]byte(randomString(r)))
+		}
 		if t[i].Kind == wal.Text || t[i].Kind == wal.Binary {
 			t[i].Bytes = []byte(randomString(r))
 		}

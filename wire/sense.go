@@ -124,13 +124,10 @@ func checkChange(c *wal.Change, kind Kind) error {
 		if c.New == nil {
 			return senseless("%s of %s without a row", c.Op, c.Relation)
 		}
-		if c.Op == wal.Insert && !c.New.Complete() {
-			return senseless("insert of %s without all of its values", c.Relation)
-		}
 		whole = c.New
 	}
 	for _, k := range c.Relation.KeyColumns() {
-		if v := whole[k].Kind; v == wal.Null || v == wal.Unchanged {
+		if v := whole[k].Kind; v == wal.Null || v == wal.Unchanged || v == wal.Digest {
 			return senseless("%s of %s without its key", c.Op, c.Relation)
 		}
 	}
@@ -149,7 +146,7 @@ func checkNotice(n *wal.Notice) error {
 			continue
 		}
 		for _, k := range n.Relation.KeyColumns() {
-			if v := e.Row[k].Kind; v == wal.Null || v == wal.Unchanged {
+			if v := e.Row[k].Kind; v == wal.Null || v == wal.Unchanged || v == wal.Digest {
 				return senseless("a notice of %s without its key", n.Relation)
 			}
 		}

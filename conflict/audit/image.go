@@ -49,7 +49,7 @@ func (m *Imager) columns(dst []byte, rel *wal.Relation, t wal.Tuple, positions [
 	first := true
 	dst = append(dst, '{')
 	one := func(i int) {
-		if i >= len(t) || i >= len(rel.Columns) || t[i].Kind == wal.Unchanged {
+		if i >= len(t) || i >= len(rel.Columns) || t[i].Absent() {
 			return
 		}
 		if !first {

@@ -98,6 +98,7 @@ func (s *Sidecar) applyConfig(origin string) apply.Config {
 	}
 	if s.cfg.Publishes() {
 		cfg.Barrier, cfg.Tell, cfg.Token = s.barrier, true, s.caps.token
+		cfg.Publishes = func(n wal.RelationName) bool { return s.cfg.Selected(n.Schema, n.Name) }
 		cfg.Ordinary = func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "cascade") }
 	}
 	return cfg

@@ -149,6 +149,7 @@ func (s *Sidecar) publish(ctx context.Context) error {
 		return err
 	}
 	slot := s.newSlot(begin.slot)
+	c := s.completer()
 	o.stamper = replicator.NewStamper(s.stampPolicy, s.own)
 	pipe = replicator.NewOutbound(replicator.OutboundConfig{
 		Encoder: wire.EncoderConfig{
@@ -156,9 +157,9 @@ func (s *Sidecar) publish(ctx context.Context) error {
 			Compress: s.cfg.Publish.Compress, MaxFrame: int(s.cfg.Publish.MaxFrame), Sign: s.signer(),
 		},
 		Tail: begin.at, Past: begin.past, Resync: begin.resync,
-		Complete: s.completer().Complete,
-		LeftOut:  func(n wal.RelationName) bool { return s.cfg.Excluded(n.Schema, n.Name) },
-		Stamper:  o.stamper, FrameBytes: int(s.cfg.Publish.FrameBytes),
+		Complete: c.Complete, Values: c.Values,
+		LeftOut: func(n wal.RelationName) bool { return s.cfg.Excluded(n.Schema, n.Name) },
+		Stamper: o.stamper, FrameBytes: int(s.cfg.Publish.FrameBytes),
 		Linger: s.cfg.Publish.Linger, Heartbeat: s.cfg.Publish.Heartbeat,
 		Stamped: s.own.Stamped,
 		Changed: s.watch.Changed,

@@ -75,7 +75,7 @@ func (s *Sidecar) selfConfig() apply.Config {
 	cfg.Self, cfg.WaitStamped, cfg.Barrier = true, s.own.WaitStamped, nil
 	cfg.Replica = false
 	if names := s.cfg.PeerNames(); len(names) > 0 {
-		cfg.Peer = names[0]
+		cfg.Peer, cfg.Peers = names[0], names
 	}
 	return cfg
 }

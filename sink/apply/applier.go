@@ -32,6 +32,8 @@ type Config struct {
 	Self bool
 	// Peer names the other region in audit rows of the self-merge.
 	Peer string
+	// Peers are all other regions; self-merge only.
+	Peers []string
 	// Connect opens the apply session: settings pinned, ordinary triggers switched off or
 	// the restorer told to work, replication origin set up where granted.
 	Connect func(ctx context.Context) (*pgx.Conn, error)
@@ -68,6 +70,9 @@ type Config struct {
 	// WaitStamped takes a snapshot and waits until this region's own changes that it shows
 	// are stamped; self-merge only.
 	WaitStamped func(ctx context.Context) (*tombstone.Snapshot, error)
+	// Publishes says whether changes of a table are published from here, so that another region
+	// may ask for its rows; nil: all are.
+	Publishes func(wal.RelationName) bool
 	// Tell: this region publishes, so the other one is told of conflicts and gets repairs.
 	Tell bool
 	// Token begins the logical messages that carry them; only this sidecar knows it.
@@ -429,7 +434,9 @@ func (a *Applier) forgetSchemas() {
 // in was sent.
 func (a *Applier) array(p statement.Param, t *target, c int) *array {
 	oid := uint32(wal.OIDText)
-	if p.Binary {
+	if p.Digest {
+		oid = wal.OIDBytea
+	} else if p.Binary {
 		oid = t.rel.Columns[c].OID
 	}
 	return a.scratch(oid)

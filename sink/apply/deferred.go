@@ -126,9 +126,9 @@ func (a *Applier) checkDeferred(ctx context.Context, g *batch.Group) error {
 	if err != nil || len(t.schema.deferred) == 0 {
 		return err
 	}
-	for first := 0; first < len(g.Runs); first += resolveChunk {
-		runs := make([]int, 0, resolveChunk)
-		for i := first; i < len(g.Runs) && i < first+resolveChunk; i++ {
+	for first := 0; first < len(g.Runs); first += chunkRows {
+		runs := make([]int, 0, chunkRows)
+		for i := first; i < len(g.Runs) && i < first+chunkRows; i++ {
 			runs = append(runs, i)
 		}
 		for _, d := range t.schema.deferred {

@@ -36,7 +36,7 @@ func (a *Applier) exact(ctx context.Context, g *batch.Group, t *target, fx *effe
 			// The row may be one of those that wait.
 			why := reason{"P0002", "the row is not here; changes of this table wait"}
 			if a.retrying {
-				return &stillParked{why}
+				return &stillParked{why: why}
 			}
 			c := a.parkedExact(g, x, why)
 			if err := a.writeParked(ctx, g.Rel, []parked.Change{c}, fx); err != nil {

@@ -38,7 +38,7 @@ type plan struct {
 }
 
 // updateKey is what distinguishes the UPDATE statements of one table: which columns are left
-// as they are, and how the overwrite is guarded.
+// as they are, which of these have to have a certain digest, and how the overwrite is guarded.
 type updateKey struct {
 	mask  string
 	guard statement.Guard
@@ -74,7 +74,7 @@ func (a *Applier) plan(g *batch.Group, t *target) plan {
 			p.slow = append(p.slow, i) // what the local row is has to be seen
 		case r.Op == wal.Update && g.Kind == conflict.Live:
 			gd, ok := a.guardOf(r, t, order)
-			if !ok || len(t.update) == 0 || !r.Base.Known && !r.Image.Complete() {
+			if !ok || !t.writes(r.Image) || (!r.Base.Known && lacks(r.Image)) {
 				p.slow = append(p.slow, i)
 				continue
 			}
@@ -152,18 +152,49 @@ func (a *Applier) deleteGuardOf(r *batch.Run, t *target) (statement.Guard, bool)
 	return statement.GuardTime, true
 }
 
+// What a mask says of a column.
+const (
+	maskWrite  = '1'
+	maskLeave  = '0'
+	maskDigest = 'd' // left as it is, which has to have the digest
+)
+
 func maskOf(t wal.Tuple) string {
 	if t.Complete() {
 		return ""
 	}
 	m := make([]byte, len(t))
 	for i := range t {
-		m[i] = '1'
-		if t[i].Kind == wal.Unchanged {
-			m[i] = '0'
+		switch t[i].Kind {
+		case wal.Unchanged:
+			m[i] = maskLeave
+		case wal.Digest:
+			m[i] = maskDigest
+		default:
+			m[i] = maskWrite
 		}
 	}
 	return string(m)
+}
+
+// writes reports whether an update to the image has a column to set.
+func (t *target) writes(image wal.Tuple) bool {
+	for _, c := range t.update {
+		if !image[c].Absent() {
+			return true
+		}
+	}
+	return false
+}
+
+// lacks reports whether an image has values of which nothing is known.
+func lacks(t wal.Tuple) bool {
+	for i := range t {
+		if t[i].Kind == wal.Unchanged {
+			return true
+		}
+	}
+	return false
 }
 
 // queue adds the statements of a plan to a pipeline and returns them in order.
@@ -218,7 +249,7 @@ func (a *Applier) queueUpdate(ctx context.Context, b *pipeline, g *batch.Group, 
 	s := a.keyShape(g, t)
 	var cols []int
 	for _, c := range t.update {
-		if k.mask == "" || k.mask[c] == '1' {
+		if k.mask == "" || k.mask[c] == maskWrite {
 			cols = append(cols, c)
 		}
 	}
@@ -234,6 +265,13 @@ func (a *Applier) queueUpdate(ctx context.Context, b *pipeline, g *batch.Group, 
 		// What cannot be updated has to be as it is, or the row needs a look.
 		same = t.always
 		s.Key = append(s.Key, t.paramsOf(same, binary)...)
+		for c := range k.mask {
+			// Over its base, an event leaves what was there, whatever it was.
+			if k.guard != statement.GuardBase && k.mask[c] == maskDigest && t.params[c].Name != "" {
+				same = append(same[:len(same):len(same)], c)
+				s.Key = append(s.Key, statement.Param{Name: t.params[c].Name, Type: t.params[c].Type, Digest: true})
+			}
+		}
 	}
 	extra := func() [][]byte {
 		var args [][]byte

@@ -45,9 +45,9 @@ func (a *array) int8(v int64) {
 	a.buf = binary.BigEndian.AppendUint64(a.buf, uint64(v))
 }
 
-// value appends a tuple value; Unchanged must not come here.
+// value appends a tuple value, or its digest; an unchanged value must not come here.
 func (a *array) value(v wal.Value) {
-	if v.Kind == wal.Text || v.Kind == wal.Binary {
+	if v.Kind == wal.Text || v.Kind == wal.Binary || v.Kind == wal.Digest {
 		a.bytes(v.Bytes)
 		return
 	}

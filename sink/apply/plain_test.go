@@ -21,7 +21,7 @@ func plainTable() *wal.Relation {
 func (b *bench) selfMerge() func(txs ...*wal.Transaction) {
 	b.t.Helper()
 	cfg := b.a.cfg
-	cfg.Self, cfg.Origin, cfg.Peer, cfg.Replica = true, "b", "a", false
+	cfg.Self, cfg.Origin, cfg.Peer, cfg.Peers, cfg.Replica = true, "b", "a", []string{"a", "c"}, false
 	cfg.WaitStamped = func(ctx context.Context) (*tombstone.Snapshot, error) {
 		return tombstone.ReadSnapshot(ctx, b.conn)
 	}

@@ -27,9 +27,6 @@ var (
 	errRace = errors.New("a local writer was faster")
 )
 
-// resolveChunk bounds how many local rows are held in memory at once.
-const resolveChunk = 1000
-
 // known is what the local side holds of one run's key.
 type known struct {
 	key    string
@@ -63,21 +60,23 @@ type verdict struct {
 
 // resolve decides and writes the given runs of a group.
 func (a *Applier) resolve(ctx context.Context, g *batch.Group, t *target, runs []int, fx *effects) error {
-	for len(runs) > 0 {
-		n := min(len(runs), resolveChunk)
-		if err := a.resolveChunk(ctx, g, t, runs[:n], fx); err != nil {
-			return err
-		}
-		runs = runs[n:]
-	}
-	return nil
+	return a.inChunks(g, t, runs, func(chunk []int) (int, error) { return a.resolveChunk(ctx, g, t, chunk, fx) })
 }
 
-func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, runs []int, fx *effects) error {
+// resolveChunk returns the size of the rows that it has read.
+func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, runs []int, fx *effects) (int, error) {
 	states, err := a.look(ctx, g, t, runs)
 	if err != nil {
-		return err
+		return 0, err
 	}
+	if err := a.settle(ctx, g, t, runs, states, fx); err != nil {
+		return 0, err
+	}
+	return sizeOf(states), a.spillLarge(ctx, fx)
+}
+
+// settle decides about runs whose rows are locked, and writes what was decided.
+func (a *Applier) settle(ctx context.Context, g *batch.Group, t *target, runs []int, states []known, fx *effects) error {
 	var inserts, deletes []int
 	updates := map[string][]int{}
 	for n, i := range runs {
@@ -97,18 +96,31 @@ func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, r
 			return err
 		}
 		if v.Verdict == conflict.Park {
-			why := reason{"P0002", "the row is not here and the change does not carry all of it"}
+			why := reason{"P0002", "the change lacks large values that only its origin has; it is asked for them"}
+			want := wantOf(a.cfg.Origin, g, r)
 			if a.retrying {
-				return &stillParked{why}
+				return &stillParked{why, &want}
 			}
 			if err := a.parkRuns(ctx, g, []int{i}, why, fx); err != nil {
 				return err
 			}
+			if a.cfg.Tell {
+				fx.tell.notice(want)
+			}
 			continue
+		}
+		if a.cfg.Self && v.Reason == conflict.Incomplete && a.cfg.Tell {
+			// Something lower stands over an own change, and with it went the rest of the change.
+			// Whoever had the row before has it still.
+			for _, p := range a.cfg.Peers {
+				fx.tell.notice(wantOf(p, g, r))
+			}
 		}
 		if w := st.waiting(); w != nil && v.Verdict != conflict.Keep && a.cfg.Policy.table(g.Rel.Ref()).Resolve.Releases(waitingOf(g, r), w) {
 			fx.unpark = append(fx.unpark, st.parked.ID)
 			a.rivalOf(g, r, came, st.parked, true, fx)
+		} else if a.answers(g, r, st.parked) {
+			fx.unpark = append(fx.unpark, st.parked.ID)
 		}
 		if v.undo {
 			deletes = append(deletes, i)
@@ -136,22 +148,19 @@ func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, r
 			}
 			r.Image = batch.Fill(r.Image, st.row)
 			deletes, inserts = append(deletes, i), append(inserts, i)
-		case len(t.update) > 0:
+		case t.writes(r.Image):
 			m := maskOf(r.Image)
 			updates[m] = append(updates[m], i)
 		}
 	}
-	if err := a.write(ctx, g, t, inserts, updates, deletes, fx); err != nil {
-		return err
-	}
-	return a.spillLarge(ctx, fx)
+	return a.write(ctx, g, t, inserts, updates, deletes, fx)
 }
 
 // replaces reports whether a row has to be put in anew because a column differs that no update
 // can set.
 func (t *target) replaces(image, row wal.Tuple) bool {
 	for _, c := range t.always {
-		if image[c].Kind != wal.Unchanged && !bytes.Equal(image[c].Bytes, row[c].Bytes) {
+		if !image[c].Absent() && !bytes.Equal(image[c].Bytes, row[c].Bytes) {
 			return true
 		}
 	}
@@ -319,7 +328,11 @@ func (a *Applier) decide(ctx context.Context, g *batch.Group, t *target, i int, 
 		if err != nil {
 			return verdict{}, err
 		}
-		e.Content, _ = conflict.Content(g.Rel, batch.Fill(text, st.row))
+		e.Complete = r.Image.CompleteOver(st.row)
+		// An own row is known by what the change says of it: nobody else has written that.
+		if content, ok := conflict.Content(g.Rel, batch.Fill(text, st.row)); ok && (e.Complete || a.cfg.Self) {
+			e.Content = content
+		}
 	}
 	against := side
 	if a.cfg.Self {

@@ -61,7 +61,8 @@ type Retrier struct {
 type queue struct {
 	moved  time.Time // when a change of it last went in, or it was first seen
 	due    time.Time
-	cursor int64 // the last id that was tried in this round
+	asked  time.Time // when origins were asked for what changes lack
+	cursor int64     // the last id that was tried in this round
 	chunk  int
 	tried  time.Time     // when it was last worked on
 	cost   time.Duration // how long that took
@@ -246,6 +247,7 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 	began := time.Now()
 	defer func() { q.tried, q.cost, q.anew = time.Now(), time.Since(began), false }()
 	var failures []parked.Failure
+	var ask told
 	applied, round := 0, false
 	cursor, slice, probes := &q.cursor, retrySlice, retryProbes
 	if wanted {
@@ -306,6 +308,9 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 			continue
 		}
 		*cursor = ids[0]
+		if still := new(stillParked); errors.As(err, &still) && still.want != nil && (wanted || q.asks()) {
+			ask.notice(*still.want)
+		}
 		failures = append(failures, parked.Failure{ID: ids[0], State: stateOf(err), Message: r.a.encoding.text(publicError(err))})
 	}
 	if applied > 0 {
@@ -314,6 +319,12 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 	if len(failures) > 0 {
 		r.ids--
 		if err := parked.Tried(ctx, r.a.conn, failures); err != nil {
+			return err
+		}
+	}
+	if len(ask.notices) > 0 && r.a.cfg.Tell {
+		q.asked = time.Now()
+		if err := r.ask(ctx, ask); err != nil {
 			return err
 		}
 	}
@@ -327,6 +338,28 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 	}
 	q.due = time.Now().Add(rest)
 	return nil
+}
+
+// asks reports whether it is time to ask again for what changes lack. They were asked for when
+// they were parked, and the answer is on its way.
+func (q *queue) asks() bool {
+	return time.Since(q.moved) > retryMax && time.Since(q.asked) > retryMax
+}
+
+// ask writes notices in a transaction of their own.
+func (r *Retrier) ask(ctx context.Context, what told) error {
+	b := pipeline{fence: -1}
+	if err := r.a.begin(ctx, &b); err != nil {
+		return err
+	}
+	if err := r.a.run(ctx, &b, nil, nil, nil); err != nil {
+		return err
+	}
+	fx := effects{tell: what}
+	if err := r.a.writeEffects(ctx, &fx); err != nil {
+		return err
+	}
+	return r.a.simple(ctx, "commit")
 }
 
 // page returns the next changes of a queue to be tried together, and the id behind which the
@@ -394,7 +427,10 @@ func stateOf(err error) string {
 }
 
 // stillParked says that a parked change would have to be parked again.
-type stillParked struct{ why reason }
+type stillParked struct {
+	why  reason
+	want *wal.Notice // what its origin is to be asked; nil for nothing
+}
 
 func (e *stillParked) Error() string { return e.why.message }
 
@@ -469,7 +505,7 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 			return 0, err
 		}
 		if !wanted && c.Table != 0 && c.Table != t.schema.oid {
-			return 0, &stillParked{reason{stateOther, "the table was made anew since: ask for a retry if the change belongs to the new one, or discard it"}}
+			return 0, &stillParked{why: reason{stateOther, "the table was made anew since: ask for a retry if the change belongs to the new one, or discard it"}}
 		}
 		txs[i], claimed[i] = keyedTx{tx: c.Transaction, kind: c.Kind}, c.ID
 		next.EndLSN = max(next.EndLSN, c.Transaction.CommitLSN)

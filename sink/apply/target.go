@@ -24,6 +24,8 @@ type target struct {
 	check  []int             // positions in rel whose stored values may differ from those sent
 	cols   conflict.Columns
 	shape  statement.Shape
+	// rowBytes is about how large the rows are that were read last.
+	rowBytes int
 }
 
 func newTarget(s *tableSchema, rel *wal.Relation, policy Policy) (*target, error) {

@@ -173,13 +173,18 @@ func mirror(t conflict.Type) conflict.Type {
 	return t
 }
 
-// heard records the notices that are for this region. They stand beside the batch: whatever
+// heard records the notices that are for this region, and answers those that want an entry. They stand beside the batch: whatever
 // becomes of the changes, of other keys or of the same, every notice is recorded once.
 func (a *Applier) heard(ctx context.Context, txs []keyedTx, fx *effects) error {
+	var wanted []*wal.Notice
 	for _, k := range txs {
 		for i := range k.tx.Notices {
 			n := &k.tx.Notices[i]
 			if n.To != a.cfg.Region || a.cfg.Self {
+				continue
+			}
+			if n.Outcome == wal.Wanted {
+				wanted = append(wanted, n)
 				continue
 			}
 			fx.audit = append(fx.audit, a.heardRecord(n, k.tx))
@@ -189,7 +194,7 @@ func (a *Applier) heard(ctx context.Context, txs []keyedTx, fx *effects) error {
 			}
 		}
 	}
-	return nil
+	return a.answer(ctx, wanted, fx)
 }
 
 // heardRecord describes a conflict that another region found.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/test/pgtest"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -39,11 +40,37 @@ func show(t wal.Tuple) string {
 			out = append(out, "<null>")
 		case wal.Unchanged:
 			out = append(out, "<same>")
+		case wal.Digest:
+			name := "<unknown digest>"
+			for _, text := range []string{"BIG", "NEW", "B", `{"a": 1}`} {
+				if v.Names(wal.Value{Kind: wal.Text, Bytes: []byte(text)}) {
+					name = "#" + text
+				}
+			}
+			out = append(out, name)
 		default:
 			out = append(out, string(v.Bytes))
 		}
 	}
 	return strings.Join(out, "|")
+}
+
+// complete does what the outbound pipe does, but for the stamps.
+func complete(t *testing.T, c *Completer, tx *wal.Transaction) error {
+	t.Helper()
+	if err := c.Complete(t.Context(), tx); err != nil {
+		return err
+	}
+	var out []wal.Change
+	for _, ch := range tx.Changes {
+		if del, ins, ok := conflict.SplitKeyChange(ch); ok {
+			out = append(out, del, ins)
+		} else {
+			out = append(out, ch)
+		}
+	}
+	tx.Changes = out
+	return c.Values(t.Context(), tx)
 }
 
 // TestComplete asks a real server for what the log leaves out.
@@ -80,7 +107,7 @@ func TestComplete(t *testing.T) {
 		{Op: wal.Update, Relation: gen, Old: text("7", "x", "<null>"), OldFull: true, New: text("8", `q"\`, "<null>")},
 		{Op: wal.Truncate, Relation: doc},
 	}}
-	if err := c.Complete(t.Context(), tx); err != nil {
+	if err := complete(t, c, tx); err != nil {
 		t.Fatal(err)
 	}
 	var got []string
@@ -93,17 +120,91 @@ func TestComplete(t *testing.T) {
 		got = append(got, line)
 	}
 	want := []string{
-		`update old  new Here|v1|BIG key ["here"]`,
-		`update old  new moved|v9|NEW key ["moved"]`, // the newer state
+		`update old  new Here|v1|#BIG key ["here"]`,
+		`update old  new moved|v2|#NEW key ["moved"]`,
 		`delete old old|<null>|<null> new  key ["old"]`,
-		`update old older|<null>|<null> new New|n|B key ["new"]`,
+		`delete old older|<null>|<null> new  key ["older"]`,
+		`insert old  new New|n|B key ["new"]`,
 		`delete old Dead|<null>|<null> new  key ["dead"]`,
 		`insert old  new 7|x|14 key ["14"]`,
-		`update old 7|x|14 new 8|q"\|16 key ["16"]`,
+		`delete old 7|x|14 new  key ["14"]`,
+		`insert old  new 8|q"\|16 key ["16"]`,
 		`truncate old  new `,
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestDigests: what a receiver computes of its own row, and of what the origin sends whole, is the
+// same, whatever the type; NULL has none, and what cannot be read goes out as it is.
+func TestDigests(t *testing.T) {
+	t.Parallel()
+	conn := pgtest.Connect(t, server.Database(t))
+	pgtest.Exec(t, conn, `create table public.doc (id int primary key, v text, j jsonb, b bytea, x varchar(20))`,
+		`insert into public.doc values (1, 'é', '{"a":1}', '\x00ff', 'x'), (2, null, null, null, null)`, `set search_path = ''`)
+	c := New(func(ctx context.Context, f func(context.Context, *pgx.Conn) error) error { return f(ctx, conn) })
+	describe := func(columns ...wal.Column) *wal.Relation {
+		rel := &wal.Relation{Schema: "public", Name: "doc", Identity: wal.IdentityDefault, Columns: append([]wal.Column{{Name: "id", OID: wal.OIDInt4, Key: true}}, columns...)}
+		if err := c.Describe(t.Context(), rel); err != nil {
+			t.Fatal(err)
+		}
+		return rel
+	}
+	doc := describe(wal.Column{Name: "v", OID: wal.OIDText}, wal.Column{Name: "j", OID: wal.OIDJSONB}, wal.Column{Name: "b", OID: wal.OIDBytea}, wal.Column{Name: "x", OID: wal.OIDVarchar})
+	gone := describe(wal.Column{Name: "dropped", OID: wal.OIDText})
+	tx := &wal.Transaction{XID: 3, Changes: []wal.Change{
+		{Op: wal.Update, Relation: doc, New: text("1", "<same>", "<same>", "<same>", "<same>")},
+		{Op: wal.Update, Relation: doc, New: text("2", "<same>", "<same>", "b", "<same>")},
+	}}
+	if err := complete(t, c, tx); err != nil {
+		t.Fatal(err)
+	}
+	here := text("1", "é", `{"a": 1}`, `\x00ff`, "x")
+	if got := tx.Changes[0].New; got.Complete() || show(got.Filled(here)) != show(here) {
+		t.Errorf("the digests are not those of the row: %s", show(got.Filled(here)))
+	}
+	if got := show(tx.Changes[1].New); got != "2|<same>|<same>|b|<same>" {
+		t.Errorf("of a row of NULLs: %s", got)
+	}
+	lost := &wal.Transaction{XID: 3, Changes: []wal.Change{{Op: wal.Update, Relation: gone, New: text("1", "<same>")}}}
+	if err := complete(t, c, lost); err != nil || show(lost.Changes[0].New) != "1|<same>" {
+		t.Errorf("of a table that is another one by now: %v, %s", err, show(lost.Changes[0].New))
+	}
+}
+
+// TestMovedKeysAreBounded: rows under a new key are read whole, within bounds.
+func TestMovedKeysAreBounded(t *testing.T) {
+	t.Parallel()
+	conn := pgtest.Connect(t, server.Database(t))
+	pgtest.Exec(t, conn, `create table public.doc (id int primary key, big text)`,
+		`insert into public.doc select i, repeat('x', 200000) from generate_series(1, 100) i`, `set search_path = ''`)
+	c := New(func(ctx context.Context, f func(context.Context, *pgx.Conn) error) error { return f(ctx, conn) })
+	doc := &wal.Relation{Schema: "public", Name: "doc", Identity: wal.IdentityDefault, Columns: []wal.Column{{Name: "id", OID: wal.OIDInt4, Key: true}, {Name: "big", OID: wal.OIDText}}}
+	if err := c.Describe(t.Context(), doc); err != nil {
+		t.Fatal(err)
+	}
+	tx := &wal.Transaction{XID: 3}
+	for i := range 100 {
+		tx.Changes = append(tx.Changes, wal.Change{Op: wal.Update, Relation: doc, Old: text(fmt.Sprint(1000+i), "<null>"), New: text(fmt.Sprint(i+1), "<same>")})
+	}
+	if err := complete(t, c, tx); err != nil {
+		t.Fatal(err)
+	}
+	whole, digests := 0, 0
+	for _, ch := range tx.Changes {
+		if ch.Op == wal.Delete {
+			continue
+		}
+		switch ch.New[1].Kind {
+		case wal.Text:
+			whole += len(ch.New[1].Bytes)
+		case wal.Digest:
+			digests++
+		}
+	}
+	if whole < wholeBytes || whole > wholeBytes+wholeRows*200000 || digests == 0 {
+		t.Errorf("%d bytes were read whole, %d rows have digests", whole, digests)
 	}
 }
 

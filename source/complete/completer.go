@@ -18,6 +18,7 @@ type Session func(ctx context.Context, f func(context.Context, *pgx.Conn) error)
 type Completer struct {
 	session Session
 	tables  map[*wal.Relation]*table
+	whole   int // bytes of rows read back whole for the part at hand
 }
 
 // table is what is known of one relation.
@@ -45,10 +46,38 @@ func (c *Completer) Describe(ctx context.Context, rel *wal.Relation) error {
 	})
 }
 
-// Complete completes the changes of a transaction, or of a part of one, in place. Changes whose
-// row is gone are removed. An error leaves the transaction half done: it is to be decoded
-// again.
+// Complete completes the keys of a transaction, or of a part of one, in place, before it is
+// stamped. After an error it is to be decoded again.
 func (c *Completer) Complete(ctx context.Context, tx *wal.Transaction) error {
+	return c.each(ctx, tx, func(ch *wal.Change) bool { return ch.Relation.Sent() < len(ch.Relation.Columns) || ch.Relation.Asks() }, c.keys)
+}
+
+// Values completes the images of a transaction, or of a part of one, that is stamped: their
+// values change, never their stamps. Changes whose row is gone are removed. After an error it
+// is to be decoded again.
+func (c *Completer) Values(ctx context.Context, tx *wal.Transaction) error {
+	c.whole = 0
+	gone := 0
+	err := c.each(ctx, tx, partial, func(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, changes []*wal.Change) error {
+		n, err := c.reread(ctx, conn, t, tx.XID, rel, changes)
+		gone += n
+		return err
+	})
+	if err != nil || gone == 0 {
+		return err
+	}
+	out := make([]wal.Change, 0, len(tx.Changes)-gone)
+	for _, ch := range tx.Changes {
+		if ch.New != nil || (ch.Op != wal.Insert && ch.Op != wal.Update) {
+			out = append(out, ch)
+		}
+	}
+	tx.Changes = out
+	return nil
+}
+
+// each runs f for the changes that need it, table by table, in a session.
+func (c *Completer) each(ctx context.Context, tx *wal.Transaction, needs func(*wal.Change) bool, f func(context.Context, *pgx.Conn, *table, *wal.Relation, []*wal.Change) error) error {
 	var work []*wal.Relation
 	changes := map[*wal.Relation][]*wal.Change{}
 	for i := range tx.Changes {
@@ -64,47 +93,36 @@ func (c *Completer) Complete(ctx context.Context, tx *wal.Transaction) error {
 	if len(work) == 0 {
 		return nil
 	}
-	err := c.session(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	return c.session(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		for _, rel := range work {
-			if err := c.relation(ctx, conn, tx, rel, changes[rel]); err != nil {
+			t, err := c.table(ctx, conn, rel)
+			if err == nil {
+				err = f(ctx, conn, t, rel, changes[rel])
+			}
+			if err != nil {
 				return fmt.Errorf("complete changes of %s: %w", rel, err)
 			}
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	leaveOut(tx)
-	return nil
 }
 
-func needs(ch *wal.Change) bool {
-	rel := ch.Relation
-	return rel.Sent() < len(rel.Columns) || rel.Asks() || partial(ch)
-}
-
-// partial reports whether the change has a value that neither the log nor a base speaks for.
+// partial reports whether the change lacks a value that the log does not hold.
 func partial(ch *wal.Change) bool {
 	return ch.New != nil && !ch.New.Complete() && ch.Relation.PrimaryKey != nil
 }
 
-func (c *Completer) relation(ctx context.Context, conn *pgx.Conn, tx *wal.Transaction, rel *wal.Relation, changes []*wal.Change) error {
-	t, err := c.table(ctx, conn, rel)
-	if err != nil {
-		return err
-	}
+// keys fills in generated columns and the texts of keys.
+func (c *Completer) keys(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, changes []*wal.Change) error {
 	if len(t.computed) > 0 {
 		if err := compute(ctx, conn, t, rel, changes); err != nil {
 			return err
 		}
 	}
 	if rel.Asks() {
-		if err := rowkey.Fill(ctx, conn, t.key, rel, changes); err != nil {
-			return err
-		}
+		return rowkey.Fill(ctx, conn, t.key, rel, changes)
 	}
-	return reread(ctx, conn, t, tx, rel, changes)
+	return nil
 }
 
 func (c *Completer) table(ctx context.Context, conn *pgx.Conn, rel *wal.Relation) (*table, error) {
@@ -131,16 +149,4 @@ func (c *Completer) table(ctx context.Context, conn *pgx.Conn, rel *wal.Relation
 	}
 	c.tables[rel] = t
 	return t, nil
-}
-
-// leaveOut removes the changes whose row is gone: those without a new image that are no delete.
-func leaveOut(tx *wal.Transaction) {
-	out := tx.Changes[:0]
-	for _, ch := range tx.Changes {
-		if ch.New != nil || (ch.Op != wal.Insert && ch.Op != wal.Update) {
-			out = append(out, ch)
-		}
-	}
-	clear(tx.Changes[len(out):])
-	tx.Changes = out
 }

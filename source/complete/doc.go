@@ -2,10 +2,16 @@
 // key, the texts of keys that only the server can tell, and large values that an update did
 // not touch where the log says nothing of the row before.
 //
-// It stands between the decoder and the stamper and asks the region's own database.
-// Most tables need nothing of it; then it does nothing but look at the relation.
+// It asks the region's own database. Keys are completed before a transaction is stamped, values
+// behind that: what the tables say by now never decides about a stamp. Most tables need nothing
+// of it; then it does nothing but look at the relation.
 //
-// A row that is read back may have moved on since the change. Then the change carries the
-// newer state, stamp and all: the writes in between follow in the log and find themselves
-// there. If the row is gone, its delete follows in the log, and the change is left out.
+// Large values come as digests (wal.Digest): a receiver whose row has the same value needs no
+// more, and any other asks for the row. Values are read whole only where the key of a row has
+// changed, because nobody has a row under the new key.
+//
+// A row that is read back may have moved on since the change. The value, or its digest, is the
+// newer one then, beside what the log says of the other columns; the change that set it follows
+// in the log, or comes from the region that made it, with a higher stamp. If the row is gone, its
+// delete follows, and the change is left out.
 package complete

@@ -1,8 +1,8 @@
 package complete
 
 import (
-	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
@@ -27,22 +27,32 @@ const (
 	lockAgain    = "20ms" // while the table is known to be locked
 )
 
-// reread reads the rows of those changes back that the log holds in part only.
-func reread(ctx context.Context, conn *pgx.Conn, t *table, tx *wal.Transaction, rel *wal.Relation, changes []*wal.Change) error {
-	var open []*wal.Change
+// wholeBytes is how many bytes of rows are read back whole for one transaction, or part of one.
+// What is above that goes out with digests.
+const wholeBytes = 8 << 20
+
+// wholeRows is how many rows are read back whole at once.
+const wholeRows = 16
+
+// reread asks for what changes lack, and returns how many of them are left out because their
+// row is gone. An update gets the digests of the values that it did not touch: a receiver that
+// has this row has them. What came out of a change of the key is an insert by now, of a row that
+// no region has under its new key, so it gets the values themselves.
+func (c *Completer) reread(ctx context.Context, conn *pgx.Conn, t *table, xid wal.XID, rel *wal.Relation, changes []*wal.Change) (gone int, err error) {
+	var moved []*wal.Change
+	digests := map[string][]*wal.Change{} // by the columns that lack
 	for _, ch := range changes {
-		if partial(ch) {
-			open = append(open, ch)
+		if ch.Op == wal.Insert {
+			moved = append(moved, ch)
+			continue
 		}
-	}
-	if len(open) == 0 {
-		return nil
+		digests[lacking(ch)] = append(digests[lacking(ch)], ch)
 	}
 	if len(t.key.Columns) != len(rel.PrimaryKey) {
-		return fmt.Errorf("read rows back: the key here is another one")
+		return 0, fmt.Errorf("read rows back: the key here is another one")
 	}
-	if err := beginBehind(ctx, conn, tx.XID); err != nil {
-		return fmt.Errorf("read rows back: %w", err)
+	if err := beginBehind(ctx, conn, xid); err != nil {
+		return 0, fmt.Errorf("read rows back: %w", err)
 	}
 	defer conn.Exec(context.WithoutCancel(ctx), "rollback")
 	wait := lockPatience
@@ -50,52 +60,39 @@ func reread(ctx context.Context, conn *pgx.Conn, t *table, tx *wal.Transaction, 
 		wait = lockAgain
 	}
 	if _, err := conn.Exec(ctx, "set local lock_timeout = '"+wait+"'"); err != nil {
-		return fmt.Errorf("read rows back: %w", err)
+		return 0, fmt.Errorf("read rows back: %w", err)
 	}
-	s := statement.Shape{Table: statement.Table(rel.Schema, rel.Name), Only: !t.key.Partitioned, Key: t.key.Params()}
-	names := make([]string, len(rel.Columns))
-	for i := range names {
-		names[i] = rel.Columns[i].Name
-	}
-	args := make([]any, len(rel.PrimaryKey))
-	for n, k := range rel.PrimaryKey {
-		texts := make([]*string, len(open))
-		for i, ch := range open {
-			if text, ok := wal.AppendText(nil, rel.Columns[k].OID, ch.New[k]); ok {
-				v := string(text)
-				texts[i] = &v
-			}
+	t.locked = false
+	for len(moved) > 0 && c.whole < wholeBytes {
+		n := min(len(moved), wholeRows)
+		if err := c.readWhole(ctx, conn, t, rel, moved[:n]); err != nil {
+			return 0, t.asItIs(err)
 		}
-		args[n] = texts
+		moved = moved[n:]
 	}
-	rows := make([]wal.Tuple, len(open))
-	found, err := conn.Query(ctx, statement.Read(s, names), append([]any{pgx.QueryResultFormats{pgx.TextFormatCode}}, args...)...)
+	for _, ch := range moved {
+		digests[lacking(ch)] = append(digests[lacking(ch)], ch)
+	}
+	for lack, open := range digests {
+		if err := readDigests(ctx, conn, t, rel, lack, open); err != nil {
+			return 0, t.asItIs(err)
+		}
+	}
+	for _, ch := range changes {
+		if ch.New == nil {
+			gone++
+		}
+	}
+	return gone, nil
+}
+
+// asItIs lets changes go out as they are where their rows cannot be read: somebody holds the
+// table, or it is another one by now. The receiver sets them aside and asks.
+func (t *table) asItIs(err error) error {
 	if t.locked = state(err) == "55P03"; t.locked || another(err) {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("read rows back: %w", err)
-	}
-	defer found.Close()
-	for found.Next() {
-		v := found.RawValues()
-		n, err := strconv.Atoi(string(v[0]))
-		if err != nil || n < 1 || n > len(rows) {
-			return fmt.Errorf("read rows back: place %q", v[0])
-		}
-		rows[n-1] = tuple(v[1:])
-	}
-	err = found.Err()
-	if t.locked = state(err) == "55P03"; t.locked || another(err) {
-		return nil // the change goes out as it is
-	}
-	if err != nil {
-		return fmt.Errorf("read rows back: %w", err)
-	}
-	for i, ch := range open {
-		settle(ch, rows[i])
-	}
-	return nil
+	return fmt.Errorf("read rows back: %w", err)
 }
 
 // another reports whether the table is another one by now: a name that is not there, a key of a
@@ -118,28 +115,143 @@ func state(err error) string {
 	return ""
 }
 
-// settle gives a change the row that was read back. Without one the change is left out
-// (leaveOut), but the delete in a change of the key stays.
-func settle(ch *wal.Change, row wal.Tuple) {
-	if row != nil {
-		ch.New = row
-		return
-	}
-	if ch.Op == wal.Update && ch.Old != nil && !bytes.Equal(ch.AppendOldKey(nil), ch.AppendKey(nil)) {
-		ch.Op = wal.Delete
-		if ch.Keys != nil {
-			ch.Keys = &wal.Keys{Old: ch.Keys.Old}
+// lacking marks the columns whose values are absent.
+func lacking(ch *wal.Change) string {
+	m := make([]byte, len(ch.New))
+	for i := range ch.New {
+		m[i] = '.'
+		if ch.New[i].Absent() {
+			m[i] = 'd'
 		}
 	}
-	ch.New = nil
+	return string(m)
 }
 
-func tuple(v [][]byte) wal.Tuple {
-	row := make(wal.Tuple, len(v))
-	for i := range v {
+// readWhole gives changes the values that they lack, as they are now.
+func (c *Completer) readWhole(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, open []*wal.Change) error {
+	lack := map[string]bool{}
+	for _, ch := range open {
+		for i := range ch.New {
+			if ch.New[i].Absent() {
+				lack[rel.Columns[i].Name] = true
+			}
+		}
+	}
+	var names []string
+	var at []int
+	for i := range rel.Columns {
+		if lack[rel.Columns[i].Name] {
+			names, at = append(names, rel.Columns[i].Name), append(at, i)
+		}
+	}
+	rows := make([]wal.Tuple, len(open))
+	err := readBack(ctx, conn, t, rel, open, func(s statement.Shape) string { return statement.Read(s, names) }, pgx.TextFormatCode, func(n int, v [][]byte) {
+		rows[n] = tuple(len(rel.Columns), at, v)
+		c.whole += rows[n].Size()
+	})
+	if err != nil {
+		return err
+	}
+	for i, ch := range open {
+		if rows[i] == nil {
+			ch.New = nil
+			continue
+		}
+		ch.New = ch.New.Filled(rows[i])
+	}
+	return nil
+}
+
+// readDigests gives changes the digests of the values that they lack.
+func readDigests(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, lack string, open []*wal.Change) error {
+	var columns []statement.Column
+	var at []int
+	for i := range lack {
+		if lack[i] == 'd' {
+			columns, at = append(columns, statement.Column{Name: rel.Columns[i].Name, Type: textType(rel.Columns[i].OID)}), append(at, i)
+		}
+	}
+	there := make([]bool, len(open))
+	err := readBack(ctx, conn, t, rel, open, func(s statement.Shape) string { return statement.Digests(s, columns) }, pgx.BinaryFormatCode, func(n int, v [][]byte) {
+		there[n] = true
+		row := append(wal.Tuple(nil), open[n].New...)
+		for i, d := range v {
+			if d != nil {
+				row[at[i]] = wal.Value{Kind: wal.Digest, Bytes: append(make([]byte, 0, len(d)), d...)}
+			}
+		}
+		open[n].New = row
+	})
+	if err != nil {
+		return err
+	}
+	for i, ch := range open {
+		if !there[i] {
+			ch.New = nil
+		}
+	}
+	return nil
+}
+
+// textType names the types whose values are their own texts.
+func textType(oid uint32) string {
+	if oid == wal.OIDText || oid == wal.OIDVarchar {
+		return "text"
+	}
+	return ""
+}
+
+// readBack reads something of the rows of some changes; got is called with the place of the
+// change and the columns.
+func readBack(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, open []*wal.Change, sql func(statement.Shape) string, format int16, got func(int, [][]byte)) error {
+	s := statement.Shape{Table: statement.Table(rel.Schema, rel.Name), Only: !t.key.Partitioned, Key: t.key.Params()}
+	args := []any{pgx.QueryResultFormats{format}}
+	for _, k := range rel.PrimaryKey {
+		texts := make([]*string, len(open))
+		for i, ch := range open {
+			if text, ok := wal.AppendText(nil, rel.Columns[k].OID, ch.New[k]); ok {
+				v := string(text)
+				texts[i] = &v
+			}
+		}
+		args = append(args, texts)
+	}
+	found, err := conn.Query(ctx, sql(s), args...)
+	if err != nil {
+		return err
+	}
+	defer found.Close()
+	for found.Next() {
+		v := found.RawValues()
+		n, err := place(v[0], format)
+		if err != nil || n < 1 || n > len(open) {
+			return fmt.Errorf("place %q", v[0])
+		}
+		got(n-1, v[1:])
+	}
+	return found.Err()
+}
+
+// place reads an ordinal.
+func place(v []byte, format int16) (int, error) {
+	if format == pgx.TextFormatCode {
+		return strconv.Atoi(string(v))
+	}
+	if len(v) != 8 {
+		return 0, errors.New("not a number")
+	}
+	return int(binary.BigEndian.Uint64(v)), nil
+}
+
+// tuple is a row of n columns of which those at some places were read.
+func tuple(n int, at []int, v [][]byte) wal.Tuple {
+	row := make(wal.Tuple, n)
+	for i := range row {
 		row[i].Kind = wal.Null
+	}
+	for i, c := range at {
 		if v[i] != nil {
-			row[i] = wal.Value{Kind: wal.Text, Bytes: append(make([]byte, 0, len(v[i])), v[i]...)}
+			row[c] = wal.Value{Kind: wal.Text, Bytes: append(make([]byte, 0, len(v[i])), v[i]...)}
 		}
 	}
 	return row

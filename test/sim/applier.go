@@ -299,7 +299,7 @@ func (a *applier) rows(txs []keyedTx) outcome {
 			return res
 		}
 	}
-	return done
+	return a.answer(txs)
 }
 
 // ownItems keeps what the own changes of a merge say of their positions: also of those that a

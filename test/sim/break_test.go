@@ -10,7 +10,7 @@ import (
 // the schedule of the simulation may have to move one; without an entry all are tried.
 var hints = map[Breakage]uint64{
 	SplitCommit: 21, LossyPushback: 454, StaleTail: 168, RunsFall: 4243, HoldsByStamp: 2167, MarkSuperseded: 1941,
-	SelfSilent: 4136, GluedParts: 17, BlindStamps: 5, SameNumber: 728, MergedInMemory: 232,
+	SelfSilent: 4136, GluedParts: 17, BlindStamps: 5, NoDigests: 68, SameNumber: 728, MergedInMemory: 232,
 }
 
 // provoke makes the situation more likely in which a rule matters.
@@ -61,6 +61,11 @@ func provoke(c *Config) {
 		for i := range c.Tables {
 			t := &c.Tables[i]
 			t.Version, t.Time, t.Full, t.Toast, t.Stale, t.Order = true, true, false, false, true, conflict.TimeFirst
+		}
+	case NoDigests:
+		for i := range c.Tables {
+			t := &c.Tables[i]
+			t.Version, t.Time, t.Full, t.Bump, t.Stale, t.Toast, t.Keys = true, true, false, true, false, true, 2
 		}
 	case HoldsByStamp:
 		for i := range c.Tables {

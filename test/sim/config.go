@@ -77,17 +77,19 @@ const (
 	SameNumber                // frames of one number are one frame
 	ClockInMemory             // the highest commit time in front of a confirmed position is not stored
 	Unannounced               // an applier that puts a row where nothing was does not ask what came meanwhile
+	NoDigests                 // a receiver takes large values that an update left alone from its own row
 	breakages
 )
 
 func (b Breakage) String() string {
 	return [...]string{"sound", "no skip", "no chain", "no tombstones", "confirm early", "split commit", "no audit",
-		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old graves", "same history", "glued parts", "blind stamps", "same number", "clock in memory", "unannounced"}[b]
+		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old graves", "same history", "glued parts", "blind stamps", "same number", "clock in memory", "unannounced", "no digests"}[b]
 }
 
 // Draw makes the configuration of a seed.
 func Draw(seed uint64) Config {
 	r := rand.New(rand.NewPCG(seed, 0x5eed))
+	large := rand.New(rand.NewPCG(seed, 0xb16))
 	yes := func(percent int) bool { return r.IntN(100) < percent }
 	c := Config{
 		Seed: seed, Regions: 2, Ops: 6 + r.IntN(30), Faults: r.IntN(8),
@@ -116,7 +118,7 @@ func Draw(seed uint64) Config {
 		if yes(20) {
 			t.Order = conflict.TimeFirst
 		}
-		t.Toast = t.Full && yes(40)
+		t.Toast = t.Full && yes(40) || !t.Full && large.IntN(100) < 60
 		c.Tables = append(c.Tables, t)
 	}
 	c.Blind = yes(50)

@@ -32,6 +32,13 @@ type entry struct {
 	stamp  wal.Micros // stampless tables: the time that pgwaltz.tombstone holds
 	stampd bool
 	items  []conflict.Item // what own changes are stamped from
+	parked *parked         // a change that lacks values
+}
+
+// parked is a row of pgwaltz.parked.
+type parked struct {
+	conflict.Waiting
+	origin int
 }
 
 // record is a row of the audit log.

@@ -12,6 +12,7 @@ func (a *applier) row(r *run) outcome {
 	e := a.tx.get(r.key)
 	l := d.side(r.key, e)
 	t := d.tables[r.key.table]
+	a.complete(r, e)
 	if a.in.self {
 		same, wait, against := a.decideOwn(r, e, l)
 		l = against
@@ -36,6 +37,9 @@ func (a *applier) row(r *run) outcome {
 	if w.trace.print != nil {
 		w.say(s.r.id, "%s %s t%d %s of w%d %s over known=%t alive=%t w%d %s: %s %s %s pushback=%t", r.kind, r.ev.Op, r.key.table, r.key.key, widOf(r.row),
 			conflict.StampText(r.ev.Stamp), l.Known, l.Alive, e.wid, conflict.StampText(l.Stamp), dec.Verdict, dec.Type, dec.Reason, dec.Pushback)
+	}
+	if a.in.self && dec.Reason == conflict.Incomplete {
+		a.askOthers(r)
 	}
 	if w.cfg.Break == ArrivalWins && dec.Verdict == conflict.Keep {
 		dec.Verdict, dec.Pushback = conflict.Apply, false
@@ -74,9 +78,10 @@ func (a *applier) row(r *run) outcome {
 		}
 		a.mark(r, e, false)
 	case conflict.Park:
-		w.Stats.Parked++
-		w.fail("a change was parked although every image is complete")
+		a.park(r)
+		return done
 	}
+	a.release(r, dec)
 	if repair {
 		a.tx.repair(r.key)
 	}
@@ -105,7 +110,7 @@ func (a *applier) conflict(r *run, l conflict.Side, dec conflict.Decision, lost 
 func (a *applier) heard(txs []keyedTx) {
 	for _, k := range txs {
 		for _, n := range k.tx.Notices {
-			if n.To == a.in.s.r.name && !a.in.self {
+			if n.To == a.in.s.r.name && !a.in.self && n.Outcome != wal.Wanted {
 				a.tx.audit = append(a.tx.audit, record{id: n.ID})
 			}
 		}

@@ -238,6 +238,9 @@ func (o *outbound) transaction(tx *wal.Transaction) {
 		o.s.otherHistory(err)
 	}
 	if !known {
+		if o.s.w.cfg.Break != NoDigests {
+			o.values(tx)
+		}
 		o.s.w.must(o.framer.Add(told.With(tx), time.Now()))
 	}
 }

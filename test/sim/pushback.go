@@ -25,11 +25,7 @@ func (t *dbtx) repair(k rowKey) {
 	c := wal.Change{Op: wal.Update, Relation: tab.rel, New: e.row, Stamp: l.Stamp, Repair: true}
 	if !l.Alive {
 		c.Op, c.New = wal.Delete, nil
-		c.Old = make(wal.Tuple, len(tab.rel.Columns))
-		for i := range c.Old {
-			c.Old[i].Kind = wal.Null
-		}
-		c.Old[colKey] = text(k.key[2 : len(k.key)-2])
+		c.Old = tab.keyRow(k)
 	}
 	t.d.w.Stats.Pushbacks++
 	t.repairs = append(t.repairs, c)

@@ -90,6 +90,9 @@ func (s *sidecar) open() {
 	}
 	s.reopen()
 	s.status()
+	if s.w.asks() {
+		s.askAgain()
+	}
 }
 
 // crash is kill -9.

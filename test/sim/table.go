@@ -90,6 +90,19 @@ func (t *table) keyText(row wal.Tuple) string {
 	return string(t.rel.AppendKey(nil, row))
 }
 
+// keyText is the canonical text of the nth key of a table.
+func keyText(n int) string { return "[\"" + strconv.Itoa(n) + "\"]" }
+
+// keyRow is a row of which the key alone is known.
+func (t *table) keyRow(k rowKey) wal.Tuple {
+	row := make(wal.Tuple, len(t.rel.Columns))
+	for i := range row {
+		row[i].Kind = wal.Null
+	}
+	row[colKey] = text(k.key[2 : len(k.key)-2])
+	return row
+}
+
 // old is what the log says of a row before a change.
 func (t *table) old(row wal.Tuple) (wal.Tuple, bool) {
 	if t.conf.Full {

@@ -28,11 +28,16 @@ type Param struct {
 	Equal, Less, Greater string
 	// Collation is that of a key column's index, qualified, where it is not the column's own.
 	Collation string
+	// Digest: the parameter is the digest of the column's value (wal.Digest).
+	Digest bool
 }
 
 // arrayType is the SQL type of the parameter.
 func (p Param) arrayType() string {
-	if p.Binary {
+	switch {
+	case p.Digest:
+		return "bytea[]"
+	case p.Binary:
 		return p.Type + "[]"
 	}
 	return "text[]"
@@ -51,7 +56,12 @@ func (p Param) expr(alias string) string {
 }
 
 // equals compares a column of the table with element alias as the key's index does.
-func (p Param) equals(column, alias string) string { return p.compare(column, "=", p.Equal, alias) }
+func (p Param) equals(column, alias string) string {
+	if p.Digest {
+		return digest(column, p.Type) + " = " + alias
+	}
+	return p.compare(column, "=", p.Equal, alias)
+}
 
 // compare writes the comparison by an operator of pg_catalog, or by the named one.
 func (p Param) compare(column, op, named, alias string) string {

@@ -1,0 +1,165 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
+	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// A change may lack large values that it did not touch: it carries their digests, and a
+// receiver whose row has other values, or that has no row, cannot apply it. It sets the change
+// aside and asks the origin, by a notice in the same transaction (wal.Wanted). The origin reads
+// its row under a lock and answers with a repair. Whatever it committed before that lies in
+// front of the answer in its stream, and the answer has seen it; so one question is enough for
+// all changes that arrive until the answer does.
+
+// wantOf asks the origin of a run for what it holds under the run's key.
+func wantOf(origin string, g *batch.Group, r *batch.Run) wal.Notice {
+	return wal.Notice{Relation: g.Rel, To: origin, Outcome: wal.Wanted, Yours: wal.Entry{Known: true, Alive: true, Stamp: r.Stamp, Row: keyImage(g, r)}}
+}
+
+// answer says what this region holds of the keys that another one asks for.
+func (a *Applier) answer(ctx context.Context, wanted []*wal.Notice, fx *effects) error {
+	if len(wanted) == 0 || !a.cfg.Tell {
+		return nil
+	}
+	tx := &wal.Transaction{}
+	for _, n := range wanted {
+		if a.cfg.Publishes != nil && !a.cfg.Publishes(n.Relation.Ref()) {
+			a.cfg.Log.Warn("a row of a table was asked for that is not published from here", "origin", a.cfg.Origin, "relation", n.Relation.String())
+			continue
+		}
+		tx.Changes = append(tx.Changes, wal.Change{Op: wal.Update, Relation: n.Relation, New: n.Yours.Row, Stamp: n.Yours.Stamp})
+	}
+	if err := a.askKeys(ctx, []keyedTx{{tx: tx, kind: conflict.Repair}}); err != nil {
+		return err
+	}
+	b := batch.New()
+	b.Add(tx, conflict.Repair)
+	for _, g := range b.Groups {
+		if err := a.answerAside(ctx, g, fx); err != nil {
+			return fmt.Errorf("answer what %s asks of %s: %w", a.cfg.Origin, g.Rel, err)
+		}
+	}
+	return nil
+}
+
+// answerLock is how long an answer waits for rows that somebody holds.
+const answerLock = "500ms"
+
+// answerAside answers behind a savepoint: what cannot be read now is not answered, and asked for
+// again later. It stops nothing.
+func (a *Applier) answerAside(ctx context.Context, g *batch.Group, fx *effects) error {
+	var before string
+	if err := a.conn.QueryRow(ctx, "select pg_catalog.current_setting('lock_timeout')").Scan(&before); err != nil {
+		return err
+	}
+	if err := a.simple(ctx, "savepoint answer; set local lock_timeout = '"+answerLock+"'"); err != nil {
+		return err
+	}
+	var answers effects
+	err := a.answerGroup(ctx, g, &answers)
+	if errors.Is(err, errBarrier) {
+		return err
+	}
+	if err == nil {
+		fx.add(answers)
+		return a.simple(ctx, "release savepoint answer; set local lock_timeout = '"+before+"'")
+	}
+	if !parkable(err) || a.conn.IsClosed() {
+		return err
+	}
+	a.cfg.Log.Warn("rows that another region asks for cannot be read", "origin", a.cfg.Origin, "relation", g.Rel.String(), "reason", publicError(err))
+	return a.simple(ctx, "rollback to savepoint answer; release savepoint answer")
+}
+
+func (a *Applier) answerGroup(ctx context.Context, g *batch.Group, fx *effects) error {
+	t, err := a.target(ctx, g.Rel)
+	var misfit *schemaError
+	if errors.As(err, &misfit) || (err == nil && t.keyless()) {
+		return nil // it asks again
+	}
+	if err != nil {
+		return err
+	}
+	runs := make([]int, len(g.Runs))
+	for i := range runs {
+		runs[i] = i
+	}
+	return a.inChunks(g, t, runs, func(chunk []int) (int, error) {
+		states, err := a.look(ctx, g, t, chunk)
+		if err != nil {
+			return 0, err
+		}
+		for n, i := range chunk {
+			st := &states[n]
+			if (t.stampless() || st.entry != nil || st.noted) && a.cfg.Barrier != nil && !a.barrier {
+				return 0, errBarrier // the stamp of the row is known when own changes are
+			}
+			side, err := a.side(t, g.Rel, st)
+			if err != nil {
+				return 0, err
+			}
+			if !side.Known {
+				continue
+			}
+			e := wal.Entry{Known: true, Alive: side.Alive, Stamp: side.Stamp, Row: st.row}
+			if !side.Alive {
+				e.Row = keyImage(g, &g.Runs[i])
+			}
+			fx.tell.repair(repairOf(g.Rel, e))
+		}
+		return sizeOf(states), a.spillLarge(ctx, fx)
+	})
+}
+
+// answers reports whether a repair is the answer for a parked change of its sender that its
+// sender does not hold itself any more: something lower was written over it before it was known.
+func (a *Applier) answers(g *batch.Group, r *batch.Run, w *parked.Change) bool {
+	return w != nil && g.Kind == conflict.Repair && w.Origin == a.cfg.Origin && w.Waiting.Op != wal.Delete && !w.Waiting.Image.Complete() &&
+		a.cfg.Policy.table(g.Rel.Ref()).Resolve.Compare(r.Stamp, w.Waiting.Stamp) < 0
+}
+
+// Bounds of the rows that are held in memory at once.
+const (
+	firstChunk = 64      // rows, of a table whose rows were not seen yet
+	chunkRows  = 1000    // rows
+	chunkBytes = 8 << 20 // of rows, about
+)
+
+// inChunks works on runs in pieces that keep the rows read for them within bounds. work returns
+// the bytes of the rows that it has read.
+func (a *Applier) inChunks(g *batch.Group, t *target, runs []int, work func([]int) (int, error)) error {
+	for len(runs) > 0 {
+		most := min(chunkRows, firstChunk)
+		if t.rowBytes > 0 {
+			most = min(chunkRows, 1+chunkBytes/t.rowBytes)
+		}
+		n, size := 0, 0
+		for n < len(runs) && n < most && size < chunkBytes {
+			size += g.Runs[runs[n]].Image.Size()
+			n++
+		}
+		read, err := work(runs[:n])
+		if err != nil {
+			return err
+		}
+		t.rowBytes = 1 + max(read/n, t.rowBytes*7/8)
+		runs = runs[n:]
+	}
+	return nil
+}
+
+// sizeOf is the size of the rows that were read.
+func sizeOf(states []known) int {
+	n := 0
+	for i := range states {
+		n += states[i].row.Size()
+	}
+	return n
+}

@@ -1,0 +1,179 @@
+package sim
+
+import (
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// Large values that an update did not touch are not in the log. The pipe names them by their
+// digests, as the tables are when it comes to them; a receiver whose row has other values sets
+// the change aside and asks.
+
+// colBig is the large value of tables that have one.
+const colBig = 2
+
+// values is what source/complete does behind the stamper.
+func (o *outbound) values(tx *wal.Transaction) {
+	s := o.s
+	d, w := s.r.db, s.w
+	var out []wal.Change
+	for _, c := range tx.Changes {
+		if c.New == nil || c.New.Complete() {
+			out = append(out, c)
+			continue
+		}
+		k := s.keyOf(&c)
+		if t := d.late[k]; t != nil {
+			t.reveal() // it is waited for
+		}
+		row := d.keys[k].row
+		if row == nil {
+			continue // its delete follows
+		}
+		image := append(wal.Tuple(nil), c.New...)
+		switch {
+		case w.chance(20): // it could not be read
+		case c.Op == wal.Insert && !w.chance(200):
+			image[colBig] = row[colBig]
+		default:
+			image[colBig] = wal.Digested(row[colBig].Bytes)
+		}
+		c.New = image
+		out = append(out, c)
+	}
+	tx.Changes = out
+}
+
+// complete fills an image from the row that is here, where its digest names the value.
+func (a *applier) complete(r *run, e entry) {
+	if r.row == nil {
+		return
+	}
+	if a.in.s.w.cfg.Break == NoDigests && e.row != nil {
+		r.row = r.row.Filled(e.row)
+	}
+	if r.ev.Complete = r.row.CompleteOver(e.row); r.ev.Complete && e.row != nil {
+		r.row = r.row.Filled(e.row)
+	}
+	r.ev.Content = nil
+	image := r.row
+	if a.in.self && e.row != nil {
+		image = r.row.Filled(e.row)
+	}
+	if content, ok := conflict.Content(a.in.s.r.db.tables[r.key.table].rel, image); ok {
+		r.ev.Content = content
+	}
+}
+
+func (a *applier) waitingOf(r *run) conflict.Waiting {
+	w := conflict.Waiting{Relation: a.in.s.r.db.tables[r.key.table].rel, Op: r.ev.Op, Born: r.ev.Born, Base: r.ev.Base, Stamp: r.ev.Stamp, Image: r.row}
+	return w
+}
+
+// park sets a change aside and asks its origin.
+func (a *applier) park(r *run) {
+	s := a.in.s
+	s.w.Stats.Parked++
+	e := a.tx.get(r.key)
+	next := parked{a.waitingOf(r), a.in.origin}
+	if e.parked != nil {
+		merged, ok := s.r.db.tables[r.key.table].pol.Wait(e.parked.Waiting, next.Waiting)
+		if !ok {
+			return
+		}
+		next.Waiting = merged
+	}
+	e.parked = &next
+	a.tx.put(r.key, e, nil)
+	a.tx.want(r.key, next.origin)
+}
+
+// want asks a region for what it holds.
+func (t *dbtx) want(k rowKey, of int) {
+	tab := t.d.tables[k.table]
+	t.notices = append(t.notices, wal.Notice{Relation: tab.rel, To: t.d.w.regions[of].name, Outcome: wal.Wanted,
+		Yours: wal.Entry{Known: true, Alive: true, Row: tab.keyRow(k)}})
+}
+
+// askOthers is for an own change that cannot be restored from what is here.
+func (a *applier) askOthers(r *run) {
+	for _, o := range a.in.s.w.regions {
+		if o.id != a.in.s.r.id {
+			a.tx.want(r.key, o.id)
+		}
+	}
+}
+
+// release takes out what is parked when an event at or above it is merged, or when its origin
+// answers that it does not hold it any more.
+func (a *applier) release(r *run, dec conflict.Decision) {
+	e := a.tx.get(r.key)
+	if e.parked == nil {
+		return
+	}
+	pol := a.in.s.r.db.tables[r.key.table].pol
+	gone := r.kind == conflict.Repair && e.parked.origin == a.in.origin && pol.Compare(r.ev.Stamp, e.parked.Stamp) < 0
+	if gone || dec.Verdict != conflict.Keep && pol.Releases(a.waitingOf(r), &e.parked.Waiting) {
+		e.parked = nil
+		a.tx.put(r.key, e, nil)
+	}
+}
+
+// answer tells those that ask.
+func (a *applier) answer(txs []keyedTx) outcome {
+	s := a.in.s
+	if a.in.self {
+		return done
+	}
+	for _, t := range txs {
+		for i := range t.tx.Notices {
+			n := &t.tx.Notices[i]
+			if n.To != s.r.name || n.Outcome != wal.Wanted {
+				continue
+			}
+			tab := tableOf(n.Relation.Ref())
+			k := rowKey{tab, s.r.db.tables[tab].keyText(n.Yours.Row)}
+			if !a.tx.lock(k) {
+				return locked
+			}
+			e := a.tx.get(k)
+			if (s.r.db.tables[tab].conf.stampless() || e.entry()) && !a.barrier {
+				return needOwn
+			}
+			a.tx.repair(k)
+		}
+	}
+	return done
+}
+
+// asks reports whether changes may have to be asked for.
+func (w *World) asks() bool {
+	for _, t := range w.cfg.Tables {
+		if t.Toast && !t.Full {
+			return true
+		}
+	}
+	return false
+}
+
+// askAgain is what the retrier does for changes that wait for long.
+func (s *sidecar) askAgain() {
+	s.after(s.w.span(3_000_000, 8_000_000), func() {
+		d := s.r.db
+		t := d.begin(true)
+		for i, tab := range d.tables {
+			for n := range tab.conf.Keys {
+				k := rowKey{i, keyText(n)}
+				if p := d.keys[k].parked; p != nil {
+					t.want(k, p.origin)
+				}
+			}
+		}
+		if len(t.notices) > 0 {
+			t.commit(true).life = s.life
+		} else {
+			t.rollback()
+		}
+		s.askAgain()
+	})
+}
