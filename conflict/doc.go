@@ -65,7 +65,8 @@
 //	         insert and a delete in one run
 //	base     same: what the event overwrote is the local entry; other: it is not; none: the
 //	         origin does not know, and nothing speaks against it; late: it does not know, and
-//	         the local row has no lower version (update) or was written after the delete
+//	         the local row has no lower version in its generation (update) or was written after
+//	         the delete, also one that began the event's generation
 //	order    of the event against the local entry. gen>: a later generation; >, <: by the
 //	         stamp; tie>, tie<: equal stamps, decided by the contents; =: the same entry;
 //	         expired: below a tombstone older than Policy.ForgetAfter (for a copied row: older

@@ -197,11 +197,15 @@ func (e *Event) overwrote(l *Side) bool {
 }
 
 // presumablyOverwrote is for updates that do not know what they overwrote: where versions
-// count edits, a row with the same or a higher version cannot be it; otherwise nothing
-// proves a conflict.
+// count edits, a row of the same generation with the same or a higher version cannot be it;
+// otherwise nothing proves a conflict. What begins a later generation has removed a row first; a
+// row that was written after that is another one, as it is for a delete.
 func (e *Event) presumablyOverwrote(l *Side) bool {
 	if e.Base.Known || e.born() || e.Kind != Live {
 		return false
+	}
+	if e.Stamp.Generation > l.Stamp.Generation {
+		return l.Stamp.UpdatedAt <= e.CommitTime
 	}
 	return e.Stamp.Version == wal.NullVersion || l.Stamp.Version == wal.NullVersion || l.Stamp.Version < e.Stamp.Version
 }

@@ -131,7 +131,7 @@ func (c truthCase) build() (Policy, Event, Side, bool) {
 		} else if c.order == ">" {
 			e.Stamp.Version, e.Stamp.UpdatedAt = 10, 1001
 		} else if c.order == "gen>" {
-			e.Stamp.Version = 10
+			e.CommitTime = 999
 		}
 	}
 	return p, e, l, true

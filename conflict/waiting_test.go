@@ -183,3 +183,33 @@ func TestParkingConverges(t *testing.T) {
 		}
 	}
 }
+
+// The answer for a change that lacks values is the change itself: over the row that it presumably
+// overwrote it is no conflict, over any other it is the one that it always was.
+func TestFulfilled(t *testing.T) {
+	t.Parallel()
+	at := func(v int64) wal.Stamp { return wal.Stamp{Version: v, UpdatedAt: wal.Micros(v)} }
+	w := Waiting{Relation: waitRel(), Op: wal.Update, Stamp: at(5), Image: waitRow("a", "-")}
+	row := func(v int64) Side { return Side{Known: true, Alive: true, Stamp: at(v), Content: []byte("row")} }
+	answer := Event{Kind: Repair, Op: wal.Update, Stamp: at(5), Complete: true, Content: []byte("answer")}
+	higher := answer
+	higher.Stamp = at(6)
+	for _, c := range []struct {
+		name  string
+		event Event
+		local Side
+		want  Type
+	}{
+		{"over the row before", answer, row(4), None},
+		{"over a row of the same version", answer, Side{Known: true, Alive: true, Stamp: wal.Stamp{Version: 5, UpdatedAt: 1}, Content: []byte("row")}, UpdateOriginDiffers},
+		{"another entry of the origin", higher, row(4), UpdateOriginDiffers},
+		{"no row: it was recorded when it was set aside", answer, Side{}, None},
+	} {
+		if got := Resolve(Policy{}, w.Fulfilled(c.event, c.local), c.local); got.Verdict != Apply || got.Type != c.want {
+			t.Errorf("%s: %s %q", c.name, got.Verdict, got.Type)
+		}
+	}
+	if got := Resolve(Policy{}, w.Fulfilled(answer, row(6)), row(6)); got.Verdict != Keep {
+		t.Errorf("over a later row: %s", got.Verdict)
+	}
+}

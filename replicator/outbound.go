@@ -45,9 +45,9 @@ type OutboundConfig struct {
 	// LeftOut reports tables whose changes are not published although they are in the
 	// publication; may be nil.
 	LeftOut func(wal.RelationName) bool
-	// Values adds what the log leaves out of a stamped transaction that is to be published; may
+	// Values adds what the log leaves out of stamped transactions that are to be published; may
 	// be nil.
-	Values     func(context.Context, *wal.Transaction) error
+	Values     func(context.Context, []*wal.Transaction) error
 	Stamper    *Stamper
 	FrameBytes int
 	Linger     time.Duration
@@ -188,10 +188,8 @@ var errLogEnded = errors.New("the log reader has ended")
 // item takes one batch of the log.
 func (o *Outbound) item(ctx context.Context, it slot.Item) error {
 	o.framer.Count(len(it.Transactions), time.Now())
-	for _, tx := range it.Transactions {
-		if err := o.transaction(ctx, tx); err != nil {
-			return err
-		}
+	if err := o.transactions(ctx, it.Transactions); err != nil {
+		return err
 	}
 	if it.Decoded != 0 {
 		if err := o.framer.Passed(it.Decoded); err != nil {
@@ -205,15 +203,51 @@ func (o *Outbound) item(ctx context.Context, it slot.Item) error {
 	return nil
 }
 
-func (o *Outbound) transaction(ctx context.Context, tx *wal.Transaction) error {
-	for i := range tx.Messages {
-		if tx.Messages[i].Prefix == SyncPrefix {
-			o.framer.Want()
+// ready is a stamped transaction on its way to the framer.
+type ready struct {
+	tx     *wal.Transaction
+	told   Tells
+	wanted bool // its position is to be published at once
+	empty  bool // there is nothing but its position
+}
+
+// transactions takes transactions in the order of the WAL. What it leaves out of their images is
+// asked for once for all of them.
+func (o *Outbound) transactions(ctx context.Context, txs []*wal.Transaction) error {
+	list := make([]ready, 0, len(txs))
+	filled := make([]*wal.Transaction, 0, len(txs))
+	for _, tx := range txs {
+		r, err := o.stamped(ctx, tx)
+		if err != nil {
+			return err
+		}
+		list = append(list, r)
+		if r.tx != nil && !r.empty {
+			filled = append(filled, tx)
 		}
 	}
-	told, err := TellsOf(tx)
-	if err != nil {
-		return err
+	if o.cfg.Values != nil && len(filled) > 0 {
+		if err := o.cfg.Values(ctx, filled); err != nil {
+			return err
+		}
+	}
+	for i := range list {
+		if err := o.frame(&list[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stamped does what comes before framing. A transaction that the stream holds comes back as nil.
+func (o *Outbound) stamped(ctx context.Context, tx *wal.Transaction) (ready, error) {
+	r := ready{tx: tx}
+	for i := range tx.Messages {
+		r.wanted = r.wanted || tx.Messages[i].Prefix == SyncPrefix
+	}
+	var err error
+	if r.told, err = TellsOf(tx); err != nil {
+		return r, err
 	}
 	left := false
 	if o.cfg.LeftOut != nil {
@@ -221,40 +255,50 @@ func (o *Outbound) transaction(ctx context.Context, tx *wal.Transaction) error {
 		tx.Changes = slices.DeleteFunc(tx.Changes, func(ch wal.Change) bool { return o.cfg.LeftOut(ch.Relation.Ref()) })
 		left = len(tx.Changes) < n && (tx.More || tx.Part > 0) // readers wait for every part
 	}
-	if !told.Any() && !left && o.framer.Empty(tx) {
-		return o.framer.Passed(tx.EndLSN)
+	if !r.told.Any() && !left && o.framer.Empty(tx) {
+		r.empty = true
+		return r, nil
 	}
 	if o.cfg.Complete != nil {
 		if err := o.cfg.Complete(ctx, tx); err != nil {
-			return err
+			return r, err
 		}
 	}
 	if err := o.cfg.Stamper.Stamp(ctx, tx); err != nil {
-		return err
+		return r, err
 	}
 	known, err := o.framer.Known(tx)
 	if err != nil {
-		return err
+		return r, err
 	}
 	if known {
-		return nil
+		r.tx = nil
+		return r, nil
 	}
 	if o.cfg.Changed != nil {
 		o.cfg.Changed(tx)
 	}
-	if o.cfg.Values != nil {
-		if err := o.cfg.Values(ctx, tx); err != nil {
-			return err
-		}
+	return r, nil
+}
+
+// frame hands a transaction to the framer.
+func (o *Outbound) frame(r *ready) error {
+	if r.wanted {
+		o.framer.Want()
+	}
+	tx := r.tx
+	switch {
+	case tx == nil:
+		return nil
+	case r.empty:
+		return o.framer.Passed(tx.EndLSN)
 	}
 	o.Stats.Rows.Add(uint64(len(tx.Changes)))
-	if !tx.More {
-		if !tx.Applied {
-			o.Stats.Transactions.Add(1)
-			o.Stats.LastCommit.Store(int64(tx.CommitTime))
-		}
+	if !tx.More && !tx.Applied {
+		o.Stats.Transactions.Add(1)
+		o.Stats.LastCommit.Store(int64(tx.CommitTime))
 	}
-	return o.framer.Add(told.With(tx), time.Now())
+	return o.framer.Add(r.told.With(tx), time.Now())
 }
 
 // SyncPrefix is the logical message after which the pipe publishes a position at once.

@@ -25,8 +25,11 @@ type held struct {
 	unsure bool // part of it was undone, or it was written twice: the table knows
 }
 
-// maxHeld is how many keys of one transaction are held one by one.
+// maxHeld is how many keys of one transaction are held one by one; never more than the index holds
+// of all.
 const maxHeld = 100_000
+
+func (x *Index) maxHeld() int { return min(maxHeld, x.limit) }
 
 func (x *Index) hold(applier string) *hold {
 	o := x.holds[applier]
@@ -60,7 +63,7 @@ func (x *Index) Blind(applier string, pid uint32, rel wal.RelationName, keys []s
 		if _, ok := o.at[h]; ok {
 			continue // an earlier change of the same transaction
 		}
-		if len(o.at) >= maxHeld {
+		if len(o.at) >= x.maxHeld() {
 			if low, ok := o.fences[rel]; !ok || at < low {
 				o.fences[rel] = at
 			}
@@ -112,9 +115,9 @@ func (x *Index) Suspect(applier string, rel wal.RelationName, key string, it con
 	}
 	k, ok := x.keys[h]
 	_, again := o.rows[h]
-	if again || len(o.rows) >= maxHeld || (!ok && (x.filter != nil || len(x.keys) >= x.limit)) || x.next != nil {
+	if again || len(o.rows) >= x.maxHeld() || (!ok && (x.filter != nil || len(x.keys) >= x.limit)) || x.next != nil {
 		x.suspect(h)
-		if !again && len(o.rows) < maxHeld {
+		if !again && len(o.rows) < x.maxHeld() {
 			o.rows[h] = held{Item: it, rel: rel, unsure: true} // Meets has to know whose entry it is
 		}
 		return

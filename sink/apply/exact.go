@@ -34,7 +34,7 @@ func (a *Applier) exact(ctx context.Context, g *batch.Group, t *target, fx *effe
 			return err
 		} else if waits {
 			// The row may be one of those that wait.
-			why := reason{"P0002", "the row is not here; changes of this table wait"}
+			why := reason{stateLacks, "the row is not here; changes of this table wait"}
 			if a.retrying {
 				return &stillParked{why: why}
 			}

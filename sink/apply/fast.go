@@ -74,7 +74,7 @@ func (a *Applier) plan(g *batch.Group, t *target) plan {
 			p.slow = append(p.slow, i) // what the local row is has to be seen
 		case r.Op == wal.Update && g.Kind == conflict.Live:
 			gd, ok := a.guardOf(r, t, order)
-			if !ok || !t.writes(r.Image) || (!r.Base.Known && lacks(r.Image)) {
+			if !ok || !t.writes(r.Image) || (!r.Base.Known && unknown(r.Image)) {
 				p.slow = append(p.slow, i)
 				continue
 			}
@@ -187,8 +187,8 @@ func (t *target) writes(image wal.Tuple) bool {
 	return false
 }
 
-// lacks reports whether an image has values of which nothing is known.
-func lacks(t wal.Tuple) bool {
+// unknown reports whether an image has values of which nothing is known.
+func unknown(t wal.Tuple) bool {
 	for i := range t {
 		if t[i].Kind == wal.Unchanged {
 			return true

@@ -77,7 +77,7 @@ func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, r
 
 // settle decides about runs whose rows are locked, and writes what was decided.
 func (a *Applier) settle(ctx context.Context, g *batch.Group, t *target, runs []int, states []known, fx *effects) error {
-	var inserts, deletes []int
+	var inserts, deletes, lacking []int
 	updates := map[string][]int{}
 	for n, i := range runs {
 		r, st := &g.Runs[i], &states[n]
@@ -96,14 +96,11 @@ func (a *Applier) settle(ctx context.Context, g *batch.Group, t *target, runs []
 			return err
 		}
 		if v.Verdict == conflict.Park {
-			why := reason{"P0002", "the change lacks large values that only its origin has; it is asked for them"}
 			want := wantOf(a.cfg.Origin, g, r)
 			if a.retrying {
-				return &stillParked{why, &want}
+				return &stillParked{lacks, &want}
 			}
-			if err := a.parkRuns(ctx, g, []int{i}, why, fx); err != nil {
-				return err
-			}
+			lacking = append(lacking, i)
 			if a.cfg.Tell {
 				fx.tell.notice(want)
 			}
@@ -153,8 +150,16 @@ func (a *Applier) settle(ctx context.Context, g *batch.Group, t *target, runs []
 			updates[m] = append(updates[m], i)
 		}
 	}
+	if len(lacking) > 0 {
+		if err := a.parkRuns(ctx, g, lacking, lacks, fx); err != nil {
+			return err
+		}
+	}
 	return a.write(ctx, g, t, inserts, updates, deletes, fx)
 }
+
+// lacks is why a change waits whose values only its origin has.
+var lacks = reason{stateLacks, "the change lacks large values that only its origin has; it is asked for them"}
 
 // replaces reports whether a row has to be put in anew because a column differs that no update
 // can set.
@@ -333,6 +338,9 @@ func (a *Applier) decide(ctx context.Context, g *batch.Group, t *target, i int, 
 		if content, ok := conflict.Content(g.Rel, batch.Fill(text, st.row)); ok && (e.Complete || a.cfg.Self) {
 			e.Content = content
 		}
+	}
+	if w := st.waiting(); w != nil && st.parked.Origin == a.cfg.Origin && st.parked.Kind == conflict.Live {
+		e = w.Fulfilled(e, side)
 	}
 	against := side
 	if a.cfg.Self {

@@ -29,6 +29,7 @@ const (
 	wantedProbes = 50                     // as retryProbes, likewise
 	retryXIDs    = 10                     // transaction ids a second that failed tries may use
 	retryReserve = 60                     // and how many may be saved up
+	askMax       = 10 * time.Minute       // longest pause between two questions for what changes lack
 )
 
 // Retrier tries the parked changes of one origin again, on a session of its own, so that it
@@ -59,14 +60,18 @@ type Retrier struct {
 
 // queue is what is remembered of a parked.Queue between tries.
 type queue struct {
-	moved  time.Time // when a change of it last went in, or it was first seen
-	due    time.Time
-	asked  time.Time // when origins were asked for what changes lack
-	cursor int64     // the last id that was tried in this round
-	chunk  int
-	tried  time.Time     // when it was last worked on
-	cost   time.Duration // how long that took
-	anew   bool          // PW003: the table's definition is another one than when it was parked
+	moved     time.Time // when a change of it last went in, or it was first seen
+	due       time.Time
+	asked     time.Time     // when origins were asked for what changes lack
+	asking    int           // of how many changes,
+	askedOf   int64         // when so many waited
+	askCursor int64         // the last id of them
+	askRest   time.Duration // before they are asked again
+	cursor    int64         // the last id that was tried in this round
+	chunk     int
+	tried     time.Time     // when it was last worked on
+	cost      time.Duration // how long that took
+	anew      bool          // PW003: the table's definition is another one than when it was parked
 }
 
 // NewRetrier makes a retrier for the origin of cfg. cfg.Connect must open a session that
@@ -308,7 +313,7 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 			continue
 		}
 		*cursor = ids[0]
-		if still := new(stillParked); errors.As(err, &still) && still.want != nil && (wanted || q.asks()) {
+		if still := new(stillParked); errors.As(err, &still) && still.want != nil && wanted {
 			ask.notice(*still.want)
 		}
 		failures = append(failures, parked.Failure{ID: ids[0], State: stateOf(err), Message: r.a.encoding.text(publicError(err))})
@@ -322,8 +327,12 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 			return err
 		}
 	}
+	if k.State == stateLacks && r.a.cfg.Tell && q.asks(r.last[k].Changes) {
+		if err := r.askMore(ctx, k, q, &ask); err != nil {
+			return err
+		}
+	}
 	if len(ask.notices) > 0 && r.a.cfg.Tell {
-		q.asked = time.Now()
 		if err := r.ask(ctx, ask); err != nil {
 			return err
 		}
@@ -341,9 +350,43 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 }
 
 // asks reports whether it is time to ask again for what changes lack. They were asked for when
-// they were parked, and the answer is on its way.
-func (q *queue) asks() bool {
-	return time.Since(q.moved) > retryMax && time.Since(q.asked) > retryMax
+// they were parked, and the answer is on its way. Who was asked again and answers is asked for more
+// at once; who does not is asked ever more seldom.
+func (q *queue) asks(waiting int64) bool {
+	switch {
+	case time.Since(q.moved) <= retryMax:
+		return false
+	case q.asking > 0 && q.askedOf-waiting >= int64(q.asking*9/10):
+		q.askRest = 0
+		return true
+	}
+	return time.Since(q.asked) > max(retryMax, q.askRest)
+}
+
+// askMore asks for what the next changes of a queue lack.
+func (r *Retrier) askMore(ctx context.Context, k parked.Queue, q *queue, ask *told) error {
+	ids, err := parked.Page(ctx, r.a.conn, k, q.askCursor, retryChunk, false)
+	if err != nil {
+		return err
+	}
+	if len(ids) == 0 {
+		q.askCursor, q.asking = 0, 0
+		return nil
+	}
+	changes, err := parked.Read(ctx, r.a.conn, ids)
+	if err != nil {
+		return err
+	}
+	q.asking = 0
+	for _, c := range changes {
+		if n, ok := wants(c); ok {
+			ask.notice(n)
+			q.asking++
+		}
+	}
+	q.askCursor, q.asked, q.askedOf = ids[len(ids)-1], time.Now(), r.last[k].Changes
+	q.askRest = min(askMax, max(retryMax, 2*q.askRest))
+	return nil
 }
 
 // ask writes notices in a transaction of their own.
@@ -542,6 +585,10 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 	a.committed(nil, a.cp, &fx)
 	return len(changes), nil
 }
+
+// stateLacks is the SQLSTATE of changes that lack values, and of changes of a keyless table whose
+// row is not here.
+const stateLacks = "P0002"
 
 // stateOther is the SQLSTATE of changes that wait for a table which was dropped since, and made
 // anew under the same name. Nobody but an operator knows whether they belong to the new one.

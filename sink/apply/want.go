@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
@@ -21,6 +24,23 @@ import (
 // wantOf asks the origin of a run for what it holds under the run's key.
 func wantOf(origin string, g *batch.Group, r *batch.Run) wal.Notice {
 	return wal.Notice{Relation: g.Rel, To: origin, Outcome: wal.Wanted, Yours: wal.Entry{Known: true, Alive: true, Stamp: r.Stamp, Row: keyImage(g, r)}}
+}
+
+// wants asks the origin of a parked change for what it holds under the change's key; false when the
+// change lacks nothing.
+func wants(c *parked.Change) (wal.Notice, bool) {
+	w := &c.Waiting
+	if w.Op == wal.Delete || w.Image.Complete() || parked.IsKeyless(c.Key) {
+		return wal.Notice{}, false
+	}
+	key := make(wal.Tuple, len(w.Image))
+	for i := range key {
+		key[i].Kind = wal.Null
+	}
+	for _, i := range w.Relation.KeyColumns() {
+		key[i] = w.Image[i]
+	}
+	return wal.Notice{Relation: w.Relation, To: c.Origin, Outcome: wal.Wanted, Yours: wal.Entry{Known: true, Alive: true, Stamp: w.Stamp, Row: key}}, true
 }
 
 // answer says what this region holds of the keys that another one asks for.
@@ -49,36 +69,70 @@ func (a *Applier) answer(ctx context.Context, wanted []*wal.Notice, fx *effects)
 	return nil
 }
 
-// answerLock is how long an answer waits for rows that somebody holds.
-const answerLock = "500ms"
+// How an answer meets rows that somebody holds.
+const (
+	answerLock  = "500ms" // it waits that long for the first,
+	answerAgain = "20ms"  // and that long for the others
+	answerHeld  = 10      // so many are left out one by one; then the rest is, too
+)
 
-// answerAside answers behind a savepoint: what cannot be read now is not answered, and asked for
-// again later. It stops nothing.
+// answerAside answers behind savepoints: what cannot be read now is not answered, and asked for
+// again later. It stops nothing. Rows that nobody holds are answered though others are held.
 func (a *Applier) answerAside(ctx context.Context, g *batch.Group, fx *effects) error {
 	var before string
 	if err := a.conn.QueryRow(ctx, "select pg_catalog.current_setting('lock_timeout')").Scan(&before); err != nil {
 		return err
 	}
-	if err := a.simple(ctx, "savepoint answer; set local lock_timeout = '"+answerLock+"'"); err != nil {
-		return err
+	runs := make([]int, len(g.Runs))
+	for i := range runs {
+		runs[i] = i
 	}
-	var answers effects
-	err := a.answerGroup(ctx, g, &answers)
-	if errors.Is(err, errBarrier) {
-		return err
+	var open [][]int // the next one is the last
+	for piece := range slices.Chunk(runs, chunkRows) {
+		open = append(open, piece)
 	}
-	if err == nil {
-		fx.add(answers)
-		return a.simple(ctx, "release savepoint answer; set local lock_timeout = '"+before+"'")
+	slices.Reverse(open)
+	wait, held := answerLock, 0
+	for len(open) > 0 && held < answerHeld {
+		piece := open[len(open)-1]
+		open = open[:len(open)-1]
+		if err := a.simple(ctx, "savepoint answer; set local lock_timeout = '"+wait+"'"); err != nil {
+			return err
+		}
+		var answers effects
+		err := a.answerRuns(ctx, g, piece, &answers)
+		if err == nil {
+			fx.add(answers)
+			if err := a.simple(ctx, "release savepoint answer; set local lock_timeout = '"+before+"'"); err != nil {
+				return err
+			}
+			continue
+		}
+		if errors.Is(err, errBarrier) || !parkable(err) || a.conn.IsClosed() {
+			return err
+		}
+		if err := a.simple(ctx, "rollback to savepoint answer; release savepoint answer"); err != nil {
+			return err
+		}
+		var pe *pgconn.PgError
+		switch locked := errors.As(err, &pe) && pe.Code == "55P03"; {
+		case locked && len(piece) > 1:
+			wait = answerAgain
+			open = append(open, piece[len(piece)/2:], piece[:len(piece)/2])
+			continue
+		case locked:
+			held++
+		default:
+			open = nil // it is the table
+		}
+		if held < 2 {
+			a.cfg.Log.Warn("rows that another region asks for cannot be read", "origin", a.cfg.Origin, "relation", g.Rel.String(), "reason", publicError(err))
+		}
 	}
-	if !parkable(err) || a.conn.IsClosed() {
-		return err
-	}
-	a.cfg.Log.Warn("rows that another region asks for cannot be read", "origin", a.cfg.Origin, "relation", g.Rel.String(), "reason", publicError(err))
-	return a.simple(ctx, "rollback to savepoint answer; release savepoint answer")
+	return nil
 }
 
-func (a *Applier) answerGroup(ctx context.Context, g *batch.Group, fx *effects) error {
+func (a *Applier) answerRuns(ctx context.Context, g *batch.Group, runs []int, fx *effects) error {
 	t, err := a.target(ctx, g.Rel)
 	var misfit *schemaError
 	if errors.As(err, &misfit) || (err == nil && t.keyless()) {
@@ -86,10 +140,6 @@ func (a *Applier) answerGroup(ctx context.Context, g *batch.Group, fx *effects) 
 	}
 	if err != nil {
 		return err
-	}
-	runs := make([]int, len(g.Runs))
-	for i := range runs {
-		runs[i] = i
 	}
 	return a.inChunks(g, t, runs, func(chunk []int) (int, error) {
 		states, err := a.look(ctx, g, t, chunk)
@@ -120,8 +170,11 @@ func (a *Applier) answerGroup(ctx context.Context, g *batch.Group, fx *effects) 
 
 // answers reports whether a repair is the answer for a parked change of its sender that its
 // sender does not hold itself any more: something lower was written over it before it was known.
+// A tombstone says nothing of a row that was put in: no lock held that back while the answer was
+// made.
 func (a *Applier) answers(g *batch.Group, r *batch.Run, w *parked.Change) bool {
 	return w != nil && g.Kind == conflict.Repair && w.Origin == a.cfg.Origin && w.Waiting.Op != wal.Delete && !w.Waiting.Image.Complete() &&
+		(r.Op != wal.Delete || !w.Waiting.Born) &&
 		a.cfg.Policy.table(g.Rel.Ref()).Resolve.Compare(r.Stamp, w.Waiting.Stamp) < 0
 }
 

@@ -70,7 +70,7 @@ func complete(t *testing.T, c *Completer, tx *wal.Transaction) error {
 		}
 	}
 	tx.Changes = out
-	return c.Values(t.Context(), tx)
+	return c.Values(t.Context(), []*wal.Transaction{tx})
 }
 
 // TestComplete asks a real server for what the log leaves out.

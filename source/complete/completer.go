@@ -3,6 +3,7 @@ package complete
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -49,46 +50,55 @@ func (c *Completer) Describe(ctx context.Context, rel *wal.Relation) error {
 // Complete completes the keys of a transaction, or of a part of one, in place, before it is
 // stamped. After an error it is to be decoded again.
 func (c *Completer) Complete(ctx context.Context, tx *wal.Transaction) error {
-	return c.each(ctx, tx, func(ch *wal.Change) bool { return ch.Relation.Sent() < len(ch.Relation.Columns) || ch.Relation.Asks() }, c.keys)
+	return c.each(ctx, []*wal.Transaction{tx}, func(ch *wal.Change) bool { return ch.Relation.Sent() < len(ch.Relation.Columns) || ch.Relation.Asks() }, c.keys)
 }
 
-// Values completes the images of a transaction, or of a part of one, that is stamped: their
-// values change, never their stamps. Changes whose row is gone are removed. After an error it
-// is to be decoded again.
-func (c *Completer) Values(ctx context.Context, tx *wal.Transaction) error {
+// Values completes the images of transactions, or parts of one, that are stamped: their
+// values change, never their stamps. Changes whose row is gone are removed. After an error they
+// are to be decoded again.
+func (c *Completer) Values(ctx context.Context, txs []*wal.Transaction) error {
 	c.whole = 0
 	gone := 0
-	err := c.each(ctx, tx, partial, func(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, changes []*wal.Change) error {
-		n, err := c.reread(ctx, conn, t, tx.XID, rel, changes)
+	var xids []wal.XID
+	for _, tx := range txs {
+		if slices.ContainsFunc(tx.Changes, func(ch wal.Change) bool { return partial(&ch) }) {
+			xids = append(xids, tx.XID)
+		}
+	}
+	if len(xids) == 0 {
+		return nil
+	}
+	err := c.each(ctx, txs, partial, func(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, changes []*wal.Change) error {
+		n, err := c.reread(ctx, conn, t, xids, rel, changes)
 		gone += n
 		return err
 	})
 	if err != nil || gone == 0 {
 		return err
 	}
-	out := make([]wal.Change, 0, len(tx.Changes)-gone)
-	for _, ch := range tx.Changes {
-		if ch.New != nil || (ch.Op != wal.Insert && ch.Op != wal.Update) {
-			out = append(out, ch)
-		}
+	for _, tx := range txs {
+		tx.Changes = slices.DeleteFunc(tx.Changes, func(ch wal.Change) bool {
+			return ch.New == nil && (ch.Op == wal.Insert || ch.Op == wal.Update)
+		})
 	}
-	tx.Changes = out
 	return nil
 }
 
 // each runs f for the changes that need it, table by table, in a session.
-func (c *Completer) each(ctx context.Context, tx *wal.Transaction, needs func(*wal.Change) bool, f func(context.Context, *pgx.Conn, *table, *wal.Relation, []*wal.Change) error) error {
+func (c *Completer) each(ctx context.Context, txs []*wal.Transaction, needs func(*wal.Change) bool, f func(context.Context, *pgx.Conn, *table, *wal.Relation, []*wal.Change) error) error {
 	var work []*wal.Relation
 	changes := map[*wal.Relation][]*wal.Change{}
-	for i := range tx.Changes {
-		ch := &tx.Changes[i]
-		if ch.Op == wal.Truncate || !needs(ch) {
-			continue
+	for _, tx := range txs {
+		for i := range tx.Changes {
+			ch := &tx.Changes[i]
+			if ch.Op == wal.Truncate || !needs(ch) {
+				continue
+			}
+			if changes[ch.Relation] == nil {
+				work = append(work, ch.Relation)
+			}
+			changes[ch.Relation] = append(changes[ch.Relation], ch)
 		}
-		if changes[ch.Relation] == nil {
-			work = append(work, ch.Relation)
-		}
-		changes[ch.Relation] = append(changes[ch.Relation], ch)
 	}
 	if len(work) == 0 {
 		return nil

@@ -38,7 +38,7 @@ const wholeRows = 16
 // row is gone. An update gets the digests of the values that it did not touch: a receiver that
 // has this row has them. What came out of a change of the key is an insert by now, of a row that
 // no region has under its new key, so it gets the values themselves.
-func (c *Completer) reread(ctx context.Context, conn *pgx.Conn, t *table, xid wal.XID, rel *wal.Relation, changes []*wal.Change) (gone int, err error) {
+func (c *Completer) reread(ctx context.Context, conn *pgx.Conn, t *table, xids []wal.XID, rel *wal.Relation, changes []*wal.Change) (gone int, err error) {
 	var moved []*wal.Change
 	digests := map[string][]*wal.Change{} // by the columns that lack
 	for _, ch := range changes {
@@ -51,17 +51,14 @@ func (c *Completer) reread(ctx context.Context, conn *pgx.Conn, t *table, xid wa
 	if len(t.key.Columns) != len(rel.PrimaryKey) {
 		return 0, fmt.Errorf("read rows back: the key here is another one")
 	}
-	if err := beginBehind(ctx, conn, xid); err != nil {
-		return 0, fmt.Errorf("read rows back: %w", err)
-	}
-	defer conn.Exec(context.WithoutCancel(ctx), "rollback")
 	wait := lockPatience
 	if t.locked {
 		wait = lockAgain
 	}
-	if _, err := conn.Exec(ctx, "set local lock_timeout = '"+wait+"'"); err != nil {
+	if err := beginBehind(ctx, conn, xids, wait); err != nil {
 		return 0, fmt.Errorf("read rows back: %w", err)
 	}
+	defer conn.Exec(context.WithoutCancel(ctx), "rollback")
 	t.locked = false
 	for len(moved) > 0 && c.whole < wholeBytes {
 		n := min(len(moved), wholeRows)
@@ -257,21 +254,18 @@ func tuple(n int, at []int, v [][]byte) wal.Tuple {
 	return row
 }
 
-// beginBehind opens a read-only transaction whose snapshot sees the transaction xid: a commit
-// is in the log, and may be decoded, some time before it is visible.
-func beginBehind(ctx context.Context, conn *pgx.Conn, xid wal.XID) error {
+// beginBehind opens a read-only transaction whose snapshot sees the given ones, and which waits so
+// long for a lock: a commit is in the log, and may be decoded, some time before it is visible.
+func beginBehind(ctx context.Context, conn *pgx.Conn, xids []wal.XID, lock string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
-		if _, err := conn.Exec(ctx, "begin isolation level repeatable read, read only"); err != nil {
+		snapshot, err := begin(ctx, conn, lock)
+		if err != nil {
 			return err
 		}
-		var snapshot string
-		if err := conn.QueryRow(ctx, "select pg_catalog.pg_current_snapshot()::text").Scan(&snapshot); err != nil {
-			return err
-		}
-		visible, err := sees(snapshot, xid)
-		if err != nil || visible {
+		hidden, err := hides(snapshot, xids)
+		if err != nil || hidden == nil {
 			return err
 		}
 		if _, err := conn.Exec(ctx, "rollback"); err != nil {
@@ -281,10 +275,35 @@ func beginBehind(ctx context.Context, conn *pgx.Conn, xid wal.XID) error {
 		select {
 		case <-ctx.Done():
 			wait.Stop()
-			return fmt.Errorf("transaction %d is in the log and not visible: %w", xid, context.Cause(ctx))
+			return fmt.Errorf("transaction %d is in the log and not visible: %w", *hidden, context.Cause(ctx))
 		case <-wait.C:
 		}
 	}
+}
+
+// begin opens a transaction in one round trip, and returns its snapshot.
+func begin(ctx context.Context, conn *pgx.Conn, lock string) (string, error) {
+	results, err := conn.PgConn().Exec(ctx, "begin isolation level repeatable read, read only; set local lock_timeout = '"+lock+
+		"'; select pg_catalog.pg_current_snapshot()::text").ReadAll()
+	if err != nil {
+		return "", err
+	}
+	last := results[len(results)-1]
+	if len(last.Rows) != 1 || len(last.Rows[0]) != 1 {
+		return "", errors.New("the server says nothing of its snapshot")
+	}
+	return string(last.Rows[0][0]), nil
+}
+
+// hides returns one of the committed transactions that a snapshot does not see as over; nil when
+// there is none.
+func hides(snapshot string, xids []wal.XID) (*wal.XID, error) {
+	for i := range xids {
+		if visible, err := sees(snapshot, xids[i]); err != nil || !visible {
+			return &xids[i], err
+		}
+	}
+	return nil, nil
 }
 
 // sees reports whether a snapshot, as its type prints it (xmin:xmax:xip,...), sees a committed

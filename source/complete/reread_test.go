@@ -27,7 +27,7 @@ func TestUnreadableRowGoesOutAsItIs(t *testing.T) {
 	complete := func() string {
 		t.Helper()
 		tx := &wal.Transaction{XID: 3, Changes: []wal.Change{{Op: wal.Update, Relation: doc, New: text("here", "v2", "<same>")}}}
-		if err := c.Values(t.Context(), tx); err != nil {
+		if err := c.Values(t.Context(), []*wal.Transaction{tx}); err != nil {
 			t.Fatal(err)
 		}
 		if len(tx.Changes) != 1 {
@@ -62,5 +62,53 @@ func TestUnreadableRowGoesOutAsItIs(t *testing.T) {
 	pgtest.Exec(t, conn, `alter table public.doc alter k type int using pg_catalog.length(k)`)
 	if got := complete(); got != part {
 		t.Errorf("another key: %s", got)
+	}
+}
+
+// Several transactions are completed at once: each keeps its own changes, and loses those whose row
+// is gone.
+func TestValuesOfSeveralTransactions(t *testing.T) {
+	t.Parallel()
+	conn := pgtest.Connect(t, server.Database(t))
+	pgtest.Exec(t, conn, `create table public.doc (k text primary key, v text, big text)`,
+		`insert into public.doc values ('one', 'v1', 'BIG'), ('two', 'v1', 'NEW')`, `set search_path = ''`)
+	c := New(func(ctx context.Context, f func(context.Context, *pgx.Conn) error) error { return f(ctx, conn) })
+	doc := &wal.Relation{Schema: "public", Name: "doc", Identity: wal.IdentityDefault, Columns: []wal.Column{
+		{Name: "k", OID: 25, Key: true}, {Name: "v", OID: 25}, {Name: "big", OID: 25}}}
+	if err := c.Describe(t.Context(), doc); err != nil {
+		t.Fatal(err)
+	}
+	change := func(k, v, big string) wal.Change {
+		return wal.Change{Op: wal.Update, Relation: doc, New: text(k, v, big)}
+	}
+	txs := []*wal.Transaction{
+		{XID: 3, Changes: []wal.Change{change("one", "a", "<same>"), change("gone", "a", "<same>")}},
+		{XID: 4, Changes: []wal.Change{change("one", "b", "B")}},
+		{XID: 5, Changes: []wal.Change{change("gone", "b", "<same>")}},
+		{XID: 6, Changes: []wal.Change{change("two", "c", "<same>"), change("one", "d", "<same>")}},
+	}
+	if err := c.Values(t.Context(), txs); err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	for _, tx := range txs {
+		for _, ch := range tx.Changes {
+			got += show(ch.New) + " "
+		}
+		got += "/ "
+	}
+	if want := "one|a|#BIG / one|b|B / / two|c|#NEW one|d|#BIG / "; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// The snapshot sees each of the transactions.
+func TestHides(t *testing.T) {
+	t.Parallel()
+	if x, err := hides("10:20:12,15", []wal.XID{11, 13, 15}); err != nil || x == nil || *x != 15 {
+		t.Errorf("%v, %v", x, err)
+	}
+	if x, err := hides("10:20:12,15", []wal.XID{11, 13}); err != nil || x != nil {
+		t.Errorf("%v, %v", x, err)
 	}
 }

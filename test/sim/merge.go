@@ -13,6 +13,9 @@ func (a *applier) row(r *run) outcome {
 	l := d.side(r.key, e)
 	t := d.tables[r.key.table]
 	a.complete(r, e)
+	if e.parked != nil && e.parked.origin == a.in.origin {
+		r.ev = e.parked.Fulfilled(r.ev, l)
+	}
 	if a.in.self {
 		same, wait, against := a.decideOwn(r, e, l)
 		l = against

@@ -3,6 +3,8 @@
 package batch
 
 import (
+	"slices"
+
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -155,7 +157,7 @@ func (g *Group) add(ch *wal.Change, tx *wal.Transaction) bool {
 		return true
 	}
 	r := &g.Runs[i]
-	if !g.continues(r, ch) {
+	if !g.continues(r, ch, tx) {
 		return false
 	}
 	if ch.Op == wal.Update && r.Op != wal.Delete {
@@ -178,7 +180,7 @@ func (g *Group) add(ch *wal.Change, tx *wal.Transaction) bool {
 // the run, and built on it. Where another region's row came between the two at their origin,
 // each meets what is here by itself, so that a conflict is recorded for the write that
 // was in it.
-func (g *Group) continues(r *Run, ch *wal.Change) bool {
+func (g *Group) continues(r *Run, ch *wal.Change, tx *wal.Transaction) bool {
 	switch {
 	case g.policy.Compare(ch.Stamp, r.Stamp) <= 0:
 		return false
@@ -186,8 +188,12 @@ func (g *Group) continues(r *Run, ch *wal.Change) bool {
 		return false
 	case (ch.Op == wal.Insert) != (r.Op == wal.Delete):
 		return false
-	case ch.Op == wal.Insert || !ch.Base.Known:
-		return true // nothing says what was there
+	case ch.Op == wal.Insert:
+		return true
+	case !ch.Base.Known:
+		// Nothing says what was there. A value of which nothing is known may be another region's,
+		// unless both are of one transaction.
+		return ch.Op == wal.Delete || r.Tx == tx || !slices.ContainsFunc(ch.New, func(v wal.Value) bool { return v.Kind == wal.Unchanged })
 	case ch.Base.HasDigest:
 		content, ok := conflict.Content(g.Rel, r.Image)
 		return !ok || conflict.Digest(content) == ch.Base.Digest

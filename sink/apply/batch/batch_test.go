@@ -34,6 +34,13 @@ func remove(id string, s wal.Stamp, b wal.Base) wal.Change {
 	return wal.Change{Op: wal.Delete, Relation: table, Old: row(id, ""), OldFull: true, Stamp: s, Base: b}
 }
 
+// unknown is an update of which the log does not say what it left alone.
+func unknown(id string, s wal.Stamp) wal.Change {
+	c := update(id, "", s, wal.Base{})
+	c.New[1] = wal.Value{Kind: wal.Unchanged}
+	return c
+}
+
 // runs prints the runs of a batch of one transaction for each change, group by group.
 func runs(kind conflict.EventKind, changes ...wal.Change) string {
 	b := New()
@@ -71,6 +78,8 @@ func TestRuns(t *testing.T) {
 		{"deleted", []wal.Change{update("1", "a", at(2), based(1)), remove("1", at(3), based(2))}, "live delete 0/3 1= over 1"},
 		{"deleted and born again", []wal.Change{remove("1", at(2), based(1)), insert("1", "n", reborn)}, "live update 1/1 1=n over 1"},
 		{"the base is not known", []wal.Change{update("1", "a", at(2), wal.Base{}), update("1", "b", at(3), wal.Base{})}, "live update 0/3 1=b over 0"},
+		{"a value that nobody knows, over another region's perhaps", []wal.Change{update("1", "a", at(2), wal.Base{}), unknown("1", at(3))},
+			"live update 0/2 1=a over 0; live update 0/3 1= over 0"},
 		{"another region came between", []wal.Change{update("1", "a", at(2), based(1)), update("1", "c", at(4), based(3))},
 			"live update 0/2 1=a over 1; live update 0/4 1=c over 3"},
 		{"another region deleted between", []wal.Change{update("1", "a", at(2), based(1)), insert("1", "n", reborn)},
@@ -92,6 +101,16 @@ func TestRuns(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
 		})
+	}
+}
+
+// In one transaction nobody comes between: the value is that of the change before.
+func TestRunsFillWithinATransaction(t *testing.T) {
+	t.Parallel()
+	b := New()
+	b.Add(&wal.Transaction{Changes: []wal.Change{update("1", "a", at(2), wal.Base{}), unknown("1", at(3))}}, conflict.Live)
+	if len(b.Groups) != 1 || len(b.Groups[0].Runs) != 1 || string(b.Groups[0].Runs[0].Image[1].Bytes) != "a" {
+		t.Errorf("got %+v", b.Groups)
 	}
 }
 
