@@ -11,13 +11,17 @@ import (
 
 const (
 	// DefaultMaxFrame is the message size that fits a NATS server's default max_payload
-	// of 1 MiB together with the headers of the publish.
-	DefaultMaxFrame = 900 << 10
+	// of 1 MiB, also where the server answers with a stored message in base64: that answer is a
+	// third larger, and a link that it does not fit through is closed (StoredSize).
+	DefaultMaxFrame = 700 << 10
 	// DefaultMaxPacket bounds a packet, in bytes before compression, on both sides.
 	DefaultMaxPacket = 512 << 20
 
 	minFragment = 256 // the least payload of a fragment, whatever MaxFrame says
 )
+
+// StoredSize is how large an answer of JetStream is that holds a stored frame.
+func StoredSize(frame int) int { return frame/3*4 + 16<<10 }
 
 // EncoderConfig is fixed for the life of an Encoder. The names must satisfy CheckName.
 type EncoderConfig struct {

@@ -180,3 +180,11 @@ func TestAssemblerMemoryFollowsData(t *testing.T) {
 		f.Number, f.Fragment, f.Flags = a.next.Number, a.next.Fragment, 0
 	}
 }
+
+// A stored frame of the default size fits through a server's default max_payload.
+func TestStoredSizeOfTheDefault(t *testing.T) {
+	t.Parallel()
+	if n := StoredSize(DefaultMaxFrame); n > 1<<20 {
+		t.Errorf("%d bytes", n)
+	}
+}

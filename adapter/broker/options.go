@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/pgwaltz/pgwaltz/wire"
 )
 
 const (
@@ -30,13 +32,18 @@ const (
 // Domain is the JetStream domain of a region's embedded server.
 func Domain(region string) string { return "pgwaltz-" + region }
 
+// maxPayload is the largest message that the server lets through.
+func maxPayload(frame int) int32 {
+	return int32(max(server.MAX_PAYLOAD_SIZE, wire.StoredSize(frame)))
+}
+
 // options are the embedded server's settings, made anew for every start of it.
 func (e *embedded) options() (*server.Options, error) {
 	c := e.cfg
 	o := &server.Options{
 		ServerName: fmt.Sprintf("pgwaltz-%s-%s", c.Cluster, c.Region),
 		DontListen: c.ClientListen == "", NoSigs: true, DisableJetStreamBanner: true,
-		MaxPayload: server.MAX_PAYLOAD_SIZE, PingInterval: pingInterval, MaxPingsOut: maxPings,
+		MaxPayload: maxPayload(c.MaxFrame), PingInterval: pingInterval, MaxPingsOut: maxPings,
 		JetStream: true, JetStreamDomain: Domain(c.Region), StoreDir: e.natsDir(), SyncAlways: true,
 		JetStreamMaxMemory: 64 << 20, JetStreamMaxStore: c.MaxBytes + c.MaxBytes/5 + storeReserve + e.reserved(),
 		// An unreachable peer is a state that we report ourselves.

@@ -15,7 +15,7 @@ func Default() *Config {
 		Tombstones:      Tombstones{MinAge: 24 * time.Hour},
 		NATS:            NATS{MaxBytes: 1 << 30, Replicas: 1},
 		Publish: Publish{
-			Confirm: ConfirmAdaptive, WALHoldMax: 8 << 30, HoldMargin: 1 << 30, FrameBytes: 256 << 10, MaxFrame: 900 << 10,
+			Confirm: ConfirmAdaptive, WALHoldMax: 8 << 30, HoldMargin: 1 << 30, FrameBytes: 256 << 10, MaxFrame: 700 << 10,
 			Linger: 3 * time.Millisecond, Compress: true, Heartbeat: 10 * time.Second,
 		},
 		Apply:           Apply{BatchRows: 4000, Linger: 2 * time.Millisecond, Privileges: PrivilegesAuto},
