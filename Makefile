@@ -26,6 +26,7 @@ MATRIX_CASES ?= ^(DT|TO|RI|GN|CF|LP|KY|OW|CI|LT|PT|IN|DF|ID|EC|DC|OT|FK)-
 FUZZ_TIME    ?= 30s
 DEMO_FLAGS   ?=
 BENCH_FLAGS  ?=
+SCHEMAS_FLAGS ?=
 TEST_FLAGS   ?=
 
 .PHONY: help
@@ -66,6 +67,10 @@ chaos: go postgres build ## Faults on real servers with an oracle (SEED= DURATIO
 .PHONY: soak
 soak: go postgres build ## TPC-C between two regions for 30 minutes: nothing wears out (DURATION=)
 	$(GO) run ./test/soak -pgwaltz $(BIN) -duration $(if $(filter file,$(origin DURATION)),30m,$(DURATION))
+
+.PHONY: schemas
+schemas: go postgres build ## The schemas of five Debian packages between two regions; fetches them (SCHEMAS_FLAGS=)
+	$(GO) run ./test/schemas -pgwaltz $(BIN) $(SCHEMAS_FLAGS)
 
 .PHONY: bench
 bench: go postgres build ## Measure against native and pglogical; prints ratios, writes JSON (BENCH_FLAGS=)

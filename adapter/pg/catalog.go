@@ -120,7 +120,7 @@ func (t *Table) readColumns(text []byte) error {
 	for _, r := range rows {
 		c := Column{
 			Name: r.Name, Num: r.Num, TypeOID: r.OID, TypeName: r.Type, TypMod: r.Mod, TypType: first(r.TypType), NotNull: r.NotNull,
-			HasDefault: r.Default, Default: r.Value, Serial: strings.HasPrefix(r.Value, "nextval("), Generated: first(r.Generated), Identity: first(r.Identity),
+			HasDefault: r.Default, Default: r.Value, Generated: first(r.Generated), Identity: first(r.Identity),
 		}
 		c.BaseOID, c.BaseMod = r.OID, r.Mod
 		if r.Base != nil {

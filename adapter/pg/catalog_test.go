@@ -49,10 +49,10 @@ func TestLoadTable(t *testing.T) {
 	if c := got.Column("g"); c.Generated != 's' || c.HasDefault {
 		t.Errorf("generated column %+v", c)
 	}
-	if c := got.Column("i"); c.Identity != 'a' || c.Serial {
+	if c := got.Column("i"); c.Identity != 'a' {
 		t.Errorf("identity column %+v", c)
 	}
-	if c := got.Column("s"); !c.Serial || !c.NotNull || !c.HasDefault {
+	if c := got.Column("s"); !c.NotNull || !c.HasDefault {
 		t.Errorf("serial column %+v", c)
 	}
 	if len(got.UniqueIndexes) != 2 || !slices.ContainsFunc(got.UniqueIndexes, func(i pg.Index) bool { return i.Partial && i.Expression }) {

@@ -54,7 +54,6 @@ type Column struct {
 	NotNull    bool
 	HasDefault bool
 	Default    string // its expression, as the server prints it
-	Serial     bool   // the default takes the next value of a sequence
 	Generated  byte   // 's' stored, 'v' virtual, 0 no
 	Identity   byte   // 'a' always, 'd' by default, 0 no
 	// BinarySafe is a built-in type whose binary form means the same on another server.

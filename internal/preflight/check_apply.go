@@ -200,36 +200,3 @@ union all select false limit 1`).Scan(&readable); err != nil {
 	}
 	return nil
 }
-
-// checkSequences looks for keys that both regions would draw from sequences of their own.
-func checkSequences(ctx context.Context, f *facts, fs *Findings) error {
-	regions := len(f.cfg.Peers) + 1
-	if f.cfg.Direction != config.DirectionBoth || regions < 2 {
-		return nil
-	}
-	for _, t := range f.sel.Tables {
-		for _, name := range t.PrimaryKey {
-			c := t.Column(name)
-			if c == nil || !c.Serial && c.Identity == 0 {
-				continue
-			}
-			var sequence string
-			var step int64
-			err := f.conn.QueryRow(ctx, `select coalesce(s.seqrelid::pg_catalog.regclass::text, ''), coalesce(s.seqincrement, 0)
-from (select pg_catalog.to_regclass(pg_catalog.pg_get_serial_sequence($1, $2)) as oid) q
-left join pg_catalog.pg_sequence s on s.seqrelid = q.oid`, t.SQL(), name).Scan(&sequence, &step)
-			if err != nil {
-				return fmt.Errorf("read sequence of %s: %w", t.Ref(), err)
-			}
-			if step >= int64(regions) || step <= -int64(regions) {
-				continue
-			}
-			remedy := "use keys that are unique everywhere (uuid), or number in steps"
-			if sequence != "" {
-				remedy = fmt.Sprintf("use keys that are unique everywhere (uuid), or alter sequence %s increment by %d, each region from a start of its own", sequence, regions)
-			}
-			fs.addTable(t.Ref(), Warning, "shared_sequence", remedy, "a key is numbered in each region by itself: both will give the same numbers to different rows", "key %s of %s is numbered in each region by itself: both will give the same numbers to different rows", name, t.Ref())
-		}
-	}
-	return nil
-}

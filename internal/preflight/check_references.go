@@ -3,7 +3,9 @@ package preflight
 import (
 	"context"
 	"fmt"
+	"slices"
 
+	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -30,6 +32,12 @@ where k.contype = 'f' and k.conparentid = 0 order by 1, 2, 3`)
 			return fmt.Errorf("read foreign keys: %w", err)
 		}
 		if !f.cfg.Selected(parent.Schema, parent.Name) {
+			continue
+		}
+		if !slices.ContainsFunc(f.sel.Tables, func(t *pg.Table) bool { return t.Ref() == holder }) {
+			fs.addTable(holder, Warning, "unseen_orphans", "replicate the table too, or look for such rows from time to time",
+				"they are not replicated and reference tables that are: a row that another region deletes leaves orphans in them, and nothing records these",
+				"table %s is not replicated and references %s: a row that another region deletes leaves orphans in it, and nothing records these", holder, parent)
 			continue
 		}
 		if count++; first == "" {

@@ -94,7 +94,8 @@ func (s *Sidecar) receive(ctx context.Context, in *inboundState) error {
 func (s *Sidecar) applyConfig(origin string) apply.Config {
 	cfg := apply.Config{
 		Region: s.cfg.Region, Origin: origin, Connect: s.connectApply(origin), Marker: s.marker(origin), Replica: s.caps.replica,
-		Policy: apply.PolicyFunc(s.policy), Index: s.own.Index, Tracked: s.tracked, LockWait: s.lockWait(), LockTimeout: s.lockTimeout(), Parked: s.parked, Suspects: s.suspectsOf(origin), Redact: s.redactor, Log: s.log,
+		Policy: apply.PolicyFunc(s.policy), Selected: func(n wal.RelationName) bool { return s.cfg.Selected(n.Schema, n.Name) },
+		Index: s.own.Index, Tracked: s.tracked, LockWait: s.lockWait(), LockTimeout: s.lockTimeout(), Parked: s.parked, Suspects: s.suspectsOf(origin), Redact: s.redactor, Log: s.log,
 	}
 	if s.cfg.Publishes() {
 		cfg.Barrier, cfg.Tell, cfg.Token = s.barrier, true, s.caps.token

@@ -43,7 +43,9 @@ type Config struct {
 	// nil when the session carries a replication origin instead.
 	Marker []byte
 	Policy Policy
-	Index  *tombstone.Index
+	// Selected says whether the configuration replicates a table; nil says so of all.
+	Selected func(wal.RelationName) bool
+	Index    *tombstone.Index
 	// LockWait bounds each wait for a lock. It has to be well below the server's deadlock_timeout:
 	// a session of the application that waits for us then never looks for a deadlock while we
 	// wait. 0: the session's lock_timeout is left as it is.
@@ -397,7 +399,7 @@ func (a *Applier) target(ctx context.Context, rel *wal.Relation) (*target, error
 		}
 		a.oids[rel.Ref()] = s.oid
 		if !a.cfg.Replica && a.cfg.Ordinary != nil {
-			if s.references, err = loadReferences(ctx, a.conn, rel.Ref()); err != nil {
+			if s.references, err = a.loadReferences(ctx, a.conn, rel.Ref()); err != nil {
 				return nil, err
 			}
 		}
