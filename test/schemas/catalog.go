@@ -46,6 +46,11 @@ type table struct {
 	checks     []string
 }
 
+// path makes a session find what the application of the table calls by name, as its own sessions do.
+func (t *table) path() string {
+	return "set local search_path = " + pgx.Identifier{t.schema}.Sanitize()
+}
+
 func (t *table) column(number int16) *column {
 	i := slices.IndexFunc(t.columns, func(c *column) bool { return c.number == number })
 	if i < 0 {

@@ -141,7 +141,9 @@ func (c *catalog) learnTable(ctx context.Context, tx pgx.Tx, t *table) error {
 		if err != nil {
 			return fmt.Errorf("begin: %w", err)
 		}
-		_, err = sp.Exec(ctx, c.insert(t, seeded, 1))
+		if _, err = sp.Exec(ctx, t.path()); err == nil {
+			_, err = sp.Exec(ctx, c.insert(t, seeded, 1))
+		}
 		if err == nil {
 			return sp.Commit(ctx)
 		}

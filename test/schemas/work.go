@@ -45,12 +45,16 @@ func (s *site) one(ctx context.Context, conn *pgx.Conn, a act) error {
 	if err != nil {
 		return err
 	}
-	batch := &pgx.Batch{}
+	batch, path := &pgx.Batch{}, ""
 	for _, t := range tables {
 		if len(t.key) == 0 && (slices.Contains(s.keyless, t) || slices.Contains(contested, a.n)) {
 			continue
 		}
 		if sql := s.catalog.statement(t, a); sql != "" {
+			if t.schema != path {
+				path = t.schema
+				batch.Queue(t.path())
+			}
 			batch.Queue(sql)
 		}
 	}
