@@ -100,6 +100,9 @@ func (c *column) bits(n int) string {
 // then characters that want quoting, and now and then so much that it is stored elsewhere.
 func (c *column) words(n, v int) string {
 	text := strconv.FormatInt(int64(n), 36)
+	if c.fixed && c.length == 1 {
+		return string(rune('一' + n)) // there are enough of them
+	}
 	if c.typ == `"char"` || c.length == 1 {
 		return string(rune('a' + (n+v)%26))
 	}
