@@ -116,7 +116,7 @@ func (a *Applier) exactQuery(ctx context.Context, t *target, sql string, args []
 	err = a.query(ctx, sql, args, make([]int16, max(1, len(check))), func(stored [][]byte) {
 		n++
 		for k, c := range check {
-			if !sameValue(row[c], stored[k]) && differs == nil {
+			if !sameValue(t.spelling[c], row[c], stored[k]) && differs == nil {
 				differs = &valueError{name: t.rel.Ref(), column: t.params[c].Name}
 			}
 		}

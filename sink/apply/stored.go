@@ -48,7 +48,7 @@ func (a *Applier) verify(st fastStmt, i int, stored [][]byte) error {
 		n++
 	}
 	for k, c := range st.check {
-		if !sameValue(r.Image[c], stored[n+k]) {
+		if !sameValue(st.t.spelling[c], r.Image[c], stored[n+k]) {
 			return &valueError{name: st.group.Rel.Ref(), column: st.t.params[c].Name}
 		}
 	}
@@ -56,14 +56,78 @@ func (a *Applier) verify(st fastStmt, i int, stored [][]byte) error {
 }
 
 // sameValue reports whether what is stored is what came.
-func sameValue(sent wal.Value, stored []byte) bool {
+func sameValue(x spelling, sent wal.Value, stored []byte) bool {
 	switch sent.Kind {
-	case wal.Unchanged, wal.Digest:
+	case wal.Unchanged:
 		return true
 	case wal.Null:
 		return stored == nil
 	}
-	return stored != nil && bytes.Equal(sent.Bytes, stored)
+	return stored != nil && (bytes.Equal(sent.Bytes, stored) || x.same(sent, stored))
+}
+
+// spelling is how a column here prints the values of the origin's column: a wider type may print
+// one value in another way, which is no other value.
+type spelling uint8
+
+const (
+	spelledAlike   spelling = iota
+	spelledDecimal          // numeric of another scale: zeros at the end
+	spelledPadded           // character of another length: blanks at the end
+	spelledDated            // a date as a timestamp: midnight
+	spelledZoned            // a timestamp with a time zone, which is UTC in our sessions
+)
+
+// spellingOf tells the spelling from the types here and there.
+func spellingOf(here, there uint32) spelling {
+	switch {
+	case here == wal.OIDNumeric && (there == wal.OIDNumeric || integer(there)):
+		return spelledDecimal
+	case here == wal.OIDBpchar && there == wal.OIDBpchar:
+		return spelledPadded
+	case there == wal.OIDDate && (here == wal.OIDTimestamp || here == wal.OIDTimestamptz):
+		return spelledDated
+	case there == wal.OIDTimestamp && here == wal.OIDTimestamptz:
+		return spelledZoned
+	}
+	return spelledAlike
+}
+
+func (x spelling) same(sent wal.Value, stored []byte) bool {
+	if sent.Kind == wal.Binary {
+		// numeric_send: three words of which the scale is no part of the value, the scale, digits.
+		return x == spelledDecimal && len(sent.Bytes) >= 8 && len(stored) == len(sent.Bytes) &&
+			bytes.Equal(sent.Bytes[:6], stored[:6]) && bytes.Equal(sent.Bytes[8:], stored[8:])
+	}
+	switch x {
+	case spelledDecimal:
+		return bytes.Equal(withoutZeros(sent.Bytes), withoutZeros(stored))
+	case spelledPadded:
+		return bytes.Equal(bytes.TrimRight(sent.Bytes, " "), bytes.TrimRight(stored, " "))
+	case spelledDated:
+		sent, era := cutEra(sent.Bytes)
+		got, ours := cutEra(stored)
+		return era == ours && bytes.Equal(append(sent, " 00:00:00"...), bytes.TrimSuffix(got, []byte("+00")))
+	case spelledZoned:
+		sent, era := cutEra(sent.Bytes)
+		got, ours := cutEra(stored)
+		return era == ours && bytes.Equal(append(sent, "+00"...), got)
+	}
+	return false
+}
+
+// withoutZeros is a decimal number without zeros at the end of its fraction.
+func withoutZeros(number []byte) []byte {
+	if !bytes.Contains(number, []byte(".")) {
+		return number
+	}
+	return bytes.TrimRight(bytes.TrimRight(number, "0"), ".")
+}
+
+// cutEra takes the " BC" off a copy of a time.
+func cutEra(text []byte) (at []byte, bc bool) {
+	at, bc = bytes.CutSuffix(text, []byte(" BC"))
+	return bytes.Clone(at), bc
 }
 
 // valueError says that a column stores another value than the one that came: it has another

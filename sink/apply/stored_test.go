@@ -81,6 +81,31 @@ func TestMayDiffer(t *testing.T) {
 	}
 }
 
+// Wider types print some values in another way; what they store is no other value.
+func TestWiderTypes(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, `create table public.w(id int primary key, i numeric(12,2), n numeric(12,4), c char(5), d timestamp, e timestamptz, f timestamptz, version bigint, updated_at timestamptz);
+create table public.narrow(id int primary key, d date, n numeric(4,2), version bigint, updated_at timestamptz)`)
+	columns := func(name string, cols ...wal.Column) *wal.Relation {
+		cols = append(append([]wal.Column{{Name: "id", OID: 23, TypeMod: -1}}, cols...), wal.Column{Name: "version", OID: 20, TypeMod: -1}, wal.Column{Name: "updated_at", OID: 1184, TypeMod: -1})
+		return &wal.Relation{Schema: "public", Name: name, Identity: wal.IdentityFull, PrimaryKey: []int{0}, Columns: cols}
+	}
+	wide := columns("w", wal.Column{Name: "i", OID: 23, TypeMod: -1}, wal.Column{Name: "n", OID: 1700, TypeMod: 655366}, wal.Column{Name: "c", OID: 1042, TypeMod: 7},
+		wal.Column{Name: "d", OID: 1082, TypeMod: -1}, wal.Column{Name: "e", OID: 1082, TypeMod: -1}, wal.Column{Name: "f", OID: 1114, TypeMod: -1})
+	narrow := columns("narrow", wal.Column{Name: "d", OID: 1114, TypeMod: -1}, wal.Column{Name: "n", OID: 1700, TypeMod: -1})
+	at := "2024-01-01 00:00:00+00"
+	b.apply(b.tx(nil,
+		insert(wide, text("1", "5", "1.50", "abc", "2020-01-02", "0044-03-15 BC", "2020-01-02 03:04:05.6", "1", at)),
+		insert(wide, text("2", "100", "100", "", "infinity", "-infinity", "infinity", "1", at)),
+		insert(narrow, text("1", "2020-01-02 00:00:00", "1.5", "1", at)),
+		insert(narrow, text("2", "2020-01-02 03:04:05", "1.50", "1", at)), // the time is lost
+		insert(narrow, text("3", "infinity", "1.005", "1", at)),           // rounded
+	))
+	b.want("select id, i::text, n::text, c, d::text, e::text, f::text from w order by id",
+		"1|5.00|1.5000|abc  |2020-01-02 00:00:00|0044-03-15 00:00:00+00 BC|2020-01-02 03:04:05.6+00;2|100.00|100.0000|     |infinity|-infinity|infinity")
+	b.want("select key, sqlstate from pgwaltz.parked order by key", `["1"]|PW002;["2"]|PW002;["3"]|PW002`)
+}
+
 // Who gets a deferrable constraint while the applier relies on having none is looked at again
 // before the commit; so is a partition that alone has one.
 func TestDeferrableConstraintThatIsNew(t *testing.T) {

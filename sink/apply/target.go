@@ -12,18 +12,19 @@ import (
 // target joins a relation of an origin with the local table: which column goes where, what
 // identifies a row, where the stamp is.
 type target struct {
-	schema *tableSchema
-	rel    *wal.Relation
-	table  string
-	params []statement.Param // one for each column of rel
-	key    []int             // positions in rel
-	insert []int             // positions in rel to write on insert
-	update []int             // positions in rel to write on update, the key left out
-	image  []int             // positions in rel that the local image is read from
-	always []int             // positions in rel that no update can set, the key left out
-	check  []int             // positions in rel whose stored values may differ from those sent
-	cols   conflict.Columns
-	shape  statement.Shape
+	schema   *tableSchema
+	rel      *wal.Relation
+	table    string
+	params   []statement.Param // one for each column of rel
+	key      []int             // positions in rel
+	insert   []int             // positions in rel to write on insert
+	update   []int             // positions in rel to write on update, the key left out
+	image    []int             // positions in rel that the local image is read from
+	always   []int             // positions in rel that no update can set, the key left out
+	check    []int             // positions in rel whose stored values may differ from those sent
+	spelling []spelling        // one for each column of rel
+	cols     conflict.Columns
+	shape    statement.Shape
 	// rowBytes is about how large the rows are that were read last.
 	rowBytes int
 }
@@ -39,7 +40,7 @@ func newTarget(s *tableSchema, rel *wal.Relation, policy Policy) (*target, error
 		return nil, err
 	}
 	var missing []string
-	t.params = make([]statement.Param, len(rel.Columns))
+	t.params, t.spelling = make([]statement.Param, len(rel.Columns)), make([]spelling, len(rel.Columns))
 	for i := range rel.Columns {
 		n, ok := s.index[rel.Columns[i].Name]
 		if !ok {
@@ -48,6 +49,7 @@ func newTarget(s *tableSchema, rel *wal.Relation, policy Policy) (*target, error
 		}
 		c := s.columns[n]
 		t.params[i] = statement.Param{Name: c.name, Type: c.typ, Input: c.input}
+		t.spelling[i] = spellingOf(c.oid, rel.Columns[i].OID)
 		t.image = append(t.image, i)
 		if c.generated {
 			continue // computed here; only read, so that contents compare
