@@ -20,6 +20,8 @@ type runner struct {
 	missing  int // looks in a row that found no stream
 	infoAt   time.Time
 	repairAt time.Time
+	readAt   time.Time     // when a frame was last read from the stream
+	rest     time.Duration // between two repairs
 }
 
 // reconcile reads the stream from the last frame known to be durable, and finds out which of
@@ -38,10 +40,15 @@ func (r *runner) reconcile(ctx context.Context) {
 
 	found, err := p.inspect(ctx, durable, pending)
 	if err != nil {
+		if lost := errors.Is(err, ErrFenced) || errors.Is(err, ErrStreamLost); !lost && len(found.seqs) > 0 {
+			// The server is slow. What was read need not be read again.
+			r.readAt, r.backoff = time.Now(), 0
+			p.durables(p.keep(pending, found))
+		}
 		r.unread(ctx, err)
 		return
 	}
-	r.backoff, r.missing = 0, 0
+	r.backoff, r.missing, r.rest = 0, 0, 0
 	p.durables(p.goOn(pending, found))
 }
 
@@ -65,9 +72,20 @@ func (r *runner) unread(ctx context.Context, err error) {
 	r.notUntil = time.Now().Add(r.backoff)
 	var since time.Time
 	p.lock(func() { p.problem, since = err, p.since })
-	if p.cfg.Conn.IsConnected() && time.Since(since) > 3*repairAfter {
+	if p.cfg.Conn.IsConnected() && time.Since(since) > 3*repairAfter && time.Since(r.readAt) > 3*repairAfter {
 		r.repair(ctx, "the stream cannot be read: "+err.Error())
 	}
+}
+
+// keep settles the frames that were found, while the rest is still to be read. It returns what is
+// durable.
+func (p *Publisher) keep(pending []*entry, found inspection) []*entry {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, seq := range found.seqs {
+		pending[i].seq = seq
+	}
+	return p.settleAcked()
 }
 
 // goOn settles what was under way and sends the rest again. It returns what is durable.
@@ -150,12 +168,14 @@ func pendingHas(pending []*entry, pos wire.Position) bool {
 	return slices.ContainsFunc(pending, func(e *entry) bool { return e.frame.Header.Position() == pos })
 }
 
-// repair asks for help, not more often than every repairAfter.
+// repair asks for help, not more often than every repairAfter, and ever more seldom while it does
+// not help: a machine that is slow is not made faster by it.
 func (r *runner) repair(ctx context.Context, reason string) {
 	if r.p.cfg.Repair == nil || time.Now().Before(r.repairAt) {
 		return
 	}
-	r.repairAt = time.Now().Add(repairAfter)
+	r.rest = min(max(2*r.rest, repairAfter), repairRest)
+	r.repairAt = time.Now().Add(r.rest)
 	if err := r.p.cfg.Repair(ctx, reason); err != nil {
 		r.p.cfg.Log.Warn("repairing the NATS server", "error", err)
 	}

@@ -21,6 +21,8 @@ const (
 	maxBackoff = 2 * time.Second
 	// repairAfter is how long the server may be unable to store before Repair is called.
 	repairAfter = 5 * time.Second
+	// repairRest is the longest pause between two calls of it.
+	repairRest = 2 * time.Minute
 )
 
 // Codes of JetStream errors that nats.go has no name for.
