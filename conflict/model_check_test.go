@@ -58,9 +58,9 @@ func (m *model) drain() bool {
 func (m *model) collect() {
 	for _, r := range m.regions {
 		copy(r.floor, r.pos)
-		for k, g := range r.graves {
+		for k, g := range r.tombstones {
 			if !g.live && m.rng.IntN(2) == 0 {
-				delete(r.graves, k)
+				delete(r.tombstones, k)
 				delete(r.index, k)
 				delete(r.stamps, k)
 				_ = g

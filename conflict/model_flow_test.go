@@ -73,7 +73,7 @@ func (r *modelRegion) generationBefore(key string, lsn int) uint32 {
 func (r *modelRegion) note(key string, gen uint32, lsn int) {
 	old, ok := r.index[key]
 	if ok && old.gen == gen {
-		lsn = min(lsn, old.lsn) // the grave is as old as its first mention
+		lsn = min(lsn, old.lsn) // the tombstone is as old as its first mention
 	}
 	if !ok || old.gen <= gen {
 		r.index[key] = indexed{gen, lsn}
@@ -88,12 +88,12 @@ func (m *model) content(row wal.Tuple) []byte {
 	return c
 }
 
-// side reads the local entry the way an applier does: from the row and its grave.
+// side reads the local entry the way an applier does: from the row and its tombstone.
 func (m *model) side(r *modelRegion, key string) Side {
 	row, alive := r.rows[key]
-	g, grave := r.graves[key]
+	g, tombstone := r.tombstones[key]
 	if !alive {
-		if !grave {
+		if !tombstone {
 			return Side{}
 		}
 		return Side{Known: true, Stamp: g.stamp, DeletedAt: g.deleted}
@@ -106,7 +106,7 @@ func (m *model) side(r *modelRegion, key string) Side {
 	if err != nil {
 		panic(err)
 	}
-	if grave {
+	if tombstone {
 		s.Generation = g.stamp.Generation + 1
 	}
 	return Side{Known: true, Alive: true, Stamp: s, Content: m.content(row)}
@@ -155,7 +155,7 @@ func (m *model) apply(r *modelRegion, e modelEvent) {
 	case Apply:
 		m.carryOut(r, e)
 	case Same:
-		m.mark(r, e, r.lsn) // the grave under a living row is not for collection any more
+		m.mark(r, e, r.lsn) // the tombstone under a living row is not for collection any more
 	}
 }
 
@@ -177,13 +177,13 @@ func (m *model) carryOut(r *modelRegion, e modelEvent) {
 	}
 	next := NextGeneration(e.ev.Stamp, alive)
 	if next == 0 {
-		delete(r.graves, e.key) // not from the index: own stamps of a key must never fall
+		delete(r.tombstones, e.key) // not from the index: own stamps of a key must never fall
 		return
 	}
 	m.mark(r, e, lsn)
 }
 
-// mark writes the grave of an entry, unless a higher one is there.
+// mark writes the tombstone of an entry, unless a higher one is there.
 func (m *model) mark(r *modelRegion, e modelEvent, lsn int) {
 	if m.cfg.breakage == noTombstones {
 		return
@@ -197,7 +197,7 @@ func (m *model) mark(r *modelRegion, e modelEvent, lsn int) {
 	if alive {
 		s = wal.Stamp{Generation: next - 1, Version: wal.NullVersion, UpdatedAt: wal.MinMicros}
 	}
-	r.graves[e.key] = modelGrave{stamp: s, live: alive, deleted: e.ev.CommitTime, wid: e.wid}
+	r.tombstones[e.key] = modelTombstone{stamp: s, live: alive, deleted: e.ev.CommitTime, wid: e.wid}
 	r.note(e.key, next-1, lsn)
 }
 

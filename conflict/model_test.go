@@ -8,7 +8,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// The model: regions with a table, graves, a log, a publisher that reads the log later, an
+// The model: regions with a table, tombstones, a log, a publisher that reads the log later, an
 // applier for each other region, and a self-merge of what the publisher stamped. All of it
 // uses the real StampChange, SplitKeyChange, StampOf, Content and Resolve.
 
@@ -62,7 +62,7 @@ const (
 	runsFall
 )
 
-type modelGrave struct {
+type modelTombstone struct {
 	stamp   wal.Stamp
 	live    bool // a row of the next generation lives
 	deleted wal.Micros
@@ -91,21 +91,21 @@ type modelEvent struct {
 }
 
 type modelRegion struct {
-	id     int
-	rows   map[string]wal.Tuple
-	graves map[string]modelGrave
-	stamps map[string]wal.Micros // stampless: what pgwaltz.tombstone holds
-	last   map[string]int        // wid of what the application sees under a key, or of the delete
-	index  map[string]indexed    // the publisher's view of the graves
-	log    []logged
-	read   int // how much of the log is published
-	lsn    int
-	hlc    wal.Micros
-	offset int64
-	out    []modelEvent
-	self   []modelEvent
-	pos    []int
-	floor  []int // what is older is not delivered again
+	id         int
+	rows       map[string]wal.Tuple
+	tombstones map[string]modelTombstone
+	stamps     map[string]wal.Micros // stampless: what pgwaltz.tombstone holds
+	last       map[string]int        // wid of what the application sees under a key, or of the delete
+	index      map[string]indexed    // the publisher's view of the tombstones
+	log        []logged
+	read       int // how much of the log is published
+	lsn        int
+	hlc        wal.Micros
+	offset     int64
+	out        []modelEvent
+	self       []modelEvent
+	pos        []int
+	floor      []int // what is older is not delivered again
 }
 
 type write struct {
@@ -158,7 +158,7 @@ func newModel(cfg modelConfig, seed uint64) *model {
 	m.cols = ColumnsOf(m.rel, "version", "updated_at")
 	for i := range cfg.regions {
 		r := &modelRegion{
-			id: i, rows: map[string]wal.Tuple{}, graves: map[string]modelGrave{}, stamps: map[string]wal.Micros{},
+			id: i, rows: map[string]wal.Tuple{}, tombstones: map[string]modelTombstone{}, stamps: map[string]wal.Micros{},
 			last: map[string]int{}, index: map[string]indexed{}, pos: make([]int, cfg.regions), floor: make([]int, cfg.regions),
 		}
 		if cfg.skew > 0 {

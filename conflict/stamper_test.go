@@ -47,7 +47,7 @@ func TestStampChange(t *testing.T) {
 		self   bool
 	}{
 		"insert":                      {both, wal.Change{Op: wal.Insert, Relation: full, New: acct("a", "1", noon)}, 0, stamp(0, 1, 10e6), false, false, false},
-		"insert over a grave":         {both, wal.Change{Op: wal.Insert, Relation: full, New: acct("a", "1", noon)}, 5, stamp(5, 1, 10e6), false, false, true},
+		"insert over a tombstone":     {both, wal.Change{Op: wal.Insert, Relation: full, New: acct("a", "1", noon)}, 5, stamp(5, 1, 10e6), false, false, true},
 		"update":                      {both, wal.Change{Op: wal.Update, Relation: full, Old: acct("a", "1", noon), OldFull: true, New: acct("b", "2", later)}, 0, stamp(0, 2, 20e6), true, false, false},
 		"update of a later life":      {both, wal.Change{Op: wal.Update, Relation: full, Old: acct("a", "1", noon), OldFull: true, New: acct("b", "2", later)}, 1, stamp(1, 2, 20e6), true, false, true},
 		"version set back":            {both, wal.Change{Op: wal.Update, Relation: full, Old: acct("a", "5", noon), OldFull: true, New: acct("b", "1", noon)}, 0, stamp(1, 1, 10e6), true, true, true},

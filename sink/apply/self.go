@@ -15,7 +15,7 @@ import (
 )
 
 // NeedsSelfMerge reports whether an own, published change has something to record here: a
-// delete its tombstone, a change in a later generation its grave, a change of a table
+// delete its tombstone, a change in a later generation its entry, a change of a table
 // without stamp columns its stamp. All others carry their stamp in the row itself.
 //
 // A stamp far ahead of the clock is recorded too, so that this region's log says the same as

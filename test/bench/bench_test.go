@@ -30,6 +30,9 @@ func TestShort(t *testing.T) {
 	}
 	for _, name := range o.Workloads {
 		for _, c := range rep.Contenders {
+			if name == "W10" && c == "pglogical" {
+				continue // it has no part in the first copy
+			}
 			if len(rep.of(name, c)) != 1 {
 				t.Errorf("%s of %s was not measured", name, c)
 			}

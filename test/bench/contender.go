@@ -37,6 +37,7 @@ type site struct {
 	source string
 	target string
 	set    map[string]string // settings of the sidecars
+	fill   bool              // the target is empty: copy what is there
 }
 
 func newContender(name string, s site) (Contender, error) {

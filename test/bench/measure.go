@@ -100,7 +100,11 @@ func (b *bench) workload(ctx context.Context, w Workload, n int) error {
 		names = b.order(n, "none")
 	}
 	one := b.alone
-	if w.Kind == Beside {
+	switch w.Kind {
+	case Fill:
+		one = b.fill
+		names = slices.DeleteFunc(names, func(c string) bool { return c == "pglogical" })
+	case Beside:
 		one = b.beside
 		names = slices.DeleteFunc(names, func(c string) bool { return c == "pglogical" })
 	}
@@ -149,11 +153,14 @@ func (b *bench) openSource(ctx context.Context, w Workload) error {
 }
 
 func (b *bench) openTarget(ctx context.Context, w Workload, name string) (Contender, error) {
-	db := b.target(name)
-	if err := b.database(ctx, b.Target, db, w.Base(b.o)); err != nil {
+	db, base := b.target(name), w.Base(b.o)
+	if w.Kind == Fill {
+		base.Rows = 0
+	}
+	if err := b.database(ctx, b.Target, db, base); err != nil {
 		return nil, err
 	}
-	return newContender(name, site{rig: b.Rig, source: b.source, target: db, set: b.o.Set})
+	return newContender(name, site{rig: b.Rig, source: b.source, target: db, set: b.o.Set, fill: w.Kind == Fill})
 }
 
 // hash is one value for all rows of a database.

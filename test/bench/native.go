@@ -23,11 +23,18 @@ func (n *native) Prepare(ctx context.Context) error {
 		return err
 	}
 	n.made = true
+	if n.fill {
+		return nil
+	}
 	return n.rig.exec(ctx, n.rig.Target, n.target, `create subscription bench_native connection '`+dsn(n.rig.Source, n.source)+
 		`' publication `+publication+` with (enabled = false, create_slot = false, slot_name = '`+nativeSlot+`', copy_data = false, streaming = off)`)
 }
 
 func (n *native) Release(ctx context.Context) error {
+	if n.fill {
+		return n.rig.exec(ctx, n.rig.Target, n.target, `create subscription bench_native connection '`+dsn(n.rig.Source, n.source)+
+			`' publication `+publication+` with (create_slot = false, slot_name = '`+nativeSlot+`', copy_data = true, streaming = off)`)
+	}
 	return n.rig.exec(ctx, n.rig.Target, n.target, `alter subscription bench_native enable`)
 }
 

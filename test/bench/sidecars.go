@@ -47,6 +47,10 @@ func (p *sidecars) Prepare(ctx context.Context) (err error) {
 	}
 	a := common("src", "dst", dsn(p.rig.Source, p.source))
 	a["direction"], a["postgres.slot"], a["postgres.publication"], a["nats.listen"] = "publish", waltzSlot, publication, listen
+	if p.fill {
+		// A publication that setup makes is copied.
+		a["postgres.publication"], a["copy.mode"] = "bench_fill", "auto"
+	}
 	b := common("dst", "src", dsn(p.rig.Target, p.target))
 	b["direction"], b["nats.dial"] = "apply", []any{"nats-leaf://" + listen}
 	if p.src, err = harness.NewSidecar(p.room, "src", "src", a); err != nil {

@@ -16,6 +16,7 @@ const (
 	Live    Kind = "live"
 	Latency Kind = "latency"
 	Beside  Kind = "beside" // TPC-C, see tpcc.go
+	Fill    Kind = "fill"   // the first copy, see fill.go
 )
 
 // Workload is one row of the table.
@@ -61,6 +62,7 @@ func workloads() []Workload {
 		{Name: "W5i", What: "backlog, 2 kB inserts", Kind: Drain, Must: "0.9", Base: func(Options) Base { return Base{Rows: 40, Wide: true} }, Write: writeWideInserts},
 		{Name: "W6", What: "backlog, one-row transactions", Kind: Drain, Must: "1.15", Base: loadBase, Write: writeOnes},
 		{Name: "W7", What: "latency at 500 transactions/s", Kind: Latency, Must: "1.1 x, p99 < 6 ms", Base: loadBase},
+		{Name: "W10", What: "first copy of 1,000,000 rows into an empty table", Kind: Fill, Must: "0.5", Base: func(o Options) Base { return Base{Rows: o.count(1_000_000)} }},
 		{Name: "W9", What: "TPC-C, tables without stamp columns", Kind: Beside, Must: "0.9", Scene: Steady},
 		{Name: "W9s", What: "TPC-C, tables with stamp columns", Kind: Beside, Must: "0.9", Scene: Steady, Stamped: true},
 		{Name: "W9b", What: "TPC-C from a backlog, without stamp columns", Kind: Beside, Must: "0.9", Scene: Backlog},
