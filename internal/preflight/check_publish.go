@@ -268,8 +268,8 @@ func checkStamps(f *facts, t *pg.Table, fs *Findings) {
 	}
 	if version == nil && updated == nil {
 		fs.addTable(t.Ref(), Warning, "no_stamps", "add the columns, or name others in tables.rules",
-			fmt.Sprintf("they have neither %q nor %q: their rows are compared by commit time", s.Version, s.UpdatedAt),
-			"table %s has neither %s nor %s: its rows are compared by commit time", t.Ref(), strconv.Quote(s.Version), strconv.Quote(s.UpdatedAt))
+			"they have neither of the columns that order writes (version, updated_at): their rows are compared by commit time",
+			"table %s has neither of the columns that order writes (version, updated_at): its rows are compared by commit time", t.Ref())
 		return
 	}
 	if version != nil {

@@ -106,6 +106,9 @@ func (c *catalog) rekey(t *table, n, m int) string {
 	}
 	var sets []string
 	for _, col := range t.columns {
+		if col.fixed && !col.skip && t.refers(col.number) && !slices.Contains(t.key, col.number) {
+			return "" // it stays, and is unique: where an update of row n wins, the two would clash
+		}
 		if col.fixed && !col.skip && !col.always && !t.refers(col.number) {
 			sets = append(sets, pgx.Identifier{col.name}.Sanitize()+" = "+c.value(t, col, m, 0))
 		}
