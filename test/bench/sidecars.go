@@ -66,10 +66,12 @@ func (p *sidecars) Prepare(ctx context.Context) (err error) {
 			}
 		}
 	}
-	if err := p.rig.exec(ctx, p.rig.Source, p.source, `select pg_create_logical_replication_slot('`+waltzSlot+`', 'pgoutput')`); err != nil {
-		return err
-	}
 	p.made = true
+	if !p.fill { // where the publication is made by setup, the slot has to come behind it
+		if err := p.rig.exec(ctx, p.rig.Source, p.source, `select pg_create_logical_replication_slot('`+waltzSlot+`', 'pgoutput')`); err != nil {
+			return err
+		}
+	}
 	return errors.Join(p.src.Setup(ctx), p.dst.Setup(ctx))
 }
 

@@ -45,7 +45,7 @@ func (s *site) quiet(ctx context.Context, g *harness.Region) error {
 	text, err := g.Cluster.PSQL(ctx, g.Database, `
 select format('parked: %s.%s %s %s', schema_name, table_name, sqlstate, message) from pgwaltz.parked limit 5;
 select format('quarantined: %s', reason) from pgwaltz.quarantine limit 5;
-select format('copy of %s.%s: %s %s', schema_name, table_name, state, reason) from pgwaltz.copy where state <> 'done' limit 5;`)
+select format('copy of %s.%s: %s %s', schema_name, table_name, state, reason) from pgwaltz.copy where state <> 'done' and reason !~ '^it has no key' limit 5;`)
 	if err != nil {
 		return err
 	}
