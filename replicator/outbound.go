@@ -121,13 +121,15 @@ func (o *Outbound) Run(ctx context.Context, log Log) error {
 	defer due.Stop()
 	beat := time.NewTicker(max(o.cfg.Heartbeat/4, 10*time.Millisecond))
 	defer beat.Stop()
-	armed := false
+	var armed time.Time // when due fires; zero: not at all
 	for {
 		fired, err := o.event(ctx, log, due.C, beat.C)
 		if err != nil {
 			return err
 		}
-		armed = armed && !fired
+		if fired {
+			armed = time.Time{}
+		}
 		now, inFlight := time.Now(), o.stream.InFlight()
 		if inFlight == 0 && o.framer.Gathered() == 0 && !o.framer.InParts() {
 			o.passed.Store(uint64(o.framer.Decoded()))
@@ -136,9 +138,10 @@ func (o *Outbound) Run(ctx context.Context, log Log) error {
 		if err != nil {
 			return err
 		}
-		if !at.IsZero() && !armed {
+		// A timer that fires too early is set again then.
+		if !at.IsZero() && (armed.IsZero() || at.Before(armed)) {
 			due.Reset(at.Sub(now))
-			armed = true
+			armed = at
 		}
 	}
 }
@@ -187,7 +190,11 @@ var errLogEnded = errors.New("the log reader has ended")
 
 // item takes one batch of the log.
 func (o *Outbound) item(ctx context.Context, it slot.Item) error {
-	o.framer.Count(len(it.Transactions), time.Now())
+	changes := 0
+	for _, tx := range it.Transactions {
+		changes += len(tx.Changes)
+	}
+	o.framer.Count(len(it.Transactions), changes, time.Now())
 	if err := o.transactions(ctx, it.Transactions); err != nil {
 		return err
 	}

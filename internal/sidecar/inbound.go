@@ -233,8 +233,16 @@ func (s *Sidecar) acknowledge(ctx context.Context, in *inboundState) error {
 		case <-repeat.C:
 		}
 		s.sendAck(in)
+		// One word for many commits; the first after a pause is told at once.
+		if err := pause.For(ctx, ackEvery); err != nil {
+			return err
+		}
 	}
 }
+
+// ackEvery is the least time between two looks at what is on disk: each costs this server some
+// statements, and the origin a few wake-ups. The slot is confirmed less often than that.
+const ackEvery = 50 * time.Millisecond
 
 // flushed waits until what is committed now is on disk.
 func (s *Sidecar) flushed(ctx context.Context, in *inboundState) error {
@@ -245,7 +253,7 @@ func (s *Sidecar) flushed(ctx context.Context, in *inboundState) error {
 	if err != nil {
 		return err
 	}
-	for {
+	for wait := 5 * time.Millisecond; ; {
 		var ok bool
 		err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
 			return c.QueryRow(ctx, `select pg_catalog.pg_current_wal_flush_lsn() >= $1::text::pg_lsn`, at.String()).Scan(&ok)
@@ -256,7 +264,9 @@ func (s *Sidecar) flushed(ctx context.Context, in *inboundState) error {
 		if ok {
 			break
 		}
-		if err := pause.For(ctx, 10*time.Millisecond); err != nil {
+		// In a quiet database the WAL writer is waited for, which takes its time.
+		wait = min(2*wait, 40*time.Millisecond)
+		if err := pause.For(ctx, wait); err != nil {
 			return err
 		}
 	}

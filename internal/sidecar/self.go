@@ -64,6 +64,9 @@ func (s *Sidecar) merge(ctx context.Context) error {
 			end := in.acked.EndLSN
 			in.mu.Unlock()
 			s.own.SafeTo(end)
+			if err := pause.For(ctx, ackEvery); err != nil {
+				return err
+			}
 		}
 	})
 	return g.Wait()

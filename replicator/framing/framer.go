@@ -97,8 +97,10 @@ func (f *Framer) Empty(tx *wal.Transaction) bool {
 	return len(tx.Changes) == 0 && (tx.Part == 0 || f.parted != tx.CommitLSN)
 }
 
-// Count notes how many transactions the WAL brought, for the pace.
-func (f *Framer) Count(n int, now time.Time) { f.pace.count(n, now) }
+// Count notes how many transactions the WAL brought, with how many changes, for the pace.
+func (f *Framer) Count(transactions, changes int, now time.Time) {
+	f.pace.count(transactions, changes, now)
+}
 
 // Add takes a stamped transaction, or a part of one, that the stream does not hold. Its
 // messages are not framed.

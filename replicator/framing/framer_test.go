@@ -126,12 +126,40 @@ func TestFramesFillUpWhenTheWALIsBehindOrBusy(t *testing.T) {
 		t.Errorf("a second behind: due %v", due.Sub(start))
 	}
 	f, _ = newFramer(t, wire.Position{Incarnation: 1, Number: 1, EndLSN: 40})
-	f.Count(1, start)
-	f.Count(200, start.Add(rateWindow))
+	f.Count(1, 1, start)
+	f.Count(200, 200, start.Add(rateWindow))
 	now := start.Add(rateWindow)
 	add(t, f, tx(100, now), now)
 	if due := next(t, f, now, 0); due != now.Add(6*time.Millisecond) {
 		t.Errorf("4000 transactions in a second: due after %v", due.Sub(now))
+	}
+}
+
+// TestGatheringFollowsTheLoad: what comes seldom is never held, nor what comes often in single rows;
+// many changes in few transactions gather until a frame is worth its fsync.
+func TestGatheringFollowsTheLoad(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		what                  string
+		transactions, changes int // within a second
+		want                  time.Duration
+	}{
+		{"quiet", 20, 20, 0},
+		{"few large transactions", 60, 60_000, 0},
+		{"many small ones", 1000, 1000, 0},
+		{"many with some rows each", 400, 5000, 21 * time.Millisecond},
+		{"more of them", 1000, 13_000, 16 * time.Millisecond},
+		{"very many", 8000, 8000, 6 * time.Millisecond},
+	} {
+		f, s := newFramer(t, wire.Position{Incarnation: 1, Number: 1, EndLSN: 40})
+		f.Count(1, 1, start)
+		now := start.Add(time.Second)
+		f.Count(c.transactions, c.changes, now)
+		add(t, f, tx(100, now), now)
+		due := next(t, f, now, 0)
+		if held := len(s.frames) == 0; held != (c.want > 0) || held && due.Sub(now) != c.want {
+			t.Errorf("%s: held %v until %v", c.what, held, due.Sub(now))
+		}
 	}
 }
 

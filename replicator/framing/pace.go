@@ -11,25 +11,33 @@ type pace struct {
 	linger  time.Duration
 	newest  wal.Micros // commit time of the transaction gathered last
 	rate    float64    // transactions per second, lately
-	counted int
+	changes float64    // and their changes
+	counted [2]int     // transactions and changes since since
 	since   time.Time
 	due     time.Time // when what is gathered goes out at the latest; zero: nothing gathered
 }
 
 const (
-	busyRate   = 1500 // transactions per second
+	busyRate   = 1500 // transactions or changes per second
+	busyAtAll  = 100  // transactions per second, below which a frame for each costs little
 	rateWindow = 50 * time.Millisecond
+
+	// A frame of a busy stream is to hold about so many transactions; each costs both regions an
+	// fsync, a commit and a dozen wake-ups.
+	busyGroup  = 16
+	busyLinger = 7 // times the configured linger at most
 
 	behindBy     = wal.Micros(200 * time.Millisecond / time.Microsecond)
 	behindLinger = 40 * time.Millisecond
 )
 
-// count notes transactions and measures their rate.
-func (p *pace) count(n int, now time.Time) {
-	p.counted += n
+// count notes transactions with their changes, and measures their rate.
+func (p *pace) count(transactions, changes int, now time.Time) {
+	p.counted[0] += transactions
+	p.counted[1] += changes
 	if d := now.Sub(p.since); d >= rateWindow {
-		p.rate = float64(p.counted) / d.Seconds()
-		p.counted, p.since = 0, now
+		p.rate, p.changes = float64(p.counted[0])/d.Seconds(), float64(p.counted[1])/d.Seconds()
+		p.counted, p.since = [2]int{}, now
 	}
 }
 
@@ -39,9 +47,11 @@ func (p *pace) behind(now time.Time) bool {
 	return p.newest != 0 && wal.MicrosOf(now)-p.newest > behindBy
 }
 
-// busy reports whether transactions come so fast that a frame for each would cost both
+// busy reports whether so much comes that a frame for each transaction would cost both
 // regions more than the few milliseconds by which gathering delays them.
-func (p *pace) busy() bool { return p.rate > busyRate }
+func (p *pace) busy() bool {
+	return p.rate > busyRate || p.rate > busyAtAll && p.changes > busyRate
+}
 
 // gather is how long to gather: longer when many transactions come.
 func (p *pace) gather(now time.Time) time.Duration {
@@ -49,7 +59,8 @@ func (p *pace) gather(now time.Time) time.Duration {
 	case p.behind(now):
 		return max(p.linger, behindLinger)
 	case p.busy():
-		return 2 * p.linger
+		group := time.Duration(busyGroup / p.rate * float64(time.Second))
+		return min(max(2*p.linger, group), busyLinger*p.linger)
 	}
 	return p.linger
 }

@@ -49,7 +49,7 @@ func (rep *Report) facts() []string {
 }
 
 func (rep *Report) tables() []table {
-	return slices.DeleteFunc([]table{rep.ratioTable(), rep.rateTable(), rep.latencyTable(), rep.cpuTable(), rep.memoryTable()},
+	return slices.DeleteFunc([]table{rep.ratioTable(), rep.rateTable(), rep.latencyTable(), rep.cpuTable(), rep.accountTable(), rep.memoryTable()},
 		func(t table) bool { return len(t.rows) == 0 })
 }
 
@@ -134,6 +134,9 @@ func (rep *Report) cpuTable() table {
 	t := table{title: "CPU seconds per million rows by stage, medians; foreign is what the rest of the machine used meanwhile (W1, W7: the load too)",
 		head: append(append([]string{"workload", "contender"}, classes...), "sum", "foreign")}
 	for _, w := range rep.measured() {
+		if w.Kind == Beside {
+			continue // accountTable has it
+		}
 		for _, c := range rep.Contenders {
 			row, any := []string{w.Name, c}, false
 			per := func(r Run, seconds float64) float64 {

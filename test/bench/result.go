@@ -40,13 +40,15 @@ type Latencies struct {
 
 // TPCC is what an application kept beside a replicator.
 type TPCC struct {
-	TpmC      float64  `json:"tpmc"`
-	Longest   float64  `json:"longest_seconds"` // transaction of the application
-	Deadlocks int      `json:"deadlocks"`       // that the application got
-	Errors    int      `json:"errors"`
-	First     string   `json:"first_error,omitempty"`
-	Sides     [2]int64 `json:"side_table_bytes"` // of source and target
-	Data      [2]int64 `json:"table_bytes"`
+	TpmC         float64  `json:"tpmc"`
+	Transactions int      `json:"transactions"`    // of all five kinds
+	Longest      float64  `json:"longest_seconds"` // transaction of the application
+	Deadlocks    int      `json:"deadlocks"`       // that the application got
+	Errors       int      `json:"errors"`
+	First        string   `json:"first_error,omitempty"`
+	Sides        [2]int64 `json:"side_table_bytes"` // of source and target
+	Data         [2]int64 `json:"table_bytes"`
+	Account      *Account `json:"account,omitempty"`
 }
 
 // figure is the one number by which runs are compared; 0 when there is none.

@@ -86,6 +86,10 @@ func (b *bench) beside(ctx context.Context, w Workload, name string, run *Run) (
 	if err != nil {
 		return err
 	}
+	from, err := b.read(ctx, db, procs)
+	if err != nil {
+		return err
+	}
 	got, err := b.tpcc.Run(ctx, b.Source, db, tpccClients, b.o.span(tpccSpan))
 	if err != nil {
 		return err
@@ -95,20 +99,28 @@ func (b *bench) beside(ctx context.Context, w Workload, name string, run *Run) (
 		return err
 	}
 	run.Seconds = b.o.span(tpccSpan).Seconds()
-	run.TPCC = &TPCC{TpmC: got.TpmC, Longest: got.Longest.Seconds(), Deadlocks: got.Deadlocks, Errors: got.Errors, First: got.First}
+	run.TPCC = &TPCC{TpmC: got.TpmC, Transactions: got.Transactions, Longest: got.Longest.Seconds(), Deadlocks: got.Deadlocks, Errors: got.Errors, First: got.First}
 	run.CPU = after.since(before)
 	run.Foreign = after.busy - before.busy
 	for _, s := range run.CPU {
 		run.Foreign -= s
 	}
+	ended := time.Now()
+	if name != "none" {
+		if err := b.tpccMark(ctx, db, 2, r); err != nil {
+			return err
+		}
+	}
+	run.Lag = time.Since(ended).Seconds()
+	// What is left to do at the end of the load counts as well.
+	to, err := b.read(ctx, db, procs)
+	if err != nil {
+		return err
+	}
+	run.TPCC.Account = to.since(from)
 	if name == "none" {
 		return nil
 	}
-	ended := time.Now()
-	if err := b.tpccMark(ctx, db, 2, r); err != nil {
-		return err
-	}
-	run.Lag = time.Since(ended).Seconds()
 	if name == "pgwaltz" {
 		if err := b.tpccSides(ctx, db, run.TPCC); err != nil {
 			return err

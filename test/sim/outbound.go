@@ -174,7 +174,7 @@ func (o *outbound) pump() {
 		o.wake() // an applier's transaction decides about one of its keys
 		return
 	}
-	o.framer.Count(1, time.Now())
+	o.framer.Count(1, len(tx.changes), time.Now())
 	o.log.read(tx, o.transaction)
 	o.s.own.decoded = max(o.s.own.decoded, o.framer.Decoded(), tx.end)
 	o.s.index.Stamped(o.s.own.decoded)

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/pgwaltz/pgwaltz/test/harness"
+)
+
+// Share is what one process, or all of one kind, used while the application ran.
+type Share struct {
+	Who      string  `json:"who"`
+	CPU      float64 `json:"cpu_seconds"`
+	Switches float64 `json:"context_switches"`
+}
+
+// Account is what an application and the replicator beside it used.
+type Account struct {
+	Shares  []Share  `json:"shares"`
+	WAL     [2]int64 `json:"wal_bytes"` // written by source and target
+	Commits [2]int64 `json:"commits"`   // transactions of source and target, those of the measuring included
+}
+
+// ended stands for the sessions of a cluster that have ended: those of the application, mostly.
+const ended = "ended sessions"
+
+// reading is a state of all counters.
+type reading struct {
+	shares  map[string]Share
+	wal     [2]int64
+	commits [2]int64
+}
+
+// read takes the state of all counters. Processes are told apart by what they are for.
+func (r *Rig) read(ctx context.Context, db string, side map[string]*harness.Process) (reading, error) {
+	out := reading{shares: map[string]Share{}}
+	add := func(who string, cpu, switches float64) {
+		s := out.shares[who]
+		out.shares[who] = Share{who, s.CPU + cpu, s.Switches + switches}
+	}
+	for i, c := range []*harness.Cluster{r.Source, r.Target} {
+		names, err := r.sessions(ctx, c, db, &out.wal[i], &out.commits[i])
+		if err != nil {
+			return out, err
+		}
+		post, err := postmaster(c)
+		if err != nil {
+			return out, err
+		}
+		for _, pid := range children(post) {
+			if who, ok := names[pid]; ok {
+				add(c.Name+" "+who, cpuSeconds(pid), switches(pid))
+			}
+		}
+		add(c.Name+" "+ended, childSeconds(post), 0)
+	}
+	for who, p := range side {
+		if p != nil {
+			add("sidecar "+who, cpuSeconds(p.PID()), switches(p.PID()))
+		}
+	}
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &u); err != nil {
+		return out, fmt.Errorf("read the CPU of ended processes: %w", err)
+	}
+	add("application", float64(u.Utime.Nano()+u.Stime.Nano())/1e9, float64(u.Nvcsw+u.Nivcsw))
+	return out, nil
+}
+
+// sessions names the processes of a cluster by what they are for.
+func (r *Rig) sessions(ctx context.Context, c *harness.Cluster, db string, wal, commits *int64) (map[int]string, error) {
+	conn, err := r.connect(ctx, c, "postgres")
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	err = conn.QueryRow(ctx, `select pg_current_wal_insert_lsn() - '0/0', (select sum(xact_commit)::bigint from pg_stat_database where datname = $1)`, db).Scan(wal, commits)
+	if err != nil {
+		return nil, fmt.Errorf("read counters of %s: %w", c.Name, err)
+	}
+	rows, err := conn.Query(ctx, `select pid, case when backend_type = 'client backend' then application_name
+  when application_name <> '' then backend_type || ' ' || application_name else backend_type end
+from pg_stat_activity where application_name <> 'bench'`)
+	if err != nil {
+		return nil, fmt.Errorf("list sessions of %s: %w", c.Name, err)
+	}
+	out := map[int]string{}
+	for rows.Next() {
+		var pid int
+		var who string
+		if err := rows.Scan(&pid, &who); err != nil {
+			return nil, fmt.Errorf("list sessions of %s: %w", c.Name, err)
+		}
+		out[pid] = who
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("list sessions of %s: %w", c.Name, err)
+	}
+	return out, nil
+}
+
+// since is what was used between two readings, the largest first.
+func (now reading) since(before reading) *Account {
+	a := &Account{}
+	for _, who := range slices.Sorted(maps.Keys(now.shares)) {
+		n, b := now.shares[who], before.shares[who]
+		if d := n.CPU - b.CPU; d > 0.005 {
+			a.Shares = append(a.Shares, Share{who, d, max(n.Switches-b.Switches, 0)})
+		}
+	}
+	slices.SortStableFunc(a.Shares, func(x, y Share) int {
+		switch {
+		case x.CPU > y.CPU:
+			return -1
+		case x.CPU < y.CPU:
+			return 1
+		}
+		return 0
+	})
+	for i := range a.WAL {
+		a.WAL[i], a.Commits[i] = now.wal[i]-before.wal[i], now.commits[i]-before.commits[i]
+	}
+	return a
+}
+
+// childSeconds is what the ended children of a process have used.
+func childSeconds(pid int) float64 {
+	f := stat(pid)
+	if len(f) < 15 {
+		return 0
+	}
+	user, _ := strconv.ParseFloat(f[13], 64)
+	system, _ := strconv.ParseFloat(f[14], 64)
+	return (user + system) * tick
+}
+
+// switches counts the context switches of all threads of a process.
+func switches(pid int) float64 {
+	sum := 0.0
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	for _, t := range threads {
+		data, _ := os.ReadFile(t)
+		for line := range strings.Lines(string(data)) {
+			if name, v, ok := strings.Cut(line, ":"); ok && strings.HasSuffix(name, "ctxt_switches") {
+				n, _ := strconv.ParseFloat(strings.TrimSpace(v), 64)
+				sum += n
+			}
+		}
+	}
+	return sum
+}
+
+// accountTable shows the account of W9 by transaction of the application.
+func (rep *Report) accountTable() table {
+	t := table{title: "CPU by transaction of TPC-C, microseconds, medians; in parentheses context switches; walsenders and apply sessions by name",
+		head: []string{"workload", "contender", "transactions/s", "WAL bytes at source, target", "who"}}
+	for _, w := range rep.measured() {
+		for _, c := range rep.names() {
+			per := func(of func(*TPCC) float64) spread {
+				return rep.figures(w.Name, c, func(r Run) float64 {
+					if r.TPCC == nil || r.TPCC.Account == nil {
+						return 0
+					}
+					return of(r.TPCC) / float64(max(r.TPCC.Transactions, 1))
+				})
+			}
+			find := func(who string, of func(Share) float64) func(*TPCC) float64 {
+				return func(x *TPCC) float64 {
+					for _, s := range x.Account.Shares {
+						if s.Who == who {
+							return of(s)
+						}
+					}
+					return 0
+				}
+			}
+			names := map[string]float64{}
+			for _, r := range rep.of(w.Name, c) {
+				if r.TPCC == nil || r.TPCC.Account == nil {
+					continue
+				}
+				for _, s := range r.TPCC.Account.Shares {
+					names[s.Who] = max(names[s.Who], s.CPU)
+				}
+			}
+			if len(names) == 0 {
+				continue
+			}
+			var parts []string
+			for _, who := range slices.SortedFunc(maps.Keys(names), func(a, b string) int { return int(1e6 * (names[b] - names[a])) }) {
+				cpu := per(find(who, func(s Share) float64 { return s.CPU * 1e6 }))
+				sw := per(find(who, func(s Share) float64 { return s.Switches }))
+				if cpu.Median >= 5 {
+					parts = append(parts, fmt.Sprintf("%s %.0f (%.1f)", who, cpu.Median, sw.Median))
+				}
+			}
+			tps := rep.figures(w.Name, c, func(r Run) float64 { return float64(r.TPCC.Transactions) / r.Seconds })
+			wal := func(i int) string {
+				return fmt.Sprintf("%.0f", per(func(x *TPCC) float64 { return float64(x.Account.WAL[i]) }).Median)
+			}
+			t.add(w.Name, c, fmt.Sprintf("%.0f", tps.Median), wal(0)+", "+wal(1), strings.Join(parts, "; "))
+		}
+	}
+	return t
+}
