@@ -220,7 +220,23 @@ order by u.n`, rels, keys, at.String())
 // Find reads the entries of the given keys of one relation and locks them until the end of the
 // transaction.
 func Find(ctx context.Context, q Querier, rel wal.RelationName, keys []string) (map[string]Entry, error) {
-	return entries(ctx, q, rel, keys, " order by key for update")
+	return entries(ctx, q, FindSQL, rel, keys)
+}
+
+// FindSQL is what Find asks, for an applier that sends it in its own pipeline: relation text and
+// an array of keys. Its columns are the arguments of EntryOf.
+const FindSQL = readSQL + " order by key for update"
+
+const readSQL = `select key, generation, version, updated_at, live, plain
+from pgwaltz.tombstone where relation = $1 and key = any($2::text[])`
+
+// EntryOf makes an entry of a row of FindSQL.
+func EntryOf(key string, generation, version, updatedAt int64, live, plain bool) Entry {
+	e := Entry{Key: key, Next: uint32(generation + 1), Live: live, Plain: plain, At: wal.Micros(updatedAt)}
+	if !live {
+		e.Stamp = wal.Stamp{Generation: uint32(generation), Version: version, UpdatedAt: wal.Micros(updatedAt)}
+	}
+	return e
 }
 
 // Page reads the tombstones of one relation behind a key, in an order of the server's own, at
@@ -247,28 +263,24 @@ where relation = $1 and key > $2 and not live order by key limit $3`, relationTe
 
 // Read reads the entries of the given keys of one relation, without locks.
 func Read(ctx context.Context, q Querier, rel wal.RelationName, keys []string) (map[string]Entry, error) {
-	return entries(ctx, q, rel, keys, "")
+	return entries(ctx, q, readSQL, rel, keys)
 }
 
-func entries(ctx context.Context, q Querier, rel wal.RelationName, keys []string, lock string) (map[string]Entry, error) {
-	rows, err := q.Query(ctx, `select key, generation, version, updated_at, live, plain
-from pgwaltz.tombstone where relation = $1 and key = any($2::text[])`+lock, relationText(rel), keys)
+func entries(ctx context.Context, q Querier, sql string, rel wal.RelationName, keys []string) (map[string]Entry, error) {
+	rows, err := q.Query(ctx, sql, relationText(rel), keys)
 	if err != nil {
 		return nil, fmt.Errorf("find tombstones of %s: %w", rel, err)
 	}
 	defer rows.Close()
 	found := map[string]Entry{}
 	for rows.Next() {
-		var e Entry
+		var key string
 		var gen, ver, at int64
-		if err := rows.Scan(&e.Key, &gen, &ver, &at, &e.Live, &e.Plain); err != nil {
+		var live, plain bool
+		if err := rows.Scan(&key, &gen, &ver, &at, &live, &plain); err != nil {
 			return nil, fmt.Errorf("find tombstones of %s: %w", rel, err)
 		}
-		e.Next, e.At = uint32(gen+1), wal.Micros(at)
-		if !e.Live {
-			e.Stamp = wal.Stamp{Generation: uint32(gen), Version: ver, UpdatedAt: wal.Micros(at)}
-		}
-		found[e.Key] = e
+		found[key] = EntryOf(key, gen, ver, at, live, plain)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("find tombstones of %s: %w", rel, err)

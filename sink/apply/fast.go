@@ -25,6 +25,7 @@ type fastStmt struct {
 	t     *target
 	runs  []int
 	check []int // columns whose stored values come back, behind the stamp
+	at    int   // its place in the pipeline
 }
 
 // plan sorts the runs of a group by the statement that may write them; the rest needs a
@@ -205,7 +206,7 @@ func (a *Applier) queue(ctx context.Context, b *pipeline, g *batch.Group, t *tar
 		if err := a.exec(ctx, b, statement.Delete(s, gd), a.keyArrays(g, t, runs, guardArgs(gd, t, true)), []int16{1}); err != nil {
 			return nil, err
 		}
-		out = append(out, fastStmt{op: wal.Delete, group: g, t: t, runs: runs})
+		out = append(out, fastStmt{op: wal.Delete, group: g, t: t, runs: runs, at: b.n - 1})
 	}
 	for k, runs := range p.update {
 		st, err := a.queueUpdate(ctx, b, g, t, runs, k)
@@ -242,7 +243,7 @@ func (a *Applier) queueInsert(ctx context.Context, b *pipeline, g *batch.Group, 
 		formats = []int16{1} // returning 1
 	}
 	err := a.exec(ctx, b, statement.Insert(s), args, formats)
-	return fastStmt{wal.Insert, g, t, runs, t.check}, err
+	return fastStmt{wal.Insert, g, t, runs, t.check, b.n - 1}, err
 }
 
 func (a *Applier) queueUpdate(ctx context.Context, b *pipeline, g *batch.Group, t *target, runs []int, k updateKey) (fastStmt, error) {
@@ -292,7 +293,7 @@ func (a *Applier) queueUpdate(ctx context.Context, b *pipeline, g *batch.Group, 
 		return append(args, guardArgs(k.guard, t, false)(a, g, runs)...)
 	}
 	err := a.exec(ctx, b, statement.Update(s, k.guard), a.keyArrays(g, t, runs, func(*Applier, *batch.Group, []int) [][]byte { return extra() }), slices.Concat([]int16{1}, stampFormats(s), checkFormats(check, binary)))
-	return fastStmt{wal.Update, g, t, runs, check}, err
+	return fastStmt{wal.Update, g, t, runs, check, b.n - 1}, err
 }
 
 // keyShape is the table's shape with its key parameters.

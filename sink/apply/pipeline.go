@@ -16,6 +16,17 @@ type pipeline struct {
 	batch pgconn.Batch
 	n     int
 	fence int // the statement that must touch exactly one row; -1 for none
+	// reads take the results of statements, by place; a fast statement's and all others' are dealt
+	// with by run.
+	reads map[int]func(*pgconn.ResultReader) error
+}
+
+// read says what takes the result of the statement queued last. It has to close it.
+func (b *pipeline) read(f func(*pgconn.ResultReader) error) {
+	if b.reads == nil {
+		b.reads = map[int]func(*pgconn.ResultReader) error{}
+	}
+	b.reads[b.n-1] = f
 }
 
 // text queues a statement with parameters in text form; nil is NULL.
@@ -59,8 +70,8 @@ func (a *Applier) forgetPlans(ctx context.Context) error {
 	return nil
 }
 
-// run sends a pipeline. The fast statements are the last in it; left is told which runs each
-// of them left alone, done which it wrote.
+// run sends a pipeline. left is told which runs each of the fast statements left alone, done which
+// it wrote.
 func (a *Applier) run(ctx context.Context, b *pipeline, stmts []fastStmt, left func(fastStmt, []int) error, done func(fastStmt, int)) error {
 	if b.n == 0 {
 		return nil
@@ -73,10 +84,18 @@ func (a *Applier) run(ctx context.Context, b *pipeline, stmts []fastStmt, left f
 			first = err
 		}
 	}
+	fast := make(map[int]*fastStmt, len(stmts))
+	for k := range stmts {
+		fast[stmts[k].at] = &stmts[k]
+	}
 	for n := 0; mrr.NextResult(); n++ {
 		rr := mrr.ResultReader()
-		k := n - (b.n - len(stmts))
-		if k < 0 {
+		if read := b.reads[n]; read != nil {
+			note(read(rr))
+			continue
+		}
+		st := fast[n]
+		if st == nil {
 			tag, err := rr.Close()
 			note(err)
 			if n == b.fence && err == nil {
@@ -84,11 +103,10 @@ func (a *Applier) run(ctx context.Context, b *pipeline, stmts []fastStmt, left f
 			}
 			continue
 		}
-		st := stmts[k]
-		rest, err := a.collect(rr, st, func(i int) { done(st, i) })
+		rest, err := a.collect(rr, *st, func(i int) { done(*st, i) })
 		note(err)
 		if err == nil && len(rest) > 0 {
-			note(left(st, rest))
+			note(left(*st, rest))
 		}
 	}
 	note(mrr.Close())

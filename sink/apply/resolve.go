@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
@@ -60,23 +59,51 @@ type verdict struct {
 
 // resolve decides and writes the given runs of a group.
 func (a *Applier) resolve(ctx context.Context, g *batch.Group, t *target, runs []int, fx *effects) error {
-	return a.inChunks(g, t, runs, func(chunk []int) (int, error) { return a.resolveChunk(ctx, g, t, chunk, fx) })
+	return a.inChunks(g, t, runs, func(chunk []int) (int, error) {
+		l, err := a.lookAt(ctx, g, t, chunk)
+		if err != nil {
+			return 0, err
+		}
+		return sizeOf(l.states), a.settle(ctx, []*looking{l}, fx)
+	})
 }
 
-// resolveChunk returns the size of the rows that it has read.
-func (a *Applier) resolveChunk(ctx context.Context, g *batch.Group, t *target, runs []int, fx *effects) (int, error) {
-	states, err := a.look(ctx, g, t, runs)
-	if err != nil {
-		return 0, err
+// settle decides and writes what was looked at. The groups belong to different tables, none of
+// which writes rows of another one by itself.
+func (a *Applier) settle(ctx context.Context, looks []*looking, fx *effects) error {
+	var out []decided
+	var barrier error
+	for _, l := range looks {
+		d, err := a.decideRuns(ctx, l, fx)
+		// What needs a barrier is found for all tables at once: one wait for all of them.
+		if errors.Is(err, errBarrier) {
+			barrier = err
+		} else if err != nil {
+			return err
+		}
+		out = append(out, d)
 	}
-	if err := a.settle(ctx, g, t, runs, states, fx); err != nil {
-		return 0, err
+	if barrier != nil {
+		return barrier
 	}
-	return sizeOf(states), a.spillLarge(ctx, fx)
+	if err := a.write(ctx, out, fx); err != nil {
+		return err
+	}
+	return a.spillLarge(ctx, fx)
 }
 
-// settle decides about runs whose rows are locked, and writes what was decided.
-func (a *Applier) settle(ctx context.Context, g *batch.Group, t *target, runs []int, states []known, fx *effects) error {
+// decided is what is to be written to a table.
+type decided struct {
+	g                *batch.Group
+	t                *target
+	inserts, deletes []int
+	updates          map[string][]int
+}
+
+// decideRuns decides about each run that was looked at.
+func (a *Applier) decideRuns(ctx context.Context, l *looking, fx *effects) (decided, error) {
+	g, t, runs, states := l.g, l.t, l.runs, l.states
+	out := decided{g: g, t: t}
 	var inserts, deletes, lacking []int
 	updates := map[string][]int{}
 	for n, i := range runs {
@@ -89,16 +116,16 @@ func (a *Applier) settle(ctx context.Context, g *batch.Group, t *target, runs []
 		}
 		v, err := a.decide(ctx, g, t, i, st)
 		if err != nil {
-			return err
+			return out, err
 		}
 		entries := len(fx.entries)
 		if err := a.note(ctx, g, t, &v, fx); err != nil {
-			return err
+			return out, err
 		}
 		if v.Verdict == conflict.Park {
 			want := wantOf(a.cfg.Origin, g, r)
 			if a.retrying {
-				return &stillParked{lacks, &want}
+				return out, &stillParked{lacks, &want}
 			}
 			lacking = append(lacking, i)
 			if a.cfg.Tell {
@@ -138,10 +165,10 @@ func (a *Applier) settle(ctx context.Context, g *batch.Group, t *target, runs []
 			}
 		case t.replaces(r.Image, st.row):
 			if !a.cfg.Replica {
-				return &schemaError{name: g.Rel.Ref(), code: "428C9", what: "an identity column that is GENERATED ALWAYS has another value here, and only a session with session_replication_role = replica may put the row in again"}
+				return out, &schemaError{name: g.Rel.Ref(), code: "428C9", what: "an identity column that is GENERATED ALWAYS has another value here, and only a session with session_replication_role = replica may put the row in again"}
 			}
 			if r.Image, err = a.textImage(ctx, g, t, i); err != nil {
-				return err
+				return out, err
 			}
 			r.Image = batch.Fill(r.Image, st.row)
 			deletes, inserts = append(deletes, i), append(inserts, i)
@@ -152,10 +179,11 @@ func (a *Applier) settle(ctx context.Context, g *batch.Group, t *target, runs []
 	}
 	if len(lacking) > 0 {
 		if err := a.parkRuns(ctx, g, lacking, lacks, fx); err != nil {
-			return err
+			return out, err
 		}
 	}
-	return a.write(ctx, g, t, inserts, updates, deletes, fx)
+	out.inserts, out.deletes, out.updates = inserts, deletes, updates
+	return out, nil
 }
 
 // lacks is why a change waits whose values only its origin has.
@@ -170,147 +198,6 @@ func (t *target) replaces(image, row wal.Tuple) bool {
 		}
 	}
 	return false
-}
-
-// look locks and reads the rows of the runs and collects what else is known of their keys.
-func (a *Applier) look(ctx context.Context, g *batch.Group, t *target, runs []int) ([]known, error) {
-	states := make([]known, len(runs))
-	keys := make([]string, len(runs))
-	byKey := make(map[string]int, len(runs))
-	some := a.cfg.Index.Any(g.Rel.Ref()) || t.stampless()
-	var deleted []string
-	for n, i := range runs {
-		keys[n] = g.KeyText(&g.Runs[i])
-		states[n].key = keys[n]
-		states[n].noted = a.cfg.Index.Noted(g.Rel.Ref(), keys[n])
-		states[n].known = some && a.cfg.Index.May(g.Rel.Ref(), []byte(keys[n]))
-		byKey[keys[n]] = n
-		some = some || g.Runs[i].Stamp.Generation > 0
-		if g.Runs[i].Op == wal.Delete {
-			deleted = append(deleted, keys[n])
-		}
-	}
-	// Before the look: a local insert that the look misses must lie behind the tombstone.
-	announced, err := a.blind(ctx, g.Rel.Ref(), deleted)
-	if err != nil {
-		return nil, err
-	}
-	if err := a.lockRows(ctx, g, t, runs, states); err != nil {
-		return nil, err
-	}
-	if err := a.seen(ctx, g, runs, states, announced); err != nil {
-		return nil, err
-	}
-	// After the locks: what was decided about these keys before is visible now.
-	if some {
-		found, err := tombstone.Find(ctx, a.conn, g.Rel.Ref(), keys)
-		if err != nil {
-			return nil, side(err)
-		}
-		for k, e := range found {
-			states[byKey[k]].entry = &entry{e}
-		}
-		if err := a.lookAgain(ctx, g, t, runs, states); err != nil {
-			return nil, err
-		}
-	}
-	if err := a.lookParked(ctx, g, runs, states); err != nil {
-		return nil, err
-	}
-	return states, nil
-}
-
-// lookParked finds what waits under the keys of the runs.
-func (a *Applier) lookParked(ctx context.Context, g *batch.Group, runs []int, states []known) error {
-	if !a.cfg.Parked.Any(g.Rel.Ref()) {
-		return nil
-	}
-	var keys []string
-	at := map[string]int{}
-	for n, i := range runs {
-		if k := a.parkedKey(g, &g.Runs[i]); a.cfg.Parked.Has(g.Rel.Ref(), k) {
-			keys = append(keys, k)
-			at[k] = n
-		}
-	}
-	if len(keys) == 0 {
-		return nil
-	}
-	found, err := parked.Find(ctx, a.conn, g.Rel.Ref(), keys)
-	if err != nil {
-		return side(err)
-	}
-	for k, c := range found {
-		states[at[k]].parked = c
-	}
-	return nil
-}
-
-// waiting is what is parked under the key; nil for nothing.
-func (st *known) waiting() *conflict.Waiting {
-	if st.parked == nil {
-		return nil
-	}
-	return &st.parked.Waiting
-}
-
-// lookAgain is for rows that another applier has put there while this one waited for their
-// entries: then what was read does not fit together.
-func (a *Applier) lookAgain(ctx context.Context, g *batch.Group, t *target, runs []int, states []known) error {
-	var missing []int
-	for n, i := range runs {
-		if states[n].row == nil {
-			missing = append(missing, i)
-		}
-	}
-	if len(missing) == 0 {
-		return nil
-	}
-	again := make([]known, len(missing))
-	if err := a.lockRows(ctx, g, t, missing, again); err != nil {
-		return err
-	}
-	for n := range again {
-		if again[n].row != nil {
-			return errRace
-		}
-	}
-	return nil
-}
-
-func (a *Applier) lockRows(ctx context.Context, g *batch.Group, t *target, runs []int, states []known) error {
-	s := a.keyShape(g, t)
-	cols := make([]string, len(t.image))
-	for n, c := range t.image {
-		cols[n] = t.params[c].Name
-	}
-	formats := make([]int16, 1+len(cols))
-	formats[0] = 1
-	if t.stampless() {
-		s.Time = a.cfg.Tracked.SQL()
-	}
-	if s.Time != "" {
-		formats = append(formats, 0)
-	}
-	err := a.query(ctx, statement.Lock(s, cols), a.keyArrays(g, t, runs, nil), formats, func(v [][]byte) {
-		row := make(wal.Tuple, len(g.Rel.Columns))
-		for c := range row {
-			row[c].Kind = wal.Null
-		}
-		for n, c := range t.image {
-			row[c] = clone(v[n+1])
-		}
-		st := &states[int8Of(v[0])-1]
-		st.row, st.wrote = row, wal.MinMicros
-		if s.Time != "" && v[1+len(t.image)] != nil {
-			n, _ := strconv.ParseInt(string(v[1+len(t.image)]), 10, 64)
-			st.wrote = wal.Micros(n)
-		}
-	})
-	if err != nil {
-		return fmt.Errorf("lock rows of %s: %w", g.Rel, err)
-	}
-	return nil
 }
 
 // decide asks conflict.Resolve about one run.
@@ -392,38 +279,22 @@ func (a *Applier) side(t *target, rel *wal.Relation, st *known) (conflict.Side, 
 	return conflict.Side{Known: true, Alive: true, Stamp: s}, nil
 }
 
-// write executes what was decided for one chunk.
-func (a *Applier) write(ctx context.Context, g *batch.Group, t *target, inserts []int, updates map[string][]int, deletes []int, fx *effects) error {
-	if len(inserts)+len(updates)+len(deletes) == 0 {
-		return nil
-	}
-	if err := a.uncascaded(ctx, g, t, deletes); err != nil {
-		return err
+// write executes what was decided.
+func (a *Applier) write(ctx context.Context, tables []decided, fx *effects) error {
+	for _, d := range tables {
+		if err := a.uncascaded(ctx, d.g, d.t, d.deletes); err != nil {
+			return err
+		}
 	}
 	b := pipeline{fence: -1}
 	var stmts []fastStmt
 	a.gathering = a.together != nil
 	defer func() { a.gathering = false }()
-	if len(deletes) > 0 {
-		s := a.keyShape(g, t)
-		if err := a.exec(ctx, &b, statement.Delete(s, statement.GuardNone), a.keyArrays(g, t, deletes, nil), []int16{1}); err != nil {
+	for _, d := range tables {
+		var err error
+		if stmts, err = a.queueDecided(ctx, &b, d, stmts); err != nil {
 			return err
 		}
-		stmts = append(stmts, fastStmt{op: wal.Delete, group: g, t: t, runs: deletes})
-	}
-	for m, runs := range updates {
-		st, err := a.queueUpdate(ctx, &b, g, t, runs, updateKey{m, statement.GuardNone})
-		if err != nil {
-			return err
-		}
-		stmts = append(stmts, st)
-	}
-	if len(inserts) > 0 {
-		st, err := a.queueInsert(ctx, &b, g, t, inserts, a.plain)
-		if err != nil {
-			return err
-		}
-		stmts = append(stmts, st)
 	}
 	if a.gathering {
 		a.together.of = append(a.together.of, stmts...)
@@ -435,4 +306,31 @@ func (a *Applier) write(ctx context.Context, g *batch.Group, t *target, inserts 
 		}
 		return nil
 	}, func(fastStmt, int) {})
+}
+
+// queueDecided queues the statements for one table.
+func (a *Applier) queueDecided(ctx context.Context, b *pipeline, d decided, stmts []fastStmt) ([]fastStmt, error) {
+	g, t := d.g, d.t
+	if len(d.deletes) > 0 {
+		s := a.keyShape(g, t)
+		if err := a.exec(ctx, b, statement.Delete(s, statement.GuardNone), a.keyArrays(g, t, d.deletes, nil), []int16{1}); err != nil {
+			return nil, err
+		}
+		stmts = append(stmts, fastStmt{op: wal.Delete, group: g, t: t, runs: d.deletes, at: b.n - 1})
+	}
+	for m, runs := range d.updates {
+		st, err := a.queueUpdate(ctx, b, g, t, runs, updateKey{m, statement.GuardNone})
+		if err != nil {
+			return nil, err
+		}
+		stmts = append(stmts, st)
+	}
+	if len(d.inserts) > 0 {
+		st, err := a.queueInsert(ctx, b, g, t, d.inserts, a.plain)
+		if err != nil {
+			return nil, err
+		}
+		stmts = append(stmts, st)
+	}
+	return stmts, nil
 }

@@ -142,10 +142,11 @@ func (a *Applier) answerRuns(ctx context.Context, g *batch.Group, runs []int, fx
 		return err
 	}
 	return a.inChunks(g, t, runs, func(chunk []int) (int, error) {
-		states, err := a.look(ctx, g, t, chunk)
+		l, err := a.lookAt(ctx, g, t, chunk)
 		if err != nil {
 			return 0, err
 		}
+		states := l.states
 		for n, i := range chunk {
 			st := &states[n]
 			if (t.stampless() || st.entry != nil || st.noted) && a.cfg.Barrier != nil && !a.barrier {
@@ -202,11 +203,14 @@ func (a *Applier) inChunks(g *batch.Group, t *target, runs []int, work func([]in
 		if err != nil {
 			return err
 		}
-		t.rowBytes = 1 + max(read/n, t.rowBytes*7/8)
+		t.learn(read, n)
 		runs = runs[n:]
 	}
 	return nil
 }
+
+// learn notes how large rows are that were read.
+func (t *target) learn(size, rows int) { t.rowBytes = 1 + max(size/rows, t.rowBytes*7/8) }
 
 // sizeOf is the size of the rows that were read.
 func sizeOf(states []known) int {

@@ -124,13 +124,35 @@ func (a *Applier) wave(ctx context.Context, b *pipeline, groups []*batch.Group, 
 		stmts = append(stmts, st...)
 		slow[g] = p.slow
 	}
+	looks, barrier := a.lookAhead(ctx, b, groups, slow)
+	if barrier != nil && !errors.Is(barrier, errBarrier) {
+		return barrier
+	}
 	if err := a.run(ctx, b, stmts, keep, a.doneInto(fx)); err != nil {
 		return err
 	}
 	if err := failpoint.Hit("apply_after_first_dml"); err != nil {
 		return err
 	}
-	var barrier error
+	// What needs a barrier is found for all tables at once: one wait for all of them.
+	var open []*looking
+	for _, l := range looks {
+		err := a.closeLook(ctx, l)
+		if errors.Is(err, errBarrier) {
+			barrier = err
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		l.t.learn(sizeOf(l.states), len(l.runs))
+		open = append(open, l)
+	}
+	if err := a.settle(ctx, open, fx); errors.Is(err, errBarrier) {
+		barrier = err
+	} else if err != nil {
+		return err
+	}
 	for _, g := range groups {
 		runs := append(left[g], slow[g]...)
 		if len(runs) == 0 {
@@ -140,7 +162,6 @@ func (a *Applier) wave(ctx context.Context, b *pipeline, groups []*batch.Group, 
 		if err != nil {
 			return err
 		}
-		// What needs a barrier is found for all tables at once: one wait for all of them.
 		if err := a.resolve(ctx, g, t, runs, fx); errors.Is(err, errBarrier) {
 			barrier = err
 		} else if err != nil {
@@ -148,6 +169,53 @@ func (a *Applier) wave(ctx context.Context, b *pipeline, groups []*batch.Group, 
 		}
 	}
 	return barrier
+}
+
+// lookAhead queues the looks at what needs a decision behind the fast statements, so that all
+// tables share a round trip, and takes those runs off slow. Where a trigger of one table may
+// write to another one, each table is looked at by itself, when those before it are written. An
+// errBarrier is for later: the other tables are announced all the same.
+func (a *Applier) lookAhead(ctx context.Context, b *pipeline, groups []*batch.Group, slow map[*batch.Group][]int) (looks []*looking, barrier error) {
+	if !a.cfg.Replica || a.cfg.Self || a.together != nil {
+		return nil, nil
+	}
+	rows, size := 0, 0
+	for _, g := range groups {
+		if len(slow[g]) == 0 {
+			continue
+		}
+		t := a.targets[g.Rel]
+		if t == nil || t.schema.fires || t.rowBytes == 0 && len(slow[g]) > firstChunk {
+			return nil, nil
+		}
+		rows += len(slow[g])
+		size += len(slow[g]) * t.rowBytes
+		for _, i := range slow[g] {
+			size += g.Runs[i].Image.Size()
+		}
+	}
+	if rows == 0 || rows > chunkRows || size > chunkBytes {
+		return nil, nil
+	}
+	for _, g := range groups {
+		if len(slow[g]) == 0 {
+			continue
+		}
+		l, err := a.prepareLook(ctx, g, a.targets[g.Rel], slow[g])
+		slow[g] = nil
+		if errors.Is(err, errBarrier) {
+			barrier = err
+			continue
+		}
+		if err == nil {
+			err = a.queueLook(ctx, b, l)
+		}
+		if err != nil {
+			return nil, err
+		}
+		looks = append(looks, l)
+	}
+	return looks, barrier
 }
 
 // send runs what is queued and begins a new pipeline.
