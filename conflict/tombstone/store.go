@@ -23,8 +23,8 @@ type Querier interface {
 // generation its row is (generation + 1), and when it was written where no column says so. A
 // plain one says only when this region wrote a row last; no stamp depends on it.
 const Schema = `create table if not exists pgwaltz.tombstone (
-  relation   text not null,
-  key        text not null,
+  relation   text collate "C" not null,
+  key        text collate "C" not null,
   generation bigint not null,
   version    bigint not null,
   updated_at bigint not null,
@@ -39,8 +39,8 @@ const Schema = `create table if not exists pgwaltz.tombstone (
 // PastSchema is the DDL of the items that entries had before, kept until no change below them
 // can be decoded again.
 const PastSchema = `create table if not exists pgwaltz.past (
-  relation text not null,
-  key      text not null,
+  relation text collate "C" not null,
+  key      text collate "C" not null,
   lsn      pg_lsn not null,
   next     bigint not null,
   at       bigint not null,
@@ -57,30 +57,33 @@ const PastSchema = `create table if not exists pgwaltz.past (
 // tombstones the higher stays. What does not stay in the entry is kept as an item, unless the
 // new entry is plain: then the change that wrote it gets its stamp also from an older item of
 // the same generation.
-const WriteSQL = `with new as (
-  select * from unnest($1::text[], $2::text[], $3::int8[], $4::int8[], $5::int8[], $6::bool[], $7::text[]::pg_lsn[], $8::bool[]) as u(r, k, n, v, t, l, p, plain)
-), old as (
-  select t.relation, t.key, t.lsn, t.generation + 1 as next, t.updated_at as at, n.n, n.t, n.p, n.plain, t.plain as empty,
+//
+// Each key is looked up once, by index, whatever the planner thinks of the sizes: the applier's
+// statements are prepared when the table may be empty.
+const WriteSQL = `with met as materialized (
+  select n.*, t.key is not null as there, t.lsn as olsn, t.generation + 1 as onext, t.updated_at as oat, t.plain as empty,
          t.live or n.l or (t.generation + 1, t.version, t.updated_at) < (n.n, n.v, n.t) as replaced
-  from new n join pgwaltz.tombstone t on t.relation = n.r and t.key = n.k for update of t
+  from unnest($1::text[], $2::text[], $3::int8[], $4::int8[], $5::int8[], $6::bool[], $7::text[]::pg_lsn[], $8::bool[]) as n(r, k, n, v, t, l, p, plain)
+  left join lateral (select * from pgwaltz.tombstone t where t.relation = n.r and t.key = n.k for update) as t on true
 ), kept as (
   insert into pgwaltz.past (relation, key, lsn, next, at)
-  select o.relation, o.key, case when o.replaced then o.lsn else o.p end, case when o.replaced then o.next else o.n end, case when o.replaced then o.at else o.t end
-  from old o
-  where o.lsn <> o.p and not o.empty and not (o.replaced and o.plain and o.next = o.n and (o.n = 0 or exists (
-    select from pgwaltz.past a where a.relation = o.relation and a.key = o.key and a.lsn < o.lsn and a.next >= o.next)))
+  select o.r, o.k, case when o.replaced then o.olsn else o.p end, case when o.replaced then o.onext else o.n end, case when o.replaced then o.oat else o.t end
+  from met o
+  where o.there and o.olsn <> o.p and not o.empty and not (o.replaced and o.plain and o.onext = o.n and (o.n = 0 or exists (
+    select from pgwaltz.past a where a.relation = o.r and a.key = o.k and a.lsn < o.olsn and a.next >= o.onext)))
   on conflict (relation, key, lsn) do update set next = greatest(past.next, excluded.next), at = greatest(past.at, excluded.at)
-), written as (
-  insert into pgwaltz.tombstone as t (relation, key, generation, version, updated_at, live, origin, lsn)
-  select n.r, n.k, n.n - 1, n.v, n.t, n.l, $9, n.p
-  from new n left join old o on o.relation = n.r and o.key = n.k where o.replaced is not false
-  on conflict (relation, key) do update
-  set generation = excluded.generation, version = excluded.version, updated_at = excluded.updated_at,
-      live = excluded.live, origin = excluded.origin, lsn = excluded.lsn, deleted_at = pg_catalog.now(), plain = false
-  where exists (select from old o where o.relation = t.relation and o.key = t.key)
+), changed as (
+  update pgwaltz.tombstone as t
+  set generation = o.n - 1, version = o.v, updated_at = o.t, live = o.l, origin = $9, lsn = o.p, deleted_at = pg_catalog.now(), plain = false
+  from met o where o.there and o.replaced and t.relation = o.r and t.key = o.k
+  returning 1
+), added as (
+  insert into pgwaltz.tombstone (relation, key, generation, version, updated_at, live, origin, lsn)
+  select o.r, o.k, o.n - 1, o.v, o.t, o.l, $9, o.p from met o where not o.there
+  on conflict (relation, key) do nothing
   returning 1
 )
-select (select count(*) from new) - (select count(*) from written) - (select count(*) from old where not replaced)`
+select (select count(*) from met where not there or replaced) - (select count(*) from changed) - (select count(*) from added)`
 
 // PlainSQL writes when this region wrote rows last, where nothing else is known of their keys:
 // relation, arrays of key, time in microseconds and position, region. It returns the places of
@@ -95,14 +98,10 @@ const PlainSQL = `with new as (
 )
 select n from new join written on key = k`
 
-// ManyEntries is from how many entries on WriteManySQL is to be used, with hash joins switched on
-// in the transaction: the apply session has them off, and nested loops over all pairs of thousands
-// of entries take seconds. It is the same statement under another text, so that it has a plan of
-// its own.
-const (
-	ManyEntries  = 64
-	WriteManySQL = WriteSQL + " -- many"
-)
+// ManyEntries is from how many entries on hash joins are to be switched on for PlainSQL in its
+// transaction: the apply session has them off, and nested loops over all pairs of thousands of
+// entries take seconds.
+const ManyEntries = 64
 
 // KeepSQL writes items that have no entry of their own: arrays of relation, key, position, next
 // generation and time in microseconds.
@@ -225,10 +224,15 @@ func Find(ctx context.Context, q Querier, rel wal.RelationName, keys []string) (
 
 // FindSQL is what Find asks, for an applier that sends it in its own pipeline: relation text and
 // an array of keys. Its columns are the arguments of EntryOf.
-const FindSQL = readSQL + " order by key for update"
+//
+// A key is looked up by index, one after the other, whatever the planner thinks of the sizes. Asked
+// with = any(array) it once read all entries of the relation, because these come in order.
+const FindSQL = `select t.key, t.generation, t.version, t.updated_at, t.live, t.plain
+from (select k from unnest($2::text[]) as u(k) order by k collate "C") as u
+cross join lateral (select * from pgwaltz.tombstone t where t.relation = $1 and t.key = u.k for update) as t`
 
-const readSQL = `select key, generation, version, updated_at, live, plain
-from pgwaltz.tombstone where relation = $1 and key = any($2::text[])`
+const readSQL = `select t.key, t.generation, t.version, t.updated_at, t.live, t.plain from unnest($2::text[]) as u(k)
+cross join lateral (select * from pgwaltz.tombstone t where t.relation = $1 and t.key = u.k offset 0) as t`
 
 // EntryOf makes an entry of a row of FindSQL.
 func EntryOf(key string, generation, version, updatedAt int64, live, plain bool) Entry {

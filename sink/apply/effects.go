@@ -240,13 +240,7 @@ func (fx *effects) queueEntries(b *pgx.Batch, origin string) {
 		nexts, vers, ats = append(nexts, int64(e.Next)), append(vers, e.version), append(ats, int64(e.updatedAt))
 		live, plain, lsns = append(live, e.live), append(plain, e.plain), append(lsns, e.LSN.String())
 	}
-	sql := tombstone.WriteSQL
-	if len(rels) >= tombstone.ManyEntries {
-		sql = tombstone.WriteManySQL
-		b.Queue("set local enable_hashjoin = on")
-		defer b.Queue("set local enable_hashjoin = off")
-	}
-	b.Queue(sql, rels, keys, nexts, vers, ats, live, lsns, plain, origin).QueryRow(func(row pgx.Row) error {
+	b.Queue(tombstone.WriteSQL, rels, keys, nexts, vers, ats, live, lsns, plain, origin).QueryRow(func(row pgx.Row) error {
 		var raced int
 		if err := row.Scan(&raced); err != nil {
 			return err
