@@ -43,7 +43,7 @@
 // Values stay as the server sent them. NULL, unchanged TOAST, text and binary are distinct.
 // An unchanged value is filled in here from the old tuple where that holds it: from a full
 // old image (replica identity FULL), and for key columns from a key-only one. What is still
-// Unchanged afterwards is not in the log. The columns of a key-only old tuple outside of the
+// Unchanged afterwards is not in the WAL. The columns of a key-only old tuple outside of the
 // key are Null there, and mean nothing.
 //
 // # Memory

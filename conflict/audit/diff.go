@@ -143,7 +143,7 @@ func cell(image, value JSON) string {
 	case image == nil:
 		return ""
 	case value == nil:
-		return "(not in the log)"
+		return "(not in the WAL)"
 	case utf8.RuneCount(value) <= most:
 		return string(value)
 	}

@@ -56,7 +56,7 @@ func checkSlot(f *facts, fs *Findings) {
 			why = "exceeded the maximum reserved size, max_slot_wal_keep_size"
 		}
 		fs.add(Error, "slot_lost", "pgwaltz resync --config FILE --recreate-slot",
-			"slot %q is lost (%s): changes since are not in the log any more", name, why)
+			"slot %q is lost (%s): changes since are not in the WAL any more", name, why)
 	case s.WALStatus == "unreserved":
 		fs.add(Warning, "slot_unreserved", "let the sidecar catch up now, or raise max_slot_wal_keep_size", "slot %q may be lost at the next checkpoint", name)
 	}
@@ -106,7 +106,7 @@ func checkConnection(ctx context.Context, f *facts, fs *Findings) error {
 	return nil
 }
 
-// checkRetention looks at the settings that may take the log away from a slot, or never do.
+// checkRetention looks at the settings that may take the WAL away from a slot, or never do.
 func checkRetention(ctx context.Context, f *facts, fs *Findings) error {
 	keep, err := pg.Setting(ctx, f.conn, "max_slot_wal_keep_size")
 	if err != nil {
@@ -121,10 +121,10 @@ func checkRetention(ctx context.Context, f *facts, fs *Findings) error {
 	case mb < 0 && f.cfg.Postgres.UnboundedWAL:
 	case mb < 0:
 		fs.add(Error, "wal_unbounded", fmt.Sprintf("alter system set max_slot_wal_keep_size = '%dMB', then select pg_reload_conf()", max(2*hold>>20, 1024))+"; or, if that is meant, set postgres.unbounded_wal: true",
-			"max_slot_wal_keep_size is not set: while the sidecar is down the log grows until the disk is full")
+			"max_slot_wal_keep_size is not set: while the sidecar is down the WAL grows until the disk is full")
 	case mb<<20 < hold:
 		fs.add(Warning, "wal_hold", "lower publish.wal_hold_max below it, or raise max_slot_wal_keep_size",
-			"max_slot_wal_keep_size (%s) is below publish.wal_hold_max (%s): the server may drop the log while peers are away", keep, f.cfg.Publish.WALHoldMax)
+			"max_slot_wal_keep_size (%s) is below publish.wal_hold_max (%s): the server may drop the WAL while peers are away", keep, f.cfg.Publish.WALHoldMax)
 	}
 	idle, err := pg.Setting(ctx, f.conn, "idle_replication_slot_timeout")
 	if err != nil {

@@ -119,7 +119,7 @@ func (p *planner) planRole(context.Context) error {
 	}
 	sql := "alter role " + pg.Quote(name) + " replication"
 	if may := p.runtime.Replication || p.runtime.Superuser; may || p.separate() && p.me.Superuser {
-		p.add(may, "the sidecar reads the log", sql)
+		p.add(may, "the sidecar reads the WAL", sql)
 	} else {
 		p.refuse("no_replication", "as a superuser: "+sql, "role %q may not replicate (must be superuser or replication role)", name)
 	}

@@ -31,7 +31,7 @@ func (p *planner) planOrigins(ctx context.Context) error {
 	return nil
 }
 
-// planSlot comes last: from here on the server keeps its log for us.
+// planSlot comes last: from here on the server keeps its WAL for us.
 func (p *planner) planSlot(context.Context) error {
 	if !p.cfg.Publishes() {
 		return nil
@@ -41,7 +41,7 @@ func (p *planner) planSlot(context.Context) error {
 	}
 	p.out.Statements = append(p.out.Statements, Statement{
 		SQL:  fmt.Sprintf("select lsn from pg_catalog.pg_create_logical_replication_slot(%s, 'pgoutput')", pg.Literal(p.cfg.Postgres.Slot)),
-		Why:  "the server keeps its log until the sidecar has read it; drop the slot when pgwaltz is given up",
+		Why:  "the server keeps its WAL until the sidecar has read it; drop the slot when pgwaltz is given up",
 		Done: p.slot != nil, slot: true,
 	})
 	return nil

@@ -29,7 +29,7 @@ func (p *planner) planIdentities(context.Context) error {
 		if !full && t.Identity != wal.IdentityFull {
 			continue
 		}
-		// Partitions do not take the identity of their root, and the log is theirs.
+		// Partitions do not take the identity of their root, and the WAL names them.
 		for _, leaf := range p.sel.Partitions[t.Ref()] {
 			p.identity(leaf, leaf.Identity == wal.IdentityFull)
 		}

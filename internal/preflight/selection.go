@@ -43,7 +43,7 @@ func Select(cfg *config.Config, tables []*pg.Table) Selection {
 			s.Partitions[t.Root] = append(s.Partitions[t.Root], t)
 		case !cfg.Selected(t.Schema, t.Name):
 		case t.Unlogged:
-			s.LeftOut = append(s.LeftOut, LeftOut{t, "is unlogged, so its changes are not in the log", "alter table " + t.SQL() + " set logged"})
+			s.LeftOut = append(s.LeftOut, LeftOut{t, "is unlogged, so its changes are not in the WAL", "alter table " + t.SQL() + " set logged"})
 		case !t.HasIdentity():
 			s.LeftOut = append(s.LeftOut, noIdentity(t))
 		default:
