@@ -135,7 +135,13 @@ func (s *Sidecar) track(ctx context.Context, lock *pgx.Conn) error {
 // work runs the pipes until the session that holds the lead is gone or the context ends.
 func (s *Sidecar) work(ctx context.Context, lock *pgx.Conn) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.holdLead(ctx, lock) })
+	g.Go(func() error {
+		err := s.holdLead(ctx, lock)
+		if err != nil && ctx.Err() == nil {
+			s.setRole(status.Down, publicMessage(err)) // the pipes may take a while to end
+		}
+		return err
+	})
 	if s.cfg.Publishes() {
 		g.Go(func() error { return s.supervise(ctx, "outbound", s.out.fail, s.publish) })
 		g.Go(func() error { return s.supervise(ctx, "self-merge", nil, s.merge) })
