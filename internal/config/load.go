@@ -178,6 +178,15 @@ func Keys() []string {
 	return out
 }
 
+// Variables maps the name of each variable of the environment to the key that it sets.
+func Variables() map[string]string {
+	out := map[string]string{}
+	for name, v := range variables(Default()) {
+		out[name] = v.key
+	}
+	return out
+}
+
 // File is the path that the configuration was read from; "" where the environment holds all.
 func (c *Config) File() string { return c.file }
 

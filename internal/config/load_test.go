@@ -153,7 +153,7 @@ func TestSecretFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := c.Postgres.DSN.Reveal(); got != "postgres://u@h/db?password=p%26w%231&sslmode=disable" {
+	if got := c.Postgres.DSN.Reveal(); got != "postgres://u@h/db?sslmode=disable&password=p%26w%231" {
 		t.Errorf("dsn %s", got)
 	}
 	// A file named in the environment wins over the file's dsn.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -107,9 +108,9 @@ func (d DSN) withPassword(p Secret) DSN {
 		if err != nil {
 			return d
 		}
-		q := u.Query()
-		q.Set("password", p.value)
-		u.RawQuery = q.Encode()
+		// The other parameters stay as they are written, and a blank is %20: libpq takes a plus for a plus.
+		parts := slices.DeleteFunc(strings.Split(u.RawQuery, "&"), func(s string) bool { return s == "" || strings.HasPrefix(s, "password=") })
+		u.RawQuery = strings.Join(append(parts, "password="+strings.ReplaceAll(url.QueryEscape(p.value), "+", "%20")), "&")
 		if u.User != nil {
 			u.User = url.User(u.User.Username())
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"go.yaml.in/yaml/v4"
 )
 
@@ -86,6 +87,30 @@ func TestDocumentIsComplete(t *testing.T) {
 	for _, v := range []string{"PGWALTZ_POSTGRES_PASSWORD", "PGWALTZ_NATS_PASSWORD", "PGWALTZ_FAILPOINT"} {
 		if !strings.Contains(string(text), v) {
 			t.Errorf("docs/configuration.md does not explain %s", v)
+		}
+	}
+}
+
+// A password goes into every form of a connection string as it is, and the rest stays as it was.
+func TestPasswordIsPutIn(t *testing.T) {
+	t.Parallel()
+	for _, password := range []string{"plain", `it's \ "odd" & 100% = ü#1`, " a b ", "+", "a+b", "%20", "?x=y&password=z", "@:/"} {
+		for _, dsn := range []string{
+			"host=h user=u dbname=d", "host=h user=u password=former dbname=d", "postgres://u@h/d", "postgres://u:former@h/d?application_name=a%20b+c&sslmode=disable",
+			"postgresql:///d?host=/run/x&user=u&password=former", "postgres://u@h,g:5433/d?target_session_attrs=read-write",
+		} {
+			got, err := pgconn.ParseConfig(NewDSN(dsn).withPassword(NewSecret(password)).Reveal())
+			if err != nil {
+				t.Errorf("%s with %q: %v", dsn, password, err)
+				continue
+			}
+			want, err := pgconn.ParseConfig(dsn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Password != password || got.User != "u" || got.Database != "d" || got.Host != want.Host || got.RuntimeParams["application_name"] != want.RuntimeParams["application_name"] {
+				t.Errorf("%s with %q: %q, %q at %s, %q", dsn, password, got.Password, got.User, got.Host, got.RuntimeParams["application_name"])
+			}
 		}
 	}
 }
