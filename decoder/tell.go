@@ -2,6 +2,7 @@ package decoder
 
 import (
 	"bytes"
+	"iter"
 
 	"github.com/jackc/pglogrepl"
 
@@ -28,10 +29,15 @@ const (
 	maxTell = 1 << 20
 )
 
-// SplitTell returns the contents of the messages that carry a tell, in order. The pieces
-// share no memory with tell.
-func SplitTell(marker, tell []byte) [][]byte {
-	var out [][]byte
+// SplitTell yields the contents of the messages that carry a tell, in order. They
+// share no memory with tell, nor with each other.
+func SplitTell(marker, tell []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		splitTell(marker, tell, yield)
+	}
+}
+
+func splitTell(marker, tell []byte, yield func([]byte) bool) {
 	for first := true; first || len(tell) > 0; first = false {
 		piece := tell[:min(maxTell, len(tell))]
 		tell = tell[len(piece):]
@@ -41,9 +47,10 @@ func SplitTell(marker, tell []byte) [][]byte {
 		}
 		m := make([]byte, 0, len(marker)+1+len(piece))
 		m = append(append(m, marker...), kind)
-		out = append(out, append(m, piece...))
+		if !yield(append(m, piece...)) {
+			return
+		}
 	}
-	return out
 }
 
 // onTell takes a piece of a tell. Applied transactions are suppressed, what they tell is not.

@@ -2,6 +2,7 @@ package decoder
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,7 +12,7 @@ import (
 // tell is the messages of one tell as a server sends them.
 func tell(marker, content string) [][]byte {
 	var out [][]byte
-	for _, m := range SplitTell([]byte(marker), []byte(content)) {
+	for m := range SplitTell([]byte(marker), []byte(content)) {
 		out = append(out, message(true, TellPrefix, string(m)))
 	}
 	return out
@@ -50,7 +51,7 @@ func TestTellSurvivesSuppression(t *testing.T) {
 func TestSplitTell(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{0, 1, maxTell, maxTell + 1, 3 * maxTell} {
-		pieces := SplitTell([]byte("m"), make([]byte, n))
+		pieces := slices.Collect(SplitTell([]byte("m"), make([]byte, n)))
 		if want := max(1, (n+maxTell-1)/maxTell); len(pieces) != want {
 			t.Errorf("%d bytes in %d pieces, want %d", n, len(pieces), want)
 		}

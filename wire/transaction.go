@@ -17,16 +17,21 @@ const (
 // EncodeTransaction encodes one transaction with its relations, to be kept in a table; it
 // outlives upgrades by carrying the format version. Errors: ErrMalformed.
 func EncodeTransaction(tx *wal.Transaction) ([]byte, error) {
-	var p builder
+	// One piece of memory, since values may be large.
+	size := tx.Size()
+	whole := make([]byte, txHead, txHead+size+size/16+1024)
+	p := builder{buf: whole[txHead:]}
 	if err := p.add(tx, math.MaxInt); err != nil {
 		return nil, err
 	}
 	payload := p.finish()
-	b := make([]byte, 0, txHead+len(payload))
-	b = append(b, txMagic...)
+	b := append(whole[:0], txMagic...)
 	b = append(b, Version)
 	b = be.AppendUint32(b, crc32.Checksum(payload, castagnoli))
-	return append(b, payload...), nil
+	if cap(payload) == cap(whole)-txHead {
+		return whole[:txHead+len(payload)], nil // it stands behind already
+	}
+	return append(b[:txHead:txHead], payload...), nil
 }
 
 // EncodeChange is EncodeTransaction for one change of tx, under tx's own xid, positions and

@@ -1,9 +1,9 @@
 package audit
 
 import (
-	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -79,6 +79,9 @@ func (m *Imager) columns(dst []byte, rel *wal.Relation, t wal.Tuple, positions [
 func (m *Imager) value(dst []byte, oid uint32, v wal.Value) []byte {
 	switch v.Kind {
 	case wal.Text:
+		if oid == wal.OIDText || oid == wal.OIDVarchar || oid == wal.OIDBytea {
+			return appendString(dst, v.Bytes)
+		}
 		return appendText(dst, oid, string(v.Bytes))
 	case wal.Binary:
 		if text, ok := m.binaryText(oid, v.Bytes); ok {
@@ -210,14 +213,52 @@ func storable(s string) bool {
 	}
 }
 
-// appendString appends s as a JSON string that jsonb accepts: invalid UTF-8 is replaced.
-func appendString(dst []byte, s string) []byte {
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(strings.ReplaceAll(s, "\x00", "\uFFFD")); err != nil {
-		return append(dst, `""`...) // a string always encodes
+// appendString appends s as a JSON string that jsonb accepts: invalid UTF-8 and NUL are replaced.
+// Values may be large: nothing of them is copied on the way.
+func appendString[T string | []byte](dst []byte, s T) []byte {
+	const digits = "0123456789abcdef"
+	dst = append(slices.Grow(dst, len(s)+2), '"')
+	start, bad := 0, false
+	flush := func(end int) { dst = append(dst, s[start:end]...) }
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c >= utf8.RuneSelf {
+			r, n := utf8.DecodeRuneInString(string(s[i:min(i+utf8.UTFMax, len(s))]))
+			if r != utf8.RuneError || n > 1 {
+				i, bad = i+n, false
+				continue
+			}
+			flush(i)
+			if !bad { // one sign for a run of bad bytes
+				dst = append(dst, "\uFFFD"...)
+			}
+			i, bad = i+1, true
+			start = i
+			continue
+		}
+		bad = false
+		if c >= ' ' && c != '"' && c != '\\' {
+			i++
+			continue
+		}
+		flush(i)
+		switch c {
+		case '"', '\\':
+			dst = append(dst, '\\', c)
+		case '\n':
+			dst = append(dst, `\n`...)
+		case '\r':
+			dst = append(dst, `\r`...)
+		case '\t':
+			dst = append(dst, `\t`...)
+		case 0:
+			dst = append(dst, "\uFFFD"...)
+		default:
+			dst = append(dst, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
+		}
+		i++
+		start = i
 	}
-	return append(dst, bytes.TrimRight(b.Bytes(), "\n")...)
+	flush(len(s))
+	return append(dst, '"')
 }

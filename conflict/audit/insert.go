@@ -28,10 +28,11 @@ RETURNING type, schema_name || '.' || table_name`
 // and stamps, nil images and the zero time become NULL.
 func InsertArgs(records []Record) []any {
 	n := len(records)
-	text := make([][]*string, 18) // argument 17, the xid, is not text and stays unused here
+	text := make([][]*string, 18) // the images and the xid are not here
 	for i := range text {
 		text[i] = make([]*string, n)
 	}
+	images := [2][][]byte{make([][]byte, n), make([][]byte, n)} // may be large, and are not copied
 	xids := make([]int64, n)
 	times := make([]*time.Time, n)
 	for i := range records {
@@ -39,12 +40,13 @@ func InsertArgs(records []Record) []any {
 		columns := [18]*string{
 			ref(uuidText(r.EventID)), ref(r.Region), ref(r.Relation.Schema), ref(r.Relation.Name), ref(string(r.Key)),
 			ref(r.Type), ref(r.Verdict), ref(r.Reason), orNull(r.Winner), orNull(r.Loser),
-			orNull(r.LocalStamp), orNull(r.RemoteStamp), orNull(r.BaseStamp), image(r.LocalRow), image(r.RemoteRow),
+			orNull(r.LocalStamp), orNull(r.RemoteStamp), orNull(r.BaseStamp), nil, nil,
 			ref(r.Origin), nil, ref(r.CommitLSN.String()),
 		}
 		for c, v := range columns {
 			text[c][i] = v
 		}
+		images[0][i], images[1][i] = r.LocalRow, r.RemoteRow
 		xids[i] = int64(r.OriginXID)
 		if r.CommitTime != 0 && r.CommitTime != wal.MinMicros && r.CommitTime != wal.MaxMicros {
 			t := r.CommitTime.Time()
@@ -53,11 +55,14 @@ func InsertArgs(records []Record) []any {
 	}
 	args := make([]any, 0, 19)
 	for c := range text {
-		if c == 16 {
+		switch c {
+		case 13, 14:
+			args = append(args, images[c-13])
+		case 16:
 			args = append(args, xids)
-			continue
+		default:
+			args = append(args, text[c])
 		}
-		args = append(args, text[c])
 	}
 	return append(args, times)
 }
@@ -69,13 +74,6 @@ func orNull(s string) *string {
 		return nil
 	}
 	return &s
-}
-
-func image(b []byte) *string {
-	if b == nil {
-		return nil
-	}
-	return ref(string(b))
 }
 
 func uuidText(id [16]byte) string {

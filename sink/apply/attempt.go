@@ -287,14 +287,7 @@ func (a *Applier) writeEffects(ctx context.Context, fx *effects) error {
 		}
 	}
 	a.hold(fx, at)
-	b, err := fx.queue(a)
-	if err != nil {
-		return err
-	}
-	if b.Len() == 0 {
-		return nil
-	}
-	if err := a.conn.SendBatch(ctx, b).Close(); err != nil {
+	if err := fx.write(ctx, a); err != nil {
 		return fmt.Errorf("write audit rows and tombstones: %w", side(err))
 	}
 	return nil

@@ -202,22 +202,49 @@ func (fx *effects) needsPosition(self bool) bool {
 	return false
 }
 
-// queue returns the statements that write the side effects.
-func (fx *effects) queue(a *Applier) (*pgx.Batch, error) {
-	b := &pgx.Batch{}
+// sendBytes is from which size on statements go to the server at once: what is gathered is copied
+// once more on its way.
+const sendBytes = 4 << 20
+
+// write writes the side effects. Large ones go one by one.
+func (fx *effects) write(ctx context.Context, a *Applier) error {
+	b, size := &pgx.Batch{}, 0
+	send := func(limit int) error {
+		if b.Len() == 0 || size < limit {
+			return nil
+		}
+		err := a.conn.SendBatch(ctx, b).Close()
+		b, size = &pgx.Batch{}, 0
+		return err
+	}
 	fx.queueEntries(b, a.cfg.Origin)
 	fx.queueItems(b)
-	if len(fx.audit) > 0 {
-		a.encoding.records(fx.audit)
-		b.Queue(audit.InsertSQL, audit.InsertArgs(fx.audit)...).Query(fx.logged.Read)
+	for len(fx.audit) > 0 {
+		n := 0
+		for n < len(fx.audit) && size < sendBytes {
+			size += len(fx.audit[n].LocalRow) + len(fx.audit[n].RemoteRow)
+			n++
+		}
+		a.encoding.records(fx.audit[:n])
+		b.Queue(audit.InsertSQL, audit.InsertArgs(fx.audit[:n])...).Query(fx.logged.Read)
+		if err := send(sendBytes); err != nil {
+			return err
+		}
+		clear(fx.audit[:n])
+		fx.audit = fx.audit[n:]
 	}
 	if len(fx.unpark) > 0 {
 		b.Queue(parked.DeleteSQL, fx.unpark)
 	}
-	if err := fx.tell.queue(b, a.cfg.Token, wal.MicrosOf(time.Now())); err != nil {
-		return nil, err
+	err := fx.tell.each(a.cfg.Token, wal.MicrosOf(time.Now()), func(message []byte) error {
+		b.Queue(tellSQL, message)
+		size += len(message)
+		return send(sendBytes)
+	})
+	if err != nil {
+		return err
 	}
-	return b, nil
+	return send(0)
 }
 
 // queueEntries writes the entries. One key may have died and risen within the batch: the last

@@ -80,7 +80,7 @@ func (e encoding) records(rs []audit.Record) {
 	}
 }
 
-func isASCII(s string) bool {
+func isASCII[T string | []byte](s T) bool {
 	for i := 0; i < len(s); i++ {
 		if s[i] >= 0x80 {
 			return false

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
@@ -146,10 +147,10 @@ func (a *Applier) keyJSON(rel *wal.Relation, row wal.Tuple, key []int) []byte {
 
 // storable replaces what the server cannot hold.
 func (a *Applier) storable(b []byte) []byte {
-	if text := string(b); !isASCII(text) {
-		return []byte(a.encoding.text(text))
+	if isASCII(b) || (a.encoding == utf8Server && utf8.Valid(b)) {
+		return b
 	}
-	return b
+	return []byte(a.encoding.text(string(b)))
 }
 
 // stampText prints a stamp for the audit log: generation, version, time.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/decoder"
@@ -49,9 +47,9 @@ func (t *told) add(o told) {
 	t.size += o.size
 }
 
-// queue adds the statements that write everything. Each key's repair stands where it was
+// each hands on the messages that carry everything, one by one. Each key's repair stands where it was
 // decided; a notice has no place among them. now is the time that they are given.
-func (t *told) queue(b *pgx.Batch, token []byte, now wal.Micros) error {
+func (t *told) each(token []byte, now wal.Micros, send func(message []byte) error) error {
 	var tx wal.Transaction
 	size := 0
 	flush := func() error {
@@ -65,8 +63,10 @@ func (t *told) queue(b *pgx.Batch, token []byte, now wal.Micros) error {
 		if err != nil {
 			return fmt.Errorf("encode repairs and notices: %w", err)
 		}
-		for _, m := range decoder.SplitTell(token, data) {
-			b.Queue(tellSQL, m)
+		for m := range decoder.SplitTell(token, data) {
+			if err := send(m); err != nil {
+				return err
+			}
 		}
 		tx, size = wal.Transaction{}, 0
 		return nil

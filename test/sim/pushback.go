@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"slices"
+
 	"github.com/pgwaltz/pgwaltz/decoder"
 	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
@@ -40,7 +42,7 @@ func (l *logTx) tell() [][]byte {
 	if err != nil {
 		panic(err)
 	}
-	return decoder.SplitTell([]byte("token"), data)
+	return slices.Collect(decoder.SplitTell([]byte("token"), data))
 }
 
 // stamp gives the changes their stamps, and holds them against the first decoding.
