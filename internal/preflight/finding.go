@@ -85,20 +85,16 @@ func (fs Findings) Err(doing string) error {
 	return nil
 }
 
-// Print writes the findings for people: what works, errors, warnings. From a few findings of one kind on they are
+// Print writes the findings for people, errors first. From a few findings of one kind on they are
 // one line with a count; all prints each by itself.
 func (fs Findings) Print(w io.Writer, all bool) {
-	for _, severity := range []Severity{OK, Error, Warning} {
-		said := map[string]bool{}
-		for _, f := range fs {
+	lines := fs
+	if !all {
+		lines = fs.Together("; --all names them")
+	}
+	for _, severity := range []Severity{Error, Warning} {
+		for _, f := range lines {
 			if f.Severity != severity {
-				continue
-			}
-			if same := fs.like(f); !all && f.kind != "" && len(same) >= manyFindings {
-				if key := f.Code + f.kind; !said[key] {
-					said[key] = true
-					same.printTogether(w, severity)
-				}
 				continue
 			}
 			where := ""
@@ -119,26 +115,49 @@ const manyFindings = 4
 // namedOfMany is how many tables are named then.
 const namedOfMany = 3
 
-// like returns the findings of the same kind.
-func (fs Findings) like(f Finding) (out Findings) {
-	for _, o := range fs {
-		if o.Severity == f.Severity && o.Code == f.Code && o.kind == f.kind {
-			out = append(out, o)
+// Together makes one finding of those that say the same of many tables; hint is for who wants to
+// know all of them. Each stands where the first of its kind stood.
+func (fs Findings) Together(hint string) Findings {
+	type kind struct {
+		severity   Severity
+		code, kind string
+	}
+	many := map[kind]Findings{}
+	for _, f := range fs {
+		if f.kind != "" {
+			k := kind{f.Severity, f.Code, f.kind}
+			many[k] = append(many[k], f)
+		}
+	}
+	var out Findings
+	said := map[kind]bool{}
+	for _, f := range fs {
+		k := kind{f.Severity, f.Code, f.kind}
+		same := many[k]
+		switch {
+		case f.kind == "" || len(same) < manyFindings:
+			out = append(out, f)
+		case !said[k]:
+			said[k] = true
+			out = append(out, same.one(hint))
 		}
 	}
 	return out
 }
 
-// printTogether prints findings of one kind.
-func (fs Findings) printTogether(w io.Writer, severity Severity) {
+// one says what the findings have in common, and names some tables.
+func (fs Findings) one(hint string) Finding {
+	f := fs[0]
 	var names []string
-	for _, f := range fs[:namedOfMany] {
-		names = append(names, f.Table)
+	for _, o := range fs[:namedOfMany] {
+		names = append(names, o.Table)
 	}
-	fmt.Fprintf(w, "%-7s  %d tables: %s (%s and %d more; --all names them)\n", strings.ToUpper(string(severity)), len(fs), fs[0].kind, strings.Join(names, ", "), len(fs)-namedOfMany)
-	if fs[0].Remedy != "" {
-		fmt.Fprintf(w, "         fix: for each of them, such as %s: %s\n", fs[0].Table, fs[0].Remedy)
+	f.What = fmt.Sprintf("%d tables: %s (%s and %d more%s)", len(fs), f.kind, strings.Join(names, ", "), len(fs)-namedOfMany, hint)
+	if f.Remedy != "" {
+		f.Remedy = fmt.Sprintf("for each of them, such as %s: %s", f.Table, f.Remedy)
 	}
+	f.Table = ""
+	return f
 }
 
 // Refusal is the error for findings that stop a start or a setup.

@@ -31,6 +31,9 @@ func TestManyFindingsOfOneKindAreOneLine(t *testing.T) {
 			t.Errorf("%q is missing in\n%s", want, b.String())
 		}
 	}
+	if n := len(fs.Together("")); n != 1+1+3 {
+		t.Errorf("%d findings together", n)
+	}
 	b.Reset()
 	fs.Print(&b, true)
 	if n := strings.Count(b.String(), "\n"); n != 2*(1+279+3) {

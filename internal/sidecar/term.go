@@ -186,10 +186,12 @@ func (s *Sidecar) prepare(ctx context.Context, conn *pgx.Conn) error {
 		if f.Code == "wal_unbounded" || f.Severity == preflight.Error && slices.Contains([]string{"slot_lost", "slot_missing"}, f.Code) && s.hasPublished(ctx, conn) {
 			f.Severity = preflight.Warning
 		}
+		kept = append(kept, f)
+	}
+	for _, f := range kept.Together("; pgwaltz check --all names them") {
 		if f.Severity == preflight.Warning {
 			s.log.Warn("preflight", "code", f.Code, "what", f.What, "remedy", f.Remedy)
 		}
-		kept = append(kept, f)
 	}
 	if err := preflight.Findings(kept).Err("start"); err != nil {
 		return &fatalError{err}
