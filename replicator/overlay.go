@@ -8,10 +8,12 @@ import "github.com/pgwaltz/pgwaltz/conflict/tombstone"
 // that is taken for a changed one by mistake is given a higher generation than it needs, which
 // is a stamp as good as any.
 //
-// Its memory is bounded: it is exact for the first exactKeys keys and a filter behind that.
+// Its memory is bounded: it is exact for the first exactKeys keys and a filter behind that. Keys
+// that are raised beyond the last filter share one count, the highest of them.
 type overlay struct {
 	exact  map[uint64]uint32
 	levels []*tombstone.Filter // keys that were changed, raised once, raised twice, ...
+	top    uint32              // the most that a key in all filters was raised
 }
 
 const (
@@ -27,7 +29,7 @@ func (o *overlay) reset() {
 		o.exact = map[uint64]uint32{}
 	}
 	clear(o.exact)
-	o.levels = nil
+	o.levels, o.top = nil, 0
 }
 
 // any reports whether a key was changed at all.
@@ -41,11 +43,11 @@ func (o *overlay) raised(h uint64) (n uint32, ok bool) {
 	}
 	for l, f := range o.levels {
 		if !f.Has(h) {
-			break
+			return n, ok
 		}
 		n, ok = uint32(l), true
 	}
-	return n, ok
+	return max(n, o.top), ok
 }
 
 // set notes that a key was changed, and raised by n generations in all.
@@ -66,6 +68,9 @@ func (o *overlay) set(h uint64, n uint32) {
 }
 
 func (o *overlay) add(h uint64, n uint32) {
+	if n >= mostLevels {
+		o.top = max(o.top, n)
+	}
 	for l := range min(int(n)+1, mostLevels) {
 		if l == len(o.levels) {
 			size := manyKeys

@@ -48,3 +48,35 @@ func TestOverlayBeyondItsLimit(t *testing.T) {
 		t.Error("another transaction begins with what the last one did")
 	}
 }
+
+// TestOverlayOfManyLives: each life of a key is above the one before it, however many there are,
+// and however many keys the transaction has.
+func TestOverlayOfManyLives(t *testing.T) {
+	t.Parallel()
+	var o overlay
+	o.reset()
+	for i := range exactKeys + 10 {
+		o.set(overlayKey(i), 1)
+	}
+	for i := range 3 {
+		h := overlayKey(i)
+		for life := range 5 * mostLevels {
+			was, ok := o.raised(h)
+			if !ok {
+				t.Fatalf("key %d is taken for one that was not changed", i)
+			}
+			o.set(h, was+1) // a delete
+			if now, _ := o.raised(h); now <= was {
+				t.Fatalf("key %d was raised %d before life %d, and %d behind it", i, was, life, now)
+			}
+		}
+	}
+	if n, ok := o.raised(overlayKey(exactKeys)); !ok || n != 1 {
+		t.Errorf("a key that was raised once says %d, %v", n, ok)
+	}
+	o.reset()
+	o.set(overlayKey(1), 1)
+	if n, _ := o.raised(overlayKey(1)); n != 1 {
+		t.Errorf("another transaction begins with %d", n)
+	}
+}
