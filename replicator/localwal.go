@@ -79,11 +79,11 @@ func (l *LocalWAL) Open(ctx context.Context, xid wal.XID, commit wal.LSN) error 
 // Below implements Items.
 func (l *LocalWAL) Below(ctx context.Context, at wal.LSN, refs []tombstone.Ref) ([]conflict.Item, error) {
 	items := make([]conflict.Item, len(refs))
-	var began time.Time
+	var p stall
 	for {
 		missing, wait := l.Index.Below(at, refs, items)
 		if wait != nil {
-			if err := l.stall(ctx, wait, &began, at, refs); err != nil {
+			if err := l.stall(ctx, wait, &p, at, refs); err != nil {
 				return nil, err
 			}
 			continue
@@ -111,15 +111,24 @@ func (l *LocalWAL) Below(ctx context.Context, at wal.LSN, refs []tombstone.Ref) 
 // again, it finds the row.
 const blockedFor = 3 * time.Second
 
+// stall is a wait of Below.
+type stall struct {
+	began   time.Time
+	flushed bool // what the pipe has gathered was handed on
+}
+
 // stall waits until the answer may be another one. What it waits for may depend on what the
 // pipe has gathered.
-func (l *LocalWAL) stall(ctx context.Context, wait <-chan struct{}, began *time.Time, at wal.LSN, refs []tombstone.Ref) error {
-	if began.IsZero() {
-		*began = time.Now()
+func (l *LocalWAL) stall(ctx context.Context, wait <-chan struct{}, p *stall, at wal.LSN, refs []tombstone.Ref) error {
+	if p.began.IsZero() {
+		p.began = time.Now()
+	}
+	if !p.flushed && l.Stalled() {
+		p.flushed = true
 		l.mu.Lock()
 		flush := l.flush
 		l.mu.Unlock()
-		if flush != nil && l.Stalled() {
+		if flush != nil {
 			if err := flush(); err != nil {
 				return err
 			}
@@ -133,10 +142,10 @@ func (l *LocalWAL) stall(ctx context.Context, wait <-chan struct{}, began *time.
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	if time.Since(*began) < blockedFor {
+	if time.Since(p.began) < blockedFor {
 		return nil
 	}
-	*began = time.Now()
+	p.began = time.Now()
 	for _, pid := range l.Blockers(at, refs) {
 		if err := l.db.Terminate(ctx, pid); err != nil {
 			return err
@@ -242,14 +251,18 @@ func (l *LocalWAL) WaitMerged(ctx context.Context, limit time.Duration) error {
 	}
 	waiting, cancel := context.WithTimeoutCause(ctx, limit, ErrNotMerged)
 	defer cancel()
-	return l.wait(waiting, func() bool {
-		l.mu.Lock()
-		merged := l.merged
-		l.mu.Unlock()
-		if merged >= at {
-			return true
-		}
-		oldest := l.Waiting()
-		return l.Done() >= at && (oldest == 0 || oldest >= at)
-	})
+	return l.wait(waiting, func() bool { return l.MergedPast(at) })
+}
+
+// MergedPast reports whether every own change that was committed at or below a position is
+// merged, as WaitMerged says.
+func (l *LocalWAL) MergedPast(at wal.LSN) bool {
+	l.mu.Lock()
+	merged := l.merged
+	l.mu.Unlock()
+	if merged >= at {
+		return true
+	}
+	oldest := l.Waiting()
+	return l.Done() >= at && (oldest == 0 || oldest >= at)
 }

@@ -81,6 +81,9 @@ type Outbound struct {
 	proven atomic.Bool
 	passed atomic.Uint64
 	Stats  *OutboundStats
+
+	pending []ready      // of the batch at hand: stamped and not framed
+	handOn  func() error // frames them
 }
 
 // NewOutbound makes a pipe; Run runs it.
@@ -180,8 +183,73 @@ func (o *Outbound) event(ctx context.Context, log Log, due, beat <-chan time.Tim
 	}
 }
 
-// Flush hands on what is gathered. Only the goroutine of Run may call it.
-func (o *Outbound) Flush() error { return o.framer.Flush(time.Now()) }
+// ErrUnproved says that stamping waits for the self-merge, which waits until the WAL is proved to be
+// the one that was published. The pipe has to be opened anew, with Prove in front of Run.
+var ErrUnproved = errors.New("the WAL has to be proved to be the one that was published before it is stamped")
+
+// Flush hands on what is gathered, because stamping waits for it. Only the goroutine of Run may
+// call it.
+func (o *Outbound) Flush() error {
+	if !o.framer.Proven() {
+		return ErrUnproved
+	}
+	if o.handOn != nil {
+		if err := o.handOn(); err != nil {
+			return err
+		}
+	}
+	return o.framer.Flush(time.Now())
+}
+
+// Prove reads the WAL, without stamping it, until it is proved to be the one that was published.
+// Then the WAL has to be read again from the same position, by Run. Errors are those of Run.
+func (o *Outbound) Prove(ctx context.Context, log Log) error {
+	o.framer = framing.New(framing.Config{
+		Encoder: o.cfg.Encoder, Tail: o.cfg.Tail, Past: o.cfg.Past,
+		Put: func(wire.Frame) error { return errors.New("a frame is published while the WAL is being proved") },
+	}, time.Now())
+	ping := time.NewTicker(max(o.cfg.Heartbeat/4, 10*time.Millisecond))
+	defer ping.Stop()
+	for !o.framer.Proven() {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ping.C:
+			log.Ping()
+		case it, ok := <-log.Items():
+			if !ok {
+				return errLogEnded
+			}
+			err := o.prove(it)
+			log.Taken(it)
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (o *Outbound) prove(it slot.Item) error {
+	for _, tx := range it.Transactions {
+		told, left, err := o.publishable(tx)
+		if err != nil {
+			return err
+		}
+		if !told.Any() && !left && o.framer.Empty(tx) {
+			err = o.framer.Passed(tx.EndLSN)
+		} else {
+			_, err = o.framer.Known(tx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if it.Decoded != 0 {
+		return o.framer.Passed(it.Decoded)
+	}
+	return nil
+}
 
 // maxHeld is from how many packets held back on no more are taken.
 const maxHeld = 8
@@ -221,16 +289,26 @@ type ready struct {
 // transactions takes transactions in the order of the WAL. What it leaves out of their images is
 // asked for once for all of them.
 func (o *Outbound) transactions(ctx context.Context, txs []*wal.Transaction) error {
-	list := make([]ready, 0, len(txs))
-	filled := make([]*wal.Transaction, 0, len(txs))
+	o.pending = make([]ready, 0, len(txs))
+	o.handOn = func() error { return o.framePending(ctx) }
 	for _, tx := range txs {
 		r, err := o.stamped(ctx, tx)
 		if err != nil {
 			return err
 		}
-		list = append(list, r)
+		o.pending = append(o.pending, r)
+	}
+	return o.handOn()
+}
+
+// framePending frames what is stamped.
+func (o *Outbound) framePending(ctx context.Context) error {
+	list := o.pending
+	o.pending = nil
+	filled := make([]*wal.Transaction, 0, len(list))
+	for _, r := range list {
 		if r.tx != nil && !r.empty {
-			filled = append(filled, tx)
+			filled = append(filled, r.tx)
 		}
 	}
 	if o.cfg.Values != nil && len(filled) > 0 {
@@ -252,16 +330,11 @@ func (o *Outbound) stamped(ctx context.Context, tx *wal.Transaction) (ready, err
 	for i := range tx.Messages {
 		r.wanted = r.wanted || tx.Messages[i].Prefix == SyncPrefix
 	}
-	var err error
-	if r.told, err = TellsOf(tx); err != nil {
+	told, left, err := o.publishable(tx)
+	if err != nil {
 		return r, err
 	}
-	left := false
-	if o.cfg.LeftOut != nil {
-		n := len(tx.Changes)
-		tx.Changes = slices.DeleteFunc(tx.Changes, func(ch wal.Change) bool { return o.cfg.LeftOut(ch.Relation.Ref()) })
-		left = len(tx.Changes) < n && (tx.More || tx.Part > 0) // readers wait for every part
-	}
+	r.told = told
 	if !r.told.Any() && !left && o.framer.Empty(tx) {
 		r.empty = true
 		return r, nil
@@ -306,6 +379,17 @@ func (o *Outbound) frame(r *ready) error {
 		o.Stats.LastCommit.Store(int64(tx.CommitTime))
 	}
 	return o.framer.Add(r.told.With(tx), time.Now())
+}
+
+// publishable leaves out what is not published. left: a part of a giant transaction lost changes
+// that way.
+func (o *Outbound) publishable(tx *wal.Transaction) (told Tells, left bool, err error) {
+	if told, err = TellsOf(tx); err != nil || o.cfg.LeftOut == nil {
+		return told, false, err
+	}
+	n := len(tx.Changes)
+	tx.Changes = slices.DeleteFunc(tx.Changes, func(ch wal.Change) bool { return o.cfg.LeftOut(ch.Relation.Ref()) })
+	return told, len(tx.Changes) < n && (tx.More || tx.Part > 0), nil // readers wait for every part
 }
 
 // SyncPrefix is the logical message after which the pipe publishes a position at once.

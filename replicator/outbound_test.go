@@ -166,3 +166,56 @@ func TestOutboundHoldsCopiedRowsBackUntilTheirPosition(t *testing.T) {
 		}
 	})
 }
+
+// TestOutboundProvesWithoutStamping: when stamping waits for the self-merge, and that for the proof,
+// the WAL is proved by a reading that stamps and publishes nothing.
+func TestOutboundProvesWithoutStamping(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log, stream := &fakeLog{items: make(chan slot.Item)}, &fakeStream{}
+		mark := ins(200, "2")
+		o := newOutbound(stream, wire.Position{Incarnation: 1, Number: 4, EndLSN: 250}, nil)
+		o.cfg.Past = checkpoint.NewRepetition(wal.MarkOf(mark), 250, 50)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		done := make(chan error, 1)
+		go func() { done <- o.Prove(ctx, log) }()
+		first := ins(100, "1")
+		log.items <- slot.Item{Transactions: []*wal.Transaction{first}, Decoded: 150}
+		synctest.Wait()
+		if err := o.Flush(); !errors.Is(err, ErrUnproved) {
+			t.Errorf("before the proof what is gathered can be handed on: %v", err)
+		}
+		log.items <- slot.Item{Transactions: []*wal.Transaction{mark}, Decoded: 250}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if first.Changes[0].Stamp != (wal.Stamp{}) {
+			t.Error("a change was stamped")
+		}
+		go o.Run(ctx, log)
+		synctest.Wait()
+		if !o.Proven() {
+			t.Error("the WAL is not proved at the second reading")
+		}
+		log.items <- slot.Item{Transactions: []*wal.Transaction{first, mark, ins(300, "3")}, Decoded: 350}
+		synctest.Wait()
+		if _, txs, ends := stream.packets(t); len(txs) != 1 || txs[0] != 1 || ends[0] != 350 {
+			t.Errorf("transactions %v, ends %v", txs, ends)
+		}
+	})
+}
+
+// TestOutboundDoesNotProveAnotherHistory: a server that was restored does not show what was published.
+func TestOutboundDoesNotProveAnotherHistory(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := &fakeLog{items: make(chan slot.Item, 1)}
+		o := newOutbound(&fakeStream{}, wire.Position{Incarnation: 1, Number: 4, EndLSN: 250}, nil)
+		o.cfg.Past = checkpoint.NewRepetition(wal.MarkOf(ins(200, "2")), 250, 50)
+		log.items <- slot.Item{Transactions: []*wal.Transaction{ins(220, "2")}, Decoded: 270}
+		if err := o.Prove(t.Context(), log); !errors.Is(err, checkpoint.ErrHistory) {
+			t.Errorf("the other history gives %v", err)
+		}
+	})
+}

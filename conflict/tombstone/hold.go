@@ -29,7 +29,7 @@ type held struct {
 // of all.
 const maxHeld = 100_000
 
-func (x *Index) maxHeld() int { return min(maxHeld, x.limit) }
+func (x *Index) maxHeld() int { return min(x.limits.Held, x.limit) }
 
 func (x *Index) hold(applier string) *hold {
 	o := x.holds[applier]

@@ -23,7 +23,8 @@ type Ref struct {
 type Index struct {
 	mu      sync.Mutex
 	seed    maphash.Seed
-	limit   int
+	limits  Limits
+	limit   int           // of keys
 	changed chan struct{} // closed and replaced when somebody who waits may go on
 
 	keys   map[uint64]known // committed; of each key the join of its items
@@ -49,12 +50,32 @@ type known struct {
 // DefaultLimit is how many keys the index holds before lookups go to the table: about 64 MiB.
 const DefaultLimit = 1 << 20
 
+// Limits bound what an Index holds in memory. Zero means the usual limit.
+type Limits struct {
+	Keys    int // that are known exactly: DefaultLimit
+	Own     int // items of own changes that are held as they are
+	Segment int // keys that the filter of a segment behind those is made for
+	Held    int // keys of one applier's open transaction that are held one by one
+	// Hash names keys within the process. nil: by a seed of its own, so that nobody can make keys
+	// that collide. The simulation needs the same names each time.
+	Hash func(wal.RelationName, []byte) uint64
+}
+
 // NewIndex makes an empty index for at most limit keys; 0 means DefaultLimit.
-func NewIndex(limit int) *Index {
-	if limit <= 0 {
-		limit = DefaultLimit
+func NewIndex(limit int) *Index { return NewLimitedIndex(Limits{Keys: max(limit, 0)}) }
+
+// NewLimitedIndex makes an empty index with limits of its own.
+func NewLimitedIndex(l Limits) *Index {
+	usual := func(n *int, to int) {
+		if *n == 0 {
+			*n = to
+		}
 	}
-	x := &Index{seed: maphash.MakeSeed(), limit: limit, changed: make(chan struct{})}
+	usual(&l.Keys, DefaultLimit)
+	usual(&l.Own, ownLimit)
+	usual(&l.Segment, segmentKeys)
+	usual(&l.Held, maxHeld)
+	x := &Index{seed: maphash.MakeSeed(), limits: l, limit: l.Keys, changed: make(chan struct{})}
 	x.Reset()
 	return x
 }
@@ -64,7 +85,7 @@ func (x *Index) Reset() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.keys, x.rels, x.filter, x.next = map[uint64]known{}, map[wal.RelationName]struct{}{}, nil, nil
-	x.own = own{keys: map[uint64]*ownKey{}, limit: ownLimit}
+	x.own = own{keys: map[uint64]*ownKey{}, limit: x.limits.Own, size: x.limits.Segment}
 	x.holds, x.committing = map[string]*hold{}, map[string]uint64{}
 	x.wal = stamped{recent: map[uint32]struct{}{}}
 	x.clock = Clock{}
@@ -85,6 +106,9 @@ func (x *Index) wake() {
 }
 
 func (x *Index) hash(rel wal.RelationName, key []byte) uint64 {
+	if x.limits.Hash != nil {
+		return x.limits.Hash(rel, key)
+	}
 	var h maphash.Hash
 	h.SetSeed(x.seed)
 	h.WriteString(rel.Schema)

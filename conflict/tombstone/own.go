@@ -23,6 +23,7 @@ type own struct {
 	keys     map[uint64]*ownKey
 	queue    []ownRef // in WAL order
 	limit    int
+	size     int        // keys of a segment
 	segments []*segment // in WAL order, behind all of queue
 }
 
@@ -115,8 +116,8 @@ func (o *own) segment(commit wal.LSN) *segment {
 	if o.segmented() {
 		s = o.segments[len(o.segments)-1]
 	}
-	if s == nil || (s.n >= segmentKeys && len(o.segments) < segmentMax) {
-		s = &segment{first: commit, last: commit, keys: NewFilter(segmentKeys)}
+	if s == nil || (s.n >= o.size && len(o.segments) < segmentMax) {
+		s = &segment{first: commit, last: commit, keys: NewFilter(o.size)}
 		o.segments = append(o.segments, s)
 	}
 	if commit != s.last {

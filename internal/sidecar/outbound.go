@@ -64,6 +64,7 @@ type outboundState struct {
 	seqs            seqIndex
 	chains          checkpoint.Chains // of the newest durable frames
 	clock           clockStore
+	prove           bool // the WAL is read twice: it is proved first
 }
 
 // fail notes why the direction does not flow.
@@ -176,6 +177,16 @@ func (s *Sidecar) publish(ctx context.Context) error {
 	o.content.Store(begin.at.Number)
 	o.state, o.reason, o.gap, o.newLife = status.Replicating, "", nil, false
 	o.mu.Unlock()
+	if o.prove {
+		err := s.proveFirst(ctx, begin, pipe)
+		if errors.Is(err, checkpoint.ErrHistory) {
+			return s.otherHistory(ctx, err)
+		}
+		if err != nil {
+			return err
+		}
+		o.prove = false
+	}
 	if err := s.beginClock(ctx, begin.slot); err != nil {
 		return err
 	}
@@ -197,9 +208,36 @@ func (s *Sidecar) publish(ctx context.Context) error {
 		return context.Cause(ctx)
 	case errors.Is(err, checkpoint.ErrHistory):
 		return s.otherHistory(ctx, err)
+	case errors.Is(err, replicator.ErrUnproved):
+		o.prove = true
+		return errAgain
 	case errors.Is(err, publish.ErrStreamLost):
 		s.log.Warn("the stream lost what was published; publishing again from the slot", "reason", publicMessage(err))
 		return errAgain
+	}
+	return err
+}
+
+// proveFirst reads the WAL once up to where the stream ends, before it is read again and stamped.
+func (s *Sidecar) proveFirst(ctx context.Context, begin *beginning, pipe *replicator.Outbound) error {
+	s.log.Info("the WAL is proved to be the one that was published, before it is read again", "lsn", begin.slot.String())
+	ctx, done := context.WithCancel(ctx)
+	defer done()
+	slot := s.newSlot(begin.slot)
+	g, gctx := errgroup.WithContext(ctx)
+	proved := false
+	g.Go(func() error { return guard.Run("reading the slot", func() error { return slot.Run(gctx, begin.slot) }) })
+	g.Go(func() error {
+		defer done()
+		return guard.Run("proving the WAL", func() error {
+			err := pipe.Prove(gctx, slot)
+			proved = err == nil
+			return err
+		})
+	})
+	err := g.Wait()
+	if proved {
+		return nil
 	}
 	return err
 }

@@ -18,7 +18,7 @@ import (
 // is kept of living rows), audit rows. It goes out in one pipeline with the commit.
 type effects struct {
 	entries []entryRow
-	items   []itemRow // self-merge: of changes whose entry was superseded
+	items   []OwnItem // self-merge: of changes whose entry was superseded
 	blind   bool      // an entry was written where no row could be locked
 	put     []putRow  // rows that were put where none was, and no own change was known
 	audit   []audit.Record
@@ -49,13 +49,6 @@ type putRow struct {
 	entry   bool // an entry of the key was found, and locked
 	suspect bool // see openPut
 	wrote   bool // an entry of the key is written with the row, and meets whatever is there
-}
-
-// itemRow is an item to be kept without an entry of its own.
-type itemRow struct {
-	tombstone.Ref
-	conflict.Item
-	plain bool
 }
 
 // add merges what a nested attempt gathered.
@@ -173,7 +166,7 @@ func (a *Applier) hold(fx *effects, at wal.LSN) {
 		case e.wrote:
 			// The row is another one from now on.
 			now := conflict.Item{LSN: at, Next: e.Next, At: e.At}
-			fx.items = append(fx.items, itemRow{e.Ref, now, false})
+			fx.items = append(fx.items, OwnItem{Ref: e.Ref, Item: now})
 			a.cfg.Index.Suspect(a.holder(), e.Relation, e.Key, now)
 		}
 	}

@@ -20,6 +20,7 @@ type giant struct {
 	commit  wal.LSN // names it; 0: none
 	barrier bool    // the barrier was waited for
 	record  bool    // the items of its changes are written first, by themselves
+	noted   bool    // that was done
 	tried   patience
 	failed  bool // it failed at its end, or again and again: what fails now is parked, part by part
 }
@@ -62,7 +63,7 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 	var err error
 	if a.giant.record {
 		if err = a.recordItems(ctx, txs, !more); err == nil && !more {
-			a.giant.record = false
+			a.giant.record, a.giant.noted = false, true
 			return ErrStartAgain
 		}
 	} else {
@@ -88,7 +89,9 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 		// What is missed from now on the self-merge puts right.
 		a.giant.barrier = true
 	case errors.Is(err, errNotStamped):
-		if werr := a.waitStamped(ctx); errors.Is(werr, tombstone.ErrStalled) {
+		if werr := a.waitStamped(ctx); errors.Is(werr, tombstone.ErrStalled) && a.giant.noted {
+			a.waited = maxWaited + 1 // stamping waits for changes behind these
+		} else if errors.Is(werr, tombstone.ErrStalled) {
 			a.giant.record = true
 		} else if werr != nil {
 			return werr

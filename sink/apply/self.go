@@ -143,56 +143,71 @@ func (a *Applier) holds(t *target, r *batch.Run, side conflict.Side, e conflict.
 	return t.stampless() || (side.Stamp.Version == r.Stamp.Version && side.Stamp.UpdatedAt == r.Stamp.UpdatedAt)
 }
 
-// ownItems are the items of all own changes of some transactions: also of those that a later one
+// OwnItem is an item of a key that is kept without an entry of its own.
+type OwnItem struct {
+	tombstone.Ref
+	conflict.Item
+	plain bool
+}
+
+// OwnItems are the items of all own changes of some transactions: also of those that a later one
 // of the same batch has superseded, because the WAL may be decoded again from in between. Items
 // that say nothing new between two others of their key are left out.
-func (a *Applier) ownItems(txs []keyedTx) []itemRow {
-	var out []itemRow
+func OwnItems(p Policy, x *tombstone.Index, txs []*wal.Transaction) []OwnItem {
+	var out []OwnItem
 	last := map[tombstone.Ref]int{}   // newest item of a key
 	before := map[tombstone.Ref]int{} // and the one before it
-	for _, k := range txs {
-		for i := range k.tx.Changes {
-			ch := &k.tx.Changes[i]
-			if !NeedsSelfMerge(a.cfg.Policy, k.tx, ch) {
+	for _, tx := range txs {
+		for i := range tx.Changes {
+			ch := &tx.Changes[i]
+			if !NeedsSelfMerge(p, tx, ch) {
 				continue
 			}
-			it, ref := a.ownItem(k.tx, ch)
-			if Plain(a.cfg.Policy, k.tx, ch) && !a.cfg.Index.May(ref.Relation, []byte(ref.Key)) {
+			row := ownItem(p, tx, ch)
+			if Plain(p, tx, ch) && !x.May(row.Relation, []byte(row.Key)) {
 				continue // nothing is stamped from it
 			}
-			n, ok := last[ref]
+			n, ok := last[row.Ref]
 			if !ok {
-				last[ref] = len(out)
-				out = append(out, itemRow{ref, it, plain(a.cfg.Policy, k.tx, ch)})
+				last[row.Ref] = len(out)
+				out = append(out, row)
 				continue
 			}
 			old := &out[n]
-			if old.LSN == it.LSN {
-				old.Item = old.Join(it)
+			if old.LSN == row.LSN {
+				old.Item = old.Join(row.Item)
 				continue
 			}
-			row := itemRow{ref, it, plain(a.cfg.Policy, k.tx, ch)}
-			if row.plain && old.Next == 0 && it.Next == 0 {
+			if row.plain && old.Next == 0 && row.Next == 0 {
 				*old = row // it gets its stamp from nothing
 				continue
 			}
-			if b, ok := before[ref]; ok && row.plain && out[b].Next == old.Next && old.Next == it.Next {
+			if b, ok := before[row.Ref]; ok && row.plain && out[b].Next == old.Next && old.Next == row.Next {
 				*old = row
 				continue
 			}
-			before[ref], last[ref] = n, len(out)
+			before[row.Ref], last[row.Ref] = n, len(out)
 			out = append(out, row)
 		}
 	}
 	return out
 }
 
-func (a *Applier) ownItem(tx *wal.Transaction, ch *wal.Change) (conflict.Item, tombstone.Ref) {
-	it := conflict.Item{LSN: tx.CommitLSN, Next: conflict.NextGeneration(ch.Stamp, ch.Op != wal.Delete)}
-	if a.stampless(ch.Relation) {
-		it.At = ch.Stamp.UpdatedAt
+func ownItem(p Policy, tx *wal.Transaction, ch *wal.Change) OwnItem {
+	o := OwnItem{Ref: tombstone.Ref{Relation: ch.Relation.Ref(), Key: string(ch.AppendKey(nil))}, plain: plain(p, tx, ch)}
+	o.Item = conflict.Item{LSN: tx.CommitLSN, Next: conflict.NextGeneration(ch.Stamp, ch.Op != wal.Delete)}
+	if stampless(p, ch.Relation) {
+		o.At = ch.Stamp.UpdatedAt
 	}
-	return it, tombstone.Ref{Relation: ch.Relation.Ref(), Key: string(ch.AppendKey(nil))}
+	return o
+}
+
+func (a *Applier) ownItems(txs []keyedTx) []OwnItem {
+	plain := make([]*wal.Transaction, len(txs))
+	for i, k := range txs {
+		plain[i] = k.tx
+	}
+	return OwnItems(a.cfg.Policy, a.cfg.Index, plain)
 }
 
 func (a *Applier) stampless(rel *wal.Relation) bool { return stampless(a.cfg.Policy, rel) }
@@ -209,12 +224,17 @@ func plain(p Policy, tx *wal.Transaction, ch *wal.Change) bool {
 }
 
 // waitOrRecord waits until own changes are stamped. If stamping waits for the self-merge, the
-// items of its changes are written first, by themselves.
+// items of its changes are written first, by themselves. If it waits for changes behind these, the
+// changes are decided about as things are: waiting would never end.
 func (a *Applier) waitOrRecord(ctx context.Context, txs []keyedTx) error {
-	for {
+	for recorded := false; ; recorded = true {
 		err := a.waitStamped(ctx)
 		if !errors.Is(err, tombstone.ErrStalled) {
 			return err
+		}
+		if recorded {
+			a.waited = maxWaited + 1
+			return nil
 		}
 		if err := a.recordItems(ctx, txs, true); err != nil {
 			return errors.Join(err, a.rollback(ctx))

@@ -1,8 +1,12 @@
 package apply
 
 import (
+	"context"
 	"strconv"
 	"testing"
+
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // TestApplierKnowsItsOwnRows: a row of the open transaction, or of a subtransaction of it, was
@@ -29,5 +33,29 @@ func TestApplierKnowsItsOwnRows(t *testing.T) {
 		if got, err := b.a.wroteIt(ctx, uint32(xid)); got != want || err != nil {
 			t.Errorf("row %d: %v, %v", id, got, err)
 		}
+	}
+}
+
+// TestSelfMergeDoesNotWaitForItself: where stamping waits for own changes behind the ones in hand,
+// the items of these are written once, and then it is decided about them.
+func TestSelfMergeDoesNotWaitForItself(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, acctDDL)
+	asked := 0
+	b.a.cfg.WaitStamped = func(context.Context) (*tombstone.Snapshot, error) {
+		if asked++; asked > 5 {
+			t.Fatal("it waits for itself")
+		}
+		return &tombstone.Snapshot{}, tombstone.ErrStalled
+	}
+	if err := b.a.waitOrRecord(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if asked != 2 {
+		t.Errorf("it asked %d times", asked)
+	}
+	stamped, err := b.a.isStamped(t.Context(), nil, nil, 0, &known{row: wal.Tuple{}})
+	if !stamped || err != nil {
+		t.Errorf("the changes are not decided about: %v, %v", stamped, err)
 	}
 }

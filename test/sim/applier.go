@@ -6,8 +6,10 @@ import (
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/sink/apply"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/wal"
+	"github.com/pgwaltz/pgwaltz/wire"
 )
 
 // applier writes what an inbound pipe has into the database: rows, graves, stamps, audit and
@@ -18,8 +20,10 @@ type applier struct {
 	busy    bool
 	tx      *dbtx
 	parts   bool // a transaction of many parts is open
+	applied int  // deliveries, as SelfMerge.Idle counts them
 	order   batch.Parts
 	barrier bool
+	stamped bool // nothing is stamped while it waits: it decides as things are
 	waited  time.Time
 }
 
@@ -44,24 +48,45 @@ func (a *applier) close() {
 		a.tx.rollback()
 	}
 	if a.in != nil {
-		a.in.s.index.Settle(a.name(), false)
+		a.in.s.local.Settle(a.name(), false)
 	}
 	a.tx, a.parts, a.busy = nil, false, false
 	a.order.Abandon()
 }
 
 func (a *applier) wake() {
+	if !a.busy && len(a.in.queue) == 0 && a.in.self {
+		a.idle()
+	}
 	if a.busy || len(a.in.queue) == 0 {
 		return
 	}
 	a.busy = true
 	a.in.after(a.in.s.w.span(100, 2500), func() {
 		ds := a.gather()
+		a.applied += len(ds)
 		a.in.queue = append([]delivery(nil), a.in.queue[len(ds):]...)
 		a.in.wake()
 		a.apply(ds)
 	})
 }
+
+// idle saves the position behind what had nothing to merge.
+func (a *applier) idle() {
+	a.in.after(idleEvery, func() {
+		if a.busy || len(a.in.queue) > 0 {
+			return
+		}
+		if d := a.in.merge.Idle(a.applied); d != nil {
+			a.busy = true
+			before := a.in.cp
+			a.apply([]delivery{{packet: &wire.Packet{}, kind: conflict.Self, before: before, cp: d.Checkpoint}})
+		}
+	})
+}
+
+// idleEvery is how often a held-back position is saved.
+const idleEvery = 250 * time.Millisecond
 
 // gather takes what is there, up to a batch.
 func (a *applier) gather() []delivery {
@@ -103,35 +128,29 @@ func (a *applier) apply(ds []delivery) {
 		a.in.again()
 		return
 	}
+	if a.in.self && a.in.record != 0 && len(txs) > 0 && txs[0].tx.CommitLSN == a.in.record {
+		a.recordPart(txs, more)
+		return
+	}
 	if a.in.self && a.tx == nil && !a.alone() {
-		a.retry(ds, needCommits)
+		a.retry(ds, txs, needCommits)
 		return
 	}
 	if a.tx == nil {
 		a.tx = s.r.db.begin(true)
 	}
-	var before dbtx
-	if a.parts {
-		before = a.tx.savepoint()
+	if partsIn(txs) {
+		a.barrier, a.stamped = a.in.giant == txs[0].tx.CommitLSN, a.in.stamped == txs[0].tx.CommitLSN
 	}
-	res := a.rows(txs)
-	switch res {
-	case done:
-	default:
-		if a.parts {
-			// A part cannot be tried again by itself.
-			if res == locked || res == needCommits {
-				a.in.again()
-				return
-			}
-			a.tx.rollbackTo(before)
-			s.index.Doubt(a.name())
-		} else {
-			a.tx.rollback()
-			a.tx = nil
-			s.index.Settle(a.name(), false)
+	if res := a.rows(txs); res != done {
+		a.tx.rollback()
+		a.tx = nil
+		s.local.Settle(a.name(), false)
+		if partsIn(txs) {
+			a.startAgain(txs, res)
+			return
 		}
-		a.retry(ds, res)
+		a.retry(ds, txs, res)
 		return
 	}
 	for _, k := range txs {
@@ -143,7 +162,7 @@ func (a *applier) apply(ds []delivery) {
 	}
 	a.heard(txs)
 	s.step("after rows")
-	a.waited, a.barrier = time.Time{}, false
+	a.waited, a.barrier, a.stamped = time.Time{}, false, false
 	if more {
 		a.parts, a.busy = true, false
 		a.wake()
@@ -158,8 +177,8 @@ func (a *applier) apply(ds []delivery) {
 		}
 		tx.rollback()
 		a.tx = nil
-		s.index.Settle(a.name(), false)
-		a.retry(ds, locked)
+		s.local.Settle(a.name(), false)
+		a.retry(ds, txs, locked)
 		return
 	}
 	w.must(checkpoint.MustAdvance(a.cp, next, resync))
@@ -185,7 +204,7 @@ func (a *applier) apply(ds []delivery) {
 		}
 		s.step("before commit")
 		tx.commit(!w.cfg.Async).life = s.life
-		s.index.Settle(a.name(), true)
+		s.local.Settle(a.name(), true)
 		a.tx = nil
 		w.note(s.r.id, "applied", uint64(a.in.origin)<<32|uint64(next.Incarnation), next.FrameNo)
 		a.cp = next
@@ -193,7 +212,7 @@ func (a *applier) apply(ds []delivery) {
 		s.probe("applied", s.r.db.saved)
 		s.step("after commit")
 		if a.in.self {
-			s.own.mergedTo(next.EndLSN)
+			s.mergedTo(next.EndLSN)
 		}
 		a.in.durable()
 		a.busy = false
@@ -203,7 +222,7 @@ func (a *applier) apply(ds []delivery) {
 
 // alone reports whether no commit of another applier is under way.
 func (a *applier) alone() bool {
-	x := a.in.s.index
+	x := a.in.s.local
 	return x.Ended(x.Commits(), a.name()) || a.in.s.w.cfg.Break == Unannounced
 }
 
@@ -211,19 +230,18 @@ func (a *applier) alone() bool {
 // became known since.
 func (a *applier) disturbed() bool {
 	s := a.in.s
-	s.index.Committing(a.name())
+	s.local.Committing(a.name())
 	if s.w.cfg.Break == Unannounced {
 		return false
 	}
 	for _, k := range a.tx.puts {
-		if s.own.pending[k] != (part{}) {
+		switch s.local.Meets(a.name(), s.r.db.tables[k.table].rel.Ref(), k.key) {
+		case tombstone.MeetsOpen, tombstone.MeetsOwn:
 			return true
-		}
-		if s.index.Meets(a.name(), s.r.db.tables[k.table].rel.Ref(), k.key) == tombstone.MeetsOpen {
-			return true
-		}
-		if s.r.db.keys[k].grave != nil && !a.tx.graved[k] {
-			return true
+		case tombstone.MeetsEntry:
+			if s.r.db.keys[k].entry() && !a.tx.graved[k] {
+				return true
+			}
 		}
 	}
 	return false
@@ -241,6 +259,7 @@ func (a *applier) inOrder(txs []keyedTx) bool {
 	if a.parts && (len(txs) == 0 || !a.order.Continues(txs[0].tx)) {
 		a.tx.rollback()
 		a.tx, a.parts = nil, false
+		a.in.s.local.Settle(a.name(), false)
 		a.order.Abandon()
 	}
 	plain := make([]*wal.Transaction, len(txs))
@@ -250,36 +269,100 @@ func (a *applier) inOrder(txs []keyedTx) bool {
 	return a.order.Take(plain) == nil
 }
 
-// retry waits for what was missing.
-func (a *applier) retry(ds []delivery, res outcome) {
-	s := a.in.s
-	w := s.w
+// barrierLimit bounds the wait for own changes to be merged.
+const barrierLimit = 10 * time.Second
+
+// retry waits for what was missing, and applies again.
+func (a *applier) retry(ds []delivery, txs []keyedTx, res outcome) {
 	if a.waited.IsZero() {
 		a.waited = time.Now()
-		w.Stats.Barriers++
 	}
-	limit := 10 * time.Second
-	if a.parts {
-		limit = 2 * time.Second
-	}
-	at := s.r.db.insert
+	a.await(txs, res, func(over bool) {
+		a.barrier = a.barrier || res == needOwn
+		a.apply(ds)
+	})
+}
+
+// startAgain waits for what a transaction in parts needs, and reads it again from its first part.
+func (a *applier) startAgain(txs []keyedTx, res outcome) {
+	a.parts = false
+	a.order.Abandon()
+	a.await(txs, res, func(bool) {
+		if res == needOwn {
+			a.in.giant = txs[0].tx.CommitLSN
+		}
+		a.in.again()
+	})
+}
+
+// await waits, outside of a transaction, until another try makes sense, and calls then.
+func (a *applier) await(txs []keyedTx, res outcome, then func(over bool)) {
+	s := a.in.s
+	w := s.w
+	w.Stats.Barriers++
+	began, at, recorded := time.Now(), s.r.db.insert, false
 	var poll func()
 	poll = func() {
-		ok := res == locked || res == needCommits
+		ok, over := res == locked || res == needCommits, false
 		switch res {
 		case needOwn:
-			ok = s.own.passed(at) || time.Since(a.waited) > limit
-			a.barrier = ok
+			over = time.Since(began) > barrierLimit
+			ok = s.local.MergedPast(at)
+			if over && !ok {
+				w.Stats.Overdue++
+				ok = true
+			}
 		case needLater:
-			ok = s.own.decoded >= at || time.Since(a.waited) > 3*limit
+			ok = s.local.Done() >= at
+			if ok || !s.local.Stalled() {
+				break
+			}
+			switch commit := txs[0].tx.CommitLSN; {
+			case recorded, a.in.noted == commit: // stamping waits for changes behind these
+				a.stamped, a.in.stamped, ok = true, commit, true
+			case partsIn(txs):
+				a.in.record, ok = commit, true
+			default:
+				a.recordItems(txs, true)
+				recorded = true
+			}
 		}
 		if ok {
-			a.apply(ds)
+			then(over)
 			return
 		}
 		a.in.after(w.span(3000, 12_000), poll)
 	}
 	a.in.after(w.span(1000, 5000), poll)
+}
+
+// recordItems writes the items of own changes by themselves, because stamping waits for them.
+func (a *applier) recordItems(txs []keyedTx, end bool) {
+	s := a.in.s
+	if a.tx == nil {
+		a.tx = s.r.db.begin(true)
+	}
+	a.ownItems(txs)
+	if !end {
+		return
+	}
+	a.tx.commit(!s.w.cfg.Async).life = s.life
+	a.tx = nil
+	s.local.Settle(a.name(), true)
+	s.w.Stats.Recorded++
+	s.local.Recorded(txs[len(txs)-1].tx.CommitLSN + 1)
+}
+
+// recordPart is recordItems for a transaction in parts; behind its last part it begins again.
+func (a *applier) recordPart(txs []keyedTx, more bool) {
+	a.recordItems(txs, !more)
+	if more {
+		a.parts, a.busy = true, false
+		a.wake()
+		return
+	}
+	a.in.record, a.in.noted = 0, txs[0].tx.CommitLSN
+	a.in.again()
 }
 
 // rows merges the changes into the open transaction.
@@ -306,25 +389,15 @@ func (a *applier) rows(txs []keyedTx) outcome {
 // later one of the same batch replaces.
 func (a *applier) ownItems(txs []keyedTx) {
 	s := a.in.s
-	for _, t := range txs {
-		for i := range t.tx.Changes {
-			c := &t.tx.Changes[i]
-			if !s.needsMerge(c) {
-				continue
-			}
-			k := s.keyOf(c)
-			a.tx.put(k, a.tx.get(k).with(s.itemOf(t.tx.CommitLSN, c), s.horizon()), nil)
-		}
+	plain := make([]*wal.Transaction, len(txs))
+	for i, t := range txs {
+		plain[i] = t.tx
 	}
-}
-
-// itemOf is what a change says of its key behind a position.
-func (s *sidecar) itemOf(at wal.LSN, c *wal.Change) conflict.Item {
-	it := conflict.Item{LSN: at, Next: conflict.NextGeneration(c.Stamp, c.Op != wal.Delete)}
-	if s.r.db.tables[tableOf(c.Relation.Ref())].conf.stampless() {
-		it.At = c.Stamp.UpdatedAt
+	for _, it := range apply.OwnItems(s.applyPolicy(), s.local.Index, plain) {
+		k := rowKey{tableOf(it.Relation), it.Key}
+		a.tx.put(k, a.tx.get(k).with(it.Item, s.horizon()), nil)
+		s.local.Put(it.Relation, []byte(it.Key), it.Item)
 	}
-	return it
 }
 
 // name names the applier in the index.
@@ -338,7 +411,7 @@ func (a *applier) blind(k rowKey) (at wal.LSN, res outcome) {
 	if s.w.cfg.Break == BlindStamps {
 		return d.insert, done
 	}
-	at, ok := s.index.Blind(a.name(), 1, d.tables[k.table].rel.Ref(), []string{k.key})
+	at, ok := s.local.Blind(a.name(), uint32(a.in.origin+1), d.tables[k.table].rel.Ref(), []string{k.key})
 	if !ok {
 		if a.barrier {
 			return d.insert, done // nothing moves
@@ -352,7 +425,7 @@ func (a *applier) blind(k rowKey) (at wal.LSN, res outcome) {
 	for _, t := range d.late {
 		open = append(open, t.xid)
 	}
-	if s.index.Unseen(open) {
+	if s.local.Unseen(open) {
 		return 0, needOwn
 	}
 	a.tx.sync = true

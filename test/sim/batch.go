@@ -16,14 +16,6 @@ type run struct {
 	skip bool // nothing to record
 }
 
-// needsMerge reports whether an own change has something to record at home.
-func (s *sidecar) needsMerge(c *wal.Change) bool {
-	if c.Op == wal.Truncate || c.Repair || s.w.cfg.Break == NoSelfMerge {
-		return false
-	}
-	return c.Op == wal.Delete || c.Stamp.Generation > 0 || s.r.db.tables[tableOf(c.Relation.Ref())].conf.stampless()
-}
-
 func (s *sidecar) keyOf(c *wal.Change) rowKey {
 	row := c.New
 	if c.Op == wal.Delete {

@@ -27,9 +27,11 @@ type Config struct {
 	MaxPart, MaxFrame, FrameBytes int
 	BatchRows                     int // rows of a batch of the applier
 	Compress                      bool
-	Window                        int  // frames in flight to the stream
-	Strict                        bool // the oracle of the second decoding is on
-	Break                         Breakage
+	// Limits of the index (tombstone.Limits); 0 means the usual ones.
+	IndexKeys, IndexOwn, IndexSegment, IndexHeld int
+	Window                                       int  // frames in flight to the stream
+	Strict                                       bool // the oracle of the second decoding is on
+	Break                                        Breakage
 }
 
 // tableConf is one replicated table.
@@ -126,5 +128,8 @@ func Draw(seed uint64) Config {
 		c.Restore = true
 	}
 	c.BatchRows = 1 << uint(1+r.IntN(10))
+	if yes(30) { // beyond the limits of the index
+		c.IndexKeys, c.IndexOwn, c.IndexSegment, c.IndexHeld = 1+r.IntN(4), 1+r.IntN(4), 1+r.IntN(4), 1+r.IntN(4)
+	}
 	return c
 }

@@ -1,10 +1,14 @@
 package sim
 
 import (
+	"context"
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/replicator"
+	"github.com/pgwaltz/pgwaltz/source/subscribe"
+	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
@@ -30,7 +34,12 @@ type inbound struct {
 
 	queue []delivery
 	app   applier
-	acked checkpoint.Checkpoint
+	merge *replicator.SelfMerge // of the own stream
+	// Of the giant transaction that is tried again: its commit, when the barrier was waited for,
+	// and when its items are written first.
+	giant, record  wal.LSN
+	noted, stamped wal.LSN // that was done; it is decided about as things are
+	acked          checkpoint.Checkpoint
 }
 
 // delivery is a whole packet.
@@ -84,10 +93,10 @@ func (in *inbound) start() {
 	in.asm, in.cache = wire.NewAssembler(1<<20, in.cache), &wire.RelationCache{}
 	in.acked = in.s.r.db.onDisk[in.from().name]
 	if in.self {
-		if in.s.w.cfg.Break != MergedInMemory {
-			in.s.own.merged = 0 // commits may have vanished with the server
+		in.merge = replicator.NewSelfMerge(in.s.applyPolicy(), in.s.local)
+		if in.s.w.cfg.Break != MergedInMemory || in.s.merged < cp.EndLSN {
+			in.s.mergedTo(cp.EndLSN)
 		}
-		in.s.own.mergedTo(cp.EndLSN)
 	}
 	in.seek()
 }
@@ -107,6 +116,13 @@ func (in *inbound) seek() {
 		in.pos = st.first()
 	}
 	in.wake()
+}
+
+// missed reads again when the last message was lost: its consumer hears that there is one.
+func (in *inbound) missed() {
+	if in.open && in.under == 0 && len(in.queue) == 0 && in.pos > in.from().stream.last && in.cp.StreamSeq < in.from().stream.last {
+		in.seek()
+	}
 }
 
 // wake asks for what is there.
@@ -228,14 +244,22 @@ func (in *inbound) take(seq uint64, data []byte) {
 		return
 	}
 	kind := conflict.Live
-	switch {
-	case in.self:
-		kind = conflict.Self
-		p = in.filter(p, h.Kind)
-	case h.Kind == wire.Copy:
+	if h.Kind == wire.Copy {
 		kind = conflict.Copy
 	}
-	in.queue = append(in.queue, delivery{p, kind, ref, before, in.cp})
+	if !in.self {
+		in.queue = append(in.queue, delivery{p, kind, ref, before, in.cp})
+		in.app.wake()
+		return
+	}
+	if w.cfg.Break == NoSelfMerge {
+		p = &wire.Packet{}
+	}
+	d := subscribe.Delivery{Header: *h, StreamSeq: seq, Packet: p, Checkpoint: in.cp, NewIncarnation: ref.Incarnation != before.Incarnation, Resync: ref.Resync}
+	w.must(in.merge.Filter(context.Background(), d, func(_ context.Context, d subscribe.Delivery) error {
+		in.queue = append(in.queue, delivery{d.Packet, conflict.Self, ref, before, in.cp})
+		return nil
+	}))
 	in.app.wake()
 }
 
@@ -266,27 +290,6 @@ func (in *inbound) otherHistory(err error) {
 	if !w.cut(in.s.r.id, in.origin) {
 		w.after(w.span(300, 3000), func() { in.from().side.rewind(in.s.r.id, cp, err) })
 	}
-}
-
-// filter leaves what the self-merge needs.
-func (in *inbound) filter(p *wire.Packet, kind wire.Kind) *wire.Packet {
-	out := &wire.Packet{}
-	if kind != wire.Data {
-		return out
-	}
-	for _, tx := range p.Transactions {
-		c := *tx
-		c.Changes, c.Notices = nil, nil
-		for i := range tx.Changes {
-			if in.s.needsMerge(&tx.Changes[i]) {
-				c.Changes = append(c.Changes, tx.Changes[i])
-			}
-		}
-		if len(c.Changes) > 0 || c.More || c.Part > 0 {
-			out.Transactions = append(out.Transactions, &c)
-		}
-	}
-	return out
 }
 
 // gap reads the stream again, and asks the origin to rewind when that does not help. What

@@ -32,7 +32,7 @@ func (a *applier) row(r *run) outcome {
 			return done
 		}
 	} else if !a.barrier && conflict.NeedsBarrier(r.ev, conflict.Found{
-		Row: e.row != nil, Content: l.Content, Entry: e.entry(), Live: e.live(), Noted: s.own.pending[r.key] != (part{}), Stampless: t.conf.stampless(),
+		Row: e.row != nil, Content: l.Content, Entry: e.entry(), Live: e.live(), Noted: s.noted(r.key), Stampless: t.conf.stampless(),
 	}) {
 		return needOwn
 	}
@@ -125,11 +125,11 @@ func (a *applier) heard(txs []keyedTx) {
 func (a *applier) decideOwn(r *run, e entry, l conflict.Side) (same, wait bool, against conflict.Side) {
 	s := a.in.s
 	t := s.r.db.tables[r.key.table]
-	now := part{r.tx.CommitLSN, r.tx.Part}
+	now := place(r.tx)
 	if s.w.cfg.Break == PartsUnordered {
-		now.part = 1 << 30
+		now.Part = 1 << 30
 	}
-	o := conflict.Own{Event: r.ev, Local: l, Later: s.own.later(r.key, now), Stamped: s.own.decoded >= s.r.db.insert}
+	o := conflict.Own{Event: r.ev, Local: l, Later: s.local.Later(t.rel.Ref(), []byte(r.key.key), now), Stamped: a.stamped || s.local.Done() >= s.r.db.insert}
 	if e.row != nil {
 		o.Holds = r.ev.Op != wal.Delete && string(l.Content) == string(r.ev.Content)
 		if s.w.cfg.Break == HoldsByStamp && !t.conf.stampless() {
@@ -170,7 +170,7 @@ func (a *applier) carryOut(r *run, e entry, at wal.LSN) {
 		c.old, c.full = t.old(e.row)
 	case e.row == nil:
 		c.op, c.new = wal.Insert, r.row
-		if e.grave == nil && a.in.s.own.pending[r.key] == (part{}) {
+		if e.grave == nil && !a.in.s.noted(r.key) {
 			a.tx.puts = append(a.tx.puts, r.key)
 		}
 	default:
@@ -179,12 +179,13 @@ func (a *applier) carryOut(r *run, e entry, at wal.LSN) {
 			c.old, c.full = e.row, true
 		}
 	}
+	known := e.entry()
 	e.row, e.wid = r.row, widOf(r.row)
 	next := conflict.NextGeneration(r.ev.Stamp, r.row != nil)
 	if next == 0 && a.in.s.w.cfg.Break != OldGraves {
 		e.grave = nil // its items stay: own stamps of a key must never fall
 	}
-	if c != nil || r.row == nil {
+	if (c != nil || r.row == nil) && (known || next > 0 || t.conf.stampless()) {
 		it := conflict.Item{LSN: at, Next: next}
 		if t.conf.stampless() {
 			it.At = r.ev.Stamp.UpdatedAt
@@ -193,8 +194,13 @@ func (a *applier) carryOut(r *run, e entry, at wal.LSN) {
 			it.LSN = r.tx.CommitLSN
 		}
 		e = e.with(it, a.in.s.horizon())
-		if c == nil && !a.in.self {
-			a.in.s.index.Hold(a.name(), t.rel.Ref(), r.key.key, it)
+		switch x := a.in.s.local; {
+		case c != nil: // of the row, or of another one than the own change put there
+			x.Suspect(a.name(), t.rel.Ref(), r.key.key, it)
+		case a.in.self:
+			x.Put(t.rel.Ref(), []byte(r.key.key), it)
+		default:
+			x.Hold(a.name(), t.rel.Ref(), r.key.key, it)
 		}
 	}
 	a.tx.put(r.key, e, c)

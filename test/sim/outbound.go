@@ -23,12 +23,14 @@ type outbound struct {
 	s      *sidecar
 	log    *reader
 	stamps stamping
-	clock  *tombstone.Clock
 	framer *framing.Framer
 
 	next    int // transaction of the log that is due
 	pumping bool
-	armed   bool // the framer is asked again when what it gathers is due
+	more    bool
+	flushed bool      // what is gathered was handed on, because stamping waits for it
+	armed   bool      // the framer is asked again when what it gathers is due
+	stalled time.Time // since when stamping waits
 
 	queue    []wire.Frame // cut, not sent
 	inFlight int
@@ -75,6 +77,10 @@ func (s *sidecar) publish() {
 		}
 		s.step("incarnation stored")
 	}
+	if s.prove {
+		s.prove = false
+		s.proveFirst(framing.Config{Encoder: wire.EncoderConfig{Cluster: cluster, Origin: s.r.name}, Tail: at, Past: past}, from)
+	}
 	d.stored.Resync, d.stored.Gap = false, d.stored.History
 	if d.copies {
 		d.copied = wire.Position{}
@@ -88,8 +94,9 @@ func (s *sidecar) publish() {
 	s.durable, s.frame = max(s.durable, at.EndLSN), at.Number
 	s.chains.Begin(at.Incarnation, at.Number, at.Chain)
 	o.log = newReader(d, func() bool { return w.rng.IntN(20) == 0 })
-	o.clock = d.beginClock(from)
-	o.stamps = stamping{s: s, stamper: replicator.NewStamper(s.policy, items{s, s.own, true, o.clock})}
+	s.local.Index.Reading()
+	d.beginClock(s.local.Index, from)
+	o.stamps = stamping{s: s, stamper: replicator.NewStamper(s.policy, items{s, s.local.Index, true})}
 	o.framer = framing.New(framing.Config{
 		Encoder: wire.EncoderConfig{
 			Cluster: cluster, Origin: s.r.name, Epoch: d.epoch, Compress: w.cfg.Compress, MaxFrame: w.cfg.MaxFrame, MaxPacket: 1 << 20,
@@ -100,10 +107,34 @@ func (s *sidecar) publish() {
 		o.next++
 	}
 	s.out = o
-	s.own.decoded = 0
 	w.must(o.framer.Begin(time.Now()))
 	o.wake()
 	o.beat()
+}
+
+// proveFirst reads the log once, without stamping it, until it is proved to be the one that was
+// published, as Outbound.Prove does.
+func (s *sidecar) proveFirst(cfg framing.Config, from wal.LSN) {
+	d := s.r.db
+	r := newReader(d, func() bool { return false })
+	f := framing.New(cfg, time.Now())
+	for _, tx := range d.log[:d.flushed] {
+		if tx.end <= from || f.Proven() {
+			continue
+		}
+		r.read(tx, func(out *wal.Transaction) {
+			told, err := replicator.TellsOf(out)
+			s.w.must(err)
+			if !told.Any() && f.Empty(out) {
+				err = f.Passed(out.EndLSN)
+			} else {
+				_, err = f.Known(out)
+			}
+			if err != nil {
+				s.otherHistory(err)
+			}
+		})
+	}
 }
 
 // situation gathers what decides where to begin.
@@ -155,7 +186,16 @@ func (o *outbound) wake() {
 
 // pump receives one transaction from the server, or learns that there is none.
 func (o *outbound) pump() {
+	o.one()
 	o.pumping = false
+	if o.more {
+		o.wake()
+	}
+}
+
+// one takes one transaction; it sets more when there may be another one.
+func (o *outbound) one() {
+	o.more = false
 	d := o.s.r.db
 	if len(o.queue) > 32 {
 		return // back-pressure; an acknowledgement wakes it
@@ -164,26 +204,30 @@ func (o *outbound) pump() {
 		if end := d.flushLSN(); !o.log.dec.InTransaction() {
 			o.passed(end) // a keepalive
 		}
-		o.s.own.decoded = max(o.s.own.decoded, o.framer.Decoded())
-		o.s.index.Stamped(o.framer.Decoded())
+		o.s.local.Stamped(o.framer.Decoded())
 		o.due()
 		return
 	}
 	tx := d.log[o.next]
+	o.more = true
 	if o.held(tx) {
-		o.wake() // an applier's transaction decides about one of its keys
+		o.due()
 		return
 	}
+	o.stalled = time.Time{}
 	o.framer.Count(1, len(tx.changes), time.Now())
 	o.log.read(tx, o.transaction)
-	o.s.own.decoded = max(o.s.own.decoded, o.framer.Decoded(), tx.end)
-	o.s.index.Stamped(o.s.own.decoded)
+	o.s.local.Stamped(max(o.framer.Decoded(), tx.end))
 	o.next++
 	o.due()
-	o.wake()
 }
 
-// held reports whether the stamps of a transaction depend on one of an applier that is open.
+// blockedFor is how long stamping waits for an applier's open transaction before it ends its
+// session.
+const blockedFor = 3 * time.Second
+
+// held reports whether the stamps of a transaction depend on one of an applier that is open, or
+// on own changes that are not merged.
 func (o *outbound) held(tx *logTx) bool {
 	if tx.applied || o.s.w.cfg.Break == BlindStamps {
 		return false
@@ -198,8 +242,36 @@ func (o *outbound) held(tx *logTx) bool {
 			}
 		}
 	}
-	_, wait := o.s.index.Below(tx.commit, refs, make([]conflict.Item, len(refs)))
-	return wait != nil
+	_, wait := o.s.local.Index.Below(tx.commit, refs, make([]conflict.Item, len(refs)))
+	if wait == nil {
+		return false
+	}
+	o.stall(tx.commit, refs)
+	return true
+}
+
+// stall does what LocalWAL.stall does while stamping waits.
+func (o *outbound) stall(at wal.LSN, refs []tombstone.Ref) {
+	o.s.w.Stats.Stalls++
+	if o.stalled.IsZero() {
+		o.stalled, o.flushed = time.Now(), false
+	}
+	switch {
+	case o.s.local.Stalled() && !o.flushed:
+		o.flushed = true
+		if !o.framer.Proven() { // and the self-merge waits for that
+			o.s.prove = true
+			o.s.w.Stats.Proofs++
+			o.s.reopen()
+			return
+		}
+		o.s.w.must(o.framer.Flush(time.Now()))
+	case time.Since(o.stalled) > blockedFor:
+		o.stalled = time.Now()
+		for _, pid := range o.s.local.Blockers(at, refs) {
+			o.s.in[pid-1].again()
+		}
+	}
 }
 
 // due lets the framer do what is due.
@@ -228,11 +300,6 @@ func (o *outbound) transaction(tx *wal.Transaction) {
 		o.s.w.Stats.Parts++
 	}
 	o.stamp(tx)
-	for i := range tx.Changes { // what waits for the self-merge
-		if c := &tx.Changes[i]; o.s.needsMerge(c) {
-			o.s.own.note(o.s.keyOf(c), part{tx.CommitLSN, tx.Part})
-		}
-	}
 	known, err := o.framer.Known(tx)
 	if err != nil {
 		o.s.otherHistory(err)

@@ -2,121 +2,126 @@ package sim
 
 import (
 	"context"
-	"slices"
+	"hash/fnv"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/replicator"
+	"github.com/pgwaltz/pgwaltz/sink/apply"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// ownLog is what a sidecar knows of its own region's log: how far it is decoded and merged,
-// and which keys have own changes on the way to the self-merge.
-type ownLog struct {
-	decoded, merged wal.LSN
-	pending         map[rowKey]part
-	queue           []ownKey
-	items           map[rowKey][]conflict.Item
-}
+// What a sidecar knows of its own region's log is replicator.LocalWAL. Its methods that wait are
+// not called here: what they wait for is asked again as events come.
 
-type ownKey struct {
-	key rowKey
-	at  part
-}
-
-func newOwnLog() *ownLog {
-	return &ownLog{pending: map[rowKey]part{}, items: map[rowKey][]conflict.Item{}}
-}
-
-// above orders the parts of a log.
-func (p part) above(o part) bool {
-	return p.commit > o.commit || p.commit == o.commit && p.part > o.part
-}
-
-func (o *ownLog) note(k rowKey, at part) {
-	if at.above(o.pending[k]) {
-		o.pending[k] = at
-		o.queue = append(o.queue, ownKey{k, at})
-	}
-}
-
-func (o *ownLog) mergedTo(l wal.LSN) {
-	if l <= o.merged {
-		return
-	}
-	o.merged = l
-	n := 0
-	for ; n < len(o.queue) && o.queue[n].at.commit < l; n++ {
-		if o.pending[o.queue[n].key] == o.queue[n].at {
-			delete(o.pending, o.queue[n].key)
+// newLocal is what a process knows at its start: what the tables hold.
+func (s *sidecar) newLocal(limits tombstone.Limits) *replicator.LocalWAL {
+	limits.Hash = nameOf
+	l := replicator.NewLocalWAL(nil)
+	l.Index = tombstone.NewLimitedIndex(limits)
+	d := s.r.db
+	for k, e := range d.keys {
+		for _, it := range e.items {
+			l.Put(d.tables[k.table].rel.Ref(), []byte(k.key), it)
 		}
 	}
-	o.queue = o.queue[n:]
-	for k, l := range o.items {
-		if l = slices.DeleteFunc(l, func(it conflict.Item) bool { return it.LSN < o.merged }); len(l) == 0 {
-			delete(o.items, k)
-		} else {
-			o.items[k] = l
-		}
-	}
+	return l
 }
 
-// passed reports whether every own change at or below at is merged.
-func (o *ownLog) passed(at wal.LSN) bool {
-	return o.merged >= at || o.decoded >= at && (len(o.queue) == 0 || o.queue[0].at.commit >= at)
+// nameOf is the same in every run.
+func nameOf(rel wal.RelationName, key []byte) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(rel.Name))
+	h.Write([]byte{0})
+	h.Write(key)
+	n := h.Sum64()
+	n ^= n >> 29
+	return n * 0xbf58476d1ce4e5b9
 }
 
-// later reports whether a change of the key after the given one waits for the merge, be it
-// in a later part of the same transaction.
-func (o *ownLog) later(k rowKey, after part) bool { return o.pending[k].above(after) }
+// apply policy of the tables, as the applier's functions want it.
+func (s *sidecar) applyPolicy() apply.Policy {
+	return apply.PolicyFunc(func(n wal.RelationName) apply.TablePolicy {
+		t := s.r.db.tables[tableOf(n)]
+		return apply.TablePolicy{Version: "version", UpdatedAt: "updated_at", Order: t.conf.Order, Resolve: t.pol}
+	})
+}
 
-// items is what a stamper knows of keys: the tables as they are now, and the own changes that
-// are not merged yet.
+// place names what the decoder gives out at once.
+func place(tx *wal.Transaction) tombstone.Place {
+	return tombstone.Place{Commit: tx.CommitLSN, Part: tx.Part}
+}
+
+func (s *sidecar) ref(k rowKey) tombstone.Ref {
+	return tombstone.Ref{Relation: s.r.db.tables[k.table].rel.Ref(), Key: k.key}
+}
+
+// noted reports whether an own change of a key is known to wait for the self-merge.
+func (s *sidecar) noted(k rowKey) bool {
+	r := s.ref(k)
+	return s.local.Noted(r.Relation, r.Key)
+}
+
+// mergedTo is told of a commit of the self-merge.
+func (s *sidecar) mergedTo(l wal.LSN) {
+	s.merged = l
+	s.local.MergedTo(l)
+}
+
+// items is what a stamper knows of keys: the index, and the tables as they are now.
 type items struct {
-	s    *sidecar
-	own  *ownLog
-	live bool // this is the pipe, not the oracle
-	time *tombstone.Clock
+	s     *sidecar
+	index *tombstone.Index
+	live  bool // this is the pipe, not the oracle
 }
 
 // beginClock begins the clock of a decoding from a position, with what was stored when that was
 // confirmed.
-func (d *database) beginClock(from wal.LSN) *tombstone.Clock {
+func (d *database) beginClock(x *tombstone.Index, from wal.LSN) {
 	at, high := wal.LSN(0), wal.Micros(0)
 	for l, h := range d.clock {
 		if l <= from && l >= at {
 			at, high = l, h
 		}
 	}
-	c := &tombstone.Clock{}
-	c.Begin(from, high)
-	return c
+	x.BeginClock(from, high)
 }
 
-func (items) Free(wal.XID, wal.LSN) {}
+func (i items) Free(xid wal.XID, commit wal.LSN) { i.index.Free(xid, commit) }
 
-func (i items) Clock(commit wal.LSN, t wal.Micros) wal.Micros { return i.time.Time(commit, t) }
+func (i items) Clock(commit wal.LSN, t wal.Micros) wal.Micros { return i.index.Clock(commit, t) }
 
 func (i items) Open(_ context.Context, xid wal.XID, commit wal.LSN) error {
-	if i.live {
-		i.s.index.Open(xid, commit)
-	}
+	i.index.Open(xid, commit)
 	return nil
 }
 
-func (i items) Any(wal.RelationName) bool { return true }
+func (i items) Any(rel wal.RelationName) bool { return i.index.Any(rel) }
 
 func (i items) Below(_ context.Context, at wal.LSN, refs []tombstone.Ref) ([]conflict.Item, error) {
-	if i.s.w.cfg.Break == Restamp {
-		at = 1 << 62
-	}
 	out := make([]conflict.Item, len(refs))
-	for n, r := range refs {
-		k := rowKey{tableOf(r.Relation), r.Key}
-		for _, l := range [][]conflict.Item{i.s.r.db.keys[k].items, i.own.items[k]} {
-			for _, it := range l {
-				if it.LSN < at {
-					out[n] = out[n].Join(it)
-				}
+	missing, wait := i.index.Below(at, refs, out)
+	if i.s.w.cfg.Break == Restamp || i.s.w.cfg.Break == BlindStamps {
+		wait, missing = nil, nil
+		for n := range refs {
+			missing = append(missing, n)
+		}
+		if i.s.w.cfg.Break == Restamp {
+			at = 1 << 62
+		}
+	}
+	if wait != nil && !i.live {
+		i.s.w.fail("a decoding of the log of %s without a limit has to wait at %s", i.s.r.name, at)
+	}
+	for o := i.s.out; wait != nil; { // in the middle of a giant transaction
+		o.stall(at, refs)
+		i.s.w.step(func() bool { return i.s.out != o })
+		missing, wait = i.index.Below(at, refs, out)
+	}
+	for _, n := range missing {
+		for _, it := range i.s.r.db.keys[rowKey{tableOf(refs[n].Relation), refs[n].Key}].items {
+			if it.LSN < at {
+				out[n] = out[n].Join(it)
 			}
 		}
 	}
@@ -124,12 +129,9 @@ func (i items) Below(_ context.Context, at wal.LSN, refs []tombstone.Ref) ([]con
 }
 
 func (i items) Note(rel wal.RelationName, key []byte, at tombstone.Place, next uint32, t wal.Micros) {
-	k, it := rowKey{tableOf(rel), string(key)}, conflict.Item{LSN: at.Commit, Next: next, At: t}
-	if at.Commit >= i.own.merged {
-		i.own.items[k] = append(i.own.items[k], it)
-	}
+	i.index.Note(rel, key, at, next, t)
 }
 
 // horizon is a position in front of which nothing is decoded any more: neither after a crash,
 // nor by the session at hand, which may be behind what is confirmed.
-func (s *sidecar) horizon() wal.LSN { return min(s.r.db.saved, s.own.decoded) }
+func (s *sidecar) horizon() wal.LSN { return min(s.r.db.saved, s.local.Session()) }

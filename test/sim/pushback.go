@@ -8,12 +8,6 @@ import (
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
-// part names what the decoder gives out at once.
-type part struct {
-	commit wal.LSN
-	part   uint32
-}
-
 // repair is the entry that a region holds of a key, to be told to those that have a lower one.
 // It goes into the transaction that refused the other entry, as a logical message, and so
 // stands in the log behind every write that it may rest on.

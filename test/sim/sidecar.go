@@ -6,6 +6,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/replicator"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -16,15 +17,16 @@ type sidecar struct {
 	up   bool
 	life int // counts processes and sessions; timers of an earlier one do nothing
 
-	own   *ownLog
-	index *tombstone.Index // what open transactions of appliers will have made known
-	out   *outbound
-	in    []*inbound // by origin; the own one is the self-merge
+	local  *replicator.LocalWAL
+	merged wal.LSN // end of the last commit of the self-merge
+	out    *outbound
+	in     []*inbound // by origin; the own one is the self-merge
 
 	durable    wal.LSN // end of what is published
 	frame      uint64  // the last durable one
 	chains     *checkpoint.Chains
 	acks       []ack // of the peers, by region
+	prove      bool  // the log is proved before it is read again
 	newLife    bool  // the next opening starts a new incarnation
 	lastRewind time.Time
 	told       wal.LSN // confirmed to the slot by this process
@@ -80,8 +82,8 @@ func (s *sidecar) boot() {
 func (s *sidecar) open() {
 	s.life++
 	s.w.note(s.r.id, "open", uint64(s.life), 0)
-	s.own, s.index = newOwnLog(), tombstone.NewIndex(0)
-	s.index.Start(s.r.db.insert)
+	s.local = s.newLocal(tombstone.Limits{Keys: s.w.cfg.IndexKeys, Own: s.w.cfg.IndexOwn, Segment: s.w.cfg.IndexSegment, Held: s.w.cfg.IndexHeld})
+	s.local.Start(s.r.db.insert)
 	s.in = nil
 	for _, r := range s.w.regions {
 		in := newInbound(s, r.id)
@@ -145,6 +147,7 @@ func (s *sidecar) status() {
 	s.confirm()
 	for _, in := range s.in {
 		in.sendAck()
+		in.missed()
 	}
 	s.after(s.w.span(400_000, 600_000), s.status)
 }
@@ -204,7 +207,7 @@ func (s *sidecar) confirm() {
 		lsn = s.durable
 	}
 	if w.cfg.Break == MergedInMemory {
-		lsn = min(lsn, s.own.merged)
+		lsn = min(lsn, s.merged)
 	} else {
 		lsn = min(lsn, d.onDisk[s.r.name].EndLSN)
 	}
@@ -216,7 +219,7 @@ func (s *sidecar) confirm() {
 	}
 	s.told = lsn
 	s.step("before confirm")
-	if at, high := s.out.clock.At(lsn); at == lsn && w.cfg.Break != ClockInMemory {
+	if at, high := s.local.ClockAt(lsn); at == lsn && w.cfg.Break != ClockInMemory {
 		d.clock[lsn] = high // on disk before the slot is told
 	}
 	if lsn <= d.confirmed {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/replicator"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -76,7 +77,9 @@ func (s *sidecar) probe(why string, from wal.LSN) {
 	if !w.cfg.Strict {
 		return
 	}
-	g := stamping{s: s, stamper: replicator.NewStamper(s.policy, items{s, newOwnLog(), false, d.beginClock(from)})}
+	x := s.newLocal(tombstone.Limits{}).Index
+	d.beginClock(x, from)
+	g := stamping{s: s, stamper: replicator.NewStamper(s.policy, items{s, x, false})}
 	r := newReader(d, func() bool { return false })
 	n, _ := slices.BinarySearchFunc(d.log[:d.flushed], from+1, func(tx *logTx, at wal.LSN) int {
 		return int(tx.end) - int(at)

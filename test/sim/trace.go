@@ -60,4 +60,8 @@ func (s *Stats) add(o Stats) {
 	s.Races += o.Races
 	s.Restores += o.Restores
 	s.Notices += o.Notices
+	s.Stalls += o.Stalls
+	s.Overdue += o.Overdue
+	s.Recorded += o.Recorded
+	s.Proofs += o.Proofs
 }

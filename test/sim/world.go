@@ -33,7 +33,7 @@ type World struct {
 // Stats counts what a run has met.
 type Stats struct {
 	Transactions, Conflicts, Frames, Fragments, Parts, Crashes, Faults, Rewinds, Gaps,
-	Duplicates, Quarantined, Parked, Pushbacks, Barriers, Races, Restores, Notices int
+	Duplicates, Quarantined, Parked, Pushbacks, Barriers, Races, Restores, Notices, Stalls, Overdue, Recorded, Proofs int
 }
 
 // region is a database and what stands beside it.
@@ -82,6 +82,20 @@ func (w *World) loop() {
 		e := w.due.pop()
 		time.Sleep(e.at - time.Since(w.start))
 		w.guard(e.f)
+	}
+}
+
+// step lets the next event happen within another one, which waits. It ends that one when gone
+// holds.
+func (w *World) step(gone func() bool) {
+	if len(w.due) == 0 {
+		w.fail("somebody waits for what never comes")
+	}
+	e := w.due.pop()
+	time.Sleep(e.at - time.Since(w.start))
+	w.guard(e.f)
+	if w.over || gone() {
+		panic(stop{})
 	}
 }
 
