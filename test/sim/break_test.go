@@ -15,7 +15,8 @@ var hints = map[Breakage]uint64{
 
 // provoke makes the situation more likely in which a rule matters.
 func provoke(c *Config) {
-	c.Blind, c.BatchRows = false, 4000
+	c.Blind, c.BatchRows, c.Catalog = false, 4000, false
+	c.IndexKeys, c.IndexOwn, c.IndexSegment, c.IndexHeld = 0, 0, 0, 0
 	c.Restore = c.Break == SameHistory || c.Break == SameNumber
 	switch c.Break {
 	case BlindStamps:
@@ -31,6 +32,8 @@ func provoke(c *Config) {
 			t := &c.Tables[i]
 			t.Version, t.Time, t.Full, t.Bump, t.Toast, t.Keys = true, true, true, true, false, 2
 		}
+	case ErrorsAreAnswers: // the tables are asked, because the index is full
+		c.Catalog, c.Deletes, c.IndexKeys, c.IndexOwn, c.IndexHeld, c.Ops = true, true, 1, 100, 100, c.Ops+20
 	case SameNumber:
 		c.Restore, c.Deletes, c.KeyChange, c.Faults = true, false, false, c.Faults+4
 	case StaleTail, Restamp:
@@ -85,14 +88,6 @@ func provoke(c *Config) {
 func TestSimFindsBreakage(t *testing.T) {
 	t.Parallel()
 	for b := Sound + 1; b < breakages; b++ {
-		switch b {
-		case PartsUnordered:
-			continue // the later part, in the same transaction of the database, mends what that breaks
-		case Unannounced:
-			continue // a matter of microseconds; sink/apply/blind_test.go has each of its orders
-		case SelfVersionFirst:
-			continue // no run is known that notices, since stamps are looked up by position
-		}
 		t.Run(b.String(), func(t *testing.T) {
 			t.Parallel()
 			first := number(t, "PGWALTZ_SIM_FROM", hints[b])

@@ -18,6 +18,7 @@ type Config struct {
 	Deletes, KeyChange, Giant, Copies bool
 	Blind                             bool  // commits become visible late; nothing keeps rows from where none is
 	Restore                           bool  // a database is restored to an earlier point
+	Catalog                           bool  // look-ups in the server fail now and then
 	Skew                              int64 // microseconds by which the clocks differ at most
 	Jumps                             bool
 	Async                             bool // appliers commit without waiting for the disk
@@ -80,12 +81,13 @@ const (
 	ClockInMemory             // the highest commit time in front of a confirmed position is not stored
 	Unannounced               // an applier that puts a row where nothing was does not ask what came meanwhile
 	NoDigests                 // a receiver takes large values that an update left alone from its own row
+	ErrorsAreAnswers          // a look-up that fails means that nothing is known
 	breakages
 )
 
 func (b Breakage) String() string {
 	return [...]string{"sound", "no skip", "no chain", "no tombstones", "confirm early", "split commit", "no audit",
-		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old graves", "same history", "glued parts", "blind stamps", "same number", "clock in memory", "unannounced", "no digests"}[b]
+		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old graves", "same history", "glued parts", "blind stamps", "same number", "clock in memory", "unannounced", "no digests", "errors are answers"}[b]
 }
 
 // Draw makes the configuration of a seed.
@@ -128,6 +130,7 @@ func Draw(seed uint64) Config {
 		c.Restore = true
 	}
 	c.BatchRows = 1 << uint(1+r.IntN(10))
+	c.Catalog = yes(30)
 	if yes(30) { // beyond the limits of the index
 		c.IndexKeys, c.IndexOwn, c.IndexSegment, c.IndexHeld = 1+r.IntN(4), 1+r.IntN(4), 1+r.IntN(4), 1+r.IntN(4)
 	}

@@ -8,7 +8,7 @@ func (w *World) planFaults(end time.Duration) {
 	micros := int64(end / time.Microsecond)
 	for range w.cfg.Faults {
 		r := w.regions[w.rng.IntN(len(w.regions))]
-		kind := w.rng.IntN(11)
+		kind := w.rng.IntN(12)
 		w.after(w.span(0, micros), func() {
 			w.Stats.Faults++
 			w.note(r.id, "fault", uint64(kind), 0)
@@ -60,6 +60,10 @@ func (w *World) fault(r *region, kind int) {
 			data[4] = 77
 		}
 		st.publish(0, "", data)
+	case 11: // the stream is full: own changes are stamped, and not merged
+		if !st.full {
+			st.fill()
+		}
 	}
 }
 

@@ -93,7 +93,7 @@ func (s *sidecar) publish() {
 	}
 	s.durable, s.frame = max(s.durable, at.EndLSN), at.Number
 	s.chains.Begin(at.Incarnation, at.Number, at.Chain)
-	o.log = newReader(d, func() bool { return w.rng.IntN(20) == 0 })
+	o.log = newReader(d, true, func() bool { return w.rng.IntN(20) == 0 })
 	s.local.Index.Reading()
 	d.beginClock(s.local.Index, from)
 	o.stamps = stamping{s: s, stamper: replicator.NewStamper(s.policy, items{s, s.local.Index, true})}
@@ -116,7 +116,7 @@ func (s *sidecar) publish() {
 // published, as Outbound.Prove does.
 func (s *sidecar) proveFirst(cfg framing.Config, from wal.LSN) {
 	d := s.r.db
-	r := newReader(d, func() bool { return false })
+	r := newReader(d, false, func() bool { return false })
 	f := framing.New(cfg, time.Now())
 	for _, tx := range d.log[:d.flushed] {
 		if tx.end <= from || f.Proven() {

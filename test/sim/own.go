@@ -118,6 +118,12 @@ func (i items) Below(_ context.Context, at wal.LSN, refs []tombstone.Ref) ([]con
 		i.s.w.step(func() bool { return i.s.out != o })
 		missing, wait = i.index.Below(at, refs, out)
 	}
+	if w := i.s.w; len(missing) > 0 && i.live && w.cfg.Catalog && w.chance(50) {
+		if w.cfg.Break != ErrorsAreAnswers {
+			return nil, errCatalog
+		}
+		missing = nil
+	}
 	for _, n := range missing {
 		for _, it := range i.s.r.db.keys[rowKey{tableOf(refs[n].Relation), refs[n].Key}].items {
 			if it.LSN < at {

@@ -12,7 +12,7 @@ import (
 // send hands frames over while the window has room.
 func (o *outbound) send() {
 	w := o.s.w
-	for len(o.queue) > 0 && o.inFlight < w.cfg.Window {
+	for len(o.queue) > 0 && !o.s.r.stream.full && o.inFlight < w.cfg.Window {
 		f := o.queue[0]
 		o.queue = o.queue[1:]
 		w.must(o.tracker.Note(f.Header.EndLSN))

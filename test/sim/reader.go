@@ -1,9 +1,21 @@
 package sim
 
 import (
+	"errors"
+
 	"github.com/pgwaltz/pgwaltz/decoder"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
+
+// errCatalog is a look-up in the server that fails: a session that breaks, a time-out.
+var errCatalog = errors.New("the catalog cannot be read")
+
+// failed is what becomes of a pipe whose look-up failed: it begins again.
+func (s *sidecar) failed() {
+	s.w.Stats.Lookups++
+	s.reopen()
+	panic(stop{})
+}
 
 // reader turns the log of a database into what the decoder gives out, as a session of the
 // slot does.
@@ -16,10 +28,17 @@ type reader struct {
 	buf   []byte
 }
 
-func newReader(d *database, again func() bool) *reader {
+// live readers are those of the product, whose look-ups may fail.
+func newReader(d *database, live bool, again func() bool) *reader {
 	return &reader{d: d, described: map[int]bool{}, again: again, dec: decoder.New(decoder.Config{
 		MaxPart: d.w.cfg.MaxPart, Marker: []byte("token"),
-		Key: func(rel *wal.Relation) error { rel.PrimaryKey = []int{colKey}; return nil },
+		Key: func(rel *wal.Relation) error {
+			if d.w.cfg.Catalog && live && d.w.chance(20) {
+				return errCatalog
+			}
+			rel.PrimaryKey = []int{colKey}
+			return nil
+		},
 	})}
 }
 
@@ -29,6 +48,9 @@ func (r *reader) read(tx *logTx, take func(*wal.Transaction)) {
 	feed := func(b []byte) {
 		r.buf = b[:0]
 		out, err := r.dec.Feed(tx.commit, b)
+		if errors.Is(err, errCatalog) {
+			d.r.side.failed()
+		}
 		w.must(err)
 		if out != nil {
 			take(out)

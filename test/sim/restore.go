@@ -11,7 +11,8 @@ import (
 )
 
 // A restore brings a server back to an earlier point: as a copy of its files, which goes on in
-// the same timeline and gives the same positions out again, or by promotion, in a new one.
+// the same timeline and gives the same positions out again, or by promotion, in a new one. A snapshot
+// of the whole machine brings the stream back with it.
 // What was committed behind that point is lost. Nobody can have it back from the slot; so the
 // region, or its peers, must say `gap`, and after `pgwaltz resync` all are equal again.
 // Deletes that a restore has lost come back from the tombstones of the peers.
@@ -29,6 +30,7 @@ type backup struct {
 	audit       []record
 	rows        map[string]int
 	local       uint64
+	stream      *image // a snapshot of the whole machine; else nil
 }
 
 // copyFiles takes a backup of everything that is on disk.
@@ -65,14 +67,21 @@ func (w *World) planRestore(micros int64) {
 	}
 	r := w.regions[w.rng.IntN(len(w.regions))]
 	promoted := w.rng.IntN(3) == 0
+	machine := w.rng.IntN(3) == 0
 	at := w.rng.Int64N(micros)
 	w.after(time.Duration(at)*time.Microsecond, func() {
 		b := r.db.copyFiles()
+		if machine {
+			b.stream = r.stream.image()
+		}
 		w.after(w.span(0, micros-at), func() {
 			w.note(r.id, "restored", uint64(r.db.insert), uint64(b.insert))
 			w.Stats.Restores++
 			w.restored, w.restoredAt = true, time.Now()
 			r.db.restore(b, promoted)
+			if b.stream != nil {
+				r.stream.restore(b.stream)
+			}
 			if w.rng.IntN(2) == 0 {
 				r.side.crash()
 			} else {

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -48,7 +49,9 @@ type stamping struct {
 // what is wrong, "" for nothing.
 func (g *stamping) stamp(tx *wal.Transaction, first bool) string {
 	d := g.s.r.db
-	if err := g.stamper.Stamp(context.Background(), tx); err != nil {
+	if err := g.stamper.Stamp(context.Background(), tx); errors.Is(err, errCatalog) {
+		g.s.failed()
+	} else if err != nil {
 		return err.Error()
 	}
 	if tx.Part == 0 {
@@ -80,7 +83,7 @@ func (s *sidecar) probe(why string, from wal.LSN) {
 	x := s.newLocal(tombstone.Limits{}).Index
 	d.beginClock(x, from)
 	g := stamping{s: s, stamper: replicator.NewStamper(s.policy, items{s, x, false})}
-	r := newReader(d, func() bool { return false })
+	r := newReader(d, false, func() bool { return false })
 	n, _ := slices.BinarySearchFunc(d.log[:d.flushed], from+1, func(tx *logTx, at wal.LSN) int {
 		return int(tx.end) - int(at)
 	})

@@ -1,6 +1,9 @@
 package sim
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
@@ -20,6 +23,7 @@ type stream struct {
 	last uint64
 	life int // a stream that is made anew begins at 1
 	ids  map[string]uint64
+	full bool // it takes nothing
 }
 
 func newStream(w *World, r *region) *stream {
@@ -43,6 +47,36 @@ func (s *stream) publish(last uint64, id string, data []byte) (uint64, bool) {
 		r.side.stored(s.r.id)
 	}
 	return s.last, true
+}
+
+// fill makes the stream take nothing for a while. Applications go on writing; it may last until
+// after the other faults.
+func (s *stream) fill() {
+	s.full = true
+	s.w.after(s.w.span(100_000, 20_000_000), func() {
+		s.full = false
+		if o := s.r.side.out; o != nil {
+			o.send()
+		}
+	})
+}
+
+// image is a stream as a snapshot of its disk holds it.
+type image struct {
+	msgs []message
+	last uint64
+	ids  map[string]uint64
+}
+
+func (s *stream) image() *image { return &image{slices.Clone(s.msgs), s.last, maps.Clone(s.ids)} }
+
+// restore brings a snapshot back.
+func (s *stream) restore(i *image) {
+	s.msgs, s.last, s.ids = slices.Clone(i.msgs), i.last, maps.Clone(i.ids)
+	s.life++
+	for _, r := range s.w.regions {
+		r.side.moved(s.r.id)
+	}
 }
 
 func (s *stream) first() uint64 {

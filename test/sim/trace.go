@@ -64,4 +64,5 @@ func (s *Stats) add(o Stats) {
 	s.Overdue += o.Overdue
 	s.Recorded += o.Recorded
 	s.Proofs += o.Proofs
+	s.Lookups += o.Lookups
 }
