@@ -55,6 +55,19 @@ func (x *Index) Blind(applier string, pid uint32, rel wal.RelationName, keys []s
 	if x.wal.current > at {
 		at = x.wal.current + 1
 	}
+	x.announce(applier, pid, rel, keys, at)
+	return at, true
+}
+
+// BlindAt is Blind at a position of the caller, the end of the WAL: for a region that publishes
+// nothing, or whose WAL is not read.
+func (x *Index) BlindAt(applier string, pid uint32, rel wal.RelationName, keys []string, at wal.LSN) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.announce(applier, pid, rel, keys, at)
+}
+
+func (x *Index) announce(applier string, pid uint32, rel wal.RelationName, keys []string, at wal.LSN) {
 	x.rels[rel] = struct{}{}
 	o := x.hold(applier)
 	o.pid = pid
@@ -71,7 +84,6 @@ func (x *Index) Blind(applier string, pid uint32, rel wal.RelationName, keys []s
 		}
 		o.at[h] = held{Item: conflict.Item{LSN: at}, rel: rel, blind: true}
 	}
-	return at, true
 }
 
 // Seen gives a key back that Blind took: its row is there and locked, or nothing is written.

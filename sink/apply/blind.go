@@ -43,15 +43,20 @@ func (a *Applier) blind(ctx context.Context, rel wal.RelationName, keys []string
 			return an, errBarrier
 		}
 	}
+	if !ok {
+		// Nothing is published from here, or nothing moves.
+		if an.at, err = a.insertLSN(ctx); err != nil {
+			return an, err
+		}
+		a.cfg.Index.BlindAt(a.holder(), a.conn.PgConn().PID(), rel, keys, an.at)
+	}
 	waiting, cancel := context.WithTimeoutCause(ctx, commitsIn, errRace)
 	defer cancel()
 	if err := a.awaitCommits(waiting); err != nil {
 		return an, err
 	}
 	if !ok {
-		// Nothing is published from here, or nothing moves: nobody stamps.
-		an.at, err = a.insertLSN(ctx)
-		return an, err
+		return an, nil
 	}
 	// A commit may be in the WAL, and be stamped, before others see it: while it waits for its
 	// disk or for a standby.
@@ -124,7 +129,7 @@ type openPut struct {
 // undisturbed announces the commit and makes sure that no row that was put here meets something
 // that became known since the look.
 func (a *Applier) undisturbed(ctx context.Context, fx *effects) error {
-	if a.cfg.Self || a.cfg.Barrier == nil {
+	if a.cfg.Self {
 		return nil
 	}
 	x := a.cfg.Index

@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
@@ -49,11 +50,24 @@ func deliver(t *testing.T, a *Applier, tx *wal.Transaction) error {
 // the row comes from region a. Neither sees the other in the database.
 func TestARowAndABlindTombstoneMeet(t *testing.T) {
 	t.Parallel()
+	for _, publishes := range []bool{true, false} {
+		t.Run(fmt.Sprintf("publishes %t", publishes), func(t *testing.T) {
+			t.Parallel()
+			meetABlindTombstone(t, publishes)
+		})
+	}
+}
+
+func meetABlindTombstone(t *testing.T, publishes bool) {
 	b, r := newBench(t, acctDDL), acct()
 	c := b.third()
 	first, last := halves(b.tx(nil, remove(r, row("1", "a", 1, 1)), insert(r, row("9", "c", 1, 1))))
-	if err := deliver(t, c, first); !errors.Is(err, ErrStartAgain) {
-		t.Fatalf("no barrier before a delete of what is not here: %v", err)
+	if publishes {
+		if err := deliver(t, c, first); !errors.Is(err, ErrStartAgain) {
+			t.Fatalf("no barrier before a delete of what is not here: %v", err)
+		}
+	} else {
+		b.a.cfg.Barrier, c.cfg.Barrier = nil, nil
 	}
 	if err := deliver(t, c, first); err != nil {
 		t.Fatal(err)

@@ -90,7 +90,8 @@ func (t *told) each(token []byte, now wal.Micros, send func(message []byte) erro
 	return flush()
 }
 
-// conflict notes a record and the notice that tells the other region of it.
+// conflict notes a record and the notice that tells the other region of it. Of a conflict with an
+// own change every peer is told: nobody knows here which of them wrote the row.
 func (a *Applier) conflict(fx *effects, rel *wal.Relation, rec audit.Record, yours, mine wal.Entry) {
 	fx.audit = append(fx.audit, rec)
 	fx.size += len(rec.LocalRow) + len(rec.RemoteRow) + 512
@@ -98,17 +99,20 @@ func (a *Applier) conflict(fx *effects, rel *wal.Relation, rec audit.Record, you
 		return
 	}
 	n := wal.Notice{Relation: rel, ID: rec.EventID, To: a.cfg.Origin, Type: string(mirror(conflict.Type(rec.Type))), Yours: yours, Mine: mine}
+	to := []string{a.cfg.Origin}
 	if a.cfg.Self {
-		n.To = a.cfg.Peer
+		to = a.cfg.Peers
 	}
-	switch rec.Winner {
-	case "":
-	case n.To:
-		n.Outcome = wal.Won
-	default:
-		n.Outcome = wal.Lost
+	for _, n.To = range to {
+		switch {
+		case rec.Winner == "":
+		case rec.Winner == n.To, a.cfg.Self && rec.Winner != a.cfg.Region:
+			n.Outcome = wal.Won
+		default:
+			n.Outcome = wal.Lost
+		}
+		fx.tell.notice(n)
 	}
-	fx.tell.notice(n)
 }
 
 // decided notes the conflict that a verdict stands for, and the repair of the entry that

@@ -414,6 +414,7 @@ func (a *applier) blind(k rowKey) (at wal.LSN, res outcome) {
 	at, ok := s.local.Blind(a.name(), uint32(a.in.origin+1), d.tables[k.table].rel.Ref(), []string{k.key})
 	if !ok {
 		if a.barrier {
+			s.local.BlindAt(a.name(), uint32(a.in.origin+1), d.tables[k.table].rel.Ref(), []string{k.key}, d.insert)
 			return d.insert, done // nothing moves
 		}
 		return 0, needOwn

@@ -32,10 +32,15 @@ func provoke(c *Config) {
 			t := &c.Tables[i]
 			t.Version, t.Time, t.Full, t.Bump, t.Toast, t.Keys = true, true, true, true, false, 2
 		}
+	case ToldOne:
+		c.Regions, c.Ops, c.Faults = 3, 2*c.Ops, c.Faults+4
+		for i := range c.Tables { // own changes meet rows of others that came before they were known
+			c.Tables[i].Full, c.Tables[i].Stale, c.Tables[i].Keys = true, true, 1
+		}
 	case ErrorsAreAnswers: // the tables are asked, because the index is full
 		c.Catalog, c.Deletes, c.IndexKeys, c.IndexOwn, c.IndexHeld, c.Ops = true, true, 1, 100, 100, c.Ops+20
 	case SameNumber:
-		c.Restore, c.Deletes, c.KeyChange, c.Faults = true, false, false, c.Faults+4
+		c.Restore, c.Deletes, c.KeyChange, c.Faults = true, false, false, c.Faults+12
 	case StaleTail, Restamp:
 		c.Faults += 10
 	case AckEarly:
@@ -53,14 +58,15 @@ func provoke(c *Config) {
 			t.Version, t.Time, t.Full, t.Bump, t.Toast, t.Order, t.Keys = true, true, true, false, false, conflict.TimeFirst, 2
 		}
 	case MergedInMemory:
-		c.Async, c.Deletes, c.Faults, c.Ops = true, true, c.Faults+12, c.Ops+30
+		c.Async, c.Deletes, c.Faults, c.Ops = true, true, c.Faults+30, c.Ops+60
 	case SelfSilent:
-		c.Deletes = true
+		c.Deletes, c.Faults, c.Ops = true, c.Faults+6, 2*c.Ops
 		for i := range c.Tables {
 			t := &c.Tables[i]
 			t.Version, t.Time, t.Full, t.Bump, t.Stale, t.Toast, t.Order, t.Keys = true, true, false, false, true, false, conflict.TimeFirst, 1
 		}
 	case RunsFall:
+		c.Ops, c.Faults = 2*c.Ops, c.Faults+6
 		for i := range c.Tables {
 			t := &c.Tables[i]
 			t.Version, t.Time, t.Full, t.Toast, t.Stale, t.Order = true, true, false, false, true, conflict.TimeFirst

@@ -44,7 +44,8 @@ type parked struct {
 // record is a row of the audit log.
 type record struct {
 	id   [16]byte
-	lost int // write id of the loser; 0: not known here
+	lost int  // write id of the loser; 0: not known here
+	self bool // found by the self-merge
 }
 
 // entry reports whether something stands beside the row, live whether it says that one lives.

@@ -6,15 +6,16 @@ type ledger struct {
 }
 
 type write struct {
-	key  rowKey
-	prev int
-	row  bool // a delete leaves nothing that could be lost
+	region int
+	key    rowKey
+	prev   int
+	row    bool // a delete leaves nothing that could be lost
 }
 
 func (l *ledger) init() { l.writes = make([]write, 1, 64) }
 
-func (l *ledger) add(k rowKey, prev int, row bool) int {
-	l.writes = append(l.writes, write{k, prev, row})
+func (l *ledger) add(region int, k rowKey, prev int, row bool) int {
+	l.writes = append(l.writes, write{region, k, prev, row})
 	return len(l.writes) - 1
 }
 

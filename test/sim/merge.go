@@ -96,17 +96,20 @@ func (a *applier) conflict(r *run, l conflict.Side, dec conflict.Decision, lost 
 	s := a.in.s
 	t := s.r.db.tables[r.key.table]
 	n := wal.Notice{Relation: t.rel, ID: conflict.EventID(t.rel.Ref(), r.key.key, r.ev.Side(), l), To: a.name(), Type: string(dec.Type)}
-	if a.in.self {
+	to := []string{a.name()}
+	if a.in.self { // nobody knows here who wrote the row
+		to = nil
 		for _, o := range s.w.regions {
-			if o != s.r {
-				n.To = o.name
-				break
+			if o != s.r && (len(to) == 0 || s.w.cfg.Break != ToldOne) {
+				to = append(to, o.name)
 			}
 		}
 	}
-	a.tx.notices = append(a.tx.notices, n)
-	s.w.Stats.Notices++
-	return record{n.ID, lost}
+	for _, n.To = range to {
+		a.tx.notices = append(a.tx.notices, n)
+		s.w.Stats.Notices++
+	}
+	return record{n.ID, lost, a.in.self}
 }
 
 // heard records the notices that are for this region.

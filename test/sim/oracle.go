@@ -147,6 +147,9 @@ func (w *World) checkLogs() {
 	}
 	for _, r := range w.regions { // in the order of a log: the answer must be the same each time
 		for _, rec := range r.db.audit {
+			if l := w.led.writes[rec.lost]; rec.self && rec.lost != 0 && !in[rec.id][l.region] {
+				w.fail("untold: the conflict %x that w%d of %s lost is not in the log there", rec.id, rec.lost, w.regions[l.region].name)
+			}
 			if len(in[rec.id]) < 2 {
 				w.fail("unheard: the conflict %x that w%d lost is in the log of %s alone", rec.id, rec.lost, r.name)
 			}

@@ -103,12 +103,12 @@ func (w *World) statement(tx *dbtx, start int64) {
 		if t.conf.Stale && w.rng.IntN(4) == 0 {
 			v = w.rng.Int64N(6)
 		}
-		wid := w.led.add(k, e.wid, true)
+		wid := w.led.add(d.r.id, k, e.wid, true)
 		c.op, c.new = wal.Insert, t.image(key, wid, salt, big, &v, &start)
 		e.row, e.wid = c.new, wid
 		tx.put(k, e, &c)
 	case w.cfg.Deletes && roll < 25:
-		wid := w.led.add(k, e.wid, false)
+		wid := w.led.add(d.r.id, k, e.wid, false)
 		c.op = wal.Delete
 		c.old, c.full = t.old(e.row)
 		e.row, e.wid = nil, wid
@@ -119,7 +119,7 @@ func (w *World) statement(tx *dbtx, start int64) {
 			return
 		}
 		te := tx.get(to)
-		gone, wid := w.led.add(k, e.wid, false), w.led.add(to, te.wid, true)
+		gone, wid := w.led.add(d.r.id, k, e.wid, false), w.led.add(d.r.id, to, te.wid, true)
 		v, at := w.rise(t, e.row, start)
 		c.op = wal.Update
 		c.old, c.full = t.old(e.row)
@@ -130,7 +130,7 @@ func (w *World) statement(tx *dbtx, start int64) {
 		te.row, te.wid = whole, wid
 		tx.put(to, te, nil)
 	default:
-		wid := w.led.add(k, e.wid, true)
+		wid := w.led.add(d.r.id, k, e.wid, true)
 		v, at := w.rise(t, e.row, start)
 		c.op = wal.Update
 		if t.conf.Full {
