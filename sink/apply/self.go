@@ -56,7 +56,7 @@ func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i in
 		}
 	}
 	key, at := []byte(st.key), tombstone.Place{Commit: r.Tx.CommitLSN, Part: r.Tx.Part}
-	o.Later = a.cfg.Index.Later(g.Rel.Ref(), key, at)
+	o.Later = r.Followed || a.cfg.Index.Later(g.Rel.Ref(), key, at)
 	pol := a.cfg.Policy.table(g.Rel.Ref()).Resolve
 	step, against := conflict.DecideOwn(pol, o)
 	if step == conflict.OwnWait {
@@ -64,7 +64,7 @@ func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i in
 			return v, true, against, err
 		}
 		// Stamped in between: ask again what is known.
-		o.Later = a.cfg.Index.Later(g.Rel.Ref(), key, at)
+		o.Later = r.Followed || a.cfg.Index.Later(g.Rel.Ref(), key, at)
 		step, against = conflict.DecideOwn(pol, o)
 	}
 	if step == conflict.OwnWait {

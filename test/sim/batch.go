@@ -8,12 +8,13 @@ import (
 
 // run is the net effect of a batch on one key.
 type run struct {
-	key  rowKey
-	kind conflict.EventKind
-	ev   conflict.Event
-	row  wal.Tuple // nil for deletes
-	tx   *wal.Transaction
-	skip bool // nothing to record
+	key      rowKey
+	kind     conflict.EventKind
+	ev       conflict.Event
+	row      wal.Tuple // nil for deletes
+	tx       *wal.Transaction
+	followed bool // by another run of the key
+	skip     bool // nothing to record
 }
 
 func (s *sidecar) keyOf(c *wal.Change) rowKey {
@@ -43,7 +44,7 @@ func (a *applier) coalesce(txs []keyedTx) []run {
 		n := tableOf(g.Rel.Ref())
 		for i := range g.Runs {
 			br := &g.Runs[i]
-			r := run{key: rowKey{n, g.KeyText(br)}, kind: g.Kind, tx: br.Tx, ev: conflict.Event{
+			r := run{key: rowKey{n, g.KeyText(br)}, kind: g.Kind, tx: br.Tx, followed: br.Followed, ev: conflict.Event{
 				Kind: g.Kind, Op: br.Op, Stamp: br.Stamp, Base: br.Base, Born: br.Born,
 				Complete: br.Op == wal.Delete || br.Image.Complete(), CommitTime: br.Tx.CommitTime,
 			}}

@@ -27,7 +27,8 @@ type grave struct {
 // entry is everything that a database holds of one key. Entries are replaced, never changed.
 type entry struct {
 	row    wal.Tuple
-	wid    int // the write that an application sees, or that removed it
+	wid    int  // the write that an application sees, or that removed it
+	local  bool // an application wrote or removed the row last
 	grave  *grave
 	stamp  wal.Micros // stampless tables: the time that pgwaltz.tombstone holds
 	stampd bool

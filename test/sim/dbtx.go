@@ -97,7 +97,7 @@ func (t *dbtx) get(k rowKey) entry {
 		return now
 	}
 	if t.applied && !t.touched[k] {
-		e.row, e.wid = now.row, now.wid // somebody may have put a row there
+		e.row, e.wid, e.local = now.row, now.wid, now.local // somebody may have put a row there
 	}
 	if !t.graved[k] {
 		e.grave, e.stamp, e.stampd = now.grave, now.stamp, now.stampd
@@ -113,6 +113,9 @@ func (t *dbtx) put(k rowKey, e entry, c *logChange) {
 	}
 	if now := t.get(k); e.grave != now.grave || e.stamp != now.stamp || e.stampd != now.stampd {
 		t.graved[k] = true
+	}
+	if !t.applied {
+		e.local = true
 	}
 	t.writes[k] = e
 	if c != nil {
@@ -198,7 +201,7 @@ func (t *dbtx) reveal() {
 		}
 		delete(d.late, k)
 		put := func(e entry) entry {
-			e.row, e.wid = t.writes[k].row, t.writes[k].wid
+			e.row, e.wid, e.local = t.writes[k].row, t.writes[k].wid, true
 			return e
 		}
 		d.keys[k] = put(d.keys[k])

@@ -132,7 +132,7 @@ func (a *applier) decideOwn(r *run, e entry, l conflict.Side) (same, wait bool, 
 	if s.w.cfg.Break == PartsUnordered {
 		now.Part = 1 << 30
 	}
-	o := conflict.Own{Event: r.ev, Local: l, Later: s.local.Later(t.rel.Ref(), []byte(r.key.key), now), Stamped: a.stamped || s.local.Done() >= s.r.db.insert}
+	o := conflict.Own{Event: r.ev, Local: l, Later: r.followed || s.local.Later(t.rel.Ref(), []byte(r.key.key), now), Stamped: a.stamped || s.local.Done() >= s.r.db.insert}
 	if e.row != nil {
 		o.Holds = r.ev.Op != wal.Delete && string(l.Content) == string(r.ev.Content)
 		if s.w.cfg.Break == HoldsByStamp && !t.conf.stampless() {
@@ -183,7 +183,10 @@ func (a *applier) carryOut(r *run, e entry, at wal.LSN) {
 		}
 	}
 	known := e.entry()
-	e.row, e.wid = r.row, widOf(r.row)
+	if w := a.in.s.w; a.in.self && c != nil && e.local && !a.stamped && w.cfg.IndexOwn == 0 {
+		w.fail("the self-merge of %s writes %s of t%d %s over w%d, which an application wrote", a.in.s.r.name, r.ev.Op, r.key.table, r.key.key, e.wid)
+	}
+	e.row, e.wid, e.local = r.row, widOf(r.row), false
 	next := conflict.NextGeneration(r.ev.Stamp, r.row != nil)
 	if next == 0 && a.in.s.w.cfg.Break != OldGraves {
 		e.grave = nil // its items stay: own stamps of a key must never fall

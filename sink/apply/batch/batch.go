@@ -16,6 +16,7 @@ import (
 type Batch struct {
 	Groups []*Group
 	latest map[wal.RelationName]*Group
+	own    map[wal.RelationName]map[string]runAt // the newest run of each key of an own change
 	Rows   int
 	Bytes  int
 	Policy func(wal.RelationName) conflict.Policy // the order of stamps; nil is the default
@@ -47,7 +48,15 @@ type Run struct {
 	Key   []wal.Value
 	Text  string // the canonical text of the key
 	Tx    *wal.Transaction
-	still bool
+	// Followed: another run of the key comes later in the batch. Own changes only.
+	Followed bool
+	still    bool
+}
+
+// runAt is a run of a group.
+type runAt struct {
+	group *Group
+	run   int
 }
 
 // Exact is one change of a table without a key.
@@ -64,6 +73,7 @@ func New() *Batch {
 func (b *Batch) Reset() {
 	b.Groups = b.Groups[:0]
 	clear(b.latest)
+	clear(b.own)
 	b.Rows, b.Bytes = 0, 0
 }
 
@@ -95,9 +105,36 @@ func (b *Batch) AddPicked(tx *wal.Transaction, kind conflict.EventKind, places [
 			g.Exact = append(g.Exact, Exact{ch, tx, place})
 		case !g.add(ch, tx):
 			// The two are merged one after the other.
-			b.group(ch, kind, true).add(ch, tx)
+			g = b.group(ch, kind, true)
+			g.add(ch, tx)
+			b.follow(g, ch)
+		default:
+			b.follow(g, ch)
 		}
 	}
+}
+
+// follow notes that the run of an own change comes behind an earlier one of its key.
+func (b *Batch) follow(g *Group, ch *wal.Change) {
+	if g.Kind != conflict.Self {
+		return
+	}
+	if b.own == nil {
+		b.own = map[wal.RelationName]map[string]runAt{}
+	}
+	name := g.Rel.Ref()
+	if b.own[name] == nil {
+		b.own[name] = map[string]runAt{}
+	}
+	var raw [128]byte
+	k := ch.AppendKey(raw[:0])
+	now := runAt{g, g.index[string(k)]}
+	if was, ok := b.own[name][string(k)]; ok && was != now {
+		was.group.Runs[was.run].Followed = true
+	} else if ok {
+		return
+	}
+	b.own[name][string(k)] = now
 }
 
 // group finds or opens the group of a change; fresh opens one in any case.

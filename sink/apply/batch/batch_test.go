@@ -130,3 +130,38 @@ func TestRepairsAndNoticesInABatch(t *testing.T) {
 		t.Errorf("a notice made %d groups", len(b.Groups))
 	}
 }
+
+// TestOwnRunsThatAreFollowed: of own changes of one key that do not rise, the self-merge knows that
+// only the last one is in the table.
+func TestOwnRunsThatAreFollowed(t *testing.T) {
+	t.Parallel()
+	rel := &wal.Relation{Schema: "public", Name: "t", Identity: wal.IdentityFull, PrimaryKey: []int{0}, Columns: []wal.Column{
+		{Name: "id", OID: 23, Key: true}, {Name: "v", OID: 25, Key: true},
+	}}
+	update := func(id, v string, gen uint32) wal.Change {
+		return wal.Change{Op: wal.Update, Relation: rel, Stamp: wal.Stamp{Generation: gen, Version: 1},
+			New: wal.Tuple{{Kind: wal.Text, Bytes: []byte(id)}, {Kind: wal.Text, Bytes: []byte(v)}}}
+	}
+	tx := &wal.Transaction{Changes: []wal.Change{update("1", "a", 1), update("2", "a", 1), update("1", "b", 1), update("2", "b", 1), update("1", "c", 1)}}
+	for _, kind := range []conflict.EventKind{conflict.Self, conflict.Live} {
+		b := New()
+		b.Add(tx, kind)
+		followed, last := 0, map[string]string{}
+		for _, g := range b.Groups {
+			for i := range g.Runs {
+				r := &g.Runs[i]
+				if r.Followed {
+					followed++
+				} else {
+					last[string(r.Image[0].Bytes)] = string(r.Image[1].Bytes)
+				}
+			}
+		}
+		switch {
+		case kind == conflict.Live && followed != 0:
+			t.Errorf("%d runs of another region count as followed", followed)
+		case kind == conflict.Self && (followed != 3 || last["1"] != "c" || last["2"] != "b"):
+			t.Errorf("%d runs are followed, the last ones are %v", followed, last)
+		}
+	}
+}
