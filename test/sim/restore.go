@@ -93,7 +93,7 @@ func (w *World) planRestore(micros int64) {
 }
 
 // operate is the operator: where a region says `gap`, it types `pgwaltz resync` there, and then
-// at every other region.
+// at every other region, once that has applied what the first one sends since.
 func (w *World) operate() {
 	for _, r := range w.regions {
 		if r.db.stored.Gap && time.Since(r.db.gapAt) > time.Second && (r.db.resynced.IsZero() || time.Since(r.db.resynced) > 3*time.Second) {
@@ -103,10 +103,16 @@ func (w *World) operate() {
 					continue
 				}
 				w.typing++
-				w.after(2*time.Second, func() {
+				var second func()
+				second = func() {
+					if in := o.side.in; !o.side.up || len(in) == 0 || r.db.stored.Gap || in[r.id].app.cp.Incarnation < r.db.stored.Reopened {
+						w.after(500*time.Millisecond, second)
+						return
+					}
 					w.typing--
 					o.side.resync()
-				})
+				}
+				w.after(2*time.Second, second)
 			}
 		}
 	}
