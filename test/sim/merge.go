@@ -183,7 +183,7 @@ func (a *applier) carryOut(r *run, e entry, at wal.LSN) {
 		}
 	}
 	known := e.entry()
-	if w := a.in.s.w; a.in.self && c != nil && e.local && !a.stamped && w.cfg.IndexOwn == 0 && !w.restored {
+	if w := a.in.s.w; a.in.self && c != nil && e.local && !a.stamped && w.cfg.IndexOwn == 0 && !w.cfg.Restore {
 		w.fail("the self-merge of %s writes %s of t%d %s over w%d, which an application wrote", a.in.s.r.name, r.ev.Op, r.key.table, r.key.key, e.wid)
 	}
 	e.row, e.wid, e.local = r.row, widOf(r.row), false
