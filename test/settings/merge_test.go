@@ -56,7 +56,7 @@ select pg_replication_origin_create(o) from unnest(array['tool_in_use','tool_not
 	s.start()
 	s.want(a, "select cluster, region from pgwaltz.node", "acme|a")
 	s.want(a, "select count(*) from pg_replication_slots where slot_name = 'my_slot_a' and active", "1")
-	s.want(a, "select string_agg(schemaname||'.'||tablename, ',' order by 1) from pg_publication_tables where pubname = 'my_pub'", "public.docs,public.ruled")
+	s.want(a, "select string_agg(schemaname||'.'||tablename, ',' order by tablename) from pg_publication_tables where pubname = 'my_pub'", "public.docs,public.ruled")
 	s.want(a, "select relreplident from pg_class where oid = 'docs'::regclass", "d")
 	if s.from == file {
 		s.want(a, "select relreplident from pg_class where oid = 'ruled'::regclass", "f")
