@@ -48,6 +48,9 @@ type Event struct {
 	// Complete: no value of the image is absent, or the local row was seen to have the same
 	// ones (wal.Digest). Deletes are always complete.
 	Complete bool
+	// Filled: Complete, and some values are those of the local row, which the event names by their
+	// digests. The origin read them when the change was in its WAL already, perhaps of a later row.
+	Filled bool
 	// Born: the first change of the run was an insert. Implied by Op Insert.
 	Born bool
 	// CommitTime is the clock of the origin at commit.

@@ -13,6 +13,9 @@ type Own struct {
 	// Holds: the row is the one that the change wrote. Equal stamps are not enough for that: a
 	// row of another region may carry the same.
 	Holds bool
+	// Mine: nothing that another region has written is known of the key, so this region wrote the
+	// row. Of tables without stamp columns not every own change is noted as waiting (Later).
+	Mine bool
 	// Later: an own change of the key behind this one waits for the self-merge.
 	Later bool
 	// Stamped: every own change that was committed when the row was read is stamped, so that
@@ -41,6 +44,7 @@ const (
 //	op      row     tombstone  later  stamped | step
 //	delete  none    -          -      -       | record
 //	upsert  its own none,<     -      -       | record
+//	upsert  mine    -          -      -       | skip
 //	-       -       -          yes    -       | skip
 //	-       -       -          no     no      | wait
 //	upsert  its own >          no     yes     | resolve against the tombstone
@@ -56,6 +60,8 @@ func DecideOwn(p Policy, o Own) (OwnStep, Side) {
 		return OwnRecord, o.Local
 	case o.Event.Op != wal.Delete && o.Holds && !beaten:
 		return OwnRecord, o.Local
+	case o.Event.Op != wal.Delete && o.Local.Alive && !o.Holds && o.Mine:
+		return OwnSkip, o.Local // it is not this change's row, so it is that of a later one
 	case o.Later:
 		return OwnSkip, o.Local
 	case !o.Stamped:

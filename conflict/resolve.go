@@ -56,8 +56,10 @@ func resolveUpsert(p Policy, e *Event, l *Side) Decision {
 }
 
 func upsertLive(p Policy, e *Event, l *Side) Decision {
-	if !e.Complete && e.Content == nil && p.Compare(e.Stamp, l.Stamp) == 0 {
-		// The contents would decide, and the origin has them alone.
+	guessed := e.Filled && e.Kind != Self && !bytes.Equal(e.Content, l.Content)
+	if (guessed || !e.Complete && e.Content == nil) && p.Compare(e.Stamp, l.Stamp) == 0 {
+		// The contents would decide, and the origin has them alone: a value that it read back may
+		// be that of a row which has beaten this one there.
 		return e.wanting()
 	}
 	c := p.CompareSides(e.Side(), *l)

@@ -221,6 +221,7 @@ func (a *Applier) decide(ctx context.Context, g *batch.Group, t *target, i int, 
 			return verdict{}, err
 		}
 		e.Complete = r.Image.CompleteOver(st.row)
+		e.Filled = e.Complete && !r.Image.Complete()
 		// An own row is known by what the change says of it: nobody else has written that.
 		if content, ok := conflict.Content(g.Rel, batch.Fill(text, st.row)); ok && (e.Complete || a.cfg.Self) {
 			e.Content = content

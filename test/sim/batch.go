@@ -12,6 +12,7 @@ type run struct {
 	kind     conflict.EventKind
 	ev       conflict.Event
 	row      wal.Tuple // nil for deletes
+	sent     wal.Tuple // as it came, before anything was filled in
 	tx       *wal.Transaction
 	followed bool // by another run of the key
 	skip     bool // nothing to record

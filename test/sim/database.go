@@ -32,6 +32,7 @@ type entry struct {
 	grave  *grave
 	stamp  wal.Micros // stampless tables: the time that pgwaltz.tombstone holds
 	stampd bool
+	plain  bool            // the time says only when this region wrote the row
 	items  []conflict.Item // what own changes are stamped from
 	parked *parked         // a change that lacks values
 }

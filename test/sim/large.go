@@ -52,7 +52,13 @@ func (a *applier) complete(r *run, e entry) {
 	if a.in.s.w.cfg.Break == NoDigests && e.row != nil {
 		r.row = r.row.Filled(e.row)
 	}
-	if r.ev.Complete = r.row.CompleteOver(e.row); r.ev.Complete && e.row != nil {
+	if r.sent == nil {
+		r.sent = r.row
+	}
+	r.row = r.sent
+	r.ev.Complete = r.row.CompleteOver(e.row)
+	r.ev.Filled = r.ev.Complete && !r.row.Complete()
+	if r.ev.Complete && e.row != nil {
 		r.row = r.row.Filled(e.row)
 	}
 	r.ev.Content = nil
@@ -66,7 +72,10 @@ func (a *applier) complete(r *run, e entry) {
 }
 
 func (a *applier) waitingOf(r *run) conflict.Waiting {
-	w := conflict.Waiting{Relation: a.in.s.r.db.tables[r.key.table].rel, Op: r.ev.Op, Born: r.ev.Born, Base: r.ev.Base, Stamp: r.ev.Stamp, Image: r.row}
+	w := conflict.Waiting{Relation: a.in.s.r.db.tables[r.key.table].rel, Op: r.ev.Op, Born: r.ev.Born, Base: r.ev.Base, Stamp: r.ev.Stamp, Image: r.sent}
+	if w.Image == nil {
+		w.Image = r.row
+	}
 	return w
 }
 

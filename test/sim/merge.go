@@ -138,6 +138,7 @@ func (a *applier) decideOwn(r *run, e entry, l conflict.Side) (same, wait bool, 
 		if s.w.cfg.Break == HoldsByStamp && !t.conf.stampless() {
 			o.Holds = r.ev.Op != wal.Delete && l.Stamp.Version == r.ev.Stamp.Version && l.Stamp.UpdatedAt == r.ev.Stamp.UpdatedAt
 		}
+		o.Mine = t.conf.stampless() && e.grave == nil && (e.plain || !e.stampd)
 		if e.grave != nil && !e.grave.live {
 			o.Tombstone = conflict.Side{Known: true, Stamp: e.grave.stamp, DeletedAt: e.grave.deleted}
 		}
@@ -221,6 +222,7 @@ func (a *applier) mark(r *run, e entry, rise bool) {
 	t := d.tables[r.key.table]
 	alive := r.ev.Op != wal.Delete
 	if alive && t.conf.stampless() && (!e.stampd || e.stamp < r.ev.Stamp.UpdatedAt || e.row != nil && e.wid == widOf(r.row)) {
+		e.plain = a.in.self && (e.plain || !e.stampd)
 		e.stamp, e.stampd = r.ev.Stamp.UpdatedAt, true
 		a.tx.put(r.key, e, nil)
 	}

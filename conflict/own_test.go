@@ -1,0 +1,43 @@
+package conflict
+
+import (
+	"testing"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// TestDecideOwn goes through the table of DecideOwn.
+func TestDecideOwn(t *testing.T) {
+	t.Parallel()
+	at := func(us int64) wal.Stamp { return wal.Stamp{Version: wal.NullVersion, UpdatedAt: wal.Micros(us)} }
+	upsert := Event{Op: wal.Update, Kind: Self, Complete: true, Stamp: at(10), Content: []byte("mine")}
+	gone := Event{Op: wal.Delete, Kind: Self, Complete: true, Stamp: at(10)}
+	row := Side{Known: true, Alive: true, Stamp: at(5), Content: []byte("other")}
+	held := Side{Known: true, Alive: true, Stamp: at(10), Content: []byte("mine")}
+	above, below := Side{Known: true, Stamp: at(20)}, Side{Known: true, Stamp: at(1)}
+	for _, tt := range []struct {
+		name    string
+		own     Own
+		want    OwnStep
+		against Side
+	}{
+		{"a delete where no row is", Own{Event: gone}, OwnRecord, Side{}},
+		{"its own row", Own{Event: upsert, Local: held, Holds: true}, OwnRecord, held},
+		{"its own row over a lower tombstone", Own{Event: upsert, Local: held, Holds: true, Tombstone: below}, OwnRecord, held},
+		{"a row of this region", Own{Event: upsert, Local: row, Mine: true}, OwnSkip, row},
+		{"a row of this region, all is stamped", Own{Event: upsert, Local: row, Mine: true, Stamped: true}, OwnSkip, row},
+		{"a later change waits", Own{Event: upsert, Local: row, Later: true}, OwnSkip, row},
+		{"a later change of a deleted key waits", Own{Event: gone, Local: row, Later: true}, OwnSkip, row},
+		{"not stamped yet", Own{Event: upsert, Local: row}, OwnWait, row},
+		{"its own row under a higher tombstone", Own{Event: upsert, Local: held, Holds: true, Tombstone: above, Stamped: true}, OwnResolve, above},
+		{"another region's row", Own{Event: upsert, Local: row, Stamped: true}, OwnResolve, row},
+		{"another region's row, deleted here", Own{Event: gone, Local: row, Stamped: true}, OwnResolve, row},
+		{"no row", Own{Event: upsert, Stamped: true}, OwnResolve, Side{}},
+		{"no row, and nothing of another region", Own{Event: upsert, Stamped: true, Mine: true}, OwnResolve, Side{}},
+	} {
+		step, against := DecideOwn(Policy{}, tt.own)
+		if step != tt.want || against.Stamp != tt.against.Stamp || against.Known != tt.against.Known {
+			t.Errorf("%s: step %d against %+v, want %d against %+v", tt.name, step, against, tt.want, tt.against)
+		}
+	}
+}
