@@ -92,7 +92,7 @@ func (fs Findings) Print(w io.Writer, all bool) {
 	if !all {
 		lines = fs.Together("; --all names them")
 	}
-	for _, severity := range []Severity{Error, Warning} {
+	for _, severity := range []Severity{Error, Warning, OK} {
 		for _, f := range lines {
 			if f.Severity != severity {
 				continue
