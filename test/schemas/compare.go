@@ -81,7 +81,7 @@ func onlyThere(log, other map[string]harness.Conflict, region string) error {
 func (s *site) contestedAll(log map[string]harness.Conflict) error {
 	met := map[string]bool{}
 	for _, e := range log {
-		met[e.Schema+"."+e.Table] = true
+		met[strings.ReplaceAll(e.Schema+"."+e.Table, `"`, "")] = true
 	}
 	var without []string
 	for _, t := range s.catalog.tables {
