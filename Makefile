@@ -49,7 +49,7 @@ demo: postgres build ## Two regions, a cut link, and the proof that they agree (
 	@$(BIN) demo $(DEMO_FLAGS)
 
 .PHONY: test
-test: lint-short go postgres ## Everything, with short shares of the long runs; under 20 minutes
+test: lint-short go postgres ## Everything, with short shares of the long runs; under 25 minutes
 	@scripts/test.sh
 
 .PHONY: cases

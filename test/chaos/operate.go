@@ -105,26 +105,35 @@ func (w *writer) update(ctx context.Context, tx pgx.Tx, t *table, key int32, bas
 	return []write{w.write(t, key, opUpdate, id, base)}, err
 }
 
-// delete notes the children that the database deletes with their parent too.
+// delete notes the children that the database deletes with their parent too. Which they
+// are only the server knows: a child of the other region can be applied, unchecked, between
+// two statements of ours.
 func (w *writer) delete(ctx context.Context, tx pgx.Tx, t *table, key int32, base int64) ([]write, error) {
+	sql := fmt.Sprintf("delete from %s where k = %d", t.name, key)
+	if t.child == nil {
+		_, err := tx.Exec(ctx, sql)
+		return []write{w.write(t, key, opDelete, w.j.ids(1), base)}, err
+	}
+	if _, err := tx.Exec(ctx, "select set_config('chaos.cascaded', '', true)"); err != nil {
+		return nil, err
+	}
+	if _, err := tx.Exec(ctx, sql); err != nil {
+		return nil, err
+	}
+	var cascaded string
+	if err := tx.QueryRow(ctx, "select current_setting('chaos.cascaded')").Scan(&cascaded); err != nil {
+		return nil, err
+	}
 	var out []write
-	if t.child != nil {
-		rows, err := tx.Query(ctx, "select k, wid from "+t.child.name+" where pid = $1 for update", key)
-		if err != nil {
-			return nil, err
-		}
+	for child := range strings.FieldsSeq(cascaded) {
 		var k int32
 		var wid int64
-		if _, err := pgx.ForEachRow(rows, []any{&k, &wid}, func() error {
-			out = append(out, w.write(t.child, k, opDelete, w.j.ids(1), wid))
-			return nil
-		}); err != nil {
-			return nil, err
+		if _, err := fmt.Sscanf(child, "%d:%d", &k, &wid); err != nil {
+			return nil, fmt.Errorf("read the deleted child %q: %w", child, err)
 		}
+		out = append(out, w.write(t.child, k, opDelete, w.j.ids(1), wid))
 	}
-	out = append(out, w.write(t, key, opDelete, w.j.ids(1), base))
-	_, err := tx.Exec(ctx, fmt.Sprintf("delete from %s where k = %d", t.name, key))
-	return out, err
+	return append(out, w.write(t, key, opDelete, w.j.ids(1), base)), nil
 }
 
 // move changes the key of a row to a free one: a delete here and an insert there.

@@ -101,6 +101,9 @@ func (t *table) create() string {
 	if t.keyless {
 		sql += fmt.Sprintf("alter table %s replica identity full;\n", t.name)
 	}
+	if t.parent != "" {
+		sql += fmt.Sprintf("create trigger note_cascade after delete on %s for each row execute function note_cascade();\n", t.name)
+	}
 	if t.bump {
 		sql += fmt.Sprintf("create trigger bump before update on %s for each row execute function bump();\n", t.name)
 	}
@@ -108,10 +111,15 @@ func (t *table) create() string {
 }
 
 // schemaSQL makes all tables. The clock of a region's trigger can be set off by the
-// setting chaos.skew.
+// setting chaos.skew; note_cascade lists in chaos.cascaded the children that a transaction
+// deletes, as key:wid.
 func schemaSQL(tables []*table) string {
 	sql := `create function bump() returns trigger language plpgsql as $$begin
   new.version := old.version + 1; new.updated_at := clock_timestamp(); return new;
+end$$;
+create function note_cascade() returns trigger language plpgsql as $$begin
+  perform set_config('chaos.cascaded', concat_ws(' ', current_setting('chaos.cascaded', true), old.k || ':' || old.wid), true);
+  return old;
 end$$;
 `
 	for _, t := range tables {

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/pgwaltz/pgwaltz/test/cases"
@@ -38,6 +39,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	verbose := fs.Bool("v", false, "print each step before it is executed")
 	list := fs.Bool("list", false, "print the cases and do not run them")
 	logs := fs.String("logs", os.Getenv("PGWALTZ_CASE_LOGS"), "keep the logs of failed cases in this folder")
+	jobs := fs.Int("j", 1, "how many cases to run at a time; each runner has clusters of its own")
 	topology := fs.String("topology", "", "topology of cases that leave it open: embedded, external or cluster")
 	if err := fs.Parse(args); err != nil {
 		return 2
@@ -73,13 +75,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		return 0
 	}
-	return execute(ctx, chosen, options{*verbose, *logs, harness.Topology(*topology)}, stdout, stderr)
+	return execute(ctx, chosen, options{*verbose, *logs, harness.Topology(*topology), max(*jobs, 1)}, stdout, stderr)
 }
 
 type options struct {
 	verbose  bool
 	logs     string
 	topology harness.Topology
+	jobs     int
 }
 
 func execute(ctx context.Context, chosen []*cases.Case, o options, stdout, stderr io.Writer) int {
@@ -93,30 +96,46 @@ func execute(ctx context.Context, chosen []*cases.Case, o options, stdout, stder
 	}
 	defer harness.RemoveProduct()
 	defer harness.RemoveTemplates()
-	r, err := cases.NewRunner()
-	if err != nil {
-		fmt.Fprintln(stderr, "runcases:", err)
-		return 2
-	}
-	defer r.Close()
-	r.LogDir, r.Topology = o.logs, o.topology
-	if o.verbose {
-		r.Verbose = func(c *cases.Case, s cases.Step) {
-			fmt.Fprintf(stdout, "     %s:%d --@%s %s\n", c.ID, s.Line, s.Name, firstLine(s.Arg))
+	queue, results := make(chan *cases.Case), make(chan cases.Result)
+	var workers sync.WaitGroup
+	for range min(o.jobs, len(chosen)) {
+		r, err := cases.NewRunner()
+		if err != nil {
+			fmt.Fprintln(stderr, "runcases:", err)
+			return 2
 		}
+		defer r.Close()
+		r.LogDir, r.Topology = o.logs, o.topology
+		if o.verbose {
+			r.Verbose = func(c *cases.Case, s cases.Step) {
+				fmt.Fprintf(stdout, "     %s:%d --@%s %s\n", c.ID, s.Line, s.Name, firstLine(s.Arg))
+			}
+		}
+		workers.Go(func() {
+			for c := range queue {
+				results <- r.Run(ctx, c)
+			}
+		})
 	}
+	go func() {
+		defer close(results)
+		for _, c := range chosen {
+			if ctx.Err() != nil {
+				break
+			}
+			queue <- c
+		}
+		close(queue)
+		workers.Wait()
+	}()
 	passed, failed := 0, 0
-	for _, c := range chosen {
-		if ctx.Err() != nil {
-			break
-		}
-		res := r.Run(ctx, c)
+	for res := range results {
 		if res.Err != nil {
 			failed++
-			fmt.Fprintf(stdout, "FAIL %s %s: %s (%.1fs)\n", c.ID, c.Title, oneLine(res.Err.Error()), res.Elapsed.Seconds())
+			fmt.Fprintf(stdout, "FAIL %s %s: %s (%.1fs)\n", res.Case.ID, res.Case.Title, oneLine(res.Err.Error()), res.Elapsed.Seconds())
 		} else {
 			passed++
-			fmt.Fprintf(stdout, "ok   %s %s (%.1fs)\n", c.ID, c.Title, res.Elapsed.Seconds())
+			fmt.Fprintf(stdout, "ok   %s %s (%.1fs)\n", res.Case.ID, res.Case.Title, res.Elapsed.Seconds())
 		}
 		if o.verbose {
 			for _, n := range res.Notes {
