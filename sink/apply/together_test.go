@@ -49,6 +49,16 @@ func TestCircleGoesInTogether(t *testing.T) {
 	b.exec("alter table fa drop constraint no")
 	b.turns(retrier, 4)
 	b.want("select id, other, (select count(*) from fb), (select count(*) from pgwaltz.parked) from fa", "1|5|1|1")
+
+	// Their deletes wait for a row that refers to one of them, and go in together.
+	b.exec("create table stop(f int references fa); insert into stop values (1)")
+	b.apply(b.tx(nil, remove(fa, row("1", "5", 7, 1)), remove(fb, row("5", "1", 1, 1))))
+	b.turns(retrier, 2)
+	b.exec("drop table stop")
+	retrier.ids = retryReserve // the turns without pauses have used it up
+	b.turns(retrier, 3)
+	b.want("select (select count(*) from fa), (select count(*) from fb), (select count(*) from pgwaltz.parked)", "0|0|1")
+	b.want("select count(*) from pgwaltz.tombstone", "2")
 }
 
 // A trigger that rewrites a stamp is found out there as well.
