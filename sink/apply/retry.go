@@ -8,10 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
-	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -29,7 +26,6 @@ const (
 	wantedProbes = 50                     // as retryProbes, likewise
 	retryXIDs    = 10                     // transaction ids a second that failed tries may use
 	retryReserve = 60                     // and how many may be saved up
-	askMax       = 10 * time.Minute       // longest pause between two questions for what changes lack
 )
 
 // Retrier tries the parked changes of one origin again, on a session of its own, so that it
@@ -349,62 +345,6 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 	return nil
 }
 
-// asks reports whether it is time to ask again for what changes lack. They were asked for when
-// they were parked, and the answer is on its way. Who was asked again and answers is asked for more
-// at once; who does not is asked ever more seldom.
-func (q *queue) asks(waiting int64) bool {
-	switch {
-	case time.Since(q.moved) <= retryMax:
-		return false
-	case q.asking > 0 && q.askedOf-waiting >= int64(q.asking*9/10):
-		q.askRest = 0
-		return true
-	}
-	return time.Since(q.asked) > max(retryMax, q.askRest)
-}
-
-// askMore asks for what the next changes of a queue lack.
-func (r *Retrier) askMore(ctx context.Context, k parked.Queue, q *queue, ask *told) error {
-	ids, err := parked.Page(ctx, r.a.conn, k, q.askCursor, retryChunk, false)
-	if err != nil {
-		return err
-	}
-	if len(ids) == 0 {
-		q.askCursor, q.asking = 0, 0
-		return nil
-	}
-	changes, err := parked.Read(ctx, r.a.conn, ids)
-	if err != nil {
-		return err
-	}
-	q.asking = 0
-	for _, c := range changes {
-		if n, ok := wants(c); ok {
-			ask.notice(n)
-			q.asking++
-		}
-	}
-	q.askCursor, q.asked, q.askedOf = ids[len(ids)-1], time.Now(), r.last[k].Changes
-	q.askRest = min(askMax, max(retryMax, 2*q.askRest))
-	return nil
-}
-
-// ask writes notices in a transaction of their own.
-func (r *Retrier) ask(ctx context.Context, what told) error {
-	b := pipeline{fence: -1}
-	if err := r.a.begin(ctx, &b); err != nil {
-		return err
-	}
-	if err := r.a.run(ctx, &b, nil, nil, nil); err != nil {
-		return err
-	}
-	fx := effects{tell: what}
-	if err := r.a.writeEffects(ctx, &fx); err != nil {
-		return err
-	}
-	return r.a.simple(ctx, "commit")
-}
-
 // page returns the next changes of a queue to be tried together, and the id behind which the
 // one after it begins; 0 at the end of the queue.
 func (r *Retrier) page(ctx context.Context, k parked.Queue, q *queue, after int64, wanted bool) (ids []int64, end int64, err error) {
@@ -427,172 +367,6 @@ func (r *Retrier) page(ctx context.Context, k parked.Queue, q *queue, after int6
 	}
 	return ids, ids[len(ids)-1], nil
 }
-
-// fits looks, without a transaction id, whether the table of a change is here and takes it.
-func (r *Retrier) fits(ctx context.Context, id int64) error {
-	changes, err := parked.Read(ctx, r.a.conn, []int64{id})
-	if err != nil || len(changes) == 0 {
-		return err
-	}
-	_, err = r.fit(ctx, changes[0])
-	return err
-}
-
-// tryTogether tries a change that a foreign key refuses, as refused says, with the parked changes
-// that it refers to.
-func (r *Retrier) tryTogether(ctx context.Context, k parked.Queue, id int64, wanted bool, refused error) (int, error) {
-	ids, err := r.circle(ctx, k, id)
-	if err != nil {
-		return 0, err
-	}
-	if len(ids) < 2 {
-		return 0, refused
-	}
-	r.ids -= 2
-	r.together = true
-	defer func() { r.together = false }()
-	n, err := r.try(ctx, ids, wanted)
-	if parkable(err) && !r.a.conn.IsClosed() {
-		err = refused
-	}
-	return n, err
-}
-
-func stateOf(err error) string {
-	if err == nil {
-		return ""
-	}
-	var p *stillParked
-	if errors.As(err, &p) {
-		return p.why.state
-	}
-	return parkState(err)
-}
-
-// stillParked says that a parked change would have to be parked again.
-type stillParked struct {
-	why  reason
-	want *wal.Notice // what its origin is to be asked; nil for nothing
-}
-
-func (e *stillParked) Error() string { return e.why.message }
-
-// try applies parked changes in one transaction, under the checkpoint as it stands, and
-// returns how many. An error means that nothing was done.
-func (r *Retrier) try(ctx context.Context, ids []int64, wanted bool) (int, error) {
-	a := r.a
-	a.barrier, a.plain = false, true
-	defer func() { a.barrier, a.plain = false, false }()
-	var p patience
-	var cascade *cascadeError
-	a.cascades = 0
-	for {
-		n, err := r.attempt(ctx, ids, wanted)
-		if err == nil {
-			return n, nil
-		}
-		if rerr := a.rollback(ctx); rerr != nil {
-			return 0, errors.Join(err, rerr)
-		}
-		switch {
-		case ctx.Err() != nil:
-			return 0, err
-		case errors.Is(err, errBarrier):
-			if err := a.waitBarrier(ctx); err != nil {
-				return 0, err
-			}
-		case errors.Is(err, errNotStamped):
-			if err := a.waitStamped(ctx); err != nil {
-				return 0, err
-			}
-		case errors.As(err, &cascade):
-			if err := a.cascade(ctx, cascade); err != nil {
-				return 0, err
-			}
-		case causeOf(err) == causePlans && p.left(err):
-			if err := a.forgetPlans(ctx); err != nil {
-				return 0, err
-			}
-			a.forgetSchemas()
-		default:
-			return 0, err
-		}
-	}
-}
-
-func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, error) {
-	a := r.a
-	b := pipeline{fence: -1}
-	if err := a.begin(ctx, &b); err != nil {
-		return 0, err
-	}
-	b.text(a.setLock(time.Second))
-	if err := a.run(ctx, &b, nil, nil, nil); err != nil {
-		return 0, err
-	}
-	changes, err := parked.Claim(ctx, a.conn, ids)
-	if err != nil {
-		return 0, err
-	}
-	if len(changes) == 0 {
-		return 0, a.rollback(ctx)
-	}
-	a.retryID = changes[0].ID
-	defer func() { a.retryID = 0 }()
-	txs := make([]keyedTx, len(changes))
-	next := checkpoint.Checkpoint{}
-	claimed := make([]int64, len(changes))
-	for i, c := range changes {
-		t, err := r.fit(ctx, c)
-		if err != nil {
-			return 0, err
-		}
-		if !wanted && c.Table != 0 && c.Table != t.schema.oid {
-			return 0, &stillParked{why: reason{stateOther, "the table was made anew since: ask for a retry if the change belongs to the new one, or discard it"}}
-		}
-		txs[i], claimed[i] = keyedTx{tx: c.Transaction, kind: c.Kind}, c.ID
-		next.EndLSN = max(next.EndLSN, c.Transaction.CommitLSN)
-	}
-	// A change must not count as waiting while it is being decided.
-	if _, err := a.conn.Exec(ctx, parked.DeleteSQL, claimed); err != nil {
-		return 0, fmt.Errorf("take parked changes out: %w", err)
-	}
-	var fx effects
-	if r.together {
-		a.together = &together{}
-		defer func() { a.together = nil }()
-	}
-	gone := false
-	if len(changes) == 1 {
-		if gone, err = a.nowhere(ctx, &changes[0].Transaction.Changes[0], &pgconn.PgError{Code: changes[0].State}); err != nil {
-			return 0, err
-		}
-	}
-	if !gone {
-		if err := a.set(ctx, &pipeline{fence: -1}, txs, &fx); err != nil {
-			return 0, err
-		}
-	}
-	if r.together {
-		if err := a.runTogether(ctx); err != nil {
-			return 0, err
-		}
-	}
-	if err := a.commit(ctx, &fx, next); err != nil {
-		return 0, err
-	}
-	fx.unpark = append(fx.unpark, claimed...)
-	a.committed(nil, a.cp, &fx)
-	return len(changes), nil
-}
-
-// stateLacks is the SQLSTATE of changes that lack values, and of changes of a keyless table whose
-// row is not here.
-const stateLacks = "P0002"
-
-// stateOther is the SQLSTATE of changes that wait for a table which was dropped since, and made
-// anew under the same name. Nobody but an operator knows whether they belong to the new one.
-const stateOther = "PW004"
 
 // intern returns one description for all equal ones, so that changes of a table form one
 // group.

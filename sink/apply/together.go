@@ -89,6 +89,26 @@ func (a *Applier) runTogether(ctx context.Context) error {
 	return nil
 }
 
+// tryTogether tries a change that a foreign key refuses, as refused says, with the parked changes
+// that it refers to.
+func (r *Retrier) tryTogether(ctx context.Context, k parked.Queue, id int64, wanted bool, refused error) (int, error) {
+	ids, err := r.circle(ctx, k, id)
+	if err != nil {
+		return 0, err
+	}
+	if len(ids) < 2 {
+		return 0, refused
+	}
+	r.ids -= 2
+	r.together = true
+	defer func() { r.together = false }()
+	n, err := r.try(ctx, ids, wanted)
+	if parkable(err) && !r.a.conn.IsClosed() {
+		err = refused
+	}
+	return n, err
+}
+
 // circle returns, for a change that a foreign key refuses, the parked changes that have to go in
 // with it: those that it refers to, and what these refer to; for a delete those that refer to it.
 // The change alone is in the answer when there are none.

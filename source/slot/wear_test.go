@@ -27,11 +27,13 @@ const (
 
 func (s *sender) run() {
 	defer s.conn.Close()
+	gap := time.NewTicker(20 * time.Microsecond)
+	defer gap.Stop()
 	for s.single.Load() {
 		if _, err := s.conn.Write(make([]byte, 200)); err != nil {
 			return
 		}
-		time.Sleep(20 * time.Microsecond)
+		<-gap.C
 	}
 	for range s.bursts {
 		for sent := 0; sent < wearBurst; sent += wearRecord {

@@ -5,11 +5,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/pgwaltz/pgwaltz/test/harness"
 )
 
 // Options are the choices of one run.
@@ -86,15 +86,7 @@ func parseOptions(args []string, stderr io.Writer) (Options, error) {
 	if o.Scale <= 0 || o.Repetitions < 1 {
 		return o, errors.New("scale and repetitions must be above 0")
 	}
-	if binary != "" {
-		abs, err := filepath.Abs(binary)
-		if err != nil {
-			return o, fmt.Errorf("find %s: %w", binary, err)
-		}
-		// The harness takes the binary from there.
-		return o, os.Setenv("PGWALTZ_BIN", abs)
-	}
-	return o, nil
+	return o, harness.UseProduct(binary)
 }
 
 func (o *Options) shorten() {

@@ -92,7 +92,7 @@ func (w *world) useSkewable(ctx context.Context) error {
 		return err
 	}
 	w.skewable = true
-	return os.Setenv("PGWALTZ_BIN", bin)
+	return harness.UseProduct(bin)
 }
 
 // skewSidecar starts the sidecar again with another clock, which it keeps until the next.

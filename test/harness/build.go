@@ -26,6 +26,19 @@ func Product() (string, error) {
 	return product.path, product.err
 }
 
+// UseProduct makes Product answer with this binary, in this process and in those that it starts; an
+// empty path changes nothing.
+func UseProduct(path string) error {
+	if path == "" {
+		return nil
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return fmt.Errorf("find the binary to run: %w", err)
+	}
+	return os.Setenv("PGWALTZ_BIN", abs)
+}
+
 func buildProduct() (string, error) {
 	root, err := ModuleRoot()
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -88,15 +87,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "schemas:", err)
 		return 2
 	}
-	if o.binary != "" {
-		abs, err := filepath.Abs(o.binary)
-		if err == nil {
-			err = os.Setenv("PGWALTZ_BIN", abs) // the harness takes it from there
-		}
-		if err != nil {
-			fmt.Fprintln(stderr, "schemas:", err)
-			return 1
-		}
+	if err := harness.UseProduct(o.binary); err != nil {
+		fmt.Fprintln(stderr, "schemas:", err)
+		return 1
 	}
 	defer harness.RemoveTemplates()
 	defer harness.RemoveProduct()

@@ -13,7 +13,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -42,15 +41,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "soak: -duration must be at least 10s, and there are no arguments")
 		return 2
 	}
-	if *binary != "" {
-		abs, err := filepath.Abs(*binary)
-		if err == nil {
-			err = os.Setenv("PGWALTZ_BIN", abs) // the harness takes it from there
-		}
-		if err != nil {
-			fmt.Fprintln(stderr, "soak:", err)
-			return 1
-		}
+	if err := harness.UseProduct(*binary); err != nil {
+		fmt.Fprintln(stderr, "soak:", err)
+		return 1
 	}
 	defer harness.RemoveTemplates()
 	defer harness.RemoveProduct()
