@@ -1,0 +1,156 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// stateOther is the SQLSTATE of changes that wait for a table which was dropped since, and made
+// anew under the same name. Nobody but an operator knows whether they belong to the new one.
+const stateOther = "PW004"
+
+// fits looks, without a transaction id, whether the table of a change is here and takes it.
+func (r *Retrier) fits(ctx context.Context, id int64) error {
+	changes, err := parked.Read(ctx, r.a.conn, []int64{id})
+	if err != nil || len(changes) == 0 {
+		return err
+	}
+	_, err = r.fit(ctx, changes[0])
+	return err
+}
+
+func stateOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	var p *stillParked
+	if errors.As(err, &p) {
+		return p.why.state
+	}
+	return parkState(err)
+}
+
+// stillParked says that a parked change would have to be parked again.
+type stillParked struct {
+	why  reason
+	want *wal.Notice // what its origin is to be asked; nil for nothing
+}
+
+func (e *stillParked) Error() string { return e.why.message }
+
+// try applies parked changes in one transaction, under the checkpoint as it stands, and
+// returns how many. An error means that nothing was done.
+func (r *Retrier) try(ctx context.Context, ids []int64, wanted bool) (int, error) {
+	a := r.a
+	a.barrier, a.plain = false, true
+	defer func() { a.barrier, a.plain = false, false }()
+	var p patience
+	var cascade *cascadeError
+	a.cascades = 0
+	for {
+		n, err := r.attempt(ctx, ids, wanted)
+		if err == nil {
+			return n, nil
+		}
+		if rerr := a.rollback(ctx); rerr != nil {
+			return 0, errors.Join(err, rerr)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return 0, err
+		case errors.Is(err, errBarrier):
+			if err := a.waitBarrier(ctx); err != nil {
+				return 0, err
+			}
+		case errors.Is(err, errNotStamped):
+			if err := a.waitStamped(ctx); err != nil {
+				return 0, err
+			}
+		case errors.As(err, &cascade):
+			if err := a.cascade(ctx, cascade); err != nil {
+				return 0, err
+			}
+		case causeOf(err) == causePlans && p.left(err):
+			if err := a.forgetPlans(ctx); err != nil {
+				return 0, err
+			}
+			a.forgetSchemas()
+		default:
+			return 0, err
+		}
+	}
+}
+
+func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, error) {
+	a := r.a
+	b := pipeline{fence: -1}
+	if err := a.begin(ctx, &b); err != nil {
+		return 0, err
+	}
+	b.text(a.setLock(time.Second))
+	if err := a.run(ctx, &b, nil, nil, nil); err != nil {
+		return 0, err
+	}
+	changes, err := parked.Claim(ctx, a.conn, ids)
+	if err != nil {
+		return 0, err
+	}
+	if len(changes) == 0 {
+		return 0, a.rollback(ctx)
+	}
+	a.retryID = changes[0].ID
+	defer func() { a.retryID = 0 }()
+	txs := make([]keyedTx, len(changes))
+	next := checkpoint.Checkpoint{}
+	claimed := make([]int64, len(changes))
+	for i, c := range changes {
+		t, err := r.fit(ctx, c)
+		if err != nil {
+			return 0, err
+		}
+		if !wanted && c.Table != 0 && c.Table != t.schema.oid {
+			return 0, &stillParked{why: reason{stateOther, "the table was made anew since: ask for a retry if the change belongs to the new one, or discard it"}}
+		}
+		txs[i], claimed[i] = keyedTx{tx: c.Transaction, kind: c.Kind}, c.ID
+		next.EndLSN = max(next.EndLSN, c.Transaction.CommitLSN)
+	}
+	// A change must not count as waiting while it is being decided.
+	if _, err := a.conn.Exec(ctx, parked.DeleteSQL, claimed); err != nil {
+		return 0, fmt.Errorf("take parked changes out: %w", err)
+	}
+	var fx effects
+	if r.together {
+		a.together = &together{}
+		defer func() { a.together = nil }()
+	}
+	gone := false
+	if len(changes) == 1 {
+		if gone, err = a.nowhere(ctx, &changes[0].Transaction.Changes[0], &pgconn.PgError{Code: changes[0].State}); err != nil {
+			return 0, err
+		}
+	}
+	if !gone {
+		if err := a.set(ctx, &pipeline{fence: -1}, txs, &fx); err != nil {
+			return 0, err
+		}
+	}
+	if r.together {
+		if err := a.runTogether(ctx); err != nil {
+			return 0, err
+		}
+	}
+	if err := a.commit(ctx, &fx, next); err != nil {
+		return 0, err
+	}
+	fx.unpark = append(fx.unpark, claimed...)
+	a.committed(nil, a.cp, &fx)
+	return len(changes), nil
+}
