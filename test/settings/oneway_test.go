@@ -135,6 +135,10 @@ func hold(s *scene) {
 	a := s.pair.A
 	s.give(a, map[string]any{"publish.wal_hold_max": "8MiB", "publish.hold_margin": "3MiB"})
 	s.start()
+	s.within("the peer to be heard of", func() (bool, string) {
+		known := s.status(a, "outbound.risk_known")
+		return known == "true", "risk_known is " + known
+	})
 	s.pair.Links["link"].Cut()
 	s.sql(a, "insert into t(id,v) select g, (select string_agg(md5(g::text||k), '') from generate_series(1,64) k) from generate_series(1,6000) g")
 	lag := func() float64 {

@@ -10,7 +10,7 @@ import (
 // the schedule of the simulation may have to move one; without an entry all are tried.
 var hints = map[Breakage]uint64{
 	SplitCommit: 2, LossyPushback: 454, StaleTail: 169, HoldsByStamp: 47, MarkSuperseded: 8, OldGraves: 19, ToldOne: 9,
-	SelfSilent: 1138, GluedParts: 20, BlindStamps: 27, NoDigests: 68, MergedInMemory: 35,
+	SelfSilent: 2894, GluedParts: 20, BlindStamps: 27, NoDigests: 68, MergedInMemory: 35, ConfirmEarly: 120,
 }
 
 // provoke makes the situation more likely in which a rule matters.
