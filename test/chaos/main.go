@@ -56,6 +56,8 @@ func run(ctx context.Context, args []string) int {
 			fmt.Fprintln(os.Stderr, "chaos:", err)
 		}
 		fmt.Printf("chaos: logs, dumps and journal are in %s\n", dir)
+	} else if v.failed > 0 {
+		w.lastWords(context.Background())
 	}
 	fmt.Printf("chaos: seed %d after %s: %d passed, %d failed\n", o.seed, time.Since(w.begun).Round(time.Second), v.passed, v.failed)
 	if v.failed > 0 {
@@ -112,6 +114,18 @@ func (w *world) play(ctx context.Context, v *verdicts) {
 	for _, s := range w.sides {
 		for _, k := range s.keepers() {
 			fmt.Printf("chaos: sidecar of %s: exit codes %s, most memory %d MiB\n", s.Side, k, k.s.NotePeak()>>20)
+		}
+	}
+}
+
+// lastWords prints what the sidecars say of themselves, for a run that keeps no files.
+func (w *world) lastWords(ctx context.Context) {
+	for _, s := range w.sides {
+		for _, k := range s.keepers() {
+			if _, body, err := k.s.HTTP(ctx, "GET", "/status"); err == nil {
+				fmt.Printf("chaos: status of %s: %s\n", s.Side, strings.Join(strings.Fields(body), " "))
+			}
+			fmt.Printf("chaos: log of %s ends: %s\n", s.Side, harness.TailFile(k.s.LogPath, 30))
 		}
 	}
 }
