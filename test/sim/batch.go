@@ -16,6 +16,7 @@ type run struct {
 	tx       *wal.Transaction
 	followed bool // by another run of the key
 	skip     bool // nothing to record
+	plain    bool // it says only when its row was written
 }
 
 func (s *sidecar) keyOf(c *wal.Change) rowKey {
@@ -53,8 +54,17 @@ func (a *applier) coalesce(txs []keyedTx) []run {
 				r.row = br.Image
 				r.ev.Content, _ = conflict.Content(s.r.db.tables[n].rel, br.Image)
 			}
+			r.plain = a.in.self && s.isPlain(n, &r)
 			out = append(out, r)
 		}
 	}
 	return out
+}
+
+// isPlain reports whether a run of own changes says nothing but when its row was written, and
+// nothing else is known of its key, as Applier.isPlain does.
+func (s *sidecar) isPlain(table int, r *run) bool {
+	t := s.r.db.tables[table]
+	ch := wal.Change{Op: r.ev.Op, Stamp: r.ev.Stamp}
+	return t.conf.stampless() && conflict.Plain(&ch, r.tx.CommitTime) && !s.local.May(t.rel.Ref(), []byte(r.key.key))
 }

@@ -222,7 +222,8 @@ func (a *applier) mark(r *run, e entry, rise bool) {
 	t := d.tables[r.key.table]
 	alive := r.ev.Op != wal.Delete
 	if alive && t.conf.stampless() && (!e.stampd || e.stamp < r.ev.Stamp.UpdatedAt || e.row != nil && e.wid == widOf(r.row)) {
-		e.plain = a.in.self && (e.plain || !e.stampd)
+		// An entry that was decided about, or is of an applied row, is no plain one any more.
+		e.plain = r.plain && (e.plain || !e.stampd) && e.grave == nil
 		e.stamp, e.stampd = r.ev.Stamp.UpdatedAt, true
 		a.tx.put(r.key, e, nil)
 	}
