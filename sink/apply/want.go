@@ -56,6 +56,9 @@ func (a *Applier) answer(ctx context.Context, wanted []*wal.Notice, fx *effects)
 		}
 		tx.Changes = append(tx.Changes, wal.Change{Op: wal.Update, Relation: n.Relation, New: n.Yours.Row, Stamp: n.Yours.Stamp})
 	}
+	if len(tx.Changes) > 0 && a.cfg.Barrier != nil && !a.barrier {
+		return errBarrier // the life that a row is in is known when own deletes are
+	}
 	if err := a.askKeys(ctx, []keyedTx{{tx: tx, kind: conflict.Repair}}); err != nil {
 		return err
 	}
@@ -149,9 +152,6 @@ func (a *Applier) answerRuns(ctx context.Context, g *batch.Group, runs []int, fx
 		states := l.states
 		for n, i := range chunk {
 			st := &states[n]
-			if (t.stampless() || st.entry != nil || st.noted) && a.cfg.Barrier != nil && !a.barrier {
-				return 0, errBarrier // the stamp of the row is known when own changes are
-			}
 			side, err := a.side(t, g.Rel, st)
 			if err != nil {
 				return 0, err

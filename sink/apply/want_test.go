@@ -153,6 +153,27 @@ func TestAnswers(t *testing.T) {
 	b.want("select count(*) from pgwaltz.conflict where reason = 'told'", "0")
 }
 
+// The life that a row is in is known when own deletes are: nothing is answered before.
+func TestAnswersBehindOwnChanges(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, thinDDL+"; insert into acct values (1,'B',3,'2024-01-01 00:00:00+00','x')"), thin()
+	b.slot()
+	waited := 0
+	b.a.cfg.Barrier = func(context.Context) error {
+		waited++
+		b.exec("update acct set v = 'C'")
+		return nil
+	}
+	tx := b.tx(nil)
+	tx.Applied = true
+	tx.Notices = []wal.Notice{{Relation: r, To: "b", Outcome: wal.Wanted, Yours: wal.Entry{Known: true, Alive: true, Row: text("1", "\\N", "\\N", "\\N", "\\N")}}}
+	b.apply(tx)
+	b.wantTold("repair update 1=C")
+	if waited != 1 {
+		t.Errorf("waited %d times for own changes", waited)
+	}
+}
+
 // What somebody holds is not answered, and stops nothing.
 func TestAnswersDoNotWait(t *testing.T) {
 	t.Parallel()

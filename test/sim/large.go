@@ -145,8 +145,7 @@ func (a *applier) answer(txs []keyedTx) outcome {
 			if !a.tx.lock(k) {
 				return locked
 			}
-			e := a.tx.get(k)
-			if (s.r.db.tables[tab].conf.stampless() || e.entry()) && !a.barrier {
+			if !a.barrier {
 				return needOwn
 			}
 			a.tx.repair(k)
