@@ -16,6 +16,9 @@ type Own struct {
 	// Mine: nothing that another region has written is known of the key, so this region wrote the
 	// row. Of tables without stamp columns not every own change is noted as waiting (Later).
 	Mine bool
+	// Carried: the rows of the table carry their stamps. Who put another row there, in the first
+	// life of the key, has compared it with the change, or with what followed it.
+	Carried bool
 	// Later: an own change of the key behind this one waits for the self-merge.
 	Later bool
 	// Stamped: every own change that was committed when the row was read is stamped, so that
@@ -45,6 +48,7 @@ const (
 //	delete  none    -          -      -       | record
 //	upsert  its own none,<     -      -       | record
 //	upsert  mine    -          -      -       | skip
+//	upsert  carried -          -      -       | skip
 //	-       -       -          yes    -       | skip
 //	-       -       -          no     no      | wait
 //	upsert  its own >          no     yes     | resolve against the tombstone
@@ -62,6 +66,8 @@ func DecideOwn(p Policy, o Own) (OwnStep, Side) {
 		return OwnRecord, o.Local
 	case o.Event.Op != wal.Delete && o.Local.Alive && !o.Holds && o.Mine:
 		return OwnSkip, o.Local // it is not this change's row, so it is that of a later one
+	case o.Event.Op != wal.Delete && o.Local.Alive && !o.Holds && o.Carried && o.Event.Stamp.Generation == 0 && o.Local.Stamp.Generation == 0:
+		return OwnSkip, o.Local
 	case o.Later:
 		return OwnSkip, o.Local
 	case !o.Stamped:

@@ -14,6 +14,8 @@ func TestDecideOwn(t *testing.T) {
 	gone := Event{Op: wal.Delete, Kind: Self, Complete: true, Stamp: at(10)}
 	row := Side{Known: true, Alive: true, Stamp: at(5), Content: []byte("other")}
 	held := Side{Known: true, Alive: true, Stamp: at(10), Content: []byte("mine")}
+	later, reborn := row, upsert
+	later.Stamp.Generation, reborn.Stamp.Generation = 1, 1
 	above, below := Side{Known: true, Stamp: at(20)}, Side{Known: true, Stamp: at(1)}
 	for _, tt := range []struct {
 		name    string
@@ -26,6 +28,10 @@ func TestDecideOwn(t *testing.T) {
 		{"its own row over a lower tombstone", Own{Event: upsert, Local: held, Holds: true, Tombstone: below}, OwnRecord, held},
 		{"a row of this region", Own{Event: upsert, Local: row, Mine: true}, OwnSkip, row},
 		{"a row of this region, all is stamped", Own{Event: upsert, Local: row, Mine: true, Stamped: true}, OwnSkip, row},
+		{"a row that was compared with it", Own{Event: upsert, Local: row, Carried: true}, OwnSkip, row},
+		{"a row of a later life", Own{Event: upsert, Local: later, Carried: true, Stamped: true}, OwnResolve, later},
+		{"a row, and a change of a later life", Own{Event: reborn, Local: row, Carried: true, Stamped: true}, OwnResolve, row},
+		{"another region's row, deleted here, compared", Own{Event: gone, Local: row, Carried: true, Stamped: true}, OwnResolve, row},
 		{"a later change waits", Own{Event: upsert, Local: row, Later: true}, OwnSkip, row},
 		{"a later change of a deleted key waits", Own{Event: gone, Local: row, Later: true}, OwnSkip, row},
 		{"not stamped yet", Own{Event: upsert, Local: row}, OwnWait, row},

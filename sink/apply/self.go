@@ -54,6 +54,7 @@ func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i in
 		if st.entry != nil && !st.entry.Live {
 			o.Tombstone = st.entry.side()
 		}
+		o.Carried = !t.stampless()
 		o.Mine = t.stampless() && (st.entry == nil || st.entry.Plain)
 	}
 	key, at := []byte(st.key), tombstone.Place{Commit: r.Tx.CommitLSN, Part: r.Tx.Part}

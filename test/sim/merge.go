@@ -138,6 +138,7 @@ func (a *applier) decideOwn(r *run, e entry, l conflict.Side) (same, wait bool, 
 		if s.w.cfg.Break == HoldsByStamp && !t.conf.stampless() {
 			o.Holds = r.ev.Op != wal.Delete && l.Stamp.Version == r.ev.Stamp.Version && l.Stamp.UpdatedAt == r.ev.Stamp.UpdatedAt
 		}
+		o.Carried = !t.conf.stampless()
 		o.Mine = t.conf.stampless() && e.grave == nil && (e.plain || !e.stampd)
 		if e.grave != nil && !e.grave.live {
 			o.Tombstone = conflict.Side{Known: true, Stamp: e.grave.stamp, DeletedAt: e.grave.deleted}
