@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/source/complete"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -13,7 +14,9 @@ const catalogTimeout = 20 * time.Second
 
 // completer asks in a session that nobody else uses: what the outbound pipe has to know must
 // not wait behind the status.
-func (s *Sidecar) completer() *complete.Completer { return complete.New(s.catalog.do) }
+func (s *Sidecar) completer() *complete.Completer {
+	return complete.New(s.catalog.do, func(n wal.RelationName) conflict.Policy { return s.policy(n).Resolve })
+}
 
 // describe says what identifies the rows of a relation that the decoder has read of. An error
 // ends the pipe, which is opened again and asks again.

@@ -9,11 +9,18 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/test/pgtest"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 var server pgtest.Server
+
+// newer makes a completer of tables that are ordered by version.
+func newer(conn *pgx.Conn) *Completer {
+	return New(func(ctx context.Context, f func(context.Context, *pgx.Conn) error) error { return f(ctx, conn) },
+		func(wal.RelationName) conflict.Policy { return conflict.Policy{Order: conflict.VersionFirst} })
+}
 
 func TestMain(m *testing.M) { pgtest.Main(m, &server) }
 
@@ -77,12 +84,12 @@ func complete(t *testing.T, c *Completer, tx *wal.Transaction) error {
 func TestComplete(t *testing.T) {
 	t.Parallel()
 	conn := pgtest.Connect(t, server.Database(t))
-	pgtest.Exec(t, conn, `create extension citext`,
+	pgtest.Exec(t, conn, `create extension citext`, `create schema pgwaltz`, tombstone.Schema,
 		`create table public.doc (k public.citext primary key, v text, big text)`,
 		`insert into public.doc values ('Here', 'v1', 'BIG'), ('moved', 'v9', 'NEW'), ('New', 'n', 'B')`,
 		`create table public.gen (a int, k int generated always as (a * 2) stored primary key, v text)`,
 		`set search_path = ''`)
-	c := New(func(ctx context.Context, f func(context.Context, *pgx.Conn) error) error { return f(ctx, conn) })
+	c := newer(conn)
 	doc := &wal.Relation{Schema: "public", Name: "doc", Identity: wal.IdentityDefault, Columns: []wal.Column{
 		{Name: "k", OID: 99999, Key: true}, {Name: "v", OID: 25}, {Name: "big", OID: 25}}}
 	gen := &wal.Relation{Schema: "public", Name: "gen", Identity: wal.IdentityFull, Columns: []wal.Column{
@@ -143,7 +150,7 @@ func TestDigests(t *testing.T) {
 	conn := pgtest.Connect(t, server.Database(t))
 	pgtest.Exec(t, conn, `create table public.doc (id int primary key, v text, j jsonb, b bytea, x varchar(20))`,
 		`insert into public.doc values (1, 'é', '{"a":1}', '\x00ff', 'x'), (2, null, null, null, null)`, `set search_path = ''`)
-	c := New(func(ctx context.Context, f func(context.Context, *pgx.Conn) error) error { return f(ctx, conn) })
+	c := newer(conn)
 	describe := func(columns ...wal.Column) *wal.Relation {
 		rel := &wal.Relation{Schema: "public", Name: "doc", Identity: wal.IdentityDefault, Columns: append([]wal.Column{{Name: "id", OID: wal.OIDInt4, Key: true}}, columns...)}
 		if err := c.Describe(t.Context(), rel); err != nil {
@@ -179,7 +186,7 @@ func TestMovedKeysAreBounded(t *testing.T) {
 	conn := pgtest.Connect(t, server.Database(t))
 	pgtest.Exec(t, conn, `create table public.doc (id int primary key, big text)`,
 		`insert into public.doc select i, repeat('x', 200000) from generate_series(1, 100) i`, `set search_path = ''`)
-	c := New(func(ctx context.Context, f func(context.Context, *pgx.Conn) error) error { return f(ctx, conn) })
+	c := newer(conn)
 	doc := &wal.Relation{Schema: "public", Name: "doc", Identity: wal.IdentityDefault, Columns: []wal.Column{{Name: "id", OID: wal.OIDInt4, Key: true}, {Name: "big", OID: wal.OIDText}}}
 	if err := c.Describe(t.Context(), doc); err != nil {
 		t.Fatal(err)
@@ -213,7 +220,7 @@ func TestCompleteWithoutTheOldRow(t *testing.T) {
 	t.Parallel()
 	conn := pgtest.Connect(t, server.Database(t))
 	pgtest.Exec(t, conn, `create table public.gen (a int, k int generated always as (a * 2) stored primary key)`)
-	c := New(func(ctx context.Context, f func(context.Context, *pgx.Conn) error) error { return f(ctx, conn) })
+	c := newer(conn)
 	gen := &wal.Relation{Schema: "public", Name: "gen", Identity: wal.IdentityFull, Columns: []wal.Column{{Name: "a", OID: 23, Key: true}}}
 	if err := c.Describe(t.Context(), gen); err != nil {
 		t.Fatal(err)

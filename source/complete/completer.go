@@ -3,11 +3,11 @@ package complete
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/rowkey"
+	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -18,6 +18,7 @@ type Session func(ctx context.Context, f func(context.Context, *pgx.Conn) error)
 // pipe, but for Describe, which belongs to the decoder's.
 type Completer struct {
 	session Session
+	policy  func(wal.RelationName) conflict.Policy
 	tables  map[*wal.Relation]*table
 	whole   int // bytes of rows read back whole for the part at hand
 }
@@ -29,9 +30,9 @@ type table struct {
 	locked   bool            // the last try to read from it met a lock
 }
 
-// New returns a completer that asks in session.
-func New(session Session) *Completer {
-	return &Completer{session: session, tables: map[*wal.Relation]*table{}}
+// New returns a completer that asks in session; policy orders the stamps of a table.
+func New(session Session, policy func(wal.RelationName) conflict.Policy) *Completer {
+	return &Completer{session: session, policy: policy, tables: map[*wal.Relation]*table{}}
 }
 
 // Describe sets what identifies the rows of rel, as the catalog has it now. It is the Key of a
@@ -54,32 +55,30 @@ func (c *Completer) Complete(ctx context.Context, tx *wal.Transaction) error {
 }
 
 // Values completes the images of transactions, or parts of one, that are stamped: their
-// values change, never their stamps. Changes whose row is gone are removed. After an error they
-// are to be decoded again.
+// values change, never their stamps. Changes whose row is gone are removed, unless they are above
+// the tombstone that stands in its place: these go out as they are. After an error they are to be
+// decoded again.
 func (c *Completer) Values(ctx context.Context, txs []*wal.Transaction) error {
 	c.whole = 0
-	gone := 0
-	var xids []wal.XID
-	for _, tx := range txs {
-		if slices.ContainsFunc(tx.Changes, func(ch wal.Change) bool { return partial(&ch) }) {
-			xids = append(xids, tx.XID)
-		}
-	}
-	if len(xids) == 0 {
-		return nil
-	}
+	gone := map[*wal.Change]bool{}
 	err := c.each(ctx, txs, partial, func(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, changes []*wal.Change) error {
-		n, err := c.reread(ctx, conn, t, xids, rel, changes)
-		gone += n
+		missing, err := c.reread(ctx, conn, t, txs, rel, changes)
+		for _, ch := range missing {
+			gone[ch] = true
+		}
 		return err
 	})
-	if err != nil || gone == 0 {
+	if err != nil || len(gone) == 0 {
 		return err
 	}
 	for _, tx := range txs {
-		tx.Changes = slices.DeleteFunc(tx.Changes, func(ch wal.Change) bool {
-			return ch.New == nil && (ch.Op == wal.Insert || ch.Op == wal.Update)
-		})
+		kept := tx.Changes[:0:0]
+		for i := range tx.Changes {
+			if !gone[&tx.Changes[i]] {
+				kept = append(kept, tx.Changes[i])
+			}
+		}
+		tx.Changes = kept
 	}
 	return nil
 }

@@ -13,5 +13,8 @@
 // A row that is read back may have moved on since the change. The value, or its digest, is the
 // newer one then, beside what the log says of the other columns; the change that set it follows
 // in the log, or comes from the region that made it, with a higher stamp. If the row is gone, its
-// delete follows, and the change is left out.
+// delete follows, or a higher tombstone comes from another region, and the change is left out. If a
+// tombstone below the change stands there, another region's change was written over the row before
+// this one was known: then the change goes out without the values, and the self-merge asks the other
+// regions for them.
 package complete

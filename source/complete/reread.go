@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -34,11 +37,11 @@ const wholeBytes = 8 << 20
 // wholeRows is how many rows are read back whole at once.
 const wholeRows = 16
 
-// reread asks for what changes lack, and returns how many of them are left out because their
-// row is gone. An update gets the digests of the values that it did not touch: a receiver that
+// reread asks for what changes lack, and returns those that are left out because their row is
+// gone. An update gets the digests of the values that it did not touch: a receiver that
 // has this row has them. What came out of a change of the key is an insert by now, of a row that
 // no region has under its new key, so it gets the values themselves.
-func (c *Completer) reread(ctx context.Context, conn *pgx.Conn, t *table, xids []wal.XID, rel *wal.Relation, changes []*wal.Change) (gone int, err error) {
+func (c *Completer) reread(ctx context.Context, conn *pgx.Conn, t *table, txs []*wal.Transaction, rel *wal.Relation, changes []*wal.Change) (gone []*wal.Change, err error) {
 	var moved []*wal.Change
 	digests := map[string][]*wal.Change{} // by the columns that lack
 	for _, ch := range changes {
@@ -49,38 +52,85 @@ func (c *Completer) reread(ctx context.Context, conn *pgx.Conn, t *table, xids [
 		digests[lacking(ch)] = append(digests[lacking(ch)], ch)
 	}
 	if len(t.key.Columns) != len(rel.PrimaryKey) {
-		return 0, fmt.Errorf("read rows back: the key here is another one")
+		return nil, fmt.Errorf("read rows back: the key here is another one")
 	}
 	wait := lockPatience
 	if t.locked {
 		wait = lockAgain
 	}
-	if err := beginBehind(ctx, conn, xids, wait); err != nil {
-		return 0, fmt.Errorf("read rows back: %w", err)
+	if err := beginBehind(ctx, conn, waiting(txs), wait); err != nil {
+		return nil, fmt.Errorf("read rows back: %w", err)
 	}
 	defer conn.Exec(context.WithoutCancel(ctx), "rollback")
 	t.locked = false
 	for len(moved) > 0 && c.whole < wholeBytes {
 		n := min(len(moved), wholeRows)
-		if err := c.readWhole(ctx, conn, t, rel, moved[:n]); err != nil {
-			return 0, t.asItIs(err)
+		missing, err := c.readWhole(ctx, conn, t, rel, moved[:n])
+		if err != nil {
+			return nil, t.asItIs(err)
 		}
-		moved = moved[n:]
+		gone, moved = append(gone, missing...), moved[n:]
 	}
 	for _, ch := range moved {
 		digests[lacking(ch)] = append(digests[lacking(ch)], ch)
 	}
 	for lack, open := range digests {
-		if err := readDigests(ctx, conn, t, rel, lack, open); err != nil {
-			return 0, t.asItIs(err)
+		missing, err := readDigests(ctx, conn, t, rel, lack, open)
+		if err != nil {
+			return nil, t.asItIs(err)
 		}
+		gone = append(gone, missing...)
 	}
-	for _, ch := range changes {
-		if ch.New == nil {
-			gone++
-		}
+	if gone, err = c.superseded(ctx, conn, txs, rel, gone); err != nil {
+		return nil, t.asItIs(err)
 	}
 	return gone, nil
+}
+
+// waiting are the transactions some of whose changes lack a value.
+func waiting(txs []*wal.Transaction) []wal.XID {
+	var xids []wal.XID
+	for _, tx := range txs {
+		if slices.ContainsFunc(tx.Changes, func(ch wal.Change) bool { return partial(&ch) }) {
+			xids = append(xids, tx.XID)
+		}
+	}
+	return xids
+}
+
+// superseded returns those of some changes whose row is gone that nobody needs any more: the row's
+// delete follows in the WAL, or a tombstone above the change came from another region. What is above
+// the tombstone has to go out though its values are lost here: other regions may have them, and the
+// self-merge asks them.
+func (c *Completer) superseded(ctx context.Context, conn *pgx.Conn, txs []*wal.Transaction, rel *wal.Relation, gone []*wal.Change) ([]*wal.Change, error) {
+	if len(gone) == 0 {
+		return nil, nil
+	}
+	keys := make([]string, len(gone))
+	for i, ch := range gone {
+		keys[i] = string(ch.AppendKey(nil))
+	}
+	found, err := tombstone.Read(ctx, conn, rel.Ref(), keys)
+	if err != nil || len(found) == 0 {
+		return gone, err
+	}
+	commits := map[*wal.Change]wal.Micros{}
+	for _, tx := range txs {
+		for i := range tx.Changes {
+			if partial(&tx.Changes[i]) {
+				commits[&tx.Changes[i]] = tx.CommitTime
+			}
+		}
+	}
+	policy := c.policy(rel.Ref())
+	left := gone[:0]
+	for i, ch := range gone {
+		e, ok := found[keys[i]]
+		if !ok || e.Live || !policy.Outlives(ch, commits[ch], conflict.Side{Known: true, Stamp: e.Stamp, DeletedAt: e.Stamp.UpdatedAt}) {
+			left = append(left, ch)
+		}
+	}
+	return left, nil
 }
 
 // asItIs lets changes go out as they are where their rows cannot be read: somebody holds the
@@ -124,8 +174,9 @@ func lacking(ch *wal.Change) string {
 	return string(m)
 }
 
-// readWhole gives changes the values that they lack, as they are now.
-func (c *Completer) readWhole(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, open []*wal.Change) error {
+// readWhole gives changes the values that they lack, as they are now. It returns those whose row is
+// gone.
+func (c *Completer) readWhole(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, open []*wal.Change) (gone []*wal.Change, err error) {
 	lack := map[string]bool{}
 	for _, ch := range open {
 		for i := range ch.New {
@@ -142,25 +193,26 @@ func (c *Completer) readWhole(ctx context.Context, conn *pgx.Conn, t *table, rel
 		}
 	}
 	rows := make([]wal.Tuple, len(open))
-	err := readBack(ctx, conn, t, rel, open, func(s statement.Shape) string { return statement.Read(s, names) }, pgx.TextFormatCode, func(n int, v [][]byte) {
+	err = readBack(ctx, conn, t, rel, open, func(s statement.Shape) string { return statement.Read(s, names) }, pgx.TextFormatCode, func(n int, v [][]byte) {
 		rows[n] = tuple(len(rel.Columns), at, v)
 		c.whole += rows[n].Size()
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i, ch := range open {
 		if rows[i] == nil {
-			ch.New = nil
+			gone = append(gone, ch)
 			continue
 		}
 		ch.New = ch.New.Filled(rows[i])
 	}
-	return nil
+	return gone, nil
 }
 
-// readDigests gives changes the digests of the values that they lack.
-func readDigests(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, lack string, open []*wal.Change) error {
+// readDigests gives changes the digests of the values that they lack. It returns those whose row is
+// gone.
+func readDigests(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, lack string, open []*wal.Change) (gone []*wal.Change, err error) {
 	var columns []statement.Column
 	var at []int
 	for i := range lack {
@@ -169,7 +221,7 @@ func readDigests(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relatio
 		}
 	}
 	there := make([]bool, len(open))
-	err := readBack(ctx, conn, t, rel, open, func(s statement.Shape) string { return statement.Digests(s, columns) }, pgx.BinaryFormatCode, func(n int, v [][]byte) {
+	err = readBack(ctx, conn, t, rel, open, func(s statement.Shape) string { return statement.Digests(s, columns) }, pgx.BinaryFormatCode, func(n int, v [][]byte) {
 		there[n] = true
 		row := append(wal.Tuple(nil), open[n].New...)
 		for i, d := range v {
@@ -180,14 +232,14 @@ func readDigests(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relatio
 		open[n].New = row
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i, ch := range open {
 		if !there[i] {
-			ch.New = nil
+			gone = append(gone, ch)
 		}
 	}
-	return nil
+	return gone, nil
 }
 
 // textType names the types whose values are their own texts.

@@ -1,12 +1,10 @@
 package complete
 
 import (
-	"context"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/test/pgtest"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -18,7 +16,7 @@ func TestUnreadableRowGoesOutAsItIs(t *testing.T) {
 	conn, other := pgtest.Connect(t, dsn), pgtest.Connect(t, dsn)
 	pgtest.Exec(t, conn, `create table public.doc (k text primary key, v text, big text)`, `insert into public.doc values ('here', 'v1', 'BIG')`,
 		`create role reader`, `grant select on public.doc to reader`, `set search_path = ''`)
-	c := New(func(ctx context.Context, f func(context.Context, *pgx.Conn) error) error { return f(ctx, conn) })
+	c := newer(conn)
 	doc := &wal.Relation{Schema: "public", Name: "doc", Identity: wal.IdentityDefault, Columns: []wal.Column{
 		{Name: "k", OID: 25, Key: true}, {Name: "v", OID: 25}, {Name: "big", OID: 25}}}
 	if err := c.Describe(t.Context(), doc); err != nil {
@@ -70,9 +68,9 @@ func TestUnreadableRowGoesOutAsItIs(t *testing.T) {
 func TestValuesOfSeveralTransactions(t *testing.T) {
 	t.Parallel()
 	conn := pgtest.Connect(t, server.Database(t))
-	pgtest.Exec(t, conn, `create table public.doc (k text primary key, v text, big text)`,
+	pgtest.Exec(t, conn, `create schema pgwaltz`, tombstone.Schema, `create table public.doc (k text primary key, v text, big text)`,
 		`insert into public.doc values ('one', 'v1', 'BIG'), ('two', 'v1', 'NEW')`, `set search_path = ''`)
-	c := New(func(ctx context.Context, f func(context.Context, *pgx.Conn) error) error { return f(ctx, conn) })
+	c := newer(conn)
 	doc := &wal.Relation{Schema: "public", Name: "doc", Identity: wal.IdentityDefault, Columns: []wal.Column{
 		{Name: "k", OID: 25, Key: true}, {Name: "v", OID: 25}, {Name: "big", OID: 25}}}
 	if err := c.Describe(t.Context(), doc); err != nil {
@@ -99,6 +97,43 @@ func TestValuesOfSeveralTransactions(t *testing.T) {
 	}
 	if want := "one|a|#BIG / one|b|B / / two|c|#NEW one|d|#BIG / "; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// A change whose row is gone is left out, because the row's delete follows or beats it. Where a
+// tombstone below the change stands, another region's change was written over the row before this
+// one was known: no delete follows, and the change goes out without the values.
+func TestRowsThatOthersDeleted(t *testing.T) {
+	t.Parallel()
+	conn := pgtest.Connect(t, server.Database(t))
+	pgtest.Exec(t, conn, `create schema pgwaltz`, tombstone.Schema, `create table public.doc (k text primary key, v text, big text)`,
+		`insert into public.doc values ('here', 'v', 'BIG')`,
+		`insert into pgwaltz.tombstone (relation, key, generation, version, updated_at, live, lsn) values
+			('public.doc', '["lower"]', 0, 7, 7, false, '0/1'), ('public.doc', '["higher"]', 1, 3, 3, false, '0/1'), ('public.doc', '["same"]', 1, 2, 2, false, '0/1'),
+			('public.doc', '["live"]', 0, 1, 1, true, '0/1'), ('public.doc', '["here"]', 0, 7, 7, false, '0/1'), ('public.other', '["none"]', 0, 7, 7, false, '0/1')`,
+		`set search_path = ''`)
+	c := newer(conn)
+	doc := &wal.Relation{Schema: "public", Name: "doc", Identity: wal.IdentityDefault, Columns: []wal.Column{
+		{Name: "k", OID: 25, Key: true}, {Name: "v", OID: 25}, {Name: "big", OID: 25}}}
+	if err := c.Describe(t.Context(), doc); err != nil {
+		t.Fatal(err)
+	}
+	for _, op := range []wal.Op{wal.Insert, wal.Update} {
+		tx := &wal.Transaction{XID: 3, CommitTime: 9}
+		for _, k := range []string{"lower", "higher", "none", "same", "live", "here", "lower"} {
+			tx.Changes = append(tx.Changes, wal.Change{Op: op, Relation: doc, New: text(k, "a", "<same>"), Stamp: wal.Stamp{Generation: 1, Version: 2, UpdatedAt: 2}})
+		}
+		if err := c.Values(t.Context(), []*wal.Transaction{tx}); err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, ch := range tx.Changes {
+			got += show(ch.New) + " "
+		}
+		here := map[wal.Op]string{wal.Insert: "BIG", wal.Update: "#BIG"}[op]
+		if want := "lower|a|<same> same|a|<same> here|a|" + here + " lower|a|<same> "; got != want {
+			t.Errorf("%s: got  %s\nwant %s", op, got, want)
+		}
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 // the schedule of the simulation may have to move one; without an entry all are tried.
 var hints = map[Breakage]uint64{
 	SplitCommit: 2, LossyPushback: 454, StaleTail: 169, HoldsByStamp: 47, MarkSuperseded: 8, OldGraves: 19, ToldOne: 9,
-	SelfSilent: 2894, GluedParts: 20, BlindStamps: 27, NoDigests: 68, MergedInMemory: 35, ConfirmEarly: 120,
+	SelfSilent: 2894, GluedParts: 20, BlindStamps: 27, NoDigests: 68, RowsGone: 308, MergedInMemory: 35, ConfirmEarly: 120,
 }
 
 // provoke makes the situation more likely in which a rule matters.
@@ -80,6 +80,12 @@ func provoke(c *Config) {
 		for i := range c.Tables {
 			t := &c.Tables[i]
 			t.Version, t.Time, t.Full, t.Bump, t.Stale, t.Toast, t.Keys = true, true, false, true, false, true, 2
+		}
+	case RowsGone: // what is stamped late meets older deletes of others
+		c.Blind, c.Deletes, c.Faults, c.Ops = true, true, c.Faults+6, 2*c.Ops
+		for i := range c.Tables {
+			t := &c.Tables[i]
+			t.Version, t.Time, t.Full, t.Toast, t.Keys = true, true, false, true, 2
 		}
 	case HoldsByStamp:
 		for i := range c.Tables {

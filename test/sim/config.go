@@ -83,12 +83,13 @@ const (
 	NoDigests                 // a receiver takes large values that an update left alone from its own row
 	ToldOne                   // a conflict that the self-merge finds is told to the first peer only
 	ErrorsAreAnswers          // a look-up that fails means that nothing is known
+	RowsGone                  // of a change that lacks a value the delete is taken to follow whenever its row is gone
 	breakages
 )
 
 func (b Breakage) String() string {
 	return [...]string{"sound", "no skip", "no chain", "no tombstones", "confirm early", "split commit", "no audit",
-		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old graves", "same history", "glued parts", "blind stamps", "same number", "clock in memory", "unannounced", "no digests", "told one", "errors are answers"}[b]
+		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old graves", "same history", "glued parts", "blind stamps", "same number", "clock in memory", "unannounced", "no digests", "told one", "errors are answers", "rows gone"}[b]
 }
 
 // Draw makes the configuration of a seed.

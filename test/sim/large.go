@@ -26,9 +26,15 @@ func (o *outbound) values(tx *wal.Transaction) {
 		if t := d.late[k]; t != nil {
 			t.reveal() // it is waited for
 		}
-		row := d.keys[k].row
+		e := d.keys[k]
+		row := e.row
 		if row == nil {
-			continue // its delete follows
+			// Its delete follows, or a higher one comes from another region; unless something lower
+			// was written over it before it was known.
+			if w.cfg.Break != RowsGone && d.tables[k.table].pol.Outlives(&c, tx.CommitTime, d.side(k, e)) {
+				out = append(out, c)
+			}
+			continue
 		}
 		image := append(wal.Tuple(nil), c.New...)
 		switch {
