@@ -53,6 +53,10 @@ type Change struct {
 	// sent again because another region has one that loses against it. It has its stamp
 	// from whoever made it and is merged like any change.
 	Repair bool
+	// Answer: the repair is what the origin holds of a key that it was asked for (Wanted). It had
+	// merged its own changes by then, so it does not hold anything higher. Of other repairs the
+	// generation may be too low.
+	Answer bool
 	// Keys is set where the server had to be asked for the key's text (Relation.Asks), by the
 	// side that reads the change. It does not travel: each region asks its own server.
 	Keys *Keys

@@ -28,6 +28,7 @@ const (
 	changeBase    = 1 << 3
 	changeDigest  = 1 << 4
 	changeRepair  = 1 << 5
+	changeAnswer  = 1 << 6
 
 	entryKnown = 1 << 0
 	entryAlive = 1 << 1
@@ -174,6 +175,9 @@ func (p *builder) change(c *wal.Change, commit wal.Micros) error {
 	var flags byte
 	if c.Repair {
 		flags |= changeRepair
+	}
+	if c.Answer {
+		flags |= changeAnswer
 	}
 	if c.Old != nil {
 		flags |= changeOld

@@ -231,7 +231,7 @@ func (p *parser) change(c *wal.Change, commit wal.Micros) {
 		p.fail("change of unknown kind 0x%x", head[0])
 		return
 	}
-	if flags&^(changeOld|changeOldFull|changeNew|changeBase|changeDigest|changeRepair) != 0 {
+	if flags&^(changeOld|changeOldFull|changeNew|changeBase|changeDigest|changeRepair|changeAnswer) != 0 {
 		p.fail("change flags 0x%x", flags)
 		return
 	}
@@ -239,6 +239,7 @@ func (p *parser) change(c *wal.Change, commit wal.Micros) {
 		return
 	}
 	c.Repair = flags&changeRepair != 0
+	c.Answer = flags&changeAnswer != 0
 	c.OldFull = flags&changeOldFull != 0
 	c.Stamp = p.stamp(commit)
 	if flags&changeBase != 0 {

@@ -108,6 +108,9 @@ func checkChange(c *wal.Change, kind Kind) error {
 	if kind == Copy && (c.Op != wal.Insert && c.Op != wal.Delete || c.Repair) { // rows, then tombstones
 		return senseless("%s of %s among copied rows", c.Op, c.Relation)
 	}
+	if c.Answer && !c.Repair {
+		return senseless("%s of %s that answers and is no repair", c.Op, c.Relation)
+	}
 	var whole wal.Tuple // what identifies the row
 	switch c.Op {
 	case wal.Truncate:

@@ -199,7 +199,7 @@ func (s *Sidecar) barrier(ctx context.Context) error {
 	if errors.Is(err, replicator.ErrNotMerged) {
 		// The own WAL does not move (the slot is away, or the stream is full). The merge
 		// puts right what is overwritten meanwhile.
-		return nil
+		return apply.ErrOverdue
 	}
 	return err
 }

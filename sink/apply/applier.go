@@ -63,8 +63,8 @@ type Config struct {
 	Suspects *Suspects
 	// Redact masks columns in the audit log; nil masks none.
 	Redact *audit.Redactor
-	// Barrier waits until this region's own changes that are committed by now are known;
-	// nil when nothing is published from here.
+	// Barrier waits until this region's own changes that are committed by now are known, or
+	// returns ErrOverdue; nil when nothing is published from here.
 	Barrier func(ctx context.Context) error
 	// Ordinary opens a session whose writes are this region's own, for the cascades of foreign keys
 	// that are enforced for applied rows; nil when nothing is published from here.
@@ -140,6 +140,7 @@ type Applier struct {
 	together  *together
 	gathering bool // the statement in hand is one of them
 	barrier   bool // the barrier has been waited for in this attempt
+	overdue   bool // in vain: own changes may not be known
 	// impatient: what fails now for a reason that may pass is parked as well; it was tried
 	// often enough.
 	impatient bool

@@ -92,7 +92,7 @@ func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint
 	if time.Now().Before(a.hurry) {
 		p.locks = min(p.locks, hurryLock)
 	}
-	defer func() { a.barrier, a.impatient = false, false }()
+	defer func() { a.barrier, a.overdue, a.impatient = false, false, false }()
 	a.unseen = 0
 	for {
 		fx := effects{}
@@ -149,12 +149,18 @@ func (a *Applier) waitBarrier(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := a.cfg.Barrier(ctx); err != nil {
+	err := a.cfg.Barrier(ctx)
+	a.overdue = errors.Is(err, ErrOverdue)
+	if err != nil && !a.overdue {
 		return err
 	}
 	a.barrier = true
 	return nil
 }
+
+// ErrOverdue is returned by Barrier when own changes do not become known: the WAL is not read, or the
+// stream takes nothing. What is decided then the self-merge puts right.
+var ErrOverdue = errors.New("own changes are not known in time")
 
 // recover prepares the session for another try after an error that may pass.
 func (a *Applier) recover(ctx context.Context, err error, p patience) error {

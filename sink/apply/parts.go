@@ -19,6 +19,7 @@ var ErrStartAgain = errors.New("a transaction of many parts has to be applied ag
 type giant struct {
 	commit  wal.LSN // names it; 0: none
 	barrier bool    // the barrier was waited for
+	overdue bool    // in vain
 	record  bool    // the items of its changes are written first, by themselves
 	noted   bool    // that was done
 	tried   patience
@@ -58,8 +59,8 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 	if len(txs) > 0 && a.giant.commit != txs[0].tx.CommitLSN {
 		a.giant = giant{commit: txs[0].tx.CommitLSN, tried: a.patient()}
 	}
-	a.barrier, a.impatient = a.giant.barrier, a.giant.failed
-	defer func() { a.barrier, a.impatient = false, false }()
+	a.barrier, a.overdue, a.impatient = a.giant.barrier, a.giant.overdue, a.giant.failed
+	defer func() { a.barrier, a.overdue, a.impatient = false, false, false }()
 	var err error
 	if a.giant.record {
 		if err = a.recordItems(ctx, txs, !more); err == nil && !more {
@@ -87,7 +88,7 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 			return berr
 		}
 		// What is missed from now on the self-merge puts right.
-		a.giant.barrier = true
+		a.giant.barrier, a.giant.overdue = true, a.overdue
 	case errors.Is(err, errNotStamped):
 		if werr := a.waitStamped(ctx); errors.Is(werr, tombstone.ErrStalled) && a.giant.noted {
 			a.waited = maxWaited + 1 // stamping waits for changes behind these

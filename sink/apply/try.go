@@ -50,8 +50,8 @@ func (e *stillParked) Error() string { return e.why.message }
 // returns how many. An error means that nothing was done.
 func (r *Retrier) try(ctx context.Context, ids []int64, wanted bool) (int, error) {
 	a := r.a
-	a.barrier, a.plain = false, true
-	defer func() { a.barrier, a.plain = false, false }()
+	a.barrier, a.overdue, a.plain = false, false, true
+	defer func() { a.barrier, a.overdue, a.plain = false, false, false }()
 	var p patience
 	var cascade *cascadeError
 	a.cascades = 0

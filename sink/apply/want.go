@@ -163,18 +163,20 @@ func (a *Applier) answerRuns(ctx context.Context, g *batch.Group, runs []int, fx
 			if !side.Alive {
 				e.Row = keyImage(g, &g.Runs[i])
 			}
-			fx.tell.repair(repairOf(g.Rel, e))
+			c := repairOf(g.Rel, e)
+			c.Answer = !a.overdue // else the stamp may be too low: it asks again
+			fx.tell.repair(c)
 		}
 		return sizeOf(states), a.spillLarge(ctx, fx)
 	})
 }
 
-// answers reports whether a repair is the answer for a parked change of its sender that its
+// answers reports whether a repair is the answer (wal.Change.Answer) for a parked change of its sender that its
 // sender does not hold itself any more: something lower was written over it before it was known.
 // A tombstone says nothing of a row that was put in: no lock held that back while the answer was
 // made.
 func (a *Applier) answers(g *batch.Group, r *batch.Run, w *parked.Change) bool {
-	return w != nil && g.Kind == conflict.Repair && w.Origin == a.cfg.Origin && w.Waiting.Op != wal.Delete && !w.Waiting.Image.Complete() &&
+	return w != nil && g.Kind == conflict.Repair && r.Answer && w.Origin == a.cfg.Origin && w.Waiting.Op != wal.Delete && !w.Waiting.Image.Complete() &&
 		(r.Op != wal.Delete || !w.Waiting.Born) &&
 		a.cfg.Policy.table(g.Rel.Ref()).Resolve.Compare(r.Stamp, w.Waiting.Stamp) < 0
 }

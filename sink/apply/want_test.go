@@ -69,9 +69,18 @@ func TestDigests(t *testing.T) {
 		ch.Repair, ch.Stamp = true, wal.Stamp{Version: int64(version), UpdatedAt: wal.Micros(time.Date(2024, 1, day, 0, 0, 0, 0, time.UTC).UnixMicro())}
 		return ch
 	}
+	// What the origin sends by itself may be stamped too low, and ends no waiting.
+	pushed := b.tx(nil)
+	pushed.Applied = true
+	pushed.Changes = []wal.Change{repair("6", "0", 1, 1)}
+	b.apply(pushed)
+	b.want(`select version from pgwaltz.parked where key = '["6"]'`, "2")
 	answers := b.tx(nil)
 	answers.Applied = true
 	answers.Changes = []wal.Change{repair("3", "A", 2, 2), repair("5", "A3", 3, 3), repair("6", "0", 1, 1), repair("7", "A", 2, 2), repair("9", "B", 2, 2)}
+	for i := range answers.Changes {
+		answers.Changes[i].Answer = true
+	}
 	b.apply(answers)
 	b.want("select id, v, version, coalesce(big, '-') from acct where id in (3, 5, 6, 7, 9) order by id", "3|A|2|whole;5|A3|3|whole;6|0|2|other;7|A|2|whole;9|B|2|whole")
 	b.want("select count(*) from pgwaltz.parked", "0") // of key 6 the origin holds less than what waited
@@ -158,11 +167,11 @@ func TestAnswersBehindOwnChanges(t *testing.T) {
 	t.Parallel()
 	b, r := newBench(t, thinDDL+"; insert into acct values (1,'B',3,'2024-01-01 00:00:00+00','x')"), thin()
 	b.slot()
-	waited := 0
+	waited, overdue := 0, error(nil)
 	b.a.cfg.Barrier = func(context.Context) error {
 		waited++
 		b.exec("update acct set v = 'C'")
-		return nil
+		return overdue
 	}
 	tx := b.tx(nil)
 	tx.Applied = true
@@ -171,6 +180,17 @@ func TestAnswersBehindOwnChanges(t *testing.T) {
 	b.wantTold("repair update 1=C")
 	if waited != 1 {
 		t.Errorf("waited %d times for own changes", waited)
+	}
+	if said := b.told().repairs; !said[0].Answer {
+		t.Error("the answer is told as if nobody had asked")
+	}
+	// They do not become known: what is said then does not count as an answer.
+	overdue = ErrOverdue
+	again := *tx
+	again.CommitLSN, again.EndLSN = again.CommitLSN+100, again.EndLSN+100
+	b.apply(&again)
+	if said := b.told().repairs; len(said) != 2 || said[1].Answer || waited != 2 {
+		t.Errorf("waited %d times, said %v", waited, said)
 	}
 }
 

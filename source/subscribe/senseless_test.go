@@ -45,6 +45,7 @@ func TestSubscriptionSenselessFrames(t *testing.T) {
 		{"a key that is null", wire.Data, one(wal.Change{Op: wal.Insert, New: noKey})},
 		{"a deleted key that is null", wire.Data, one(wal.Change{Op: wal.Delete, Old: noKey})},
 		{"truncate with a row", wire.Data, one(wal.Change{Op: wal.Truncate, New: row})},
+		{"an answer that is no repair", wire.Data, one(wal.Change{Op: wal.Update, New: row, Answer: true})},
 		{"a repair that truncates", wire.Data, one(wal.Change{Op: wal.Truncate, Repair: true})},
 		{"a key without columns", wire.Data, one(wal.Change{Op: wal.Insert, New: row, Relation: rel(func(r *wal.Relation) { r.PrimaryKey = []int{} })})},
 		{"a key with a column twice", wire.Data, one(wal.Change{Op: wal.Insert, New: row, Relation: rel(func(r *wal.Relation) { r.PrimaryKey = []int{0, 0} })})},

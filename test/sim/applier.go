@@ -23,6 +23,7 @@ type applier struct {
 	applied int  // deliveries, as SelfMerge.Idle counts them
 	order   batch.Parts
 	barrier bool
+	overdue bool // it was waited for in vain
 	stamped bool // nothing is stamped while it waits: it decides as things are
 	waited  time.Time
 }
@@ -141,6 +142,7 @@ func (a *applier) apply(ds []delivery) {
 	}
 	if partsIn(txs) {
 		a.barrier, a.stamped = a.in.giant == txs[0].tx.CommitLSN, a.in.stamped == txs[0].tx.CommitLSN
+		a.overdue = a.barrier && a.in.overdue
 	}
 	if res := a.rows(txs); res != done {
 		a.tx.rollback()
@@ -162,7 +164,7 @@ func (a *applier) apply(ds []delivery) {
 	}
 	a.heard(txs)
 	s.step("after rows")
-	a.waited, a.barrier, a.stamped = time.Time{}, false, false
+	a.waited, a.barrier, a.overdue, a.stamped = time.Time{}, false, false, false
 	if more {
 		a.parts, a.busy = true, false
 		a.wake()
@@ -278,7 +280,9 @@ func (a *applier) retry(ds []delivery, txs []keyedTx, res outcome) {
 		a.waited = time.Now()
 	}
 	a.await(txs, res, func(over bool) {
-		a.barrier = a.barrier || res == needOwn
+		if res == needOwn {
+			a.barrier, a.overdue = true, over
+		}
 		a.apply(ds)
 	})
 }
@@ -287,9 +291,9 @@ func (a *applier) retry(ds []delivery, txs []keyedTx, res outcome) {
 func (a *applier) startAgain(txs []keyedTx, res outcome) {
 	a.parts = false
 	a.order.Abandon()
-	a.await(txs, res, func(bool) {
+	a.await(txs, res, func(over bool) {
 		if res == needOwn {
-			a.in.giant = txs[0].tx.CommitLSN
+			a.in.giant, a.in.overdue = txs[0].tx.CommitLSN, over
 		}
 		a.in.again()
 	})
@@ -306,9 +310,8 @@ func (a *applier) await(txs []keyedTx, res outcome, then func(over bool)) {
 		ok, over := res == locked || res == needCommits, false
 		switch res {
 		case needOwn:
-			over = time.Since(began) > barrierLimit
 			ok = s.local.MergedPast(at)
-			if over && !ok {
+			if over = !ok && time.Since(began) > barrierLimit; over {
 				w.Stats.Overdue++
 				ok = true
 			}

@@ -17,6 +17,7 @@ type run struct {
 	followed bool // by another run of the key
 	skip     bool // nothing to record
 	plain    bool // it says only when its row was written
+	answer   bool // it is what its origin was asked for
 }
 
 func (s *sidecar) keyOf(c *wal.Change) rowKey {
@@ -46,7 +47,7 @@ func (a *applier) coalesce(txs []keyedTx) []run {
 		n := tableOf(g.Rel.Ref())
 		for i := range g.Runs {
 			br := &g.Runs[i]
-			r := run{key: rowKey{n, g.KeyText(br)}, kind: g.Kind, tx: br.Tx, followed: br.Followed, ev: conflict.Event{
+			r := run{key: rowKey{n, g.KeyText(br)}, kind: g.Kind, tx: br.Tx, followed: br.Followed, answer: br.Answer, ev: conflict.Event{
 				Kind: g.Kind, Op: br.Op, Stamp: br.Stamp, Base: br.Base, Born: br.Born,
 				Complete: br.Op == wal.Delete || br.Image.Complete(), CommitTime: br.Tx.CommitTime,
 			}}

@@ -38,6 +38,7 @@ type inbound struct {
 	// Of the giant transaction that is tried again: its commit, when the barrier was waited for,
 	// and when its items are written first.
 	giant, record  wal.LSN
+	overdue        bool    // that was in vain
 	noted, stamped wal.LSN // that was done; it is decided about as things are
 	acked          checkpoint.Checkpoint
 }

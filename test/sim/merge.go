@@ -86,7 +86,7 @@ func (a *applier) row(r *run) outcome {
 	}
 	a.release(r, dec)
 	if repair {
-		a.tx.repair(r.key)
+		a.tx.repair(r.key, false)
 	}
 	return done
 }

@@ -11,14 +11,14 @@ import (
 // repair is the entry that a region holds of a key, to be told to those that have a lower one.
 // It goes into the transaction that refused the other entry, as a logical message, and so
 // stands in the log behind every write that it may rest on.
-func (t *dbtx) repair(k rowKey) {
+func (t *dbtx) repair(k rowKey, answer bool) {
 	tab := t.d.tables[k.table]
 	e := t.get(k)
 	l := t.d.side(k, e)
 	if !l.Known {
 		return
 	}
-	c := wal.Change{Op: wal.Update, Relation: tab.rel, New: e.row, Stamp: l.Stamp, Repair: true}
+	c := wal.Change{Op: wal.Update, Relation: tab.rel, New: e.row, Stamp: l.Stamp, Repair: true, Answer: answer}
 	if !l.Alive {
 		c.Op, c.New = wal.Delete, nil
 		c.Old = tab.keyRow(k)

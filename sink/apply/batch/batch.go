@@ -50,6 +50,7 @@ type Run struct {
 	Tx    *wal.Transaction
 	// Followed: another run of the key comes later in the batch. Own changes only.
 	Followed bool
+	Answer   bool // repairs: one of them answers a question
 	still    bool
 }
 
@@ -189,7 +190,7 @@ func (g *Group) add(ch *wal.Change, tx *wal.Transaction) bool {
 		}
 		g.Runs = append(g.Runs, Run{
 			Op: ch.Op, Born: ch.Op == wal.Insert, Base: ch.Base, Stamp: ch.Stamp,
-			Image: image, Full: ch.OldFull, Key: key, Text: text, Tx: tx, still: still(ch),
+			Image: image, Full: ch.OldFull, Key: key, Text: text, Tx: tx, Answer: ch.Answer, still: still(ch),
 		})
 		return true
 	}
@@ -209,7 +210,7 @@ func (g *Group) add(ch *wal.Change, tx *wal.Transaction) bool {
 		r.Op = wal.Update // a delete and insert of a row that was there amount to an update
 	}
 	r.Image, r.Full, r.Stamp, r.Tx = image, ch.OldFull, ch.Stamp, tx
-	r.still = still(ch)
+	r.still, r.Answer = still(ch), r.Answer || ch.Answer
 	return true
 }
 
