@@ -131,11 +131,12 @@ func (x *Index) Clock(commit wal.LSN, t wal.Micros) wal.Micros {
 	return x.clock.Time(commit, t)
 }
 
-// ClockAt is what has to be stored before a position is confirmed (Clock.At).
+// ClockAt is what has to be stored before a position is confirmed (Clock.At). It goes as far as the
+// session at hand has stamped: of what it has not decoded yet the clock knows nothing.
 func (x *Index) ClockAt(l wal.LSN) (wal.LSN, wal.Micros) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.clock.At(l)
+	return x.clock.At(min(l, x.wal.session))
 }
 
 // ForgetClock is told that the clock is stored up to a position that was confirmed.

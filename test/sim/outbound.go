@@ -203,8 +203,8 @@ func (o *outbound) one() {
 	if o.next >= d.flushed {
 		if end := d.flushLSN(); !o.log.dec.InTransaction() {
 			o.passed(end) // a keepalive
+			o.s.local.Stamped(end)
 		}
-		o.s.local.Stamped(o.framer.Decoded())
 		o.due()
 		return
 	}
@@ -217,7 +217,7 @@ func (o *outbound) one() {
 	o.stalled = time.Time{}
 	o.framer.Count(1, len(tx.changes), time.Now())
 	o.log.read(tx, o.transaction)
-	o.s.local.Stamped(max(o.framer.Decoded(), tx.end))
+	o.s.local.Stamped(tx.end)
 	o.next++
 	o.due()
 }

@@ -211,6 +211,10 @@ func (s *sidecar) confirm() {
 	} else {
 		lsn = min(lsn, d.onDisk[s.r.name].EndLSN)
 	}
+	at, high := s.local.ClockAt(lsn)
+	if w.cfg.Break != ClockInMemory {
+		lsn = min(lsn, at)
+	}
 	if lsn <= s.told {
 		return
 	}
@@ -219,7 +223,7 @@ func (s *sidecar) confirm() {
 	}
 	s.told = lsn
 	s.step("before confirm")
-	if at, high := s.local.ClockAt(lsn); at == lsn && w.cfg.Break != ClockInMemory {
+	if w.cfg.Break != ClockInMemory {
 		d.clock[lsn] = high // on disk before the slot is told
 	}
 	if lsn <= d.confirmed {
