@@ -15,7 +15,10 @@ const catalogTimeout = 20 * time.Second
 // completer asks in a session that nobody else uses: what the outbound pipe has to know must
 // not wait behind the status.
 func (s *Sidecar) completer() *complete.Completer {
-	return complete.New(s.catalog.do, func(n wal.RelationName) conflict.Policy { return s.policy(n).Resolve })
+	return complete.New(s.catalog.do, func(rel *wal.Relation) (conflict.Policy, bool) {
+		p := s.policy(rel.Ref())
+		return p.Resolve, conflict.ColumnsOf(rel, p.Version, p.UpdatedAt).Stampless()
+	})
 }
 
 // describe says what identifies the rows of a relation that the decoder has read of. An error

@@ -18,7 +18,7 @@ type Session func(ctx context.Context, f func(context.Context, *pgx.Conn) error)
 // pipe, but for Describe, which belongs to the decoder's.
 type Completer struct {
 	session Session
-	policy  func(wal.RelationName) conflict.Policy
+	policy  func(*wal.Relation) (order conflict.Policy, stampless bool)
 	tables  map[*wal.Relation]*table
 	whole   int // bytes of rows read back whole for the part at hand
 }
@@ -30,8 +30,9 @@ type table struct {
 	locked   bool            // the last try to read from it met a lock
 }
 
-// New returns a completer that asks in session; policy orders the stamps of a table.
-func New(session Session, policy func(wal.RelationName) conflict.Policy) *Completer {
+// New returns a completer that asks in session; policy orders the stamps of a table, and tells
+// whether it has no columns for them.
+func New(session Session, policy func(*wal.Relation) (order conflict.Policy, stampless bool)) *Completer {
 	return &Completer{session: session, policy: policy, tables: map[*wal.Relation]*table{}}
 }
 

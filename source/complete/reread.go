@@ -101,7 +101,8 @@ func waiting(txs []*wal.Transaction) []wal.XID {
 // superseded returns those of some changes whose row is gone that nobody needs any more: the row's
 // delete follows in the WAL, or a tombstone above the change came from another region. What is above
 // the tombstone has to go out though its values are lost here: other regions may have them, and the
-// self-merge asks them.
+// self-merge asks them. So has a time that is not the commit time: it was lifted above another one,
+// later ones of the key are lifted above it, and the self-merge has to write it down.
 func (c *Completer) superseded(ctx context.Context, conn *pgx.Conn, txs []*wal.Transaction, rel *wal.Relation, gone []*wal.Change) ([]*wal.Change, error) {
 	if len(gone) == 0 {
 		return nil, nil
@@ -111,8 +112,12 @@ func (c *Completer) superseded(ctx context.Context, conn *pgx.Conn, txs []*wal.T
 		keys[i] = string(ch.AppendKey(nil))
 	}
 	found, err := tombstone.Read(ctx, conn, rel.Ref(), keys)
-	if err != nil || len(found) == 0 {
-		return gone, err
+	if err != nil {
+		return nil, err
+	}
+	policy, stampless := c.policy(rel)
+	if len(found) == 0 && !stampless {
+		return gone, nil
 	}
 	commits := map[*wal.Change]wal.Micros{}
 	for _, tx := range txs {
@@ -122,9 +127,11 @@ func (c *Completer) superseded(ctx context.Context, conn *pgx.Conn, txs []*wal.T
 			}
 		}
 	}
-	policy := c.policy(rel.Ref())
 	left := gone[:0]
 	for i, ch := range gone {
+		if stampless && ch.Stamp.UpdatedAt != commits[ch] {
+			continue
+		}
 		e, ok := found[keys[i]]
 		if !ok || e.Live || !policy.Outlives(ch, commits[ch], conflict.Side{Known: true, Stamp: e.Stamp, DeletedAt: e.Stamp.UpdatedAt}) {
 			left = append(left, ch)

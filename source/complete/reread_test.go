@@ -137,6 +137,30 @@ func TestRowsThatOthersDeleted(t *testing.T) {
 	}
 }
 
+// A time that was lifted above its commit time goes out though the row is gone: later times of the
+// key are above it.
+func TestLiftedTimesGoOut(t *testing.T) {
+	t.Parallel()
+	conn := pgtest.Connect(t, server.Database(t))
+	pgtest.Exec(t, conn, `create schema pgwaltz`, tombstone.Schema, `create table public.timed (k text primary key, v text, big text)`, `set search_path = ''`)
+	c := newer(conn)
+	timed := &wal.Relation{Schema: "public", Name: "timed", Identity: wal.IdentityDefault, Columns: []wal.Column{
+		{Name: "k", OID: 25, Key: true}, {Name: "v", OID: 25}, {Name: "big", OID: 25}}}
+	if err := c.Describe(t.Context(), timed); err != nil {
+		t.Fatal(err)
+	}
+	tx := &wal.Transaction{XID: 3, CommitTime: 9}
+	for _, at := range []wal.Micros{9, 10} {
+		tx.Changes = append(tx.Changes, wal.Change{Op: wal.Update, Relation: timed, New: text("gone", at.String(), "<same>"), Stamp: wal.Stamp{Version: wal.NullVersion, UpdatedAt: at}})
+	}
+	if err := c.Values(t.Context(), []*wal.Transaction{tx}); err != nil {
+		t.Fatal(err)
+	}
+	if len(tx.Changes) != 1 || tx.Changes[0].Stamp.UpdatedAt != 10 {
+		t.Errorf("went out: %v", tx.Changes)
+	}
+}
+
 // The snapshot sees each of the transactions.
 func TestHides(t *testing.T) {
 	t.Parallel()

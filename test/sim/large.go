@@ -31,7 +31,9 @@ func (o *outbound) values(tx *wal.Transaction) {
 		if row == nil {
 			// Its delete follows, or a higher one comes from another region; unless something lower
 			// was written over it before it was known.
-			if w.cfg.Break != RowsGone && d.tables[k.table].pol.Outlives(&c, tx.CommitTime, d.side(k, e)) {
+			// A time that was lifted has to be written down: later ones are lifted above it.
+			t := d.tables[k.table]
+			if w.cfg.Break != RowsGone && t.pol.Outlives(&c, tx.CommitTime, d.side(k, e)) || t.conf.stampless() && c.Stamp.UpdatedAt != tx.CommitTime {
 				out = append(out, c)
 			}
 			continue
