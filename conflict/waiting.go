@@ -105,6 +105,13 @@ func (p Policy) Releases(event Waiting, w *Waiting) bool {
 	return p.CompareSides(event.side(), w.side()) >= 0
 }
 
+// Gone reports whether the answer of w's origin, an entry with the stamp s, says that the origin does
+// not hold w any more: the entry is below w. A tombstone is below a live row of the same stamp.
+func (p Policy) Gone(op wal.Op, s wal.Stamp, w *Waiting) bool {
+	c := p.Compare(s, w.Stamp)
+	return c < 0 || c == 0 && op == wal.Delete && w.Op != wal.Delete
+}
+
 // hasColumns reports whether rel has all columns of old.
 func hasColumns(rel, old *wal.Relation) bool {
 	for i := range old.Columns {

@@ -213,3 +213,30 @@ func TestFulfilled(t *testing.T) {
 		t.Errorf("over a later row: %s", got.Verdict)
 	}
 }
+
+// TestGone: what the origin of a waiting change answers says whether it holds the change still.
+func TestGone(t *testing.T) {
+	t.Parallel()
+	at := func(gen uint32, version int64) wal.Stamp { return wal.Stamp{Generation: gen, Version: version} }
+	row := &Waiting{Relation: waitRel(), Op: wal.Update, Stamp: at(1, 5), Image: waitRow("w", "-")}
+	dead := &Waiting{Relation: waitRel(), Op: wal.Delete, Stamp: at(1, 5)}
+	for _, c := range []struct {
+		op   wal.Op
+		s    wal.Stamp
+		w    *Waiting
+		want bool
+	}{
+		{wal.Update, at(1, 4), row, true},
+		{wal.Update, at(0, 9), row, true},
+		{wal.Update, at(1, 5), row, false},
+		{wal.Update, at(1, 6), row, false},
+		{wal.Delete, at(1, 4), row, true},
+		{wal.Delete, at(1, 5), row, true}, // a tombstone is below a row of its stamp
+		{wal.Delete, at(2, 0), row, false},
+		{wal.Delete, at(1, 5), dead, false},
+	} {
+		if got := (Policy{}).Gone(c.op, c.s, c.w); got != c.want {
+			t.Errorf("%s %s is the answer for %s %s: %t", c.op, StampText(c.s), c.w.Op, StampText(c.w.Stamp), got)
+		}
+	}
+}

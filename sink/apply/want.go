@@ -178,7 +178,7 @@ func (a *Applier) answerRuns(ctx context.Context, g *batch.Group, runs []int, fx
 func (a *Applier) answers(g *batch.Group, r *batch.Run, w *parked.Change) bool {
 	return w != nil && g.Kind == conflict.Repair && r.Answer && w.Origin == a.cfg.Origin && w.Waiting.Op != wal.Delete && !w.Waiting.Image.Complete() &&
 		(r.Op != wal.Delete || !w.Waiting.Born) &&
-		a.cfg.Policy.table(g.Rel.Ref()).Resolve.Compare(r.Stamp, w.Waiting.Stamp) < 0
+		a.cfg.Policy.table(g.Rel.Ref()).Resolve.Gone(r.Op, r.Stamp, &w.Waiting)
 }
 
 // Bounds of the rows that are held in memory at once.

@@ -86,6 +86,28 @@ func TestDigests(t *testing.T) {
 	b.want("select count(*) from pgwaltz.parked", "0") // of key 6 the origin holds less than what waited
 }
 
+// A change whose origin answers with a tombstone of the same stamp waits for nothing any more.
+func TestAnswerOfTheSameStamp(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, thinDDL), thin()
+	change := update(r, nil, thinRow("1", "A", 2, 2, digestOf("same")))
+	tx := b.tx(nil, change)
+	b.apply(tx)
+	b.want("select key, version from pgwaltz.parked", `["1"]|2`)
+	gone := remove(r, thinRow("1", "A", 2, 2, text("same")[0]))
+	gone.Repair, gone.Stamp = true, tx.Changes[0].Stamp
+	told := b.tx(nil)
+	told.Applied, told.Changes = true, []wal.Change{gone}
+	b.apply(told)
+	b.want("select count(*) from pgwaltz.parked", "1") // nobody asked
+	answer := b.tx(nil)
+	answer.Applied, answer.Changes = true, []wal.Change{gone}
+	answer.Changes[0].Answer = true
+	b.apply(answer)
+	b.want("select count(*) from pgwaltz.parked", "0")
+	b.want("select key, live from pgwaltz.tombstone", `["1"]|false`)
+}
+
 // An own change over which something lower was written, before it was known, cannot be put back
 // from here when it lacks a value: the others are asked.
 func TestSelfMergeAsks(t *testing.T) {

@@ -129,7 +129,7 @@ func (a *applier) release(r *run, dec conflict.Decision) {
 		return
 	}
 	pol := a.in.s.r.db.tables[r.key.table].pol
-	gone := r.kind == conflict.Repair && r.answer && e.parked.origin == a.in.origin && pol.Compare(r.ev.Stamp, e.parked.Stamp) < 0
+	gone := r.kind == conflict.Repair && r.answer && e.parked.origin == a.in.origin && pol.Gone(r.ev.Op, r.ev.Stamp, &e.parked.Waiting)
 	if gone || dec.Verdict != conflict.Keep && pol.Releases(a.waitingOf(r), &e.parked.Waiting) {
 		e.parked = nil
 		a.tx.put(r.key, e, nil)
