@@ -22,14 +22,19 @@ func TestConfirmedOnlyWithTheClockStored(t *testing.T) {
 			t.Errorf("to %d: %d, and %d is to be stored; want %d and %d", lsn, got, k.want, allowed, stored)
 		}
 	}
+	want(150, 100, 0) // nothing is decoded yet
+	s.own.Stamped(155)
 	want(150, 150, 0) // nothing in between had a time
 	s.own.Clock(160, 1000)
 	want(155, 155, 0)
+	want(200, 155, 0) // an earlier process may have decoded more; this one knows nothing of it
+	s.own.Stamped(300)
 	want(200, 100, 200)
 	k.at, k.high = 200, 1000
 	want(200, 200, 0)
 	want(300, 300, 0)
 	s.own.Clock(310, 900) // the server's clock was set back
+	s.own.Stamped(320)
 	want(320, 200, 320)
 	if at, high := s.own.ClockAt(320); at != 320 || high != 1001 {
 		t.Errorf("%d, %d", at, high)
