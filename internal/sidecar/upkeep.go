@@ -22,6 +22,7 @@ import (
 // idle database's slot moving.
 func (s *Sidecar) upkeep(ctx context.Context) error {
 	var slow time.Time
+	var rest time.Duration // before the next slow round; short at first, for a process that is started again and again
 	var beat int64
 	for {
 		if s.cfg.Publishes() {
@@ -39,8 +40,8 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 		if err := s.noteAllRefused(ctx); err != nil && ctx.Err() == nil {
 			s.log.Debug("note refused changes", "reason", publicMessage(err))
 		}
-		if time.Since(slow) > time.Minute {
-			slow = time.Now()
+		if time.Since(slow) > rest {
+			slow, rest = time.Now(), min(time.Minute, max(2*rest, 4*time.Second))
 			if err := s.collect(ctx); err != nil && ctx.Err() == nil {
 				s.log.Warn("upkeep", "reason", publicMessage(err))
 			}

@@ -159,7 +159,12 @@ func holdSlot(ctx context.Context, _ *world, s *side, d draw) error {
 	k := s.leader(ctx)
 	k.down()
 	defer k.up()
-	p, err := s.Cluster.HoldSlot(ctx, s.Database, "pgwaltz_"+s.Name, "pgwaltz")
+	var p *harness.SlotHolder
+	err := harness.Poll(ctx, 30*time.Second, 200*time.Millisecond, func(ctx context.Context) (bool, string, error) {
+		var err error // another fault may have the server down
+		p, err = s.Cluster.HoldSlot(ctx, s.Database, "pgwaltz_"+s.Name, "pgwaltz")
+		return err == nil, fmt.Sprint("the slot: ", err), nil
+	})
 	if err != nil {
 		return err
 	}
