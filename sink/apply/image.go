@@ -89,8 +89,9 @@ func (a *Applier) record(g *batch.Group, v *verdict, image wal.Tuple) (audit.Rec
 // skewRecord reports a stamp that lies further ahead than clocks may.
 func (a *Applier) skewRecord(g *batch.Group, r *batch.Run, key string, side conflict.Side) audit.Record {
 	rec := a.plainRecord(g.Rel, conflict.ClockSkew, "ahead of max_clock_skew", r.Tx, side)
-	// The contents do not matter: one report for one stamp of one key.
-	rec.EventID = conflict.EventID(g.Rel.Ref(), key, conflict.Side{Known: true, Stamp: side.Stamp}, conflict.Side{})
+	// The contents do not matter: one report for one stamp of one key. A delete of what is not here,
+	// with the same stamp, is another event.
+	rec.EventID = conflict.EventID(g.Rel.Ref(), "skew "+key, conflict.Side{Known: true, Stamp: side.Stamp}, conflict.Side{})
 	rec.Key = a.keyJSON(g.Rel, keyImage(g, r), g.Key)
 	rec.Verdict = conflict.Apply.String()
 	rec.Winner, rec.Loser = a.cfg.Origin, ""
