@@ -74,8 +74,10 @@ func stampUpdate(p Policy, c Columns, ch *wal.Change, at wal.Micros, gen uint32)
 }
 
 // rises reports whether the new row with stamp s is above the one it overwrote. An update
-// that changed nothing at all counts as risen: it is the same entry. Where the stamps are
-// equal the base gets its digest, because its stamp does not identify it any more.
+// that changed nothing at all counts as risen: it is the same entry. Any other update that
+// leaves the stamp as it was does not, whichever content is higher: a stamp must name one row,
+// or a peer that deletes the row before it is taken for one that has seen this one. Where the
+// stamps are equal the base gets its digest, because its stamp does not identify it any more.
 func rises(p Policy, ch *wal.Change, s wal.Stamp) bool {
 	if n := p.Compare(s, ch.Base.Stamp); n != 0 {
 		return n > 0
@@ -91,7 +93,7 @@ func rises(p Policy, ch *wal.Change, s wal.Stamp) bool {
 		ch.Base.Digest, ch.Base.HasDigest = Digest(before), true
 	}
 	after, ok := Content(ch.Relation, ch.New.Filled(ch.Old))
-	return ok && bytes.Compare(after, before) >= 0
+	return ok && bytes.Equal(after, before)
 }
 
 func stampDelete(p Policy, c Columns, ch *wal.Change, at wal.Micros, gen uint32) (Stamping, error) {
