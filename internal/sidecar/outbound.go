@@ -2,17 +2,12 @@ package sidecar
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/sync/errgroup"
-
-	"github.com/pgwaltz/pgwaltz/adapter/guard"
-	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/decoder"
@@ -100,146 +95,6 @@ func (o *outboundState) published(h wire.Header) {
 	defer o.mu.Unlock()
 	o.chains.Note(h.Number, h.Chain)
 	o.frame.Store(h.Number)
-}
-
-// publish is one run of the outbound pipe: find out where the stream ends, where the slot
-// begins, whether that fits, and move.
-func (s *Sidecar) publish(ctx context.Context) error {
-	o := &s.out
-	ctx, reopen := context.WithCancelCause(ctx)
-	defer reopen(nil)
-	o.mu.Lock()
-	o.reopen = reopen
-	if o.extra == nil {
-		o.extra = make(chan replicator.Extra, 256)
-	}
-	o.mu.Unlock()
-	var pipe *replicator.Outbound
-	pub, err := s.newPublisher(func(h wire.Header, seq uint64) {
-		o.seqs.add(h, seq)
-		if h.Kind != wire.Heartbeat {
-			o.content.Store(h.Number)
-		}
-		o.published(h)
-		o.durable.Store(max(o.durable.Load(), uint64(h.EndLSN)))
-		pipe.Durable()
-	})
-	if err != nil {
-		return err
-	}
-	tail, err := pub.Open(ctx)
-	if err != nil {
-		return err
-	}
-	begin, err := s.begin(ctx, tail)
-	var busy *slotBusyError
-	if errors.As(err, &busy) {
-		o.set(status.Down, busy.Error())
-		if err := pause.For(ctx, 300*time.Millisecond); err != nil {
-			return err
-		}
-		return errAgain
-	}
-	if err != nil {
-		return err
-	}
-	if begin == nil {
-		return s.awaitResync(ctx)
-	}
-	if err := pub.Start(begin.at, tail); err != nil {
-		return err
-	}
-	slot := s.newSlot(begin.slot)
-	c := s.completer()
-	o.stamper = replicator.NewStamper(s.stampPolicy, s.own)
-	pipe = replicator.NewOutbound(replicator.OutboundConfig{
-		Encoder: wire.EncoderConfig{
-			Cluster: s.cfg.Cluster, Origin: s.cfg.Region, Epoch: s.epoch,
-			Compress: s.cfg.Publish.Compress, MaxFrame: int(s.cfg.Publish.MaxFrame), Sign: s.signer(),
-		},
-		Tail: begin.at, Past: begin.past, Resync: begin.resync,
-		Complete: c.Complete, Values: c.Values,
-		LeftOut: func(n wal.RelationName) bool { return s.cfg.Excluded(n.Schema, n.Name) },
-		Stamper: o.stamper, FrameBytes: int(s.cfg.Publish.FrameBytes),
-		Linger: s.cfg.Publish.Linger, Heartbeat: s.cfg.Publish.Heartbeat,
-		Stamped: s.own.Stamped,
-		Changed: s.watch.Changed,
-		Extra:   o.extra, Log: s.log,
-	}, stream{pub}, &o.stats)
-	o.durable.Store(uint64(begin.at.EndLSN))
-	o.mu.Lock()
-	o.start, o.begunAt = begin.slot, begin.at.EndLSN
-	o.confirmed.Store(uint64(begin.slot))
-	o.slot, o.publisher, o.pipe, o.incarnation = slot, pub, pipe, begin.at.Incarnation
-	o.reopened, o.loose = begin.reopened, begin.loose
-	o.frame.Store(begin.at.Number)
-	o.chains.Begin(begin.at.Incarnation, begin.at.Number, begin.at.Chain)
-	o.content.Store(begin.at.Number)
-	o.state, o.reason, o.gap, o.newLife = status.Replicating, "", nil, false
-	o.mu.Unlock()
-	if o.prove {
-		err := s.proveFirst(ctx, begin, pipe)
-		if errors.Is(err, checkpoint.ErrHistory) {
-			return s.otherHistory(ctx, err)
-		}
-		if err != nil {
-			return err
-		}
-		o.prove = false
-	}
-	if err := s.beginClock(ctx, begin.slot); err != nil {
-		return err
-	}
-	s.own.Reading(slot.Ping, pipe.Flush)
-	s.log.Info("publishing", "slot", s.cfg.Postgres.Slot, "lsn", begin.slot.String(), "incarnation", begin.at.Incarnation, "frame", begin.at.Number)
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return guard.Run("reading the slot", func() error { return slot.Run(gctx, begin.slot) }) })
-	g.Go(func() error { return guard.Run("publishing", func() error { return pub.Run(gctx) }) })
-	g.Go(func() error { return guard.Run("the outbound pipe", func() error { return pipe.Run(gctx, slot) }) })
-	g.Go(func() error {
-		return guard.Run("storing the clock of the WAL", func() error { return s.storeClock(gctx) })
-	})
-	err = g.Wait()
-	o.account(slot)
-	switch {
-	case errors.Is(context.Cause(ctx), errAgain):
-		return errAgain
-	case errors.Is(context.Cause(ctx), checkpoint.ErrInvariant):
-		return context.Cause(ctx)
-	case errors.Is(err, checkpoint.ErrHistory):
-		return s.otherHistory(ctx, err)
-	case errors.Is(err, replicator.ErrUnproved):
-		o.prove = true
-		return errAgain
-	case errors.Is(err, publish.ErrStreamLost):
-		s.log.Warn("the stream lost what was published; publishing again from the slot", "reason", publicMessage(err))
-		return errAgain
-	}
-	return err
-}
-
-// proveFirst reads the WAL once up to where the stream ends, before it is read again and stamped.
-func (s *Sidecar) proveFirst(ctx context.Context, begin *beginning, pipe *replicator.Outbound) error {
-	s.log.Info("the WAL is proved to be the one that was published, before it is read again", "lsn", begin.slot.String())
-	ctx, done := context.WithCancel(ctx)
-	defer done()
-	slot := s.newSlot(begin.slot)
-	g, gctx := errgroup.WithContext(ctx)
-	proved := false
-	g.Go(func() error { return guard.Run("reading the slot", func() error { return slot.Run(gctx, begin.slot) }) })
-	g.Go(func() error {
-		defer done()
-		return guard.Run("proving the WAL", func() error {
-			err := pipe.Prove(gctx, slot)
-			proved = err == nil
-			return err
-		})
-	})
-	err := g.Wait()
-	if proved {
-		return nil
-	}
-	return err
 }
 
 // account keeps the counters of a slot reader that has ended.

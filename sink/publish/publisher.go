@@ -180,6 +180,16 @@ func (p *Publisher) Start(pos wire.Position, tail Tail) error {
 	return nil
 }
 
+// Close ends what Start began, for a publisher whose Run was never called: Run does it by itself at
+// its end. It may be called more than once.
+func (p *Publisher) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sub != nil {
+		_ = p.sub.Unsubscribe() // the connection may be closed: then there is nothing to end
+	}
+}
+
 // Publish takes frames in the order in which the encoder cut them, and returns when all are
 // in the window: not yet durable. It blocks while the window is full. It is called from one
 // goroutine. Errors: ctx's, ErrFenced, ErrStreamLost, or why a frame can never be stored.

@@ -39,7 +39,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 	if p.sub == nil {
 		return errors.New("run publisher: it is not started")
 	}
-	defer func() { _ = p.sub.Unsubscribe() }()
+	defer p.Close()
 	down := p.cfg.Conn.StatusChanged(nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED)
 	defer p.cfg.Conn.RemoveStatusListener(down)
 	tick := time.NewTicker(tickEvery)
