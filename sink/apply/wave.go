@@ -5,141 +5,125 @@ import (
 	"errors"
 
 	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
-	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// set applies transactions set-based. b holds what goes first.
-//
-// A table that has several groups gets them one after the other, in waves: what one group
-// buries, the next one has to find.
-func (a *Applier) set(ctx context.Context, b *pipeline, txs []keyedTx, fx *effects) error {
-	if err := a.askKeys(ctx, txs); err != nil {
+// wave is groups of different tables that are applied together: the fast statements in one
+// round trip, then what they left alone.
+type wave struct {
+	a       *Applier
+	b       *pipeline // what is queued: first what goes before the wave
+	groups  []*batch.Group
+	fx      *effects
+	stmts   []fastStmt             // those in b
+	left    map[*batch.Group][]int // runs that fast statements left alone
+	slow    map[*batch.Group][]int // runs that need a decision from the start
+	barrier error                  // an errBarrier: it is for the end, when all tables are announced
+}
+
+func (w *wave) apply(ctx context.Context) error {
+	w.a.hasten(w.b)
+	w.a.lockDeferred(ctx, w.b, w.groups)
+	for _, g := range w.groups {
+		w.a.truncates(g, w.fx)
+		if err := w.begin(ctx, g); err != nil {
+			return err
+		}
+	}
+	looks, err := w.lookAhead(ctx)
+	if err != nil {
 		return err
 	}
-	a.batch.Reset()
-	for _, k := range txs {
-		a.batch.AddPicked(k.tx, k.kind, k.places)
-	}
-	groups := a.batch.Groups
-	a.childrenFirst(ctx, groups)
-	all := groups
-	for {
-		n := wave(groups)
-		if err := a.wave(ctx, b, groups[:n], fx); err != nil {
-			return err
-		}
-		if groups = groups[n:]; len(groups) == 0 {
-			break
-		}
-		if err := a.spill(ctx, fx); err != nil {
-			return err
-		}
-		b = &pipeline{fence: -1}
-	}
-	for _, g := range all {
-		if err := a.checkDeferred(ctx, g); err != nil {
-			return err
-		}
-	}
-	return failpoint.Hit("apply_after_dml")
-}
-
-// wave is how many groups, from the first, belong to different tables.
-func wave(groups []*batch.Group) int {
-	seen := make(map[wal.RelationName]bool, len(groups))
-	for n, g := range groups {
-		if seen[g.Rel.Ref()] {
-			return n
-		}
-		seen[g.Rel.Ref()] = true
-	}
-	return len(groups)
-}
-
-// wave applies groups of different tables: the fast statements in one round trip, then what
-// they left alone.
-func (a *Applier) wave(ctx context.Context, b *pipeline, groups []*batch.Group, fx *effects) error {
-	var stmts []fastStmt
-	left := map[*batch.Group][]int{}
-	keep := func(st fastStmt, runs []int) error {
-		left[st.group] = append(left[st.group], runs...)
-		return nil
-	}
-	slow := map[*batch.Group][]int{}
-	a.hasten(b)
-	a.lockDeferred(ctx, b, groups)
-	for _, g := range groups {
-		a.truncates(g, fx)
-		t, err := a.target(ctx, g.Rel)
-		if err != nil {
-			if err := a.send(ctx, &b, &stmts, keep, fx); err != nil {
-				return err
-			}
-			if done, perr := a.parkMissing(ctx, g, err, fx); perr != nil {
-				return perr
-			} else if !done {
-				return err
-			}
-			continue
-		}
-		if t.keyless() {
-			if err := a.send(ctx, &b, &stmts, keep, fx); err != nil {
-				return err
-			}
-			if err := a.exact(ctx, g, t, fx); err != nil {
-				return err
-			}
-			continue
-		}
-		p := a.plan(g, t)
-		if len(p.record) > 0 {
-			if err := a.send(ctx, &b, &stmts, keep, fx); err != nil {
-				return err
-			}
-			if p.slow, err = a.writeDown(ctx, g, p.record, p.slow); err != nil {
-				return err
-			}
-		}
-		if a.mayCopy(g, t, p.insert) {
-			if err := a.send(ctx, &b, &stmts, keep, fx); err != nil {
-				return err
-			}
-			ok, err := a.copyIn(ctx, g, t, p.insert)
-			if err != nil {
-				return err
-			}
-			if ok {
-				for _, i := range p.insert {
-					a.fastDone(fastStmt{op: wal.Insert, group: g, t: t}, i, fx)
-				}
-				p.insert = nil
-			}
-		}
-		st, err := a.queue(ctx, b, g, t, p)
-		if err != nil {
-			return err
-		}
-		stmts = append(stmts, st...)
-		slow[g] = p.slow
-	}
-	looks, barrier := a.lookAhead(ctx, b, groups, slow)
-	if barrier != nil && !errors.Is(barrier, errBarrier) {
-		return barrier
-	}
-	if err := a.run(ctx, b, stmts, keep, a.doneInto(fx)); err != nil {
+	if err := w.send(ctx); err != nil {
 		return err
 	}
 	if err := failpoint.Hit("apply_after_first_dml"); err != nil {
 		return err
 	}
-	// What needs a barrier is found for all tables at once: one wait for all of them.
+	if err := w.settle(ctx, looks); err != nil {
+		return err
+	}
+	if err := w.resolve(ctx); err != nil {
+		return err
+	}
+	return w.barrier
+}
+
+// begin queues the fast statements of a group. What cannot wait for the others is done at once,
+// behind what is queued so far.
+func (w *wave) begin(ctx context.Context, g *batch.Group) error {
+	a := w.a
+	t, err := a.target(ctx, g.Rel)
+	if err != nil {
+		return w.missing(ctx, g, err)
+	}
+	if t.keyless() {
+		if err := w.send(ctx); err != nil {
+			return err
+		}
+		return a.exact(ctx, g, t, w.fx)
+	}
+	p := a.plan(g, t)
+	if len(p.record) > 0 {
+		if err := w.send(ctx); err != nil {
+			return err
+		}
+		if p.slow, err = a.writeDown(ctx, g, p.record, p.slow); err != nil {
+			return err
+		}
+	}
+	if a.mayCopy(g, t, p.insert) {
+		if err := w.copyIn(ctx, g, t, &p); err != nil {
+			return err
+		}
+	}
+	stmts, err := a.queue(ctx, w.b, g, t, p)
+	if err != nil {
+		return err
+	}
+	w.stmts = append(w.stmts, stmts...)
+	w.slow[g] = p.slow
+	return nil
+}
+
+// missing deals with a group whose table cannot be written, for the reason err.
+func (w *wave) missing(ctx context.Context, g *batch.Group, err error) error {
+	if err := w.send(ctx); err != nil {
+		return err
+	}
+	if done, perr := w.a.parkMissing(ctx, g, err, w.fx); perr != nil {
+		return perr
+	} else if !done {
+		return err
+	}
+	return nil
+}
+
+// copyIn puts in the new rows of a group by COPY; if it finds that it cannot, they stay in p.
+func (w *wave) copyIn(ctx context.Context, g *batch.Group, t *target, p *plan) error {
+	if err := w.send(ctx); err != nil {
+		return err
+	}
+	ok, err := w.a.copyIn(ctx, g, t, p.insert)
+	if err != nil || !ok {
+		return err
+	}
+	for _, i := range p.insert {
+		w.a.fastDone(fastStmt{op: wal.Insert, group: g, t: t}, i, w.fx)
+	}
+	p.insert = nil
+	return nil
+}
+
+// settle decides what was looked at. What needs a barrier is found for all tables at once: one
+// wait for all of them.
+func (w *wave) settle(ctx context.Context, looks []*looking) error {
 	var open []*looking
 	for _, l := range looks {
-		err := a.closeLook(ctx, l)
+		err := w.a.closeLook(ctx, l)
 		if errors.Is(err, errBarrier) {
-			barrier = err
+			w.barrier = err
 			continue
 		}
 		if err != nil {
@@ -148,39 +132,47 @@ func (a *Applier) wave(ctx context.Context, b *pipeline, groups []*batch.Group, 
 		l.t.learn(sizeOf(l.states), len(l.runs))
 		open = append(open, l)
 	}
-	if err := a.settle(ctx, open, fx); errors.Is(err, errBarrier) {
-		barrier = err
-	} else if err != nil {
-		return err
-	}
-	for _, g := range groups {
-		runs := append(left[g], slow[g]...)
+	return w.later(w.a.settle(ctx, open, w.fx))
+}
+
+// resolve decides the rest, a table at a time.
+func (w *wave) resolve(ctx context.Context) error {
+	for _, g := range w.groups {
+		runs := append(w.left[g], w.slow[g]...)
 		if len(runs) == 0 {
 			continue
 		}
-		t, err := a.target(ctx, g.Rel)
+		t, err := w.a.target(ctx, g.Rel)
 		if err != nil {
 			return err
 		}
-		if err := a.resolve(ctx, g, t, runs, fx); errors.Is(err, errBarrier) {
-			barrier = err
-		} else if err != nil {
+		if err := w.later(w.a.resolve(ctx, g, t, runs, w.fx)); err != nil {
 			return err
 		}
 	}
-	return barrier
+	return nil
+}
+
+// later keeps an errBarrier for the end and returns any other error.
+func (w *wave) later(err error) error {
+	if errors.Is(err, errBarrier) {
+		w.barrier = err
+		return nil
+	}
+	return err
 }
 
 // lookAhead queues the looks at what needs a decision behind the fast statements, so that all
 // tables share a round trip, and takes those runs off slow. Where a trigger of one table may
 // write to another one, each table is looked at by itself, when those before it are written. An
 // errBarrier is for later: the other tables are announced all the same.
-func (a *Applier) lookAhead(ctx context.Context, b *pipeline, groups []*batch.Group, slow map[*batch.Group][]int) (looks []*looking, barrier error) {
+func (w *wave) lookAhead(ctx context.Context) (looks []*looking, err error) {
+	a, slow := w.a, w.slow
 	if !a.cfg.Replica || a.cfg.Self || a.together != nil {
 		return nil, nil
 	}
 	rows, size := 0, 0
-	for _, g := range groups {
+	for _, g := range w.groups {
 		if len(slow[g]) == 0 {
 			continue
 		}
@@ -197,66 +189,38 @@ func (a *Applier) lookAhead(ctx context.Context, b *pipeline, groups []*batch.Gr
 	if rows == 0 || rows > chunkRows || size > chunkBytes {
 		return nil, nil
 	}
-	for _, g := range groups {
+	for _, g := range w.groups {
 		if len(slow[g]) == 0 {
 			continue
 		}
 		l, err := a.prepareLook(ctx, g, a.targets[g.Rel], slow[g])
 		slow[g] = nil
 		if errors.Is(err, errBarrier) {
-			barrier = err
+			w.barrier = err
 			continue
 		}
 		if err == nil {
-			err = a.queueLook(ctx, b, l)
+			err = a.queueLook(ctx, w.b, l)
 		}
 		if err != nil {
 			return nil, err
 		}
 		looks = append(looks, l)
 	}
-	return looks, barrier
+	return looks, nil
 }
 
 // send runs what is queued and begins a new pipeline.
-func (a *Applier) send(ctx context.Context, b **pipeline, stmts *[]fastStmt, keep func(fastStmt, []int) error, fx *effects) error {
-	err := a.run(ctx, *b, *stmts, keep, a.doneInto(fx))
-	*stmts, *b = nil, &pipeline{fence: -1}
-	return err
-}
-
-// spill writes the side effects gathered so far, within the transaction, so that what follows
-// in it finds them.
-func (a *Applier) spill(ctx context.Context, fx *effects) error {
-	if err := a.writeEffects(ctx, fx); err != nil {
-		return err
-	}
-	fx.entries, fx.items = nil, nil
-	a.cfg.Parked.Add(a.cfg.Origin, -int64(len(fx.unpark)))
-	fx.unpark = nil
-	fx.audit, fx.tell, fx.size = nil, told{}, 0
-	return nil
-}
-
-// spillBytes is how much of side effects is gathered in memory.
-const spillBytes = 4 << 20
-
-// spillLarge writes the side effects gathered so far when they are large.
-func (a *Applier) spillLarge(ctx context.Context, fx *effects) error {
-	if fx.size+fx.tell.size < spillBytes {
+func (w *wave) send(ctx context.Context) error {
+	keep := func(st fastStmt, runs []int) error {
+		w.left[st.group] = append(w.left[st.group], runs...)
 		return nil
 	}
-	return a.spill(ctx, fx)
+	err := w.a.run(ctx, w.b, w.stmts, keep, w.a.doneInto(w.fx))
+	w.stmts, w.b = nil, &pipeline{fence: -1}
+	return err
 }
 
 func (a *Applier) doneInto(fx *effects) func(fastStmt, int) {
 	return func(st fastStmt, i int) { a.fastDone(st, i, fx) }
-}
-
-// truncates notes truncates, which are never applied across regions.
-func (a *Applier) truncates(g *batch.Group, fx *effects) {
-	for _, tx := range g.Truncs {
-		side := conflict.Side{Known: true, Stamp: wal.Stamp{UpdatedAt: tx.CommitTime}}
-		a.conflict(fx, g.Rel, a.plainRecord(g.Rel, conflict.Truncate, "truncate", tx, side), wal.Entry{Known: true, Stamp: side.Stamp}, wal.Entry{})
-	}
 }
