@@ -185,7 +185,9 @@ func (s *Sidecar) proveFirst(ctx context.Context, r *outboundRun) error {
 	reader := s.newSlot(r.begin.slot)
 	g, gctx := errgroup.WithContext(ctx)
 	proved := false
-	g.Go(func() error { return guard.Run("reading the slot", func() error { return reader.Run(gctx, r.begin.slot) }) })
+	g.Go(func() error {
+		return guard.Run("reading the slot", func() error { return reader.Run(gctx, r.begin.slot) })
+	})
 	g.Go(func() error {
 		defer done()
 		return guard.Run("proving the WAL", func() error {

@@ -20,45 +20,10 @@ func (s *Sidecar) outboundStatus(working bool) status.Outbound {
 	merge := s.trouble("self-merge")
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	out := status.Outbound{
-		State: o.state, Reason: o.reason, Slot: s.cfg.Postgres.Slot, Epoch: epoch.String(), Incarnation: o.incarnation,
-		Frame: o.frame.Load(), PublishedLSN: wal.LSN(o.durable.Load()).String(), ConfirmedLSN: wal.LSN(o.confirmed.Load()).String(),
-		BytesAtRisk: int64(o.atRisk.Load()), RiskKnown: o.riskKnown.Load(), Transactions: o.stats.Transactions.Load(), Rows: o.stats.Rows.Load(),
-		Echoes: o.echoes, Foreign: o.foreign, Parked: s.parked.Count(s.cfg.Region), Gap: o.gap, LastError: s.trouble("outbound"),
-	}
-	out.ConfirmMode = string(s.cfg.Publish.Confirm)
-	if m, ok := o.mode.Load().(string); ok && m != out.ConfirmMode && out.ConfirmMode == "adaptive" {
-		out.ConfirmMode += "/" + m
-	}
-	end := o.ends.end()
-	out.WALEnd = end.String()
-	through := o.through()
-	if end > through {
-		out.BacklogBytes = int64(end - through)
-	}
-	out.BacklogSeconds = o.late(now)
-	if o.slot != nil {
-		out.ReceivedLSN = o.slot.Received().String()
-		out.Echoes, out.Foreign = out.Echoes+o.slot.Echoes(), out.Foreign+o.slot.Foreign()
-	}
-	if o.row != nil {
-		out.SlotActive, out.WALStatus, out.RetainedBytes = o.row.Active, o.row.WALStatus, o.row.RetainedBytes()
-		out.SafeWALBytes = o.row.SafeWALSize
-	}
-	if o.publisher != nil {
-		p := o.publisher.State()
-		out.StreamMessages, out.StreamBytes, out.StreamMaxBytes = p.Messages, p.Bytes, p.MaxBytes
-		switch {
-		case o.state == status.Gap || o.state == status.Down:
-		case p.Full:
-			out.State, out.Reason = status.CatchingUp, fmt.Sprintf("stream full, holding at LSN %s", wal.LSN(o.durable.Load()))
-		case p.Holding && p.Err != nil:
-			out.State, out.Reason = status.Partitioned, p.Err.Error()
-		}
-		if p.Err != nil && out.LastError == nil {
-			out.LastError = &status.LastError{At: p.Since, Message: p.Err.Error()}
-		}
-	}
+	out := o.figures(now)
+	out.Slot, out.Epoch, out.Parked, out.LastError = s.cfg.Postgres.Slot, epoch.String(), s.parked.Count(s.cfg.Region), s.trouble("outbound")
+	out.ConfirmMode = o.confirmMode(string(s.cfg.Publish.Confirm))
+	o.streamStatus(&out)
 	flows := out.State == status.Replicating
 	for _, p := range s.cfg.PeerNames() {
 		peer, frames := o.peerStatus(p, epoch, now)
@@ -73,14 +38,7 @@ func (s *Sidecar) outboundStatus(working bool) status.Outbound {
 		}
 	}
 	if flows && out.State != status.Partitioned {
-		switch text := behind(out.BacklogBytes, out.BacklogSeconds, 0, 0); {
-		case merge != nil && time.Since(merge.Since) > failingFor:
-			out.State, out.Reason = status.Down, "the self-merge fails: "+merge.Message
-		case out.Parked > 0:
-			out.State, out.Reason = status.Parked, parkedText(out.Parked)
-		case text != "" && out.State == status.Replicating:
-			out.State, out.Reason = status.CatchingUp, "publishing: "+text
-		}
+		localStatus(&out, merge)
 	}
 	if n, ok := s.members.missing(); ok && working && flows {
 		out.State, out.Reason = status.Gap, "table "+n.String()+" is selected and not published any more: run pgwaltz setup, or leave it out with tables.exclude"
@@ -89,6 +47,70 @@ func (s *Sidecar) outboundStatus(working bool) status.Outbound {
 		out.State, out.Reason = status.Down, "starting"
 	}
 	return out
+}
+
+// figures is the account without what the stream and the peers say. The caller holds mu.
+func (o *outboundState) figures(now time.Time) status.Outbound {
+	out := status.Outbound{
+		State: o.state, Reason: o.reason, Incarnation: o.incarnation, Gap: o.gap,
+		Frame: o.frame.Load(), PublishedLSN: wal.LSN(o.durable.Load()).String(), ConfirmedLSN: wal.LSN(o.confirmed.Load()).String(),
+		BytesAtRisk: int64(o.atRisk.Load()), RiskKnown: o.riskKnown.Load(),
+		Transactions: o.stats.Transactions.Load(), Rows: o.stats.Rows.Load(), Echoes: o.echoes, Foreign: o.foreign,
+	}
+	end, through := o.ends.end(), o.through()
+	out.WALEnd = end.String()
+	if end > through {
+		out.BacklogBytes = int64(end - through)
+	}
+	out.BacklogSeconds = o.late(now)
+	if o.slot != nil {
+		out.ReceivedLSN = o.slot.Received().String()
+		out.Echoes, out.Foreign = out.Echoes+o.slot.Echoes(), out.Foreign+o.slot.Foreign()
+	}
+	if o.row != nil {
+		out.SlotActive, out.WALStatus, out.RetainedBytes = o.row.Active, o.row.WALStatus, o.row.RetainedBytes()
+		out.SafeWALBytes = o.row.SafeWALSize
+	}
+	return out
+}
+
+// confirmMode is the configured mode, and the one that adaptive is in.
+func (o *outboundState) confirmMode(configured string) string {
+	if m, ok := o.mode.Load().(string); ok && m != configured && configured == "adaptive" {
+		return configured + "/" + m
+	}
+	return configured
+}
+
+// streamStatus adds what the publisher says of the stream. The caller holds mu.
+func (o *outboundState) streamStatus(out *status.Outbound) {
+	if o.publisher == nil {
+		return
+	}
+	p := o.publisher.State()
+	out.StreamMessages, out.StreamBytes, out.StreamMaxBytes = p.Messages, p.Bytes, p.MaxBytes
+	switch {
+	case o.state == status.Gap || o.state == status.Down:
+	case p.Full:
+		out.State, out.Reason = status.CatchingUp, fmt.Sprintf("stream full, holding at LSN %s", wal.LSN(o.durable.Load()))
+	case p.Holding && p.Err != nil:
+		out.State, out.Reason = status.Partitioned, p.Err.Error()
+	}
+	if p.Err != nil && out.LastError == nil {
+		out.LastError = &status.LastError{At: p.Since, Message: p.Err.Error()}
+	}
+}
+
+// localStatus adds what is not well in this region itself. merge is why the self-merge fails, or nil.
+func localStatus(out *status.Outbound, merge *status.LastError) {
+	switch text := behind(out.BacklogBytes, out.BacklogSeconds, 0, 0); {
+	case merge != nil && time.Since(merge.Since) > failingFor:
+		out.State, out.Reason = status.Down, "the self-merge fails: "+merge.Message
+	case out.Parked > 0:
+		out.State, out.Reason = status.Parked, parkedText(out.Parked)
+	case text != "" && out.State == status.Replicating:
+		out.State, out.Reason = status.CatchingUp, "publishing: "+text
+	}
 }
 
 // failingFor is how long a side pipe has to fail before its direction counts as down.
