@@ -53,7 +53,7 @@ const PastSchema = `create table if not exists pgwaltz.past (
 // keys got an entry from another transaction at the same time: where that is not 0, the
 // transaction has to be tried again.
 //
-// What stands there is replaced: the writer has locked it (Find) and decided. Only of two
+// What stands there is replaced: the writer has locked it (FindSQL) and decided. Only of two
 // tombstones the higher stays. What does not stay in the entry is kept as an item, unless the
 // new entry is plain: then the change that wrote it gets its stamp also from an older item of
 // the same generation.
@@ -216,14 +216,9 @@ order by u.n`, rels, keys, at.String())
 	return items, nil
 }
 
-// Find reads the entries of the given keys of one relation and locks them until the end of the
-// transaction.
-func Find(ctx context.Context, q Querier, rel wal.RelationName, keys []string) (map[string]Entry, error) {
-	return entries(ctx, q, FindSQL, rel, keys)
-}
-
-// FindSQL is what Find asks, for an applier that sends it in its own pipeline: relation text and
-// an array of keys. Its columns are the arguments of EntryOf.
+// FindSQL reads the entries of keys of one relation and locks them until the end of the
+// transaction. Its parameters are the relation's text and an array of keys; its columns are the
+// arguments of EntryOf.
 //
 // A key is looked up by index, one after the other, whatever the planner thinks of the sizes. Asked
 // with = any(array) it once read all entries of the relation, because these come in order.

@@ -147,7 +147,7 @@ func (s *Sidecar) deposeFrozen(ctx context.Context, conn *pgx.Conn, idle *time.T
 	return err
 }
 
-// holdLead watches the session that holds the lead.
+// holdLead watches the session that holds the lead, until it is lost or ctx ends. Its error says which.
 func (s *Sidecar) holdLead(ctx context.Context, conn *pgx.Conn) error {
 	for {
 		s.turn()

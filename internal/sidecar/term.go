@@ -137,7 +137,7 @@ func (s *Sidecar) work(ctx context.Context, lock *pgx.Conn) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		err := s.holdLead(ctx, lock)
-		if err != nil && ctx.Err() == nil {
+		if ctx.Err() == nil {
 			s.setRole(status.Down, publicMessage(err)) // the pipes may take a while to end
 		}
 		return err

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
@@ -131,16 +130,6 @@ func (t *dbtx) close() {
 	if i := slices.Index(t.d.open, t); i >= 0 {
 		t.d.open = slices.Delete(t.d.open, i, i+1)
 	}
-}
-
-// savepoint is what rollbackTo goes back to. Locks stay.
-func (t *dbtx) savepoint() dbtx {
-	return dbtx{writes: maps.Clone(t.writes), touched: maps.Clone(t.touched), graved: maps.Clone(t.graved), order: slices.Clone(t.order), changes: slices.Clone(t.changes), audit: slices.Clone(t.audit), repairs: slices.Clone(t.repairs), notices: slices.Clone(t.notices), puts: slices.Clone(t.puts)}
-}
-
-func (t *dbtx) rollbackTo(p dbtx) {
-	t.writes, t.touched, t.graved, t.order, t.changes = p.writes, p.touched, p.graved, p.order, p.changes
-	t.audit, t.repairs, t.notices, t.puts = p.audit, p.repairs, p.notices, p.puts
 }
 
 func (t *dbtx) rollback() { t.close() }
