@@ -69,8 +69,13 @@ func (s Step) String() string {
 
 // Decision is the answer of Begin. Why and Remedy say why it has to stop or to reopen, and
 // what an operator types; From and To are the gap.
+//
+// History says that this server was restored or replaced. That stays so, although what showed it may be
+// gone at the next look: the WAL grows beyond what a peer has applied, the stream loses its end.
+// The caller stores it (Stored.History).
 type Decision struct {
 	Step        Step
+	History     bool
 	Incarnation uint32 // of Renew and Reopen
 	From, To    wal.LSN
 	Why, Remedy string
@@ -123,6 +128,11 @@ func (s Situation) gap() Decision {
 	stop := func(from, to wal.LSN, remedy, format string, args ...any) Decision {
 		return Decision{Step: Stop, From: from, To: to, Remedy: remedy, Why: fmt.Sprintf(format, args...)}
 	}
+	history := func(from, to wal.LSN, format string, args ...any) Decision {
+		d := stop(from, to, RemedyResync, format, args...)
+		d.History = true
+		return d
+	}
 	from, last := s.Slot.Confirmed, s.Tail.EndLSN
 	switch {
 	case !s.Slot.Found:
@@ -130,22 +140,22 @@ func (s Situation) gap() Decision {
 	case s.Slot.Lost:
 		return stop(last, s.WALEnd, RemedySlot, "the slot is lost: the server removed WAL that it still needed (max_slot_wal_keep_size)")
 	case s.Stored.Epoch.SystemID != 0 && !s.Stored.Epoch.SameLog(s.Epoch):
-		return stop(last, from, RemedyResync, "this region published from another WAL before (%s, now %s): the server was replaced, failed over or restored", s.Stored.Epoch, s.Epoch)
+		return history(last, from, "this region published from another WAL before (%s, now %s): the server was replaced, failed over or restored", s.Stored.Epoch, s.Epoch)
 	case s.Tail.Found && !s.Tail.Epoch.SameLog(s.Epoch):
-		return stop(last, from, RemedyResync, "the stream was published from another WAL (%s, now %s): the server was replaced, failed over or restored", s.Tail.Epoch, s.Epoch)
+		return history(last, from, "the stream was published from another WAL (%s, now %s): the server was replaced, failed over or restored", s.Tail.Epoch, s.Epoch)
 	case s.Stored.History:
-		return stop(last, from, RemedyResync, "%s", s.Stored.Why)
+		return history(last, from, "%s", s.Stored.Why)
 	case s.Tail.Found && s.Tail.Incarnation > s.Stored.Incarnation:
-		return stop(last, from, RemedyResync, "the stream holds incarnation %d and the database knows of %d only: it was restored from an older state", s.Tail.Incarnation, s.Stored.Incarnation)
+		return history(last, from, "the stream holds incarnation %d and the database knows of %d only: it was restored from an older state", s.Tail.Incarnation, s.Stored.Incarnation)
 	}
 	for _, a := range s.Acks {
 		if s.judge(a) == OtherHistory {
-			return stop(a.EndLSN, s.WALEnd, RemedyResync, "%s", s.because(a))
+			return history(a.EndLSN, s.WALEnd, "%s", s.because(a))
 		}
 	}
 	switch {
 	case s.Tail.Found && s.WALEnd < last:
-		return stop(last, s.WALEnd, RemedyResync, "the server's WAL ends at %s, before what was published: it was restored from an older state", s.WALEnd)
+		return history(last, s.WALEnd, "the server's WAL ends at %s, before what was published: it was restored from an older state", s.WALEnd)
 	case !s.Tail.Found, s.Renew, s.Tail.Damaged, s.Tail.Open, s.Tail.Incarnation < s.Stored.Incarnation:
 		// The stream is gone or ends in the middle of something, or a peer misses a piece of
 		// it: publish again what the slot holds. A peer that it does not reach back to says so.

@@ -78,6 +78,9 @@ func TestBeginTruthTable(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := running(c.change).Begin()
+			if restored := strings.Contains(d.Why, "another WAL") || strings.Contains(d.Why, "restored") || strings.Contains(d.Why, "peer us: other"); d.Step == Stop && d.History != restored {
+				t.Errorf("%q: history %t", d.Why, d.History)
+			}
 			if d.Step != c.step || d.Incarnation != c.number || !strings.Contains(d.Why, c.why) || d.Remedy != c.remedy {
 				t.Errorf("got %s of %d (%q, %q)", d.Step, d.Incarnation, d.Why, d.Remedy)
 			}
@@ -99,6 +102,33 @@ func TestBeginTruthTable(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What shows that a server was restored may be gone at the next look; it was restored all the same.
+func TestBeginRemembersHistory(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ change, later func(*Situation) }{
+		"the WAL grows beyond a peer":        {func(s *Situation) { s.Acks[0].EndLSN = 950 }, func(s *Situation) { s.WALEnd = 1000 }},
+		"the WAL grows beyond the stream":    {func(s *Situation) { s.WALEnd, s.Acks = 650, nil }, func(s *Situation) { s.WALEnd = 1000 }},
+		"the stream loses its end":           {func(s *Situation) { s.Stored.Incarnation = 2 }, func(s *Situation) { s.Tail.Incarnation = 2 }},
+		"the stream of another WAL is lost":  {func(s *Situation) { s.Tail.Epoch.SystemID = 12 }, func(s *Situation) { s.Tail = Tail{} }},
+		"the peer that knew it says no more": {func(s *Situation) { s.Acks[0].Incarnation = 7 }, func(s *Situation) { s.Acks = nil }},
+	} {
+		s := running(c.change)
+		d := s.Begin()
+		if d.Step != Stop || !d.History {
+			t.Fatalf("%s: at first %s, history %t", name, d.Step, d.History)
+		}
+		c.later(&s)
+		s.Stored.Gap, s.Stored.History, s.Stored.Why = true, d.History, d.Why
+		if again := s.Begin(); again.Step != Stop || again.Why != d.Why {
+			t.Errorf("%s: then %s (%q)", name, again.Step, again.Why)
+		}
+		s.Stored.Resync = true
+		if again := s.Begin(); again.Step != Reopen {
+			t.Errorf("%s: after resync %s", name, again.Step)
+		}
 	}
 }
 

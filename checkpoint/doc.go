@@ -63,6 +63,8 @@
 //	the slot begins behind the tail                                    Stop
 //	everything else                                                    Continue
 //
+// A Stop that says that the server was restored or replaced (Decision.History) is stored, and stays until an
+// operator has asked for a resync: at the next look the WAL may have grown beyond what a peer has applied.
 // Stop becomes Reopen (a new incarnation that admits the gap) when an operator has asked for a
 // resync and there is a slot; also when the last incarnation was opened so and was only numbered
 // too low to be noticed by a peer that knows a later one. A gap that a peer told of (Stored.Gap)

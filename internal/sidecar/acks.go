@@ -1,11 +1,15 @@
 package sidecar
 
 import (
+	"context"
 	"encoding/hex"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/pgwaltz/pgwaltz/adapter/broker"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -108,6 +112,24 @@ func (s *Sidecar) judgeAcks(acks []checkpoint.Ack, walEnd wal.LSN) {
 			s.log.Info("a peer has not read the present incarnation yet", "peer", a.Peer, "incarnation", a.Incarnation, "present", now.Incarnation)
 		}
 	}
+}
+
+// noteHistory stores that a peer has applied what this server never wrote, before the run at hand
+// ends: by the next look the WAL may have grown beyond it. walEnd was read after acks came.
+func (s *Sidecar) noteHistory(ctx context.Context, c *pgx.Conn, row streamstore.Row, acks []checkpoint.Ack, walEnd wal.LSN) error {
+	s.out.mu.Lock()
+	runs := s.out.pipe != nil
+	s.out.mu.Unlock()
+	if !runs || row.History {
+		return nil
+	}
+	now := checkpoint.Present{Epoch: s.epoch, Incarnation: row.Incarnation, Reopened: row.Reopened, Frame: ^uint64(0), WALEnd: walEnd}
+	for _, a := range acks {
+		if a.Judge(now) == checkpoint.OtherHistory {
+			return streamstore.NoteGap(ctx, c, s.cfg.Region, a.EndLSN, walEnd, true, a.Because(now))
+		}
+	}
+	return nil
 }
 
 // renew ends the run at hand; with incarnation, the next one begins a new incarnation. The

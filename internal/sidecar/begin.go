@@ -109,7 +109,7 @@ func (s *Sidecar) decided(ctx context.Context, c *pgx.Conn, sit checkpoint.Situa
 	}
 	switch d.Step {
 	case checkpoint.Stop:
-		return nil, s.gap(ctx, c, d, false)
+		return nil, s.gap(ctx, c, d)
 	case checkpoint.Continue:
 		b.at, b.loose = tail.Header.Position(), sit.Stored.Loose
 		if err := s.copiesBehind(ctx, c, b.at); err != nil {
@@ -186,13 +186,13 @@ func (s *Sidecar) forgetHistory(ctx context.Context, tx pgx.Tx, sit checkpoint.S
 func (s *Sidecar) otherHistory(ctx context.Context, cause error) error {
 	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
 		return s.gap(ctx, c, checkpoint.Decision{
-			From: wal.LSN(s.out.durable.Load()), To: s.out.begun(), Why: "the server was restored from an older state: " + cause.Error(), Remedy: checkpoint.RemedyResync,
-		}, true)
+			From: wal.LSN(s.out.durable.Load()), To: s.out.begun(), Why: "the server was restored from an older state: " + cause.Error(), Remedy: checkpoint.RemedyResync, History: true,
+		})
 	})
 }
 
 // gap records a hole between what was published and what the slot can give.
-func (s *Sidecar) gap(ctx context.Context, c *pgx.Conn, d checkpoint.Decision, history bool) error {
+func (s *Sidecar) gap(ctx context.Context, c *pgx.Conn, d checkpoint.Decision) error {
 	o := &s.out
 	o.mu.Lock()
 	if o.gap == nil {
@@ -206,7 +206,7 @@ func (s *Sidecar) gap(ctx context.Context, c *pgx.Conn, d checkpoint.Decision, h
 	o.gap = &status.GapInfo{From: d.From.String(), To: d.To.String(), Since: since, Remedy: d.Remedy}
 	o.slot, o.pipe = nil, nil
 	o.mu.Unlock()
-	return streamstore.NoteGap(ctx, c, s.cfg.Region, d.From, d.To, history, d.Why)
+	return streamstore.NoteGap(ctx, c, s.cfg.Region, d.From, d.To, d.History, d.Why)
 }
 
 // awaitResync looks for the operator's word, or for anything else that closes the gap.

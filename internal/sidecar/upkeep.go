@@ -74,6 +74,9 @@ func (s *Sidecar) lookAtSlot(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := s.noteHistory(ctx, c, row, acks, end); err != nil {
+			return err
+		}
 		s.judgeAcks(acks, end)
 		s.out.mu.Lock()
 		defer s.out.mu.Unlock()

@@ -76,6 +76,9 @@ func (a *applier) row(r *run) outcome {
 		}
 		a.carryOut(r, e, at)
 	case conflict.Same:
+		if !a.in.self {
+			break // the entry that stands there says it
+		}
 		if !a.tx.claim(r.key, false) {
 			return locked
 		}

@@ -60,7 +60,7 @@ func (s *sidecar) publish() {
 			w.fail("region %s: a gap that is none: %s", s.r.name, dec.Why)
 		}
 		w.Stats.Gaps++
-		d.noteGap(false, dec.Why)
+		d.noteGap(dec.History, dec.Why)
 		again()
 		return
 	case checkpoint.Renew, checkpoint.Reopen:
@@ -143,7 +143,7 @@ func (s *sidecar) situation(t tail, from wal.LSN) checkpoint.Situation {
 	sit := checkpoint.Situation{
 		Epoch: d.epoch, WALEnd: d.flushLSN(), Slot: checkpoint.Slot{Found: true, Confirmed: from}, Renew: s.newLife, Peers: len(w.regions) - 1,
 		Tail: checkpoint.Tail{
-			Found: t.found && !t.damaged, Damaged: t.damaged, Open: h.Flags.Has(wire.Open), Epoch: h.Epoch,
+			Found: t.found, Damaged: t.damaged, Open: h.Flags.Has(wire.Open), Epoch: h.Epoch,
 			Incarnation: h.Incarnation, EndLSN: h.EndLSN, Mark: h.Mark,
 		},
 		Stored: d.stored,

@@ -126,21 +126,21 @@ func (s *stream) remove() {
 
 // tail is what a publisher finds at the end of its stream.
 type tail struct {
-	found   bool
-	damaged bool
+	found   bool // header is that of the newest frame that can be read
+	damaged bool // frames behind it cannot
 	header  wire.Header
 }
 
-func (s *stream) tail() tail {
+func (s *stream) tail() (t tail) {
 	for i := len(s.msgs) - 1; i >= 0; i-- {
 		h, err := wire.ParseHeader(s.msgs[i].data)
 		if err == nil {
-			return tail{found: true, header: h}
+			t.found, t.header = true, h
+			break
 		}
-		if s.msgs[i].id != "" {
-			return tail{found: true, damaged: true}
+		if s.msgs[i].id != "" { // else foreign: not ours to say anything about
+			t.damaged = true
 		}
-		// A foreign message: not ours to say anything about.
 	}
-	return tail{}
+	return t
 }
