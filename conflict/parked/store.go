@@ -2,6 +2,7 @@ package parked
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -175,17 +176,23 @@ on conflict (schema_name, table_name, key) do update
 set origin = excluded.origin, table_oid = excluded.table_oid, commit_lsn = excluded.commit_lsn, kind = excluded.kind, born = excluded.born,
     generation = excluded.generation, version = excluded.version, updated_at = excluded.updated_at,
     op = excluded.op, event = excluded.event, row = excluded.row, sqlstate = excluded.sqlstate, message = excluded.message, definition = excluded.definition,
-    parked_at = pg_catalog.now(), retried_at = null, attempts = 0`
+    parked_at = pg_catalog.now(), retried_at = null, attempts = 0
+where p.id = any($18::int8[]) or p.key like '@%'`
 
-// Put writes changes of one table, each of another key. What stands under their keys is
-// replaced: the caller has found, locked and compared it (Find, conflict.Policy.Wait).
+// ErrRace says that another applier has set a change of the same key aside since the caller looked.
+var ErrRace = errors.New("another change of the key was set aside meanwhile")
+
+// Put writes changes of one table, each of another key. The change that stands under the key is
+// replaced when it is the one with ID: the caller has found, locked and compared it (Find,
+// conflict.Policy.Wait). ID 0 says that there was none. Errors: ErrRace, when there is one by now;
+// the transaction has to be tried again.
 func Put(ctx context.Context, q Querier, rel wal.RelationName, changes []Change) error {
 	for len(changes) > 0 {
 		n, size := 0, 0
 		var origins, keys, lsns, ops, states, messages, definitions []string
 		var kinds []int16
 		var born []bool
-		var gens, vers, ats, oids []int64
+		var gens, vers, ats, oids, found []int64
 		var events [][]byte
 		var images []*string
 		for ; n < len(changes) && n < 2000 && size < putBytes; n++ {
@@ -200,12 +207,15 @@ func Put(ctx context.Context, q Querier, rel wal.RelationName, changes []Change)
 			gens, vers, ats = append(gens, int64(w.Stamp.Generation)), append(vers, w.Stamp.Version), append(ats, int64(w.Stamp.UpdatedAt))
 			ops, events, images = append(ops, w.Op.String()), append(events, event), append(images, text(c.Row))
 			states, messages, oids = append(states, c.State), append(messages, c.Message), append(oids, int64(c.Table))
-			definitions = append(definitions, c.Definition)
+			definitions, found = append(definitions, c.Definition), append(found, c.ID)
 			size += len(event) + len(c.Row) + 256
 		}
-		_, err := q.Exec(ctx, putSQL, rel.Schema, rel.Name, origins, keys, lsns, kinds, born, gens, vers, ats, ops, events, images, states, messages, oids, definitions)
+		tag, err := q.Exec(ctx, putSQL, rel.Schema, rel.Name, origins, keys, lsns, kinds, born, gens, vers, ats, ops, events, images, states, messages, oids, definitions, found)
 		if err != nil {
 			return fmt.Errorf("park %d changes of %s: %w", n, rel, err)
+		}
+		if tag.RowsAffected() != int64(n) {
+			return fmt.Errorf("park %d changes of %s: %w", n, rel, ErrRace)
 		}
 		changes = changes[n:]
 	}

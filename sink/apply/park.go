@@ -71,16 +71,16 @@ func (a *Applier) parkRuns(ctx context.Context, g *batch.Group, runs []int, why 
 	var changes []parked.Change
 	for n, i := range runs {
 		r := &g.Runs[i]
-		next := waitingOf(g, r)
+		next, replaces := waitingOf(g, r), int64(0)
 		if old := waiting[keys[n]]; old != nil {
 			merged, ok := policy.Wait(old.Waiting, next)
 			a.rival(g, r, old, ok, fx)
 			if !ok {
 				continue // what waits is above it
 			}
-			next = merged
+			next, replaces = merged, old.ID
 		}
-		c := parked.Change{Origin: a.cfg.Origin, Key: keys[n], Kind: g.Kind, Waiting: next, Transaction: r.Tx,
+		c := parked.Change{ID: replaces, Origin: a.cfg.Origin, Key: keys[n], Kind: g.Kind, Waiting: next, Transaction: r.Tx,
 			Row: a.json(g.Rel, next.Image), State: why.state, Message: why.message}
 		changes = append(changes, c)
 		if typ := conflictType(why.state); typ != "" && !a.cfg.Self {
@@ -126,7 +126,9 @@ func (a *Applier) writeParked(ctx context.Context, rel *wal.Relation, changes []
 		changes[i].Table, changes[i].Definition = a.oids[rel.Ref()], definition
 		a.cfg.Parked.Put(rel.Ref(), changes[i].Key)
 	}
-	if err := parked.Put(ctx, a.conn, rel.Ref(), changes); err != nil {
+	if err := parked.Put(ctx, a.conn, rel.Ref(), changes); errors.Is(err, parked.ErrRace) {
+		return errRace
+	} else if err != nil {
 		return side(err)
 	}
 	fx.parked += int64(len(changes))
