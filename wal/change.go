@@ -57,6 +57,9 @@ type Change struct {
 	// merged its own changes by then, so it does not hold anything higher. Of other repairs the
 	// generation may be too low.
 	Answer bool
+	// Asked is the stamp of the change that was asked for (Answer): who waits for a later one is
+	// told nothing by that.
+	Asked Stamp
 	// Keys is set where the server had to be asked for the key's text (Relation.Asks), by the
 	// side that reads the change. It does not travel: each region asks its own server.
 	Keys *Keys

@@ -197,6 +197,9 @@ func (p *builder) change(c *wal.Change, commit wal.Micros) error {
 	b := append(p.buf, byte(c.Op), flags)
 	b = binary.AppendUvarint(b, uint64(ref))
 	b = appendStamp(b, c.Stamp, commit)
+	if c.Answer {
+		b = appendStamp(b, c.Asked, commit)
+	}
 	if c.Base.Known {
 		b = appendStamp(b, c.Base.Stamp, commit)
 	}

@@ -12,7 +12,7 @@ const fullAt = 8 << 20
 // What one element takes in memory, in bytes; a test holds them against the types.
 const (
 	costTransaction = 192
-	costChange      = 176
+	costChange      = 192
 	costValue       = 32
 	costNotice      = 192
 	costMessage     = 56

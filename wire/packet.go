@@ -242,6 +242,9 @@ func (p *parser) change(c *wal.Change, commit wal.Micros) {
 	c.Answer = flags&changeAnswer != 0
 	c.OldFull = flags&changeOldFull != 0
 	c.Stamp = p.stamp(commit)
+	if c.Answer {
+		c.Asked = p.stamp(commit)
+	}
 	if flags&changeBase != 0 {
 		c.Base.Known = true
 		c.Base.Stamp = p.stamp(commit)

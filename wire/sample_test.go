@@ -81,7 +81,9 @@ func randomTransaction(r *rand.Rand, rels []*wal.Relation) *wal.Transaction {
 			r.Read(c.Base.Digest[:])
 		}
 		c.Repair = r.Intn(4) == 0
-		c.Answer = c.Repair && r.Intn(2) == 0
+		if c.Answer = c.Repair && r.Intn(2) == 0; c.Answer {
+			c.Asked = randomStamp(r)
+		}
 		tx.Changes = append(tx.Changes, c)
 	}
 	if r.Intn(3) == 0 {

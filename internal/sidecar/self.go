@@ -81,7 +81,7 @@ func (s *Sidecar) selfConfig() apply.Config {
 		cfg.Ordinary = nil // its session checks no foreign keys: there are no cascades to be done before
 	}
 	if names := s.cfg.PeerNames(); len(names) > 0 {
-		cfg.Peer, cfg.Peers = names[0], names
+		cfg.Peer = names[0]
 	}
 	return cfg
 }

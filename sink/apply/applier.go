@@ -32,7 +32,7 @@ type Config struct {
 	Self bool
 	// Peer names the other region in audit rows of the self-merge.
 	Peer string
-	// Peers are all other regions; self-merge only.
+	// Peers are all other regions.
 	Peers []string
 	// Connect opens the apply session: settings pinned, ordinary triggers switched off or
 	// the restorer told to work, replication origin set up where granted.

@@ -38,20 +38,30 @@ func (r *Retrier) askMore(ctx context.Context, k parked.Queue, q *queue, ask *to
 		q.askCursor, q.asking = 0, 0
 		return nil
 	}
-	changes, err := parked.Read(ctx, r.a.conn, ids)
-	if err != nil {
+	if q.asking, err = r.askFor(ctx, ids, ask); err != nil {
 		return err
-	}
-	q.asking = 0
-	for _, c := range changes {
-		if n, ok := wants(c); ok {
-			ask.notice(n)
-			q.asking++
-		}
 	}
 	q.askCursor, q.asked, q.askedOf = ids[len(ids)-1], time.Now(), r.last[k].Changes
 	q.askRest = min(askMax, max(retryMax, 2*q.askRest))
 	return nil
+}
+
+// askFor gathers the questions for what parked changes lack, and returns of how many.
+func (r *Retrier) askFor(ctx context.Context, ids []int64, ask *told) (n int, err error) {
+	changes, err := parked.Read(ctx, r.a.conn, ids)
+	if err != nil {
+		return 0, err
+	}
+	for _, c := range changes {
+		wants := r.a.wants(c)
+		for _, w := range wants {
+			ask.notice(w)
+		}
+		if len(wants) > 0 {
+			n++
+		}
+	}
+	return n, nil
 }
 
 // ask writes notices in a transaction of their own.

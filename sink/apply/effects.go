@@ -26,7 +26,8 @@ type effects struct {
 	tell    told        // for the other regions
 	size    int         // of the audit records, about
 	unpark  []int64
-	parked  int64 // changes set aside
+	denied  []int64 // parked own changes that the origin at hand does not hold
+	parked  int64   // changes set aside
 	rows    uint64
 	removed map[*target]*batch.Group // deletes that were carried out, where rows may reference the deleted
 }
@@ -62,6 +63,7 @@ func (fx *effects) add(o effects) {
 	fx.tell.add(o.tell)
 	fx.size += o.size
 	fx.unpark = append(fx.unpark, o.unpark...)
+	fx.denied = append(fx.denied, o.denied...)
 	fx.parked += o.parked
 	fx.rows += o.rows
 	fx.addRemoved(o.removed, 0)
@@ -228,6 +230,9 @@ func (fx *effects) write(ctx context.Context, a *Applier) error {
 	}
 	if len(fx.unpark) > 0 {
 		b.Queue(parked.DeleteSQL, fx.unpark)
+	}
+	if len(fx.denied) > 0 {
+		b.Queue(parked.DenySQL, fx.denied, a.cfg.Origin)
 	}
 	err := fx.tell.each(a.cfg.Token, wal.MicrosOf(time.Now()), func(message []byte) error {
 		b.Queue(tellSQL, message)

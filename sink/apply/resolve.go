@@ -122,28 +122,24 @@ func (a *Applier) decideRuns(ctx context.Context, l *looking, fx *effects) (deci
 		if err := a.note(ctx, g, t, &v, fx); err != nil {
 			return out, err
 		}
-		if v.Verdict == conflict.Park {
-			want := wantOf(a.cfg.Origin, g, r)
+		// Something lower may stand over an own change, and with it went the rest of the change. Whoever
+		// had the row before has it still.
+		if v.Verdict == conflict.Park || a.cfg.Self && a.cfg.Tell && v.Reason == conflict.Incomplete {
 			if a.retrying {
-				return out, &stillParked{lacks, &want}
+				return out, &stillParked{lacks, true}
 			}
 			lacking = append(lacking, i)
 			if a.cfg.Tell {
-				fx.tell.notice(want)
+				for _, p := range a.holders(a.cfg.Origin) {
+					fx.tell.notice(wantOf(p, g, r))
+				}
 			}
 			continue
-		}
-		if a.cfg.Self && v.Reason == conflict.Incomplete && a.cfg.Tell {
-			// Something lower stands over an own change, and with it went the rest of the change.
-			// Whoever had the row before has it still.
-			for _, p := range a.cfg.Peers {
-				fx.tell.notice(wantOf(p, g, r))
-			}
 		}
 		if w := st.waiting(); w != nil && v.Verdict != conflict.Keep && a.cfg.Policy.table(g.Rel.Ref()).Resolve.Releases(waitingOf(g, r), w) {
 			fx.unpark = append(fx.unpark, st.parked.ID)
 			a.rivalOf(g, r, came, st.parked, true, fx)
-		} else if a.answers(g, r, st.parked) {
+		} else if a.answers(g, r, st.parked, fx) {
 			fx.unpark = append(fx.unpark, st.parked.ID)
 		}
 		if v.undo {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
-	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // stateOther is the SQLSTATE of changes that wait for a table which was dropped since, and made
@@ -40,8 +39,8 @@ func stateOf(err error) string {
 
 // stillParked says that a parked change would have to be parked again.
 type stillParked struct {
-	why  reason
-	want *wal.Notice // what its origin is to be asked; nil for nothing
+	why   reason
+	lacks bool // values, which others are to be asked for
 }
 
 func (e *stillParked) Error() string { return e.why.message }

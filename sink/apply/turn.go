@@ -18,7 +18,8 @@ type turn struct {
 	round    bool   // the end of the queue was reached
 	applied  int
 	failures []parked.Failure
-	ask      told // what peers are asked for
+	lacking  []int64 // lack values, and somebody waits for them
+	ask      told    // what peers are asked for
 }
 
 // work tries a queue for one turn.
@@ -116,8 +117,8 @@ func (t *turn) failed(ctx context.Context, ids []int64, err error) (more bool, _
 		return true, nil
 	}
 	*t.cursor = ids[0]
-	if still := new(stillParked); errors.As(err, &still) && still.want != nil && t.wanted {
-		t.ask.notice(*still.want)
+	if still := new(stillParked); errors.As(err, &still) && still.lacks && t.wanted {
+		t.lacking = append(t.lacking, ids[0])
 	}
 	t.failures = append(t.failures, parked.Failure{ID: ids[0], State: stateOf(err), Message: r.a.encoding.text(publicError(err))})
 	return true, nil
@@ -134,6 +135,11 @@ func (t *turn) report(ctx context.Context) error {
 	}
 	if t.k.State == stateLacks && r.a.cfg.Tell && t.q.asks(r.last[t.k].Changes) {
 		if err := r.askMore(ctx, t.k, t.q, &t.ask); err != nil {
+			return err
+		}
+	}
+	if len(t.lacking) > 0 && r.a.cfg.Tell {
+		if _, err := r.askFor(ctx, t.lacking, &t.ask); err != nil {
 			return err
 		}
 	}

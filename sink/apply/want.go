@@ -26,12 +26,12 @@ func wantOf(origin string, g *batch.Group, r *batch.Run) wal.Notice {
 	return wal.Notice{Relation: g.Rel, To: origin, Outcome: wal.Wanted, Yours: wal.Entry{Known: true, Alive: true, Stamp: r.Stamp, Row: keyImage(g, r)}}
 }
 
-// wants asks the origin of a parked change for what it holds under the change's key; false when the
-// change lacks nothing.
-func wants(c *parked.Change) (wal.Notice, bool) {
+// wants asks for what is held under the key of a parked change: its origin, or the peers if that is
+// this region. A change that lacks nothing asks for nothing.
+func (a *Applier) wants(c *parked.Change) []wal.Notice {
 	w := &c.Waiting
 	if w.Op == wal.Delete || w.Image.Complete() || parked.IsKeyless(c.Key) {
-		return wal.Notice{}, false
+		return nil
 	}
 	key := make(wal.Tuple, len(w.Image))
 	for i := range key {
@@ -40,7 +40,21 @@ func wants(c *parked.Change) (wal.Notice, bool) {
 	for _, i := range w.Relation.KeyColumns() {
 		key[i] = w.Image[i]
 	}
-	return wal.Notice{Relation: w.Relation, To: c.Origin, Outcome: wal.Wanted, Yours: wal.Entry{Known: true, Alive: true, Stamp: w.Stamp, Row: key}}, true
+	n := wal.Notice{Relation: w.Relation, Outcome: wal.Wanted, Yours: wal.Entry{Known: true, Alive: true, Stamp: w.Stamp, Row: key}}
+	var out []wal.Notice
+	for _, n.To = range a.holders(c.Origin) {
+		out = append(out, n)
+	}
+	return out
+}
+
+// holders are the regions that may hold what a change lacks. The origin of a change does; where
+// something lower was written over an own change before it was known, the others may.
+func (a *Applier) holders(origin string) []string {
+	if origin == a.cfg.Region {
+		return a.cfg.Peers
+	}
+	return []string{origin}
 }
 
 // answer says what this region holds of the keys that another one asks for.
@@ -156,29 +170,73 @@ func (a *Applier) answerRuns(ctx context.Context, g *batch.Group, runs []int, fx
 			if err != nil {
 				return 0, err
 			}
-			if !side.Known {
+			e, ok := a.held(g, &g.Runs[i], st, side)
+			if !ok {
 				continue
 			}
-			e := wal.Entry{Known: true, Alive: side.Alive, Stamp: side.Stamp, Row: st.row}
-			if !side.Alive {
-				e.Row = keyImage(g, &g.Runs[i])
-			}
 			c := repairOf(g.Rel, e)
-			c.Answer = !a.overdue // else the stamp may be too low: it asks again
+			if !a.overdue { // else the stamp may be too low: it asks again
+				c.Answer, c.Asked = true, g.Runs[i].Stamp
+			}
 			fx.tell.repair(c)
 		}
 		return sizeOf(states), a.spillLarge(ctx, fx)
 	})
 }
 
-// answers reports whether a repair is the answer (wal.Change.Answer) for a parked change of its sender that its
-// sender does not hold itself any more: something lower was written over it before it was known.
-// A tombstone says nothing of a row that was put in: no lock held that back while the answer was
-// made.
-func (a *Applier) answers(g *batch.Group, r *batch.Run, w *parked.Change) bool {
-	return w != nil && g.Kind == conflict.Repair && r.Answer && w.Origin == a.cfg.Origin && w.Waiting.Op != wal.Delete && !w.Waiting.Image.Complete() &&
-		(r.Op != wal.Delete || !w.Waiting.Born) &&
-		a.cfg.Policy.table(g.Rel.Ref()).Resolve.Gone(r.Op, r.Stamp, &w.Waiting)
+// held is what this region holds under the key of a run: what it shows, or what is parked above
+// that, because it will be shown. A parked change that lacks values itself is not held. It reports
+// false if there is nothing to be said.
+func (a *Applier) held(g *batch.Group, r *batch.Run, st *known, side conflict.Side) (wal.Entry, bool) {
+	e := wal.Entry{Known: side.Known, Alive: side.Alive, Stamp: side.Stamp, Row: st.row}
+	if !side.Alive {
+		e.Row = keyImage(g, r)
+	}
+	w := st.waiting()
+	switch {
+	case w == nil || w.Op != wal.Delete && !w.Image.Complete():
+		return e, e.Known
+	case side.Known && a.cfg.Policy.table(g.Rel.Ref()).Resolve.Compare(w.Stamp, side.Stamp) <= 0:
+		return e, true
+	case w.Op == wal.Delete:
+		return wal.Entry{Known: true, Stamp: w.Stamp, Row: keyImage(g, r)}, true
+	}
+	row := make(wal.Tuple, len(g.Rel.Columns))
+	for i := range row {
+		row[i].Kind = wal.Unchanged
+	}
+	row = w.Fill(g.Rel, row)
+	return wal.Entry{Known: true, Alive: true, Stamp: w.Stamp, Row: row}, row.Complete()
+}
+
+// answers reports whether a repair is an answer (wal.Change.Answer) that ends the waiting of a parked
+// change which lacks values: who might have them does not hold it. Something lower was written over it
+// before it was known.
+//
+// A tombstone says nothing of a row that was put in later than what was asked for: no lock held that
+// back while the answer was made. Nor does any answer of a peer say something of an own change that
+// it did not know when it was asked. Where there are several peers, all of them have to say so.
+func (a *Applier) answers(g *batch.Group, r *batch.Run, w *parked.Change, fx *effects) bool {
+	if w == nil || g.Kind != conflict.Repair || !r.Answer || w.Waiting.Op == wal.Delete || w.Waiting.Image.Complete() ||
+		!a.cfg.Policy.table(g.Rel.Ref()).Resolve.Gone(r.Op, r.Stamp, &w.Waiting) {
+		return false
+	}
+	switch w.Origin {
+	case a.cfg.Origin:
+		return r.Op != wal.Delete || !w.Waiting.Born || r.Asked == w.Waiting.Stamp
+	case a.cfg.Region:
+		if r.Asked != w.Waiting.Stamp || slices.Contains(w.Denied, a.cfg.Origin) {
+			return false
+		}
+		for _, p := range a.cfg.Peers {
+			if p != a.cfg.Origin && !slices.Contains(w.Denied, p) {
+				fx.denied = append(fx.denied, w.ID)
+				return false
+			}
+		}
+		return true
+	}
+	return false
 }
 
 // Bounds of the rows that are held in memory at once.

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -123,6 +124,39 @@ func TestSelfMergeAsks(t *testing.T) {
 	b.want("select id, v, big from acct order by id", "1|remote|other;2|own|same;3|own|same")
 	b.wantTold("a told  3: 1= against nothing", "c told  3: 1= against nothing")
 	b.want("select key from pgwaltz.tombstone order by key", `["2"];["3"]`) // they count as merged
+	b.want("select key, origin, sqlstate from pgwaltz.parked", `["1"]|b|P0002`)
+
+	// They are asked again for what waits for long.
+	cfg := b.a.cfg
+	cfg.Self, cfg.Origin, cfg.Peers = true, "b", []string{"a", "c"}
+	re := NewRetrier(cfg, nil)
+	defer re.a.Close()
+	b.turns(re, 2)
+	for _, q := range re.queues {
+		q.moved = q.moved.Add(-2 * retryMax)
+	}
+	b.turns(re, 2)
+	b.wantTold("a told  3: 1= against nothing", "a told  3: 1= against nothing", "c told  3: 1= against nothing", "c told  3: 1= against nothing")
+
+	// Who does not hold it says so; to another question that says nothing, and one of two is not all.
+	b.a.cfg.Peers = []string{"a", "c"}
+	c := b.third()
+	denies := func(a *Applier, asked uint32) {
+		lower := update(r, nil, thinRow("1", "remote", 1, 1, text("other")[0]))
+		lower.Repair, lower.Answer, lower.Asked = true, true, wal.Stamp{Generation: asked, Version: 2, UpdatedAt: wal.Micros(time.Date(2024, 1, 2, 0, 0, 0, 0, time.UTC).UnixMicro())}
+		tx := b.tx(nil)
+		tx.Applied, tx.Changes = true, []wal.Change{lower}
+		if err := a.Apply(t.Context(), []Unit{{Transactions: []*wal.Transaction{tx}, Next: after(a, tx)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	denies(b.a, 0)
+	b.want("select denied from pgwaltz.parked", "[]")
+	denies(b.a, 1)
+	denies(b.a, 1)
+	b.want("select denied from pgwaltz.parked", "[a]")
+	denies(c, 1)
+	b.want("select count(*) from pgwaltz.parked", "0")
 }
 
 // An origin is asked again for what waits for long, and not before.
@@ -182,6 +216,54 @@ func TestAnswers(t *testing.T) {
 		t.Errorf("answered %s", said{repairs: got})
 	}
 	b.want("select count(*) from pgwaltz.conflict where reason = 'told'", "0")
+}
+
+// What is parked above the row that is shown is held as well: it will be shown.
+func TestAnswersWithWhatIsParked(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, thinDDL+"; alter table acct add check (v <> 'refused')"), thin()
+	b.slot()
+	b.exec("insert into acct values (1,'B',1,'2024-01-01 00:00:00+00','x'), (2,'B',1,'2024-01-01 00:00:00+00','x')")
+	b.apply(b.tx(nil, update(r, nil, thinRow("1", "refused", 2, 2, text("whole")[0])), update(r, nil, thinRow("2", "A", 2, 2, digestOf("same"))), insert(r, thinRow("3", "refused", 2, 2, text("whole")[0]))))
+	b.want("select key, sqlstate from pgwaltz.parked order by key", `["1"]|23514;["2"]|P0002;["3"]|23514`)
+	before := len(b.told().repairs)
+	tx := b.tx(nil)
+	tx.Applied = true
+	for _, id := range []string{"1", "2", "3"} {
+		tx.Notices = append(tx.Notices, wal.Notice{Relation: r, To: "b", Outcome: wal.Wanted, Yours: wal.Entry{Known: true, Alive: true, Stamp: wal.Stamp{Version: 7}, Row: text(id, "\\N", "\\N", "\\N", "\\N")}})
+	}
+	b.apply(tx)
+	var got []string
+	for _, c := range b.told().repairs[before:] {
+		if !c.Answer || c.Asked.Version != 7 {
+			t.Errorf("%s is no answer to what was asked", c.New[0].Bytes)
+		}
+		got = append(got, fmt.Sprintf("%s=%s %s", c.New[0].Bytes, c.New[1].Bytes, c.New[4].Bytes))
+	}
+	if s := strings.Join(got, "; "); s != "1=refused whole; 2=B x; 3=refused whole" {
+		t.Errorf("answered %s", s)
+	}
+}
+
+// A row that a change of its key has put in waits for nothing any more when its origin says that it
+// does not hold that very row.
+func TestAnswerForARowThatWasPutIn(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, thinDDL), thin()
+	tx := b.tx(nil, insert(r, thinRow("1", "A", 2, 2, digestOf("same"))))
+	b.apply(tx)
+	b.want("select key from pgwaltz.parked", `["1"]`)
+	answer := b.tx(nil)
+	gone := remove(r, thinRow("1", "A", 1, 1, text("same")[0]))
+	gone.Repair, gone.Answer, gone.Stamp = true, true, wal.Stamp{Version: 1}
+	answer.Applied, answer.Changes = true, []wal.Change{gone}
+	b.apply(answer)
+	b.want("select key from pgwaltz.parked", `["1"]`) // it was asked for another one
+	answer = b.tx(nil)
+	gone.Asked = tx.Changes[0].Stamp
+	answer.Applied, answer.Changes = true, []wal.Change{gone}
+	b.apply(answer)
+	b.want("select count(*) from pgwaltz.parked", "0")
 }
 
 // The life that a row is in is known when own deletes are: nothing is answered before.

@@ -236,6 +236,36 @@ func TestPublisher(t *testing.T) {
 
 // Connections die in the middle of publishing, with and without the answers of the server,
 // and longer ago than the server remembers message ids.
+// A publisher that is started and never runs leaves nothing behind.
+func TestPublisherCloses(t *testing.T) {
+	t.Parallel()
+	b := brokertest.Start(t, broker.Config{Region: origin})
+	publisher(t, b, 1, nil).mustPublish(1, 100)
+	js, err := b.JS(origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := 0
+	for range 3 {
+		p := publish.New(publish.Config{Cluster: cluster, Origin: origin, Conn: b.Conn(), JS: js, MaxBytes: 16 << 20})
+		p.Close()
+		tail, err := p.Open(limit(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if before == 0 { // what Open needs stays with the connection
+			before = b.Conn().NumSubscriptions()
+		}
+		if err := p.Start(wire.Position{Incarnation: 2}, tail); err != nil {
+			t.Fatal(err)
+		}
+		p.Close()
+	}
+	if n := b.Conn().NumSubscriptions(); n != before {
+		t.Errorf("%d subscriptions, %d before", n, before)
+	}
+}
+
 func TestPublisherReconnects(t *testing.T) {
 	t.Parallel()
 	b, _, link, _ := brokertest.External(t, origin)

@@ -51,6 +51,7 @@ type Run struct {
 	// Followed: another run of the key comes later in the batch. Own changes only.
 	Followed bool
 	Answer   bool // repairs: one of them answers a question
+	Asked    wal.Stamp
 	still    bool
 }
 
@@ -190,7 +191,7 @@ func (g *Group) add(ch *wal.Change, tx *wal.Transaction) bool {
 		}
 		g.Runs = append(g.Runs, Run{
 			Op: ch.Op, Born: ch.Op == wal.Insert, Base: ch.Base, Stamp: ch.Stamp,
-			Image: image, Full: ch.OldFull, Key: key, Text: text, Tx: tx, Answer: ch.Answer, still: still(ch),
+			Image: image, Full: ch.OldFull, Key: key, Text: text, Tx: tx, Answer: ch.Answer, Asked: ch.Asked, still: still(ch),
 		})
 		return true
 	}
@@ -211,6 +212,9 @@ func (g *Group) add(ch *wal.Change, tx *wal.Transaction) bool {
 	}
 	r.Image, r.Full, r.Stamp, r.Tx = image, ch.OldFull, ch.Stamp, tx
 	r.still, r.Answer = still(ch), r.Answer || ch.Answer
+	if ch.Answer {
+		r.Asked = ch.Asked
+	}
 	return true
 }
 
