@@ -194,7 +194,7 @@ func (a *Applier) held(g *batch.Group, r *batch.Run, st *known, side conflict.Si
 	}
 	w := st.waiting()
 	switch {
-	case w == nil || w.Op != wal.Delete && !w.Image.Complete():
+	case w == nil:
 		return e, e.Known
 	case side.Known && a.cfg.Policy.table(g.Rel.Ref()).Resolve.Compare(w.Stamp, side.Stamp) <= 0:
 		return e, true
@@ -206,7 +206,10 @@ func (a *Applier) held(g *batch.Group, r *batch.Run, st *known, side conflict.Si
 		row[i].Kind = wal.Unchanged
 	}
 	row = w.Fill(g.Rel, row)
-	return wal.Entry{Known: true, Alive: true, Stamp: w.Stamp, Row: row}, row.Complete()
+	if !row.CompleteOver(st.row) {
+		return e, e.Known && !w.Image.Complete()
+	}
+	return wal.Entry{Known: true, Alive: true, Stamp: w.Stamp, Row: batch.Fill(row, st.row)}, true
 }
 
 // answers reports whether a repair is an answer (wal.Change.Answer) that ends the waiting of a parked

@@ -223,13 +223,13 @@ func TestAnswersWithWhatIsParked(t *testing.T) {
 	t.Parallel()
 	b, r := newBench(t, thinDDL+"; alter table acct add check (v <> 'refused')"), thin()
 	b.slot()
-	b.exec("insert into acct values (1,'B',1,'2024-01-01 00:00:00+00','x'), (2,'B',1,'2024-01-01 00:00:00+00','x')")
-	b.apply(b.tx(nil, update(r, nil, thinRow("1", "refused", 2, 2, text("whole")[0])), update(r, nil, thinRow("2", "A", 2, 2, digestOf("same"))), insert(r, thinRow("3", "refused", 2, 2, text("whole")[0]))))
-	b.want("select key, sqlstate from pgwaltz.parked order by key", `["1"]|23514;["2"]|P0002;["3"]|23514`)
+	b.exec("insert into acct values (1,'B',1,'2024-01-01 00:00:00+00','x'), (2,'B',1,'2024-01-01 00:00:00+00','x'), (4,'B',1,'2024-01-01 00:00:00+00','same')")
+	b.apply(b.tx(nil, update(r, nil, thinRow("1", "refused", 2, 2, text("whole")[0])), update(r, nil, thinRow("2", "A", 2, 2, digestOf("same"))), insert(r, thinRow("3", "refused", 2, 2, text("whole")[0])), update(r, nil, thinRow("4", "refused", 2, 2, digestOf("same")))))
+	b.want("select key, sqlstate from pgwaltz.parked order by key", `["1"]|23514;["2"]|P0002;["3"]|23514;["4"]|23514`)
 	before := len(b.told().repairs)
 	tx := b.tx(nil)
 	tx.Applied = true
-	for _, id := range []string{"1", "2", "3"} {
+	for _, id := range []string{"1", "2", "3", "4"} {
 		tx.Notices = append(tx.Notices, wal.Notice{Relation: r, To: "b", Outcome: wal.Wanted, Yours: wal.Entry{Known: true, Alive: true, Stamp: wal.Stamp{Version: 7}, Row: text(id, "\\N", "\\N", "\\N", "\\N")}})
 	}
 	b.apply(tx)
@@ -240,7 +240,7 @@ func TestAnswersWithWhatIsParked(t *testing.T) {
 		}
 		got = append(got, fmt.Sprintf("%s=%s %s", c.New[0].Bytes, c.New[1].Bytes, c.New[4].Bytes))
 	}
-	if s := strings.Join(got, "; "); s != "1=refused whole; 2=B x; 3=refused whole" {
+	if s := strings.Join(got, "; "); s != "1=refused whole; 2=B x; 3=refused whole; 4=refused same" {
 		t.Errorf("answered %s", s)
 	}
 }
