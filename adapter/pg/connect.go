@@ -7,7 +7,9 @@ import (
 	"io"
 	"maps"
 	"net"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -48,6 +50,11 @@ func pins() map[string]string {
 		// The server notices a client that is gone by these; the dialer does it the other way.
 		"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3",
 	}
+}
+
+// Pinned names the settings that every session is given and that a statement could change.
+func Pinned() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(pins())), func(name string) bool { return strings.HasPrefix(name, "tcp_") })
 }
 
 // ConfigError is a connection string that cannot be used. It does not repeat the string,

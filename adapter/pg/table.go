@@ -163,6 +163,18 @@ func (t *Table) AlwaysTriggers() []string {
 	return out
 }
 
+// LateTriggers names the AFTER triggers that run for applied rows; replica tells whether these are
+// written under session_replication_role = replica.
+func (t *Table) LateTriggers(replica bool) []string {
+	var out []string
+	for _, g := range t.Triggers {
+		if !g.Before && (g.Enabled == 'A' || replica && g.Enabled == 'R' || !replica && g.Enabled == 'O') {
+			out = append(out, g.Name)
+		}
+	}
+	return out
+}
+
 // Restorer returns the arguments of the restorer triggers (the role), nil
 // unless both are there and enabled.
 func (t *Table) Restorer() []string {

@@ -68,6 +68,7 @@ func checkTriggers(f *facts, fs *Findings) {
 	if f.sys.Version < 150000 {
 		grant = "as a superuser: alter role " + pg.Quote(f.runtime.Name) + " superuser"
 	}
+	checkLateTriggers(f, fs, grant)
 	if f.runtime.SetReplicationRole && f.cfg.Apply.Privileges != config.PrivilegesRestorer {
 		return
 	}
@@ -92,6 +93,23 @@ func checkTriggers(f *facts, fs *Findings) {
 			fs.add(Warning, "late_trigger", fmt.Sprintf("alter trigger %s on %s rename to a name before %q", pg.Quote(names[0]), t.SQL(), pg.RestoreTrigger),
 				"trigger %s of %s runs after ours and may change applied rows", strings.Join(names, ", "), t.Ref())
 		}
+	}
+}
+
+// checkLateTriggers names AFTER triggers that run for applied rows. What they write is not sent.
+func checkLateTriggers(f *facts, fs *Findings, grant string) {
+	replica := f.privileges() == config.PrivilegesReplica
+	for _, t := range f.sel.Tables {
+		names := t.LateTriggers(replica)
+		if len(names) == 0 {
+			continue
+		}
+		remedy := "see that it writes nothing that is replicated; or " + grant
+		if replica {
+			remedy = fmt.Sprintf("alter table %s enable trigger %s", t.SQL(), pg.Quote(names[0]))
+		}
+		fs.add(Warning, "after_trigger", remedy, "trigger %s of %s runs for applied rows too: what it writes elsewhere stays in this region, and a row that it changes again is parked",
+			strings.Join(names, ", "), t.Ref())
 	}
 }
 

@@ -66,6 +66,7 @@ type Sidecar struct {
 	parked   *parked.Index
 	suspects map[string]*apply.Suspects // by origin
 	members  membership
+	schemas  schemaNames
 	watch    tablecopy.Watch
 	arrived  tablecopy.Arrived
 	redactor *audit.Redactor

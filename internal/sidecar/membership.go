@@ -24,10 +24,11 @@ const memberPause = 5 * time.Second
 
 // membership remembers what was published.
 type membership struct {
-	mu    sync.Mutex
-	known map[wal.RelationName]uint32 // published tables, and their OIDs
-	lost  map[wal.RelationName]uint32 // selected tables that were published and are not now
-	due   time.Time
+	mu     sync.Mutex
+	known  map[wal.RelationName]uint32 // published tables, and their OIDs
+	lost   map[wal.RelationName]uint32 // selected tables that were published and are not now
+	narrow narrowing
+	due    time.Time
 }
 
 // missing returns a table that is here and was published, and is not now.
@@ -93,6 +94,9 @@ func (s *Sidecar) lookAtMembers(ctx context.Context) error {
 			if _, said := before[n]; still && !said {
 				s.log.Warn("a table is not published any more", "relation", n.String(), "remedy", "run pgwaltz setup, or leave it out with tables.exclude")
 			}
+		}
+		if err := s.lookAtNarrowing(ctx, c, now); err != nil {
+			return err
 		}
 		m.mu.Lock()
 		defer m.mu.Unlock()

@@ -43,6 +43,9 @@ func (s *Sidecar) outboundStatus(working bool) status.Outbound {
 	if n, ok := s.members.missing(); ok && working && flows {
 		out.State, out.Reason = status.Gap, "table "+n.String()+" is selected and not published any more: run pgwaltz setup, or leave it out with tables.exclude"
 	}
+	if text := s.members.narrowed(s.cfg.Postgres.Publication); text != "" && working && flows {
+		out.State, out.Reason = status.Gap, text
+	}
 	if out.State == "" {
 		out.State, out.Reason = status.Down, "starting"
 	}

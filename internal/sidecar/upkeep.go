@@ -33,6 +33,9 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 			if err := s.lookAtMembers(ctx); err != nil && ctx.Err() == nil {
 				s.log.Debug("look at the publication", "reason", publicMessage(err))
 			}
+			if err := s.lookAtSchemas(ctx); err != nil && ctx.Err() == nil {
+				s.log.Debug("look at schemas", "reason", publicMessage(err))
+			}
 			if err := s.beat(ctx, &beat); err != nil && ctx.Err() == nil {
 				s.log.Debug("heartbeat", "reason", publicMessage(err))
 			}

@@ -124,6 +124,8 @@ type Applier struct {
 	prepared map[string]string
 	arrays   []array
 	used     int
+	written  map[*batch.Group]*written // by the wave in hand
+	settings settings
 	encoding encoding
 	retrying bool  // parked changes are tried again: what fails stays parked
 	retryID  int64 // the first of them
@@ -195,6 +197,9 @@ func (a *Applier) Open(ctx context.Context) (checkpoint.Checkpoint, error) {
 
 // resume finds out in a fresh session how far this origin's changes are applied.
 func (a *Applier) resume(ctx context.Context) error {
+	if err := a.readSettings(ctx); err != nil {
+		return err
+	}
 	if err := a.findOut(ctx); err != nil {
 		return err
 	}
@@ -422,6 +427,7 @@ func (a *Applier) target(ctx context.Context, rel *wal.Relation) (*target, error
 
 // touch notes that the attempt in hand relies on the definition.
 func (a *Applier) touch(s *tableSchema) {
+	a.settings.on = a.settings.on || s.disturbs
 	if s.immediate {
 		a.touched[s.oid] = struct{}{}
 	}

@@ -217,6 +217,9 @@ func (a *Applier) attempt(ctx context.Context, txs []keyedTx, next checkpoint.Ch
 func (a *Applier) begin(ctx context.Context, b *pipeline) error {
 	b.text("begin")
 	a.began, a.hasty = time.Now(), false
+	if a.settings.on {
+		b.text(a.settings.begin)
+	}
 	if a.cfg.Marker != nil {
 		return a.exec(ctx, b, "select pg_catalog.pg_logical_emit_message(true, 'pgwaltz.apply', $1::bytea)", [][]byte{a.cfg.Marker}, []int16{0})
 	}

@@ -121,6 +121,12 @@ func (a *Applier) exactQuery(ctx context.Context, t *target, sql string, args []
 			}
 		}
 	})
+	if err == nil && t.schema.disturbs {
+		b := pipeline{fence: -1}
+		if err = a.putBack(ctx, &b, t); err == nil {
+			err = a.run(ctx, &b, nil, nil, nil)
+		}
+	}
 	if err == nil {
 		err = differs
 	}

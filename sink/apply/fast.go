@@ -222,7 +222,10 @@ func (a *Applier) queue(ctx context.Context, b *pipeline, g *batch.Group, t *tar
 		}
 		out = append(out, st)
 	}
-	return out, nil
+	if len(out) == 0 {
+		return nil, nil
+	}
+	return out, a.putBack(ctx, b, t)
 }
 
 func (a *Applier) queueInsert(ctx context.Context, b *pipeline, g *batch.Group, t *target, runs []int, plain bool) (fastStmt, error) {

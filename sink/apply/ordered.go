@@ -260,6 +260,12 @@ func (a *Applier) behindSavepoint(ctx context.Context, name string, f func() err
 	if berr := a.simple(ctx, "rollback to savepoint "+name+"; release savepoint "+name); berr != nil {
 		return errors.Join(err, berr)
 	}
+	if causeOf(err) == causePlans {
+		// A trigger may have dropped them: what goes on in this transaction needs them again.
+		if ferr := a.forgetPlans(ctx); ferr != nil {
+			return errors.Join(err, ferr)
+		}
+	}
 	return err
 }
 

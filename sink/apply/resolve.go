@@ -302,7 +302,7 @@ func (a *Applier) write(ctx context.Context, tables []decided, fx *effects) erro
 			return errRace
 		}
 		return nil
-	}, func(fastStmt, int) {})
+	}, a.wrote)
 }
 
 // queueDecided queues the statements for one table.
@@ -329,5 +329,5 @@ func (a *Applier) queueDecided(ctx context.Context, b *pipeline, d decided, stmt
 		}
 		stmts = append(stmts, st)
 	}
-	return stmts, nil
+	return stmts, a.putBack(ctx, b, t)
 }

@@ -107,6 +107,10 @@ func (r *Retrier) Turn(ctx context.Context) error {
 		}
 		r.a.Close()
 		r.a.adopt(conn)
+		if err := r.a.readSettings(ctx); err != nil {
+			r.a.Close()
+			return err
+		}
 		if err := r.a.findOut(ctx); err != nil {
 			return err
 		}

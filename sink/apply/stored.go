@@ -134,10 +134,13 @@ func cutEra(text []byte) (at []byte, bc bool) {
 // type here, or a trigger changes it. The regions would differ, and neither would know.
 type valueError struct {
 	name   wal.RelationName
-	column string
+	column string // "" for the row as a whole
 }
 
 func (e *valueError) Error() string {
+	if e.column == "" {
+		return fmt.Sprintf("apply to %s: the row does not stay as it came", e.name)
+	}
 	return fmt.Sprintf("apply to %s: column %s stores another value than the one that came", e.name, e.column)
 }
 

@@ -23,6 +23,7 @@ type wave struct {
 }
 
 func (w *wave) apply(ctx context.Context) error {
+	clear(w.a.written)
 	w.a.hasten(w.b)
 	w.a.lockDeferred(ctx, w.b, w.groups)
 	for _, g := range w.groups {
@@ -47,7 +48,10 @@ func (w *wave) apply(ctx context.Context) error {
 	if err := w.resolve(ctx); err != nil {
 		return err
 	}
-	return w.barrier
+	if w.barrier != nil {
+		return w.barrier
+	}
+	return w.a.stayed(ctx)
 }
 
 // begin queues the fast statements of a group. What cannot wait for the others is done at once,
@@ -222,5 +226,5 @@ func (w *wave) send(ctx context.Context) error {
 }
 
 func (a *Applier) doneInto(fx *effects) func(fastStmt, int) {
-	return func(st fastStmt, i int) { a.fastDone(st, i, fx) }
+	return func(st fastStmt, i int) { a.wrote(st, i); a.fastDone(st, i, fx) }
 }

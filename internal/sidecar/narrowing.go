@@ -1,0 +1,128 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// A publication can be altered so that it leaves out deletes, rows or columns. What it leaves out is
+// lost to the peers, and nothing in the stream tells.
+
+// narrowing is what the publication leaves out.
+type narrowing struct {
+	looked bool
+	kinds  string                      // kinds of change that are not published, in words; "" for none
+	tables map[wal.RelationName]string // tables with a row filter or a column list, and these as text
+	anew   map[wal.RelationName]string // those of them that were altered while this sidecar works
+}
+
+const narrowSQL = `select n.nspname::text, c.relname::text, pg_catalog.concat(pg_catalog.to_jsonb(r) ->> 'prqual', ' ', pg_catalog.to_jsonb(r) ->> 'prattrs')
+from pg_catalog.pg_publication_rel r join pg_catalog.pg_publication p on p.oid = r.prpubid
+join pg_catalog.pg_class c on c.oid = r.prrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where p.pubname = $1 and (pg_catalog.to_jsonb(r) ->> 'prqual' is not null or pg_catalog.to_jsonb(r) ->> 'prattrs' is not null)`
+
+// lookAtNarrowing finds out what the publication leaves out. When it publishes again what it left
+// out while this sidecar works, the rows of these tables are copied; published are all tables that
+// are published now.
+func (s *Sidecar) lookAtNarrowing(ctx context.Context, c *pgx.Conn, published map[wal.RelationName]uint32) error {
+	now := narrowing{looked: true, tables: map[wal.RelationName]string{}, anew: map[wal.RelationName]string{}}
+	var inserts, updates, deletes bool
+	err := c.QueryRow(ctx, `select pubinsert, pubupdate, pubdelete from pg_catalog.pg_publication where pubname = $1`, s.cfg.Postgres.Publication).Scan(&inserts, &updates, &deletes)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil // it is gone: the slot says so
+	}
+	if err != nil {
+		return fmt.Errorf("read publication: %w", err)
+	}
+	now.kinds = kindsLeftOut(inserts, updates, deletes)
+	rows, err := c.Query(ctx, narrowSQL, s.cfg.Postgres.Publication)
+	if err != nil {
+		return fmt.Errorf("read filters of the publication: %w", err)
+	}
+	var n wal.RelationName
+	var text string
+	if _, err := pgx.ForEachRow(rows, []any{&n.Schema, &n.Name, &text}, func() error { now.tables[n] = text; return nil }); err != nil {
+		return fmt.Errorf("read filters of the publication: %w", err)
+	}
+	m := &s.members
+	m.mu.Lock()
+	was := m.narrow
+	m.mu.Unlock()
+	var again []wal.RelationName
+	if was.looked {
+		for n, text := range now.tables {
+			if _, here := published[n]; here && was.tables[n] != text || was.anew[n] == text {
+				now.anew[n] = text
+			}
+		}
+		for n := range was.anew {
+			if _, still := now.tables[n]; !still {
+				again = append(again, n)
+			}
+		}
+	}
+	if was.kinds != "" && now.kinds == "" {
+		again = slices.Collect(maps.Keys(published))
+	}
+	for _, n := range again {
+		if _, here := published[n]; !here || !s.cfg.Selected(n.Schema, n.Name) {
+			continue
+		}
+		s.log.Info("a table is published whole again; its rows are copied", "relation", n.String())
+		if err := s.copyTable(ctx, c, n); err != nil {
+			return err
+		}
+	}
+	if before, text := was.text(s.cfg.Postgres.Publication), now.text(s.cfg.Postgres.Publication); text != "" && text != before {
+		s.log.Warn("the publication leaves changes out", "reason", text)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.narrow = now
+	return nil
+}
+
+// kindsLeftOut names the kinds of change that are not published.
+func kindsLeftOut(inserts, updates, deletes bool) string {
+	var out []string
+	for _, k := range []struct {
+		name string
+		on   bool
+	}{{"inserts", inserts}, {"updates", updates}, {"deletes", deletes}} {
+		if !k.on {
+			out = append(out, k.name)
+		}
+	}
+	return strings.Join(out, " and ")
+}
+
+// text says what is left out and what to do; "" when nothing is, beyond what was so at the start.
+func (n *narrowing) text(publication string) string {
+	name := pg.Quote(publication)
+	switch {
+	case n.kinds != "":
+		return "publication " + name + " does not publish " + n.kinds + ": alter publication " + name + " set (publish = 'insert, update, delete, truncate')"
+	case len(n.anew) > 0:
+		tables := slices.SortedFunc(maps.Keys(n.anew), func(a, b wal.RelationName) int { return strings.Compare(a.String(), b.String()) })
+		first := pg.QuoteTable(tables[0].Schema, tables[0].Name)
+		return "publication " + name + " got a row filter or a column list for " + tables[0].String() + ", so changes are left out: alter publication " + name +
+			" drop table " + first + ", then alter publication " + name + " add table " + first
+	}
+	return ""
+}
+
+// narrowed says what the publication leaves out; "" for nothing.
+func (m *membership) narrowed(publication string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.narrow.text(publication)
+}

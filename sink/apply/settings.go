@@ -1,0 +1,66 @@
+package apply
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/adapter/pg"
+)
+
+// A trigger that fires for applied rows runs in the apply session, and a setting that it changes
+// stays changed there: dates that read otherwise, triggers that fire again, another role. So where
+// such a trigger is met, the settings are put back behind each statement that may fire it, and at
+// the beginning of every transaction, as commits fire triggers too.
+
+// sessionSettings are those beside pg.Pinned that an apply session relies on.
+var sessionSettings = []string{"session_replication_role", "role", "pgwaltz.apply", "plan_cache_mode", "enable_seqscan", "enable_hashjoin", "enable_mergejoin"}
+
+// settings are the statements that put the settings of a session back.
+type settings struct {
+	begin  string // at the beginning of a transaction
+	within string // within one, where lock_timeout is the transaction's own
+	on     bool   // a table was met whose triggers may change them
+}
+
+// readSettings notes the settings of a fresh session.
+func (a *Applier) readSettings(ctx context.Context) error {
+	rows, err := a.conn.Query(ctx, `select s.name, pg_catalog.current_setting(s.name) from pg_catalog.unnest($1::text[]) as s(name)
+where pg_catalog.current_setting(s.name, true) is not null order by s.name`, append(pg.Pinned(), append(sessionSettings, "lock_timeout")...))
+	if err != nil {
+		return fmt.Errorf("read settings of the session: %w", err)
+	}
+	var name, value string
+	var all, within []string
+	_, err = pgx.ForEachRow(rows, []any{&name, &value}, func() error {
+		pair := "(" + pg.Literal(name) + "::text, " + pg.Literal(value) + "::text)"
+		all = append(all, pair)
+		if name != "lock_timeout" {
+			within = append(within, pair)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read settings of the session: %w", err)
+	}
+	a.settings = settings{begin: settingsSQL(all), within: settingsSQL(within)}
+	return nil
+}
+
+// settingsSQL sets what differs.
+func settingsSQL(pairs []string) string {
+	return "select pg_catalog.set_config(s.name, s.value, false) from (values " + strings.Join(pairs, ", ") +
+		") as s(name, value) where pg_catalog.current_setting(s.name) operator(pg_catalog.<>) s.value"
+}
+
+// putBack queues the statement that puts the settings back behind one that writes a table, where a
+// trigger of the table may have changed them.
+func (a *Applier) putBack(ctx context.Context, b *pipeline, t *target) error {
+	if !t.schema.disturbs || a.gathering {
+		return nil
+	}
+	b.text(a.settings.within) // not prepared: a trigger may drop prepared statements as well
+	return nil
+}
