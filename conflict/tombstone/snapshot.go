@@ -13,7 +13,7 @@ type Snapshot struct {
 }
 
 // Shows reports whether what a transaction wrote is visible, given that it was committed since
-// or before.
+// or before. Of a subtransaction it may say so wrongly (Above).
 func (s *Snapshot) Shows(xid uint32) bool {
 	switch {
 	case int32(xid-s.Low) < 0:
@@ -22,6 +22,18 @@ func (s *Snapshot) Shows(xid uint32) bool {
 		return false
 	}
 	return !slices.Contains(s.InProgress, xid)
+}
+
+// Above are the transactions in progress that a given one may be a subtransaction of: a snapshot does
+// not name those, but they begin behind the transaction that they belong to.
+func (s *Snapshot) Above(xid uint32) []uint32 {
+	var out []uint32
+	for _, x := range s.InProgress {
+		if int32(x-xid) < 0 {
+			out = append(out, x)
+		}
+	}
+	return out
 }
 
 // ReadSnapshot takes a snapshot; the caller's own transaction counts as ended.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
@@ -102,10 +103,20 @@ func (a *Applier) isStamped(ctx context.Context, g *batch.Group, t *target, i in
 	if err != nil {
 		return false, fmt.Errorf("ask who wrote a row of %s: %w", g.Rel, err)
 	}
-	if a.stamped.Shows(uint32(writer)) {
+	if !a.stamped.Shows(uint32(writer)) {
+		return a.wroteIt(ctx, uint32(writer))
+	}
+	above := a.stamped.Above(uint32(writer))
+	if len(above) == 0 {
 		return true, nil
 	}
-	return a.wroteIt(ctx, uint32(writer))
+	// The writer may be a subtransaction of one that was in progress. That has ended by now, or its
+	// row would not be visible: one that has not is no reason to wait.
+	now, err := tombstone.ReadSnapshot(ctx, a.conn)
+	if err != nil {
+		return false, err
+	}
+	return !slices.ContainsFunc(above, now.Shows), nil
 }
 
 // maxWaited is how often a batch of the self-merge is tried again for one row.
