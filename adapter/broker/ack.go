@@ -27,6 +27,8 @@ type Ack struct {
 	CommitTime  wal.Micros `json:"commit_time"`    // of the newest transaction applied, 0 for none
 	Read        uint64     `json:"read,omitempty"` // frame up to which a transaction in parts is applied and not committed; 0 for none
 	At          wal.Micros `json:"at"`             // the peer's clock, for display
+	// Parked is since when the peer has changes set aside, of whatever origin, by its clock; 0 for none.
+	Parked wal.Micros `json:"parked,omitempty"`
 	// Session names one run of the sender, and Number counts its acknowledgements in that run.
 	Session uint64 `json:"session"`
 	Number  uint64 `json:"number"`

@@ -221,7 +221,7 @@ func TestAcks(t *testing.T) {
 	if _, err := p.EU.SubscribeAcks(func(a broker.Ack) { got <- a }); err != nil {
 		t.Fatal(err)
 	}
-	want := broker.Ack{Peer: "us", Incarnation: 2, Frame: 1 << 60, EndLSN: 1 << 63, At: 5}
+	want := broker.Ack{Peer: "us", Incarnation: 2, Frame: 1 << 60, EndLSN: 1 << 63, At: 5, Parked: 3}
 	want.Epoch.SystemID = 1<<64 - 1
 	// Forged, broken, and from nobody we know; then the good one.
 	_ = p.US.Conn().Publish(wire.AckSubject(cluster, "eu", "us"), []byte("{"))

@@ -118,6 +118,18 @@ func (x *Index) Count(origin string) int64 {
 	return x.origins[origin]
 }
 
+// Waits reports whether changes of any origin wait.
+func (x *Index) Waits() bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, n := range x.origins {
+		if n > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // Counted takes over the sizes of an origin's queues as the table has them.
 func (x *Index) Counted(origin string, queues map[Queue]Size) {
 	n := int64(0)

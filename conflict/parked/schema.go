@@ -32,6 +32,7 @@ const Schema = `create table if not exists pgwaltz.parked (
 func Indexes() [][2]string {
 	return [][2]string{
 		{"parked_queue", `create index if not exists parked_queue on pgwaltz.parked (origin, schema_name, table_name, sqlstate, id)`},
+		{"parked_since", `create index if not exists parked_since on pgwaltz.parked (parked_at)`},
 		{"parked_wanted", `create index if not exists parked_wanted on pgwaltz.parked (origin) where wanted`},
 	}
 }

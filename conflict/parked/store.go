@@ -348,6 +348,19 @@ where n = 1 or size <= $8 order by id`,
 	return ids, nil
 }
 
+// Since is when the change was set aside that waits longest; 0 when none waits.
+func Since(ctx context.Context, q Querier) (wal.Micros, error) {
+	rows, err := q.Query(ctx, `select coalesce((extract(epoch from min(parked_at)) * 1000000)::int8, 0) from pgwaltz.parked`)
+	if err != nil {
+		return 0, fmt.Errorf("find the oldest parked change: %w", err)
+	}
+	at, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[int64])
+	if err != nil {
+		return 0, fmt.Errorf("find the oldest parked change: %w", err)
+	}
+	return wal.Micros(at), nil
+}
+
 // Failure is a change that was tried again and failed again.
 type Failure struct {
 	ID             int64

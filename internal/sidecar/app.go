@@ -64,6 +64,7 @@ type Sidecar struct {
 	own      *replicator.LocalWAL
 	ownDB    *db // its session
 	parked   *parked.Index
+	parkedAt atomic.Int64               // see parkedSince
 	suspects map[string]*apply.Suspects // by origin
 	members  membership
 	schemas  schemaNames

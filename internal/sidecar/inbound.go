@@ -290,6 +290,7 @@ func (s *Sidecar) sendAck(in *inboundState) {
 	err := s.broker.PublishAck(in.origin, broker.Ack{
 		Epoch: cp.Epoch, Incarnation: cp.Incarnation, Frame: cp.FrameNo, Chain: hex.EncodeToString(cp.Chain[:]), StreamSeq: cp.StreamSeq,
 		EndLSN: cp.EndLSN, Proved: cp.Seen, CommitTime: sent, Read: read, At: wal.MicrosOf(time.Now()),
+		Parked: s.parkedSince(),
 	})
 	if err != nil {
 		s.log.Debug("acknowledge", "origin", in.origin, "reason", err.Error())

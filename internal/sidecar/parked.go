@@ -12,6 +12,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/sink/apply"
+	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // retryParked tries parked changes again, those of each origin and of this region itself on
@@ -51,12 +52,32 @@ func (s *Sidecar) connectRetry() func(context.Context) (*pgx.Conn, error) {
 	return s.connectApply(s.cfg.Region)
 }
 
-// watchParked looks for changes that an operator wants to be tried again.
+// parkedSince is since when this region has changes set aside; 0: there are none. It is known before
+// the acknowledgement that covers such a change.
+func (s *Sidecar) parkedSince() wal.Micros {
+	at := wal.Micros(s.parkedAt.Load())
+	if at == 0 && s.parked.Waits() {
+		return wal.MicrosOf(time.Now())
+	}
+	return at
+}
+
+// parkedEver is what parkedSince says before it has looked.
+const parkedEver = 1
+
+// watchParked looks for changes that an operator wants to be tried again, and for the one that waits
+// longest.
 func (s *Sidecar) watchParked(ctx context.Context) error {
 	for {
 		var wanted bool
 		err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) (err error) {
-			wanted, err = parked.AnyWanted(ctx, c)
+			if wanted, err = parked.AnyWanted(ctx, c); err != nil {
+				return err
+			}
+			at, err := parked.Since(ctx, c)
+			if err == nil {
+				s.parkedAt.Store(int64(at))
+			}
 			return err
 		})
 		if err != nil {

@@ -61,6 +61,7 @@ func (s *Sidecar) beginTerm(ctx context.Context) error {
 	if err := s.loadOwn(ctx, conn); err != nil {
 		return err
 	}
+	s.parkedAt.Store(parkedEver)
 	if err := s.parked.Load(ctx, conn); err != nil {
 		return err
 	}

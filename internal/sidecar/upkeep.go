@@ -202,7 +202,10 @@ func (s *Sidecar) horizon() wal.LSN {
 }
 
 // settledAge is the age from which nothing can come any more that a tombstone would have to
-// refuse: the configured one, and more while a peer's changes are late here.
+// refuse: the configured one, and more while a peer's changes are late here. Nor do they go while a peer
+// has changes set aside that are as old: one of them may be the delete that the tombstone is of. Without
+// it an insert of the key would begin no new generation, and the row that stands there still would
+// beat it.
 func (s *Sidecar) settledAge() time.Duration {
 	age := s.cfg.Tombstones.MinAge
 	for _, in := range s.in {
@@ -213,6 +216,13 @@ func (s *Sidecar) settledAge() time.Duration {
 			return 100 * 365 * 24 * time.Hour // nothing is known of it yet
 		}
 		age = max(age, time.Since(sent.Time())+time.Minute)
+	}
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	for _, a := range s.out.acks {
+		if a.Parked != 0 {
+			age = max(age, time.Since(a.Parked.Time())+s.cfg.MaxClockSkew+time.Minute)
+		}
 	}
 	return age
 }
