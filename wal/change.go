@@ -92,6 +92,9 @@ const (
 	// that only its origin has. That region answers with the entry that it holds, as a repair.
 	// Nothing is recorded.
 	Wanted
+	// Absent: the region that is told has asked (Wanted) for a key of which nothing is known here, not
+	// even a tombstone. Nothing is recorded.
+	Absent
 )
 
 // Notice tells a region of a conflict that another one has found, so that the audit logs of

@@ -277,7 +277,7 @@ func (p *builder) notice(n *wal.Notice, commit wal.Micros) error {
 	if n.Relation == nil {
 		return malformed("notice of no relation")
 	}
-	if n.Outcome > wal.Wanted {
+	if n.Outcome > wal.Absent {
 		return malformed("notice of %s with an unknown outcome", n.Relation)
 	}
 	b := binary.AppendUvarint(p.buf, uint64(p.refOf(n.Relation)))

@@ -185,7 +185,7 @@ func (p *parser) notice(n *wal.Notice, commit wal.Micros) {
 		return
 	}
 	copy(n.ID[:], p.take(16))
-	if n.Outcome = wal.Outcome(p.byte()); n.Outcome > wal.Wanted {
+	if n.Outcome = wal.Outcome(p.byte()); n.Outcome > wal.Absent {
 		p.fail("notice with outcome 0x%x", byte(n.Outcome))
 		return
 	}

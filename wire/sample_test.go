@@ -89,7 +89,7 @@ func randomTransaction(r *rand.Rand, rels []*wal.Relation) *wal.Transaction {
 	if r.Intn(3) == 0 {
 		for range 1 + r.Intn(3) {
 			rel := rels[r.Intn(len(rels))]
-			n := wal.Notice{Relation: rel, To: randomString(r), Type: randomString(r), Outcome: wal.Outcome(r.Intn(4)), Yours: randomEntry(r, rel), Mine: randomEntry(r, rel)}
+			n := wal.Notice{Relation: rel, To: randomString(r), Type: randomString(r), Outcome: wal.Outcome(r.Intn(5)), Yours: randomEntry(r, rel), Mine: randomEntry(r, rel)}
 			r.Read(n.ID[:])
 			tx.Notices = append(tx.Notices, n)
 		}

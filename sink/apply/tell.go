@@ -180,15 +180,19 @@ func mirror(t conflict.Type) conflict.Type {
 // heard records the notices that are for this region, and answers those that want an entry. They stand beside the batch: whatever
 // becomes of the changes, of other keys or of the same, every notice is recorded once.
 func (a *Applier) heard(ctx context.Context, txs []keyedTx, fx *effects) error {
-	var wanted []*wal.Notice
+	var wanted, absent []*wal.Notice
 	for _, k := range txs {
 		for i := range k.tx.Notices {
 			n := &k.tx.Notices[i]
 			if n.To != a.cfg.Region || a.cfg.Self {
 				continue
 			}
-			if n.Outcome == wal.Wanted {
+			switch n.Outcome {
+			case wal.Wanted:
 				wanted = append(wanted, n)
+				continue
+			case wal.Absent:
+				absent = append(absent, n)
 				continue
 			}
 			fx.audit = append(fx.audit, a.heardRecord(n, k.tx))
@@ -197,6 +201,9 @@ func (a *Applier) heard(ctx context.Context, txs []keyedTx, fx *effects) error {
 				return err
 			}
 		}
+	}
+	if err := a.absent(ctx, absent, fx); err != nil {
+		return err
 	}
 	return a.answer(ctx, wanted, fx)
 }

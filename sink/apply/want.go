@@ -172,6 +172,10 @@ func (a *Applier) answerRuns(ctx context.Context, g *batch.Group, runs []int, fx
 			}
 			e, ok := a.held(g, &g.Runs[i], st, side)
 			if !ok {
+				if st.row == nil && st.entry == nil && st.parked == nil && !a.overdue {
+					fx.tell.notice(wal.Notice{Relation: g.Rel, To: a.cfg.Origin, Outcome: wal.Absent,
+						Yours: wal.Entry{Known: true, Alive: true, Stamp: g.Runs[i].Stamp, Row: keyImage(g, &g.Runs[i])}})
+				}
 				continue
 			}
 			c := repairOf(g.Rel, e)
@@ -228,18 +232,63 @@ func (a *Applier) answers(g *batch.Group, r *batch.Run, w *parked.Change, fx *ef
 	case a.cfg.Origin:
 		return r.Op != wal.Delete || !w.Waiting.Born || r.Asked == w.Waiting.Stamp
 	case a.cfg.Region:
-		if r.Asked != w.Waiting.Stamp || slices.Contains(w.Denied, a.cfg.Origin) {
-			return false
-		}
-		for _, p := range a.cfg.Peers {
-			if p != a.cfg.Origin && !slices.Contains(w.Denied, p) {
-				fx.denied = append(fx.denied, w.ID)
-				return false
-			}
-		}
-		return true
+		return r.Asked == w.Waiting.Stamp && a.denied(w, fx)
 	}
 	return false
+}
+
+// denied notes that the peer at hand does not hold what an own change lacks, and reports whether all
+// of them have said so.
+func (a *Applier) denied(w *parked.Change, fx *effects) bool {
+	if slices.Contains(w.Denied, a.cfg.Origin) {
+		return false
+	}
+	for _, p := range a.cfg.Peers {
+		if p != a.cfg.Origin && !slices.Contains(w.Denied, p) {
+			fx.denied = append(fx.denied, w.ID)
+			return false
+		}
+	}
+	return true
+}
+
+// absent ends the waiting of parked changes that lack values, where who might have them knows nothing of
+// their keys: of tables that were truncated there, or rows that were removed past the slot.
+func (a *Applier) absent(ctx context.Context, notices []*wal.Notice, fx *effects) error {
+	tx := &wal.Transaction{}
+	for _, n := range notices {
+		if a.cfg.Parked.Any(n.Relation.Ref()) {
+			tx.Changes = append(tx.Changes, wal.Change{Op: wal.Update, Relation: n.Relation, New: n.Yours.Row, Stamp: n.Yours.Stamp})
+		}
+	}
+	if len(tx.Changes) == 0 {
+		return nil
+	}
+	if err := a.askKeys(ctx, []keyedTx{{tx: tx, kind: conflict.Repair}}); err != nil {
+		return err
+	}
+	b := batch.New()
+	b.Add(tx, conflict.Repair)
+	for _, g := range b.Groups {
+		runs := make([]int, len(g.Runs))
+		for i := range runs {
+			runs[i] = i
+		}
+		states := make([]known, len(runs))
+		if err := a.lookParked(ctx, g, runs, states); err != nil {
+			return err
+		}
+		for i := range states {
+			w := states[i].parked
+			if w == nil || w.Waiting.Op == wal.Delete || w.Waiting.Image.Complete() || w.Waiting.Stamp != g.Runs[i].Stamp {
+				continue
+			}
+			if w.Origin == a.cfg.Origin || w.Origin == a.cfg.Region && a.denied(w, fx) {
+				fx.unpark = append(fx.unpark, w.ID)
+			}
+		}
+	}
+	return nil
 }
 
 // Bounds of the rows that are held in memory at once.

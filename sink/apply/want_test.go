@@ -212,6 +212,7 @@ func TestAnswers(t *testing.T) {
 	b.a.cfg.Barrier = nil
 	b.apply(tx)
 	got := b.told().repairs[before:]
+	b.wantTold("a told  4: 3= against nothing", "a told delete_missing 1: tombstone of 2 against nothing", "repair delete 2=", "repair update 1=B")
 	if len(got) != 2 || got[0].Op != wal.Update || string(got[0].New[1].Bytes) != "B" || len(got[0].New[4].Bytes) != 5000 || got[0].Stamp.Version != 3 || got[1].Op != wal.Delete || string(got[1].Old[0].Bytes) != "2" {
 		t.Errorf("answered %s", said{repairs: got})
 	}
@@ -259,6 +260,20 @@ func TestAnswerForARowThatWasPutIn(t *testing.T) {
 	answer.Applied, answer.Changes = true, []wal.Change{gone}
 	b.apply(answer)
 	b.want("select key from pgwaltz.parked", `["1"]`) // it was asked for another one
+	absent := wal.Notice{Relation: r, To: "b", Outcome: wal.Absent, Yours: wal.Entry{Known: true, Alive: true, Stamp: gone.Stamp, Row: text("1", "\\N", "\\N", "\\N", "\\N")}}
+	says := func() {
+		told := b.tx(nil)
+		told.Applied, told.Notices = true, []wal.Notice{absent}
+		b.apply(told)
+	}
+	says()
+	b.want("select key from pgwaltz.parked", `["1"]`) // likewise
+	absent.Yours.Stamp = tx.Changes[0].Stamp
+	b.exec("begin; create temp table kept as select * from pgwaltz.parked; commit")
+	says()
+	b.want("select count(*) from pgwaltz.parked", "0")
+	b.want("select count(*) from pgwaltz.conflict where reason = 'told'", "0")
+	b.exec("insert into pgwaltz.parked overriding system value select * from kept")
 	answer = b.tx(nil)
 	gone.Asked = tx.Changes[0].Stamp
 	answer.Applied, answer.Changes = true, []wal.Change{gone}
