@@ -12,6 +12,40 @@ const epoch2000 = 946684800 * 1000000
 
 const microsPerDay = 86400 * 1000000
 
+// VersionText is a version as the server prints it; what cannot be read stands where NULL does.
+func VersionText(text []byte) int64 {
+	if v, ok := parseInt(text); ok {
+		return v
+	}
+	return wal.NullVersion
+}
+
+// TimeText is a time as the server prints it under DateStyle ISO; what cannot be read stands where
+// NULL does.
+func TimeText(text []byte) wal.Micros {
+	if t, ok := parseTime(text); ok {
+		return t
+	}
+	return wal.MinMicros
+}
+
+// TimeBinary is a timestamp, with a time zone or without, of eight bytes in binary form.
+func TimeBinary(b []byte) wal.Micros {
+	switch n := int64(binary.BigEndian.Uint64(b)); {
+	case n == math.MinInt64:
+		return wal.MinMicros
+	case n == math.MaxInt64:
+		return wal.MaxMicros
+	case n >= lastDay*microsPerDay-epoch2000:
+		return Beyond
+	default:
+		return wal.Micros(n + epoch2000)
+	}
+}
+
+// Beyond stands for all times that PostgreSQL has and wal.Micros does not; it is no time itself.
+const Beyond = wal.MaxMicros - 1
+
 func versionOf(oid uint32, v wal.Value) (int64, bool) {
 	b := v.Bytes
 	switch v.Kind {
@@ -42,17 +76,7 @@ func timeOf(oid uint32, v wal.Value) (wal.Micros, bool) {
 	case wal.Binary:
 		switch {
 		case (oid == wal.OIDTimestamptz || oid == wal.OIDTimestamp) && len(b) == 8:
-			n := int64(binary.BigEndian.Uint64(b))
-			switch n {
-			case math.MinInt64:
-				return wal.MinMicros, true
-			case math.MaxInt64:
-				return wal.MaxMicros, true
-			}
-			if n >= lastDay*microsPerDay-epoch2000 {
-				return wal.MaxMicros - 1, true
-			}
-			return wal.Micros(n + epoch2000), true
+			return TimeBinary(b), true
 		case oid == wal.OIDDate && len(b) == 4:
 			n := int32(binary.BigEndian.Uint32(b))
 			switch n {
@@ -74,7 +98,7 @@ const lastDay = math.MaxInt64 / microsPerDay
 // dayMicros is midnight of a day counted from 1970.
 func dayMicros(days int64) wal.Micros {
 	if days >= lastDay {
-		return wal.MaxMicros - 1
+		return Beyond
 	}
 	return wal.Micros(days * microsPerDay)
 }

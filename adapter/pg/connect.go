@@ -46,7 +46,8 @@ func pins() map[string]string {
 		"idle_session_timeout": "0", "default_transaction_isolation": "read committed",
 		"default_transaction_read_only": "off", "default_transaction_deferrable": "off",
 		"synchronous_commit": "on", "transform_null_equals": "off", "client_min_messages": "warning",
-		"exit_on_error": "off", // an error is mostly one row's, and the session goes on
+		"role":          "none", // "alter role ... set role" would make it another one
+		"exit_on_error": "off",  // an error is mostly one row's, and the session goes on
 		// The server notices a client that is gone by these; the dialer does it the other way.
 		"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3",
 	}
@@ -82,8 +83,12 @@ func tune(c *pgconn.Config, o Options, replication bool) {
 	if c.RuntimeParams == nil {
 		c.RuntimeParams = map[string]string{}
 	}
+	role := c.RuntimeParams["role"]
 	maps.Copy(c.RuntimeParams, o.Settings)
 	maps.Copy(c.RuntimeParams, pins())
+	if role != "" {
+		c.RuntimeParams["role"] = role // somebody wrote it into the connection string
+	}
 	c.RuntimeParams["application_name"] = "pgwaltz_" + o.Region + "_" + o.Role
 	c.RuntimeParams["lock_timeout"] = strconv.FormatInt(o.LockTimeout.Milliseconds(), 10)
 	if o.Apply {

@@ -15,7 +15,6 @@ var harmful = map[string]string{
 	"session_replication_role":    "triggers and foreign keys do not work, for the application as well",
 	"session_preload_libraries":   "the libraries see and may change every statement of the sidecar",
 	"local_preload_libraries":     "the libraries see and may change every statement of the sidecar",
-	"role":                        "the sidecar works as another role than the one it connects as",
 	"wal_sender_timeout":          "the server may end the connection that reads the slot, or never give up one that is dead",
 	"temp_file_limit":             "copies and large transactions may fail",
 	"ignore_system_indexes":       "every look into the catalog reads all of it",
@@ -44,7 +43,7 @@ where s.setdatabase in (0, (select d.oid from pg_catalog.pg_database d where d.d
 		}
 		name, value, _ := strings.Cut(setting, "=")
 		what, bad := harmful[name]
-		if !bad || name == "session_replication_role" && value != "replica" || name == "role" && value == "none" {
+		if !bad || name == "session_replication_role" && value != "replica" {
 			continue
 		}
 		remedy := "alter database " + pg.Quote(f.sys.Database) + " reset " + name

@@ -47,8 +47,11 @@ func (m *membership) missing() (wal.RelationName, bool) {
 const membersSQL = `select p.schemaname::text, p.tablename::text, c.oid::int8 from pg_catalog.pg_publication_tables p
 join pg_catalog.pg_namespace n on n.nspname = p.schemaname join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = p.tablename where p.pubname = $1`
 
+// existingSQL finds a table; a partition of a published table is none, as it is published with that.
 const existingSQL = `select coalesce((select c.oid::int8 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'p')), 0)`
+where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'p') and not (c.relispartition and exists (
+  select from pg_catalog.pg_publication_tables p join pg_catalog.pg_class r on r.oid = pg_catalog.pg_partition_root(c.oid) and r.relname = p.tablename
+  join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace and rn.nspname = p.schemaname where p.pubname = $3))), 0)`
 
 // lookAtMembers compares the publication with what it was. A table that was made anew is published
 // again, and copied; where that may not be done, the status says what to do. One that somebody took
@@ -119,7 +122,7 @@ func (s *Sidecar) settleMember(ctx context.Context, c *pgx.Conn, n wal.RelationN
 		return false, s.copyTable(ctx, c, n)
 	}
 	var oid int64
-	if err := c.QueryRow(ctx, existingSQL, n.Schema, n.Name).Scan(&oid); err != nil {
+	if err := c.QueryRow(ctx, existingSQL, n.Schema, n.Name, s.cfg.Postgres.Publication).Scan(&oid); err != nil {
 		return false, fmt.Errorf("look for table %s: %w", n, err)
 	}
 	switch uint32(oid) {

@@ -21,6 +21,8 @@ import (
 type narrowing struct {
 	looked bool
 	kinds  string                      // kinds of change that are not published, in words; "" for none
+	leaves bool                        // partitions are named instead of their root
+	split  bool                        // that is so since this sidecar works
 	tables map[wal.RelationName]string // tables with a row filter or a column list, and these as text
 	anew   map[wal.RelationName]string // those of them that were altered while this sidecar works
 }
@@ -35,15 +37,15 @@ where p.pubname = $1 and (pg_catalog.to_jsonb(r) ->> 'prqual' is not null or pg_
 // are published now.
 func (s *Sidecar) lookAtNarrowing(ctx context.Context, c *pgx.Conn, published map[wal.RelationName]uint32) error {
 	now := narrowing{looked: true, tables: map[wal.RelationName]string{}, anew: map[wal.RelationName]string{}}
-	var inserts, updates, deletes bool
-	err := c.QueryRow(ctx, `select pubinsert, pubupdate, pubdelete from pg_catalog.pg_publication where pubname = $1`, s.cfg.Postgres.Publication).Scan(&inserts, &updates, &deletes)
+	var inserts, updates, deletes, viaRoot bool
+	err := c.QueryRow(ctx, `select pubinsert, pubupdate, pubdelete, pubviaroot from pg_catalog.pg_publication where pubname = $1`, s.cfg.Postgres.Publication).Scan(&inserts, &updates, &deletes, &viaRoot)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil // it is gone: the slot says so
 	}
 	if err != nil {
 		return fmt.Errorf("read publication: %w", err)
 	}
-	now.kinds = kindsLeftOut(inserts, updates, deletes)
+	now.kinds, now.leaves = kindsLeftOut(inserts, updates, deletes), !viaRoot
 	rows, err := c.Query(ctx, narrowSQL, s.cfg.Postgres.Publication)
 	if err != nil {
 		return fmt.Errorf("read filters of the publication: %w", err)
@@ -58,6 +60,7 @@ func (s *Sidecar) lookAtNarrowing(ctx context.Context, c *pgx.Conn, published ma
 	was := m.narrow
 	m.mu.Unlock()
 	var again []wal.RelationName
+	now.split = now.leaves && (was.split || was.looked && !was.leaves)
 	if was.looked {
 		for n, text := range now.tables {
 			if _, here := published[n]; here && was.tables[n] != text || was.anew[n] == text {
@@ -70,7 +73,7 @@ func (s *Sidecar) lookAtNarrowing(ctx context.Context, c *pgx.Conn, published ma
 			}
 		}
 	}
-	if was.kinds != "" && now.kinds == "" {
+	if was.kinds != "" && now.kinds == "" || was.split && !now.split {
 		again = slices.Collect(maps.Keys(published))
 	}
 	for _, n := range again {
@@ -111,6 +114,8 @@ func (n *narrowing) text(publication string) string {
 	switch {
 	case n.kinds != "":
 		return "publication " + name + " does not publish " + n.kinds + ": alter publication " + name + " set (publish = 'insert, update, delete, truncate')"
+	case n.split:
+		return "publication " + name + " names partitions instead of their tables: alter publication " + name + " set (publish_via_partition_root = true)"
 	case len(n.anew) > 0:
 		tables := slices.SortedFunc(maps.Keys(n.anew), func(a, b wal.RelationName) int { return strings.Compare(a.String(), b.String()) })
 		first := pg.QuoteTable(tables[0].Schema, tables[0].Name)

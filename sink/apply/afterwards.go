@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -10,7 +11,8 @@ import (
 
 // What a statement returns is the row before AFTER triggers run. One that fires for applied rows may
 // change the row again, put a deleted one back or take one away, and nobody would publish that: the
-// regions would differ. So where a table has such a trigger, the rows are read once more behind it.
+// regions would differ. So where a table has such a trigger, the rows are read once more behind it;
+// one that is deferred to the end of the transaction is fired before.
 
 // written is what a wave has written to a table that has AFTER triggers.
 type written struct {
@@ -42,6 +44,11 @@ func (a *Applier) wrote(st fastStmt, i int) {
 func (a *Applier) stayed(ctx context.Context) error {
 	defer clear(a.written)
 	for g, w := range a.written {
+		if len(w.t.schema.late) > 0 {
+			if err := a.simple(ctx, "set constraints "+strings.Join(w.t.schema.late, ", ")+" immediate"); err != nil {
+				return err
+			}
+		}
 		gone := slices.DeleteFunc(slices.Clone(w.gone), func(i int) bool { return slices.Contains(w.put, i) })
 		for runs := range slices.Chunk(append(gone, w.put...), chunkRows) {
 			states := make([]known, len(runs))

@@ -121,7 +121,7 @@ func (a *Applier) guardOf(r *batch.Run, t *target, order conflict.Order) (statem
 		if t.shape.Version != "" && b.Version == wal.NullVersion {
 			return 0, false // NULL is not found by an equality
 		}
-		if t.shape.UpdatedAt != "" && (b.UpdatedAt == wal.MinMicros || b.UpdatedAt == wal.MaxMicros) {
+		if t.shape.UpdatedAt != "" && !ordinary(b.UpdatedAt) {
 			return 0, false
 		}
 		return statement.GuardBase, true
@@ -133,16 +133,21 @@ func (a *Applier) guardOf(r *batch.Run, t *target, order conflict.Order) (statem
 	case t.shape.Version != "":
 		return statement.GuardVersion, r.Stamp.Version != wal.NullVersion
 	case t.shape.UpdatedAt != "":
-		return statement.GuardTime, r.Stamp.UpdatedAt != wal.MinMicros
+		return statement.GuardTime, r.Stamp.UpdatedAt != wal.MinMicros && r.Stamp.UpdatedAt != conflict.Beyond
 	}
 	return 0, false
+}
+
+// ordinary reports whether a time stands for itself alone.
+func ordinary(t wal.Micros) bool {
+	return t != wal.MinMicros && t != wal.MaxMicros && t != conflict.Beyond
 }
 
 func (a *Applier) deleteGuardOf(r *batch.Run, t *target) (statement.Guard, bool) {
 	if r.Base.Known {
 		b := r.Base.Stamp
 		if (t.shape.Version != "" && b.Version == wal.NullVersion) ||
-			(t.shape.UpdatedAt != "" && (b.UpdatedAt == wal.MinMicros || b.UpdatedAt == wal.MaxMicros)) {
+			(t.shape.UpdatedAt != "" && !ordinary(b.UpdatedAt)) {
 			return 0, false
 		}
 		return statement.GuardBase, true
@@ -361,15 +366,20 @@ func guardArgs(gd statement.Guard, t *target, isDelete bool) func(*Applier, *bat
 	}
 }
 
-// stampFormats asks for binary stamps.
+// stampFormats asks for binary stamps, but for those that come as text.
 func stampFormats(s statement.Shape) []int16 {
 	var f []int16
-	if s.Version != "" {
-		f = append(f, 1)
+	add := func(name string, text bool) {
+		switch {
+		case name == "":
+		case text:
+			f = append(f, 0)
+		default:
+			f = append(f, 1)
+		}
 	}
-	if s.UpdatedAt != "" {
-		f = append(f, 1)
-	}
+	add(s.Version, s.VersionText)
+	add(s.UpdatedAt, s.TimeText)
 	return f
 }
 

@@ -3,6 +3,7 @@ package apply
 import (
 	"encoding/binary"
 
+	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -91,12 +92,7 @@ func (a *array) param() []byte {
 
 // microsOf reads a binary timestamptz.
 func microsOf(b []byte) wal.Micros {
-	v := int64(binary.BigEndian.Uint64(b))
-	switch wal.Micros(v) {
-	case wal.MinMicros, wal.MaxMicros:
-		return wal.Micros(v)
-	}
-	return wal.Micros(v + pgEpoch)
+	return conflict.TimeBinary(b)
 }
 
 func int8Of(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) }

@@ -26,12 +26,13 @@ type tableSchema struct {
 	rel       *wal.Relation // the description that it was read for
 	columns   []tableColumn
 	index     map[string]int
-	plain     bool // no partitioned table: statements must not reach its children
-	immediate bool // every unique index is checked at once, so ON CONFLICT may be used
-	fires     bool // a row trigger fires here also for applied rows (ENABLE REPLICA or ALWAYS)
-	disturbs  bool // a trigger of the application, of any kind, fires for what this session writes
-	after     bool // one of them is an AFTER trigger
-	rewrites  bool // a trigger of the application may change a row of ours before it is stored
+	plain     bool     // no partitioned table: statements must not reach its children
+	immediate bool     // every unique index is checked at once, so ON CONFLICT may be used
+	fires     bool     // a row trigger fires here also for applied rows (ENABLE REPLICA or ALWAYS)
+	disturbs  bool     // a trigger of the application, of any kind, fires for what this session writes
+	after     bool     // one of them is an AFTER trigger
+	late      []string // the constraints of those that may fire at the end of the transaction, as SQL
+	rewrites  bool     // a trigger of the application may change a row of ours before it is stored
 	key       *rowkey.Key
 	deferred  []deferred // deferrable constraints
 	// references are foreign keys onto the table that cascade; read only where they are enforced.
@@ -84,13 +85,16 @@ const schemaSQL = treeSQL + `, whole as materialized (
         and g.tgenabled in (case when $3 then 'R' else 'O' end, 'A') and g.tgname not in ('` + pg.SaveTrigger + `', '` + pg.RestoreTrigger + `')) as disturbs,
     exists (select from pg_catalog.pg_trigger g join tree on g.tgrelid = tree.oid where not g.tgisinternal and g.tgtype & 2 = 0
         and g.tgenabled in (case when $3 then 'R' else 'O' end, 'A')) as after,
+    array(select distinct pg_catalog.format('%I.%I', n.nspname, k.conname) from pg_catalog.pg_trigger g join tree on g.tgrelid = tree.oid
+      join pg_catalog.pg_constraint k on k.oid = g.tgconstraint join pg_catalog.pg_namespace n on n.oid = k.connamespace
+      where not g.tgisinternal and g.tgdeferrable and g.tgenabled in (case when $3 then 'R' else 'O' end, 'A') order by 1) as late,
     exists (select from pg_catalog.pg_trigger g join tree on g.tgrelid = tree.oid where g.tgisinternal and g.tgtype & 8 <> 0 and g.tgconstrrelid <> 0) as parent,
     ` + signature + ` as signature
 )
 select col.attname, pg_catalog.format_type(col.atttypid, -1), col.atttypid::int8, col.atttypmod,
   exists (select from pg_catalog.pg_type t left join pg_catalog.pg_type e on e.oid = t.typelem
     where t.oid = col.atttypid and (t.typtype in ('d', 'c') or e.typtype in ('d', 'c'))),
-  col.attgenerated <> '', col.attidentity = 'a', ` + rowkey.InputSQL + `, rel.oid::int8, rel.relkind = 'r', whole.immediate, whole.fires, whole.disturbs, whole.after, whole.rewrites, whole.parent, whole.signature
+  col.attgenerated <> '', col.attidentity = 'a', ` + rowkey.InputSQL + `, rel.oid::int8, rel.relkind = 'r', whole.immediate, whole.fires, whole.disturbs, whole.after, whole.late, whole.rewrites, whole.parent, whole.signature
 from rel cross join whole join pg_catalog.pg_attribute col on col.attrelid = rel.oid and col.attnum > 0 and not col.attisdropped
 order by col.attnum`
 
@@ -105,7 +109,7 @@ func loadSchema(ctx context.Context, q querier, name wal.RelationName, replica b
 	for rows.Next() {
 		var c tableColumn
 		var oid, table int64
-		if err := rows.Scan(&c.name, &c.typ, &oid, &c.mod, &c.coerces, &c.generated, &c.always, &c.input, &table, &t.plain, &t.immediate, &t.fires, &t.disturbs, &t.after, &t.rewrites, &t.parent, &t.signature); err != nil {
+		if err := rows.Scan(&c.name, &c.typ, &oid, &c.mod, &c.coerces, &c.generated, &c.always, &c.input, &table, &t.plain, &t.immediate, &t.fires, &t.disturbs, &t.after, &t.late, &t.rewrites, &t.parent, &t.signature); err != nil {
 			return nil, fmt.Errorf("read definition of %s: %w", name, err)
 		}
 		c.oid, t.oid = uint32(oid), uint32(table)

@@ -16,7 +16,7 @@ import (
 // the beginning of every transaction, as commits fire triggers too.
 
 // sessionSettings are those beside pg.Pinned that an apply session relies on.
-var sessionSettings = []string{"session_replication_role", "role", "pgwaltz.apply", "plan_cache_mode", "enable_seqscan", "enable_hashjoin", "enable_mergejoin"}
+var sessionSettings = []string{"session_replication_role", "pgwaltz.apply", "plan_cache_mode", "enable_seqscan", "enable_hashjoin", "enable_mergejoin"}
 
 // settings are the statements that put the settings of a session back.
 type settings struct {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 
+	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -29,7 +30,11 @@ func (a *Applier) verify(st fastStmt, i int, stored [][]byte) error {
 	n := 0
 	if s.Version != "" {
 		got := wal.NullVersion
-		if stored[n] != nil {
+		switch {
+		case stored[n] == nil:
+		case s.VersionText:
+			got = conflict.VersionText(stored[n])
+		default:
 			got = int8Of(stored[n])
 		}
 		if got != r.Stamp.Version {
@@ -39,7 +44,11 @@ func (a *Applier) verify(st fastStmt, i int, stored [][]byte) error {
 	}
 	if s.UpdatedAt != "" {
 		got := wal.MinMicros
-		if stored[n] != nil {
+		switch {
+		case stored[n] == nil:
+		case s.TimeText:
+			got = conflict.TimeText(stored[n])
+		default:
 			got = microsOf(stored[n])
 		}
 		if got != r.Stamp.UpdatedAt {

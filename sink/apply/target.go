@@ -82,10 +82,13 @@ func newTarget(s *tableSchema, rel *wal.Relation, policy Policy) (*target, error
 	t.shape.Table, t.shape.Only = t.table, s.plain
 	if t.cols.Version >= 0 {
 		t.shape.Version = version
+		t.shape.VersionText = !integer(s.columns[s.index[version]].oid)
 	}
 	if t.cols.UpdatedAt >= 0 {
 		t.shape.UpdatedAt = updatedAt
 		t.shape.UpdatedType = t.params[t.cols.UpdatedAt].Type
+		oid := s.columns[s.index[updatedAt]].oid
+		t.shape.TimeText = oid != wal.OIDTimestamptz && oid != wal.OIDTimestamp
 	}
 	t.shape.Plain = !s.immediate
 	return t, nil

@@ -84,6 +84,8 @@ type Shape struct {
 	Version     string  // column names, "" when the table has none
 	UpdatedAt   string
 	UpdatedType string   // type of updatedAt
+	VersionText bool     // the stored version is returned as text: its type holds more than bigint does
+	TimeText    bool     // and the stored time, likewise
 	Check       []string // columns whose stored values are returned as well, behind the stamp
 	Override    bool     // INSERT needs OVERRIDING SYSTEM VALUE
 	Plain       bool     // INSERT without ON CONFLICT
@@ -135,15 +137,23 @@ func (s Shape) rows() string {
 func (s Shape) returning(prefix string) string {
 	var cols []string
 	if s.Version != "" {
-		cols = append(cols, prefix+Quote(s.Version)+"::int8")
+		cols = append(cols, prefix+Quote(s.Version)+as("int8", s.VersionText))
 	}
 	if s.UpdatedAt != "" {
-		cols = append(cols, prefix+Quote(s.UpdatedAt)+"::timestamptz")
+		cols = append(cols, prefix+Quote(s.UpdatedAt)+as("timestamptz", s.TimeText))
 	}
 	for _, c := range s.Check {
 		cols = append(cols, prefix+Quote(c))
 	}
 	return strings.Join(cols, ", ")
+}
+
+// as is the cast to a type, or to text.
+func as(typ string, text bool) string {
+	if text {
+		return "::text"
+	}
+	return "::" + typ
 }
 
 // Insert inserts the rows that are not there and returns what is stored (returning) of those
