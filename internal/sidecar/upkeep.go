@@ -205,7 +205,7 @@ func (s *Sidecar) horizon() wal.LSN {
 // refuse: the configured one, and more while a peer's changes are late here. Nor do they go while a peer
 // has changes set aside that are as old: one of them may be the delete that the tombstone is of. Without
 // it an insert of the key would begin no new generation, and the row that stands there still would
-// beat it.
+// beat it. What is set aside here may be below a tombstone, and must find it when it is tried again.
 func (s *Sidecar) settledAge() time.Duration {
 	age := s.cfg.Tombstones.MinAge
 	for _, in := range s.in {
@@ -217,11 +217,15 @@ func (s *Sidecar) settledAge() time.Duration {
 		}
 		age = max(age, time.Since(sent.Time())+time.Minute)
 	}
+	parked := []wal.Micros{s.parkedSince()}
 	s.out.mu.Lock()
 	defer s.out.mu.Unlock()
 	for _, a := range s.out.acks {
-		if a.Parked != 0 {
-			age = max(age, time.Since(a.Parked.Time())+s.cfg.MaxClockSkew+time.Minute)
+		parked = append(parked, a.Parked)
+	}
+	for _, at := range parked {
+		if at != 0 {
+			age = max(age, time.Since(at.Time())+s.cfg.MaxClockSkew+time.Minute)
 		}
 	}
 	return age
