@@ -32,6 +32,7 @@ type Peer struct {
 
 	misses int
 	known  bool
+	heard  time.Time // when anything else came from it
 }
 
 // Position is what an origin says of its own WAL, so that its peers know what it has committed
@@ -78,6 +79,17 @@ func (b *Broker) Peer(region string) Peer {
 // PeerReachable reports whether the peer answered lately.
 func (b *Broker) PeerReachable(region string) bool { return b.Peer(region).Reachable }
 
+// Heard takes note that something came from a region: a frame of its stream, an acknowledgement.
+// On a slow link an answer to a ping is long under way behind these, which is no reason to call the
+// region unreachable. Safe from anywhere.
+func (b *Broker) Heard(region string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p := b.peers[region]; p != nil {
+		p.heard = time.Now()
+	}
+}
+
 func (b *Broker) watchPeer(region string) {
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()
@@ -110,7 +122,9 @@ func (b *Broker) ping(region string) {
 	p := b.peers[region]
 	was, known := p.Reachable, p.known
 	p.known = true
-	if err != nil {
+	if err != nil && p.heard.After(sent) {
+		p.misses = 0
+	} else if err != nil {
 		p.misses++
 		p.Reachable = p.Reachable && p.misses < pingMisses
 	} else {

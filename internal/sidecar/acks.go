@@ -55,6 +55,7 @@ const ackSilence = 3 * time.Second
 
 // acked takes a peer's word of how far it has durably applied.
 func (s *Sidecar) acked(a broker.Ack) {
+	s.broker.Heard(a.Peer)
 	o := &s.out
 	o.mu.Lock()
 	defer o.mu.Unlock()

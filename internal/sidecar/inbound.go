@@ -346,6 +346,8 @@ func (s *Sidecar) newSubscription(in *inboundState) (*subscribe.Subscription, er
 	if in.origin == s.cfg.Region {
 		cfg.PublicKey = s.publicKey()
 		cfg.Quarantine = nil // the peers keep it
+	} else if s.broker.Embedded() { // the server that sends is the peer's own
+		cfg.Heard = func() { s.broker.Heard(in.origin) }
 	}
 	for _, p := range s.cfg.Peers {
 		if p.Region == in.origin && p.PublicKey != "" {

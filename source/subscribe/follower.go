@@ -28,6 +28,8 @@ type follower struct {
 	pending  uint64    // frames behind the last message, at the server
 
 	gap    *gap
+	pace   pacing
+	heavy  bool                  // the last good frame is large, or took too long to come
 	opened int                   // sessions, from a random number on
 	held   map[uint64]*heldFrame // frames that came too early, by number
 }
@@ -36,7 +38,7 @@ func newFollower(s *Subscription, from checkpoint.Checkpoint) *follower {
 	s.note(func(st *State) { st.Read, st.OriginLSN = from, from.EndLSN })
 	return &follower{
 		s: s, cursor: from, asm: wire.NewAssembler(s.cfg.MaxPacket, &wire.RelationCache{}), held: map[uint64]*heldFrame{},
-		opened: rand.IntN(wire.Consumers),
+		opened: rand.IntN(wire.Consumers), pace: newPacing(s.cfg.WindowBytes/pulls, s.cfg.Heartbeat*5/2+50*time.Millisecond),
 	}
 }
 
@@ -90,7 +92,8 @@ func (r *follower) session(ctx context.Context) error {
 
 // locate finds where to read on. A sequence counts only while the message there is the frame
 // that we remember: a stream can be purged, cut back, or deleted and made again. In any doubt
-// everything is read, and the frames' own numbers tell.
+// everything is read, and the frames' own numbers tell. A large message is not fetched for that: a
+// slow link would carry nothing else.
 func (r *follower) locate(ctx context.Context) (uint64, error) {
 	call, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
@@ -117,9 +120,14 @@ func (r *follower) locate(ctx context.Context) (uint64, error) {
 	case st.LastSeq < want:
 		r.s.cfg.Log.Warn("the stream is shorter than it was; reading all of it", "origin", r.s.cfg.Origin, "last_seq", st.LastSeq, "expected", want)
 		return st.FirstSeq, nil
+	case r.heavy && r.seeking():
+		return st.FirstSeq, nil
+	case r.heavy:
+		return want + 1, nil // what comes next shows whether it follows
 	}
 	m, err := stream.GetMsg(call, want)
 	if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+		r.heavy = errors.Is(err, context.DeadlineExceeded)
 		return 0, fmt.Errorf("read message %d of %s: %w", want, name, err)
 	}
 	if err == nil {
@@ -130,6 +138,9 @@ func (r *follower) locate(ctx context.Context) (uint64, error) {
 	r.s.cfg.Log.Warn("the stream does not hold our last frame where it was; reading all of it", "origin", r.s.cfg.Origin, "seq", want)
 	return st.FirstSeq, nil
 }
+
+// heavyFrame is the size from which a message is not fetched again to look at it.
+const heavyFrame = 32 << 10
 
 // message checks one message and hands on what it completes.
 func (r *follower) message(ctx context.Context, seq uint64, data []byte) error {
@@ -219,6 +230,7 @@ func (r *follower) accept(ctx context.Context, seq uint64, raw *wire.RawFrame, r
 	before := r.cursor
 	r.cursor = before.Next(ref)
 	r.cursor.StreamSeq = r.resumeAt(seq)
+	r.heavy = data == nil || len(data) > heavyFrame
 	r.healed()
 	r.s.metrics.frames.Inc()
 	r.s.metrics.bytes.Add(float64(raw.PayloadSize))
@@ -307,6 +319,7 @@ func (r *follower) alive() {
 }
 
 func (r *follower) seen(seq, pending uint64) {
+	r.s.cfg.Heard()
 	r.pending = pending
 	r.s.metrics.reachable.Set(1)
 	r.s.metrics.backlog.Set(float64(pending) + float64(r.s.queued.Load()))

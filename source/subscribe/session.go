@@ -19,8 +19,8 @@ import (
 const (
 	// apiTimeout is short because a call under way when a link dies is never answered.
 	apiTimeout = 3 * time.Second
-	// Two pulls are always under way, so that the server has the next one while we take the
-	// messages of the last.
+	// Two pulls are under way, so that the server has the next one while we take the messages of
+	// the last; on a slow link (pacing) one.
 	pulls     = 2
 	pullBatch = 2048
 	pullFor   = 30 * time.Second
@@ -42,9 +42,10 @@ type session struct {
 	msgs     chan *nats.Msg
 	sub      *nats.Subscription
 	inbox    string
-	next     string // subject of pull requests
-	pulls    map[string]time.Time
-	count    map[string]int
+	next     string               // subject of pull requests
+	pulls    map[string]time.Time // under way, and when their time is over
+	count    map[string]int       // messages that each brought
+	turn     time.Time            // since when the oldest pull is the one being answered
 	issued   uint64
 	consumer uint64 // last consumer sequence
 	last     uint64 // last stream sequence that came, or before the first
@@ -104,7 +105,7 @@ func (s *session) fill() error {
 		}
 	}
 	cfg := &s.r.s.cfg
-	for len(s.pulls) < pulls {
+	for len(s.pulls) < s.r.pace.pulls() {
 		s.issued++
 		id := strconv.FormatUint(s.issued, 10)
 		req, err := json.Marshal(struct {
@@ -112,12 +113,15 @@ func (s *session) fill() error {
 			Batch     int           `json:"batch"`
 			MaxBytes  int           `json:"max_bytes"`
 			Heartbeat time.Duration `json:"idle_heartbeat"`
-		}{pullFor, pullBatch, cfg.WindowBytes / pulls, cfg.Heartbeat})
+		}{pullFor, pullBatch, s.r.pace.size, cfg.Heartbeat})
 		if err != nil {
 			return err
 		}
 		if err := cfg.Conn.PublishRequest(s.next, s.inbox+"."+id, req); err != nil {
 			return fmt.Errorf("pull: %w", err)
+		}
+		if len(s.pulls) == 0 {
+			s.turn = now
 		}
 		s.pulls[id], s.count[id] = now.Add(pullFor+time.Second), 0
 	}
@@ -126,9 +130,8 @@ func (s *session) fill() error {
 
 // run reads until something is in doubt.
 func (s *session) run(ctx context.Context) error {
-	cfg := &s.r.s.cfg
-	silence := cfg.Heartbeat*5/2 + 50*time.Millisecond
-	watchdog := time.NewTimer(silence)
+	pace := &s.r.pace
+	watchdog := time.NewTimer(pace.patience)
 	defer watchdog.Stop()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -145,10 +148,11 @@ func (s *session) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case m := <-s.msgs:
+			pace.came(time.Since(last))
 			if err := s.take(ctx, m); err != nil {
 				return err
 			}
-			watchdog.Reset(silence)
+			watchdog.Reset(pace.patience)
 			behind, last = 0, time.Now()
 		case <-probe.C:
 			if time.Since(last) < probeEvery || len(s.msgs) > 0 || !s.lacks(ctx) {
@@ -164,9 +168,10 @@ func (s *session) run(ctx context.Context) error {
 			}
 		case <-watchdog.C:
 			if len(s.msgs) == 0 { // tend may have waited for an answer meanwhile
+				pace.silent()
 				return errSilent
 			}
-			watchdog.Reset(silence)
+			watchdog.Reset(pace.patience)
 		}
 	}
 }
@@ -193,9 +198,11 @@ func (s *session) take(ctx context.Context, m *nats.Msg) error {
 	if err != nil {
 		return fmt.Errorf("read message: %w", err)
 	}
+	if s.count[id] == 0 && s.r.pending == 0 {
+		s.turn = time.Now() // the pull waited for something to be written, not for the link
+	}
 	if s.count[id]++; s.count[id] >= pullBatch {
-		delete(s.pulls, id)
-		delete(s.count, id)
+		s.ended(id, true)
 	}
 	if meta.Sequence.Consumer != s.consumer+1 {
 		return fmt.Errorf("message %d came after %d: %w", meta.Sequence.Consumer, s.consumer, errReread)
@@ -205,6 +212,20 @@ func (s *session) take(ctx context.Context, m *nats.Msg) error {
 	return s.r.message(ctx, meta.Sequence.Stream, m.Data)
 }
 
+// ended forgets a pull. full: it ended because it was full.
+func (s *session) ended(id string, full bool) {
+	if _, ours := s.pulls[id]; !ours {
+		return
+	}
+	delete(s.pulls, id)
+	delete(s.count, id)
+	now := time.Now()
+	if full {
+		s.r.pace.full(now.Sub(s.turn))
+	}
+	s.turn = now
+}
+
 func (s *session) status(id, code, text string) error {
 	switch {
 	case code == "100": // heartbeat
@@ -212,8 +233,12 @@ func (s *session) status(id, code, text string) error {
 		return nil
 	case code == "404", code == "408", code == "409" && (strings.Contains(text, "MaxBytes") || strings.Contains(text, "Batch Completed")):
 		s.r.alive()
-		delete(s.pulls, id)
-		delete(s.count, id)
+		full := code == "409"
+		if _, ours := s.pulls[id]; ours && full && s.count[id] == 0 {
+			s.r.pace.tooSmall()
+			full = false
+		}
+		s.ended(id, full)
 		return nil
 	case code == "503":
 		return nats.ErrNoResponders

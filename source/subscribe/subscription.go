@@ -35,7 +35,8 @@ type Config struct {
 	Control Control
 	// PublicKey of the origin: frames that it did not sign are refused.
 	PublicKey ed25519.PublicKey
-	// WindowBytes is what the server may have under way to us; 8 MiB.
+	// WindowBytes is what the server may have under way to us on a fast link; 8 MiB. On a slow one
+	// it is less, see pacing.
 	WindowBytes int
 	// QueueBytes is what is read, checked and not yet delivered; 16 MiB. A larger packet
 	// goes through alone.
@@ -53,8 +54,10 @@ type Config struct {
 	// Quarantine keeps a message that was refused. It may see a message again after a
 	// restart, and must not keep the slice. Its error makes the message be read again.
 	Quarantine func(ctx context.Context, m Refused) error
-	Log        *slog.Logger
-	Metrics    *Metrics
+	// Heard is told of every message that the stream's server has sent; may be nil.
+	Heard   func()
+	Log     *slog.Logger
+	Metrics *Metrics
 }
 
 func (c *Config) defaults() {
@@ -77,6 +80,9 @@ func (c *Config) defaults() {
 	}
 	if c.Quarantine == nil {
 		c.Quarantine = func(context.Context, Refused) error { return nil }
+	}
+	if c.Heard == nil {
+		c.Heard = func() {}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
