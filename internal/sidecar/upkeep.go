@@ -44,10 +44,11 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 			s.log.Debug("note refused changes", "reason", publicMessage(err))
 		}
 		if time.Since(slow) > rest {
-			slow, rest = time.Now(), min(time.Minute, max(2*rest, 4*time.Second))
+			slow = time.Now()
 			if err := s.collect(ctx); err != nil && ctx.Err() == nil {
 				s.log.Warn("upkeep", "reason", publicMessage(err))
 			}
+			rest = nextRound(rest, time.Since(slow))
 			if s.cfg.Publishes() {
 				if err := s.db.do(ctx, s.settlePartitions); err != nil && ctx.Err() == nil {
 					s.log.Warn("upkeep", "reason", publicMessage(err))
@@ -58,6 +59,11 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// nextRound is how long to rest before the next slow round, behind a rest and a round that took cost.
+func nextRound(rest, cost time.Duration) time.Duration {
+	return min(time.Minute, max(20*cost, min(2*rest, 15*time.Second), 4*time.Second))
 }
 
 func (s *Sidecar) lookAtSlot(ctx context.Context) error {

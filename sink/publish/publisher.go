@@ -30,7 +30,8 @@ type Config struct {
 	// WindowFrames and WindowBytes bound what is published and not yet acknowledged: 64
 	// frames, 16 MiB. A single frame may always go.
 	WindowFrames, WindowBytes int
-	// AckTimeout is how long no acknowledgement may come before the stream is read; 5 s.
+	// AckTimeout is how long no acknowledgement may come before the stream is read; 5 s. A large
+	// frame is given the time that a slow link needs for it.
 	AckTimeout time.Duration
 	// FullRetry is the pause between two tries on a full stream; 1 s.
 	FullRetry time.Duration
@@ -115,6 +116,7 @@ type Publisher struct {
 	since    time.Time
 	attempt  uint64 // of sending the window; acknowledgements of an earlier one are void
 	window   window
+	reach    reach
 	next     uint64 // the stream's last sequence once everything sent is stored
 	durable  mark
 	progress time.Time // last acknowledgement or first send after quiet
@@ -145,6 +147,7 @@ func New(cfg Config) *Publisher {
 		inbox: nats.NewInbox(), metrics: cfg.Metrics,
 		wake: make(chan struct{}, 1), space: make(chan struct{}, 1),
 		window: window{maxFrames: cfg.WindowFrames, maxBytes: cfg.WindowBytes},
+		reach:  reach{bytes: min(4*minReach, cfg.WindowBytes), max: cfg.WindowBytes},
 	}
 }
 
@@ -219,10 +222,8 @@ func (p *Publisher) publish(ctx context.Context, f wire.Frame) error {
 			p.mu.Unlock()
 			return errors.New("the publisher is not started")
 		case p.window.room(len(f.Data)):
-			e := p.window.push(f)
-			if p.mode == flowing {
-				p.send(e)
-			}
+			p.window.push(f)
+			p.sendAll()
 			p.metrics.inFlight.Set(float64(len(p.window.entries)))
 			p.mu.Unlock()
 			return nil

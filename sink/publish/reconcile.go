@@ -105,7 +105,7 @@ func (p *Publisher) goOn(pending []*entry, found inspection) []*entry {
 	again := len(pending) - len(done)
 	p.metrics.republished.Add(float64(again))
 	p.cfg.Log.Info("publishing goes on", "stream", p.name, "stored", len(done), "again", again, "after", time.Since(p.since).Round(time.Millisecond))
-	p.resend()
+	p.sendAll()
 	return done
 }
 

@@ -133,7 +133,9 @@ func (p *Publisher) ack(m *nats.Msg) {
 	default:
 		e.seq = a.Seq
 		p.progress = time.Now()
-		p.metrics.latency.Observe(time.Since(e.sentAt).Seconds())
+		took := time.Since(e.sentAt)
+		p.reach.took(took)
+		p.metrics.latency.Observe(took.Seconds())
 	}
 	done := p.settleAcked()
 	p.mu.Unlock()
@@ -153,8 +155,8 @@ func (p *Publisher) settleAcked() []*entry {
 	}
 	if p.mode == full { // there is room again
 		p.leaveFull()
-		p.resend()
 	}
+	p.sendAll()
 	p.metrics.inFlight.Set(float64(len(p.window.entries)))
 	poke(p.space)
 	return done
@@ -204,13 +206,10 @@ func (p *Publisher) leaveFull() {
 	p.cfg.Log.Info("the stream has room again", "stream", p.name, "after", time.Since(p.since).Round(time.Millisecond))
 }
 
-// resend sends what is in the window and not under way. The caller holds mu.
-func (p *Publisher) resend() {
-	for _, e := range p.window.entries[p.window.sent:] {
-		if p.mode != flowing || p.fatal != nil {
-			return
-		}
-		p.send(e)
+// sendAll sends what is in the window and not under way, as far as it may be. The caller holds mu.
+func (p *Publisher) sendAll() {
+	for p.mode == flowing && p.fatal == nil && p.window.within(p.reach.bytes) {
+		p.send(p.window.entries[p.window.sent])
 	}
 }
 
@@ -219,8 +218,8 @@ func (p *Publisher) watch() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case p.window.sent > 0 && p.mode != broken && time.Since(p.progress) > p.cfg.AckTimeout:
-		p.breakOff(fmt.Errorf("no acknowledgement for %s", p.cfg.AckTimeout))
+	case p.window.sent > 0 && p.mode != broken && time.Since(p.progress) > p.cfg.AckTimeout+patience(p.window.entries[0]):
+		p.breakOff(fmt.Errorf("no acknowledgement for %s", time.Since(p.progress).Round(time.Millisecond)))
 	case p.mode == full && p.window.sent == 0 && len(p.window.entries) > 0 && time.Now().After(p.retryAt):
 		p.send(p.window.entries[0]) // one frame is enough to find out
 	}

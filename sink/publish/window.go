@@ -16,6 +16,36 @@ type window struct {
 	sent                int
 }
 
+// reach is how many bytes may be under way. What is under way on a slow link delays everything else
+// on it, answers to pings too, so it is about what the link carries in a second. The Publisher's
+// mutex guards it.
+type reach struct{ bytes, max int }
+
+const (
+	minReach = 256 << 10
+	// An acknowledgement that took less than reachFast lets more be sent, one that took more than
+	// reachSlow less.
+	reachFast = 250 * time.Millisecond
+	reachSlow = time.Second
+	// slowestLink is how many bytes a second a link has to carry for a frame not to be taken for lost.
+	slowestLink = 32 << 10
+)
+
+// took says how long a frame and its acknowledgement were under way.
+func (r *reach) took(d time.Duration) {
+	switch {
+	case d < reachFast:
+		r.bytes = min(2*r.bytes, r.max)
+	case d > reachSlow:
+		r.bytes = max(r.bytes/2, min(minReach, r.max))
+	}
+}
+
+// patience is how long nothing may be heard of a frame, beside what an acknowledgement may take.
+func patience(e *entry) time.Duration {
+	return time.Duration(len(e.frame.Data)) * time.Second / slowestLink
+}
+
 type entry struct {
 	frame  wire.Frame
 	expect uint64 // the stream's last sequence before it, as sent
@@ -28,11 +58,9 @@ func (w *window) room(size int) bool {
 	return len(w.entries) == 0 || len(w.entries) < w.maxFrames && w.bytes+size <= w.maxBytes
 }
 
-func (w *window) push(f wire.Frame) *entry {
-	e := &entry{frame: f}
-	w.entries = append(w.entries, e)
+func (w *window) push(f wire.Frame) {
+	w.entries = append(w.entries, &entry{frame: f})
 	w.bytes += len(f.Data)
-	return e
 }
 
 // find returns the frame of that number, if it was sent in this attempt.
@@ -56,6 +84,18 @@ func (w *window) pop() *entry {
 	w.bytes -= len(e.frame.Data)
 	w.sent = max(0, w.sent-1)
 	return e
+}
+
+// within reports whether the next frame may be sent when n bytes may be under way.
+func (w *window) within(n int) bool {
+	if w.sent == len(w.entries) {
+		return false
+	}
+	size := len(w.entries[w.sent].frame.Data)
+	for _, e := range w.entries[:w.sent] {
+		size += len(e.frame.Data)
+	}
+	return w.sent == 0 || size <= n
 }
 
 // unsend makes every frame wait again.
