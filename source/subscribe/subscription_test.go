@@ -250,6 +250,7 @@ func TestSubscription(t *testing.T) {
 		w.store(f.Data)
 	}
 	r.at(w.lsn)
+	brokertest.Until(t, "the last frame", func() bool { return r.sub.State().Backlog == 0 })
 	s := r.sub.State()
 	if !s.Reachable || s.OriginLSN != w.lsn || s.Backlog != 0 || s.Gap != nil || s.Refused != 0 || s.Duplicates != 0 || s.Read.Transactions != 73 {
 		t.Errorf("state %+v", s)
