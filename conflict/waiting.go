@@ -83,11 +83,15 @@ func (w *Waiting) side() Side {
 
 // Wait decides what waits when next comes and cannot be shown either, while w waits already.
 // It reports false when w stays as it is.
-func (p Policy) Wait(w, next Waiting) (Waiting, bool) {
-	if w.Precedes(next.Base) && p.Compare(next.Stamp, w.Stamp) >= 0 {
+//
+// follows says that next is a later change of w's origin, which does not hold w any more. So next
+// takes its place also where it does not rise above it, because the log does not say what it
+// overwrote. Whoever shows w sends it back.
+func (p Policy) Wait(w, next Waiting, follows bool) (Waiting, bool) {
+	if w.Precedes(next.Base) && (follows || p.Compare(next.Stamp, w.Stamp) >= 0) {
 		return w.Then(next), true
 	}
-	if p.CompareSides(next.side(), w.side()) < 0 {
+	if !follows && p.CompareSides(next.side(), w.side()) < 0 {
 		return w, false
 	}
 	return next, true

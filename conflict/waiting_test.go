@@ -43,10 +43,27 @@ func TestWait(t *testing.T) {
 		"the contents break a tie":                        {VersionFirst, first, next(at(3, 1), at(5, 10), wal.Update, waitRow("A", "large")), false, "insert true 5 a large"},
 		"the same again":                                  {VersionFirst, first, Waiting{Relation: rel, Op: wal.Insert, Born: true, Stamp: at(5, 10), Image: waitRow("a", "large")}, true, "insert true 5 a large"},
 	} {
-		got, moved := Policy{Order: c.order}.Wait(c.w, c.next)
+		got, moved := Policy{Order: c.order}.Wait(c.w, c.next, false)
 		text := fmt.Sprintf("%s %v %d %s %s", got.Op, got.Born, got.Stamp.Version, got.Image[1].Bytes, got.Image[2].Bytes)
 		if moved != c.moved || text != c.want {
 			t.Errorf("%s: %v, %s; want %v, %s", name, moved, text, c.moved, c.want)
+		}
+	}
+}
+
+// A later change of the same origin takes the place of what waits, higher or lower.
+func TestWaitForItsSuccessor(t *testing.T) {
+	t.Parallel()
+	rel := waitRel()
+	first := Waiting{Relation: rel, Op: wal.Insert, Born: true, Stamp: wal.Stamp{Version: 5}, Image: waitRow("a", "large")}
+	for _, known := range []bool{true, false} {
+		next := Waiting{Relation: rel, Op: wal.Update, Base: wal.Base{Known: known, Stamp: first.Stamp}, Stamp: wal.Stamp{Version: 4}, Image: waitRow("b", "-")}
+		got, ok := (Policy{}).Wait(first, next, true)
+		if !ok || got.Stamp.Version != 4 || got.Born != known || got.Image.Complete() != known {
+			t.Errorf("base known %t: %t, %+v", known, ok, got)
+		}
+		if got, ok := (Policy{}).Wait(first, next, false); ok || got.Stamp.Version != 5 {
+			t.Errorf("base known %t, of another origin: %t, %+v", known, ok, got)
 		}
 	}
 }
@@ -103,7 +120,7 @@ func (r *parkingRegion) take(w Waiting, kind EventKind, blocked bool) {
 	d := Resolve(r.p, e, r.local)
 	if d.Verdict == Apply && w.Op != wal.Delete && blocked {
 		if r.waiting != nil {
-			merged, ok := r.p.Wait(*r.waiting, w)
+			merged, ok := r.p.Wait(*r.waiting, w, false)
 			if !ok {
 				return
 			}

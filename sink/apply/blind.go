@@ -58,14 +58,19 @@ func (a *Applier) blind(ctx context.Context, rel wal.RelationName, keys []string
 	if !ok {
 		return an, nil
 	}
-	// A commit may be in the WAL, and be stamped, before others see it: while it waits for its
-	// disk or for a standby.
+	an.unseen, err = a.unseenCommits(ctx)
+	return an, err
+}
+
+// unseenCommits reports whether an own transaction is stamped that a look from now on may not show.
+// A commit may be in the WAL, and be stamped, before others see it: while it waits for its disk or
+// for a standby.
+func (a *Applier) unseenCommits(ctx context.Context) (bool, error) {
 	now, err := tombstone.ReadSnapshot(ctx, a.conn)
 	if err != nil {
-		return an, err
+		return false, err
 	}
-	an.unseen = a.cfg.Index.Unseen(now.InProgress)
-	return an, nil
+	return a.cfg.Index.Unseen(now.InProgress), nil
 }
 
 // seen gives back what needs no care after the look.

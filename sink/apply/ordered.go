@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -51,6 +52,17 @@ func (a *Applier) ordered(ctx context.Context, txs []keyedTx, fx *effects) error
 		if err := a.simple(ctx, a.setLock(singleLock)); err != nil {
 			return err
 		}
+	}
+	if a.cfg.Self {
+		if err := a.askKeys(ctx, txs); err != nil {
+			return err
+		}
+		whole := make([]*wal.Transaction, len(txs))
+		for i, k := range txs {
+			whole[i] = k.tx
+		}
+		a.batch.Lasts = batch.LastsOf(whole)
+		defer func() { a.batch.Lasts = nil }()
 	}
 	o := oneByOne{a: a, failed: map[wal.RelationName]failures{}}
 	o.careful, o.strict = a.cfg.Suspects.care(a.cp)

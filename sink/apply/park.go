@@ -73,7 +73,7 @@ func (a *Applier) parkRuns(ctx context.Context, g *batch.Group, runs []int, why 
 		r := &g.Runs[i]
 		next, replaces := waitingOf(g, r), int64(0)
 		if old := waiting[keys[n]]; old != nil {
-			merged, ok := policy.Wait(old.Waiting, next)
+			merged, ok := policy.Wait(old.Waiting, next, a.follows(g, old))
 			a.rival(g, r, old, ok, fx)
 			if !ok {
 				continue // what waits is above it
@@ -89,6 +89,18 @@ func (a *Applier) parkRuns(ctx context.Context, g *batch.Group, runs []int, why 
 		}
 	}
 	return a.writeParked(ctx, g.Rel, changes, fx)
+}
+
+// follows reports whether the changes of a group are later ones of the origin of what waits, in the
+// order of its WAL. What waits has to be a change, too: of a repair, the origin is another region.
+func (a *Applier) follows(g *batch.Group, old *parked.Change) bool {
+	return old.Origin == a.cfg.Origin && (g.Kind == conflict.Live || g.Kind == conflict.Self) && g.Kind == old.Kind && !a.retrying
+}
+
+// sendsBack reports whether the others are told of what goes in here after it has waited: a repair, or a copied
+// row. Who sent it may hold something lower by now.
+func (a *Applier) sendsBack(g *batch.Group, v *verdict) bool {
+	return a.retrying && (g.Kind == conflict.Repair || g.Kind == conflict.Copy) && v.Verdict == conflict.Apply && v.side.Known
 }
 
 func waitingOf(g *batch.Group, r *batch.Run) conflict.Waiting {

@@ -137,9 +137,11 @@ func TestParkedIsReleasedInOrder(t *testing.T) {
 	b.apply(b.tx(nil, insert(r, row("1", "a", 1, 1))))
 	b.apply(b.tx(nil, update(r, row("1", "a", 1, 1), row("1", "bad", 5, 5))))
 	b.want("select key, op, version from pgwaltz.parked", `["1"]|update|5`)
-	// A delete that does not know of it comes in below it: the row goes, the entry stays.
+	// Another region's delete that does not know of it comes in below it: the row goes, the entry stays.
+	b.from("c")
 	b.apply(b.tx(nil, remove(r, row("1", "a", 1, 1))))
 	b.want("select (select count(*) from acct), version from pgwaltz.parked", "0|5")
+	b.from("a")
 	b.exec("alter table acct drop constraint no")
 	b.turns(b.retrier(), 2)
 	b.want(acctRows, "1|bad|5")

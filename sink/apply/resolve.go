@@ -118,6 +118,7 @@ func (a *Applier) decideRuns(ctx context.Context, l *looking, fx *effects) (deci
 		if err != nil {
 			return out, err
 		}
+		v.Pushback = v.Pushback || a.sendsBack(g, &v)
 		entries := len(fx.entries)
 		if err := a.note(ctx, g, t, &v, fx); err != nil {
 			return out, err
@@ -136,7 +137,7 @@ func (a *Applier) decideRuns(ctx context.Context, l *looking, fx *effects) (deci
 			}
 			continue
 		}
-		if w := st.waiting(); w != nil && v.Verdict != conflict.Keep && a.cfg.Policy.table(g.Rel.Ref()).Resolve.Releases(waitingOf(g, r), w) {
+		if w := st.waiting(); w != nil && (a.follows(g, st.parked) || v.Verdict != conflict.Keep && a.cfg.Policy.table(g.Rel.Ref()).Resolve.Releases(waitingOf(g, r), w)) {
 			fx.unpark = append(fx.unpark, st.parked.ID)
 			a.rivalOf(g, r, came, st.parked, true, fx)
 		} else if a.answers(g, r, st.parked, fx) {

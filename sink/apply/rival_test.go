@@ -6,19 +6,22 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
+// from makes the changes to come those of another region.
+func (b *bench) from(origin string) {
+	b.t.Helper()
+	b.exec("update pgwaltz.checkpoint set origin = '" + origin + "'")
+	b.a.cfg.Origin, b.a.cp.Origin = origin, origin
+}
+
 // Changes of two origins that meet on a key which cannot be shown here: the one that loses is
 // in the log, whichever comes first, and also when the winner goes in.
 func TestParkedRivalsAreRecorded(t *testing.T) {
 	t.Parallel()
 	b, r := newBench(t, acctDDL+"; alter table acct add constraint no check (v <> 'bad' and v <> 'worse')"), acct()
-	from := func(origin string) {
-		b.exec("update pgwaltz.checkpoint set origin = '" + origin + "'")
-		b.a.cfg.Origin, b.a.cp.Origin = origin, origin
-	}
 	for _, id := range []string{"1", "2", "3", "4"} {
 		b.apply(b.tx(nil, insert(r, row(id, "bad", 5, 5))))
 	}
-	from("c")
+	b.from("c")
 	b.apply(b.tx(nil, insert(r, row("1", "worse", 3, 3)))) // loses
 	b.apply(b.tx(nil, insert(r, row("2", "worse", 7, 7)))) // takes the place
 	b.apply(b.tx(nil, insert(r, row("3", "good", 9, 9))))  // goes in and releases it
@@ -67,4 +70,43 @@ func TestParkedAtOnce(t *testing.T) {
 			b.want("select verdict || ' ' || winner || '>' || loser from pgwaltz.conflict", "apply a>c")
 		})
 	}
+}
+
+// Of one origin an earlier change waits, and a later one does not rise above it, because the log does
+// not say what it overwrote. The origin holds the later one, so the earlier one waits no longer.
+func TestParkedGivesWayToItsSuccessor(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+"; alter table acct add constraint no check (v <> 'bad' and v <> 'worse')"), acct()
+	b.apply(b.tx(nil, insert(r, row("1", "0", 1, 1)), insert(r, row("2", "0", 1, 1)), insert(r, row("3", "0", 6, 6)), insert(r, row("4", "0", 1, 1))))
+	for _, id := range []string{"1", "2", "3", "4"} {
+		b.apply(b.tx(nil, update(r, nil, row(id, "bad", 7, 7))))
+	}
+	b.apply(b.tx(nil, update(r, nil, row("1", "low", 3, 3))))   // it is shown
+	b.apply(b.tx(nil, update(r, nil, row("2", "worse", 4, 4)))) // it is not shown
+	b.apply(b.tx(nil, update(r, nil, row("3", "low", 5, 5))))   // it loses
+	b.want(acctRows, "1|low|3;2|0|1;3|0|6;4|0|1")
+	b.want("select string_agg(key || version, ' ' order by key) from pgwaltz.parked", `["2"]4 ["4"]7`)
+	// A change of another region says nothing of what this one holds.
+	b.from("c")
+	b.apply(b.tx(nil, update(r, nil, row("4", "low", 3, 3))))
+	b.want("select string_agg(key || version, ' ' order by key) from pgwaltz.parked", `["2"]4 ["4"]7`)
+}
+
+// A repair that waits is not given up for a later change of the region that sent it: the row is another
+// region's. When it goes in, the others are told.
+func TestParkedRepairStays(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+"; alter table acct add constraint no check (v <> 'bad')"), acct()
+	b.apply(b.tx(nil, insert(r, row("1", "0", 1, 1))))
+	repair := b.tx(nil, update(r, nil, row("1", "bad", 7, 7)))
+	repair.Applied, repair.Changes[0].Repair = true, true
+	b.apply(repair)
+	b.slot()
+	b.apply(b.tx(nil, update(r, nil, row("1", "low", 3, 3))))
+	b.want("select version from pgwaltz.parked", "7")
+	b.wantTold("")
+	b.exec("alter table acct drop constraint no")
+	b.retry()
+	b.want(acctRows, "1|bad|7")
+	b.wantTold("a told update_origin_differs 1: 1=bad against 1=low", "repair update 1=bad")
 }

@@ -159,6 +159,10 @@ func (a *Applier) answerRuns(ctx context.Context, g *batch.Group, runs []int, fx
 		return err
 	}
 	return a.inChunks(g, t, runs, func(chunk []int) (int, error) {
+		unseen, err := a.unseenCommits(ctx)
+		if err != nil {
+			return 0, err
+		}
 		l, err := a.lookAt(ctx, g, t, chunk)
 		if err != nil {
 			return 0, err
@@ -179,7 +183,8 @@ func (a *Applier) answerRuns(ctx context.Context, g *batch.Group, runs []int, fx
 				continue
 			}
 			c := repairOf(g.Rel, e)
-			if !a.overdue { // else the stamp may be too low: it asks again
+			// Else the stamp may be too low, or the row is committed and not visible yet: it asks again.
+			if !a.overdue && (e.Alive || !unseen) {
 				c.Answer, c.Asked = true, g.Runs[i].Stamp
 			}
 			fx.tell.repair(c)

@@ -109,6 +109,45 @@ func TestAnswerOfTheSameStamp(t *testing.T) {
 	b.want("select key, live from pgwaltz.tombstone", `["1"]|false`)
 }
 
+// A row that is committed, and not visible yet, is not answered for as if it were gone.
+func TestAnswersOfUnseenRows(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, thinDDL), thin()
+	b.apply(b.tx(nil, remove(r, thinRow("1", "0", 1, 1, text("gone")[0]))))
+	b.slot()
+	app, err := b.a.cfg.Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer app.Close(context.Background())
+	var xid uint32
+	if _, err := app.Exec(t.Context(), "begin"); err != nil {
+		t.Fatal(err)
+	}
+	if err := app.QueryRow(t.Context(), "select pg_current_xact_id()::text::int8").Scan(&xid); err != nil {
+		t.Fatal(err)
+	}
+	b.idx.Open(wal.XID(xid), 10)
+	b.a.cfg.Barrier = func(context.Context) error { return nil }
+	ask := func() bool {
+		tx := b.tx(nil)
+		tx.Applied = true
+		tx.Notices = []wal.Notice{{Relation: r, To: "b", Outcome: wal.Wanted, Yours: wal.Entry{Known: true, Alive: true, Row: text("1", "\\N", "\\N", "\\N", "\\N")}}}
+		b.apply(tx)
+		said := b.told().repairs
+		return said[len(said)-1].Answer
+	}
+	if ask() {
+		t.Error("a tombstone is the answer while the row may be committed")
+	}
+	if _, err := app.Exec(t.Context(), "commit"); err != nil {
+		t.Fatal(err)
+	}
+	if !ask() {
+		t.Error("the tombstone is no answer")
+	}
+}
+
 // An own change over which something lower was written, before it was known, cannot be put back
 // from here when it lacks a value: the others are asked.
 func TestSelfMergeAsks(t *testing.T) {

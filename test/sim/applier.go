@@ -26,11 +26,14 @@ type applier struct {
 	overdue bool // it was waited for in vain
 	stamped bool // nothing is stamped while it waits: it decides as things are
 	waited  time.Time
+	retries bool // it tries what is set aside
+	lasts   batch.Lasts
 }
 
 type keyedTx struct {
-	tx   *wal.Transaction
-	kind conflict.EventKind
+	tx     *wal.Transaction
+	kind   conflict.EventKind
+	places []int // of its changes in the whole transaction; nil: it is whole
 }
 
 // outcome of one try.
@@ -42,6 +45,7 @@ const (
 	needOwn             // own changes have to be merged first
 	needLater           // own changes have to be decoded first
 	needCommits         // commits of others have to end first
+	refused             // the table takes no such row
 )
 
 func (a *applier) close() {
@@ -49,7 +53,7 @@ func (a *applier) close() {
 		a.tx.rollback()
 	}
 	if a.in != nil {
-		a.in.s.local.Settle(a.name(), false)
+		a.in.s.local.Settle(a.holder(), false)
 	}
 	a.tx, a.parts, a.busy = nil, false, false
 	a.order.Abandon()
@@ -113,7 +117,7 @@ func (a *applier) apply(ds []delivery) {
 			if live && !resync && w.cfg.Break != NoSkip && a.cp.Covers(d.ref, tx.CommitLSN, tx.EndLSN) {
 				continue
 			}
-			txs = append(txs, keyedTx{tx, d.kind})
+			txs = append(txs, keyedTx{tx, d.kind, nil})
 		}
 	}
 	next := ds[len(ds)-1].cp
@@ -147,7 +151,7 @@ func (a *applier) apply(ds []delivery) {
 	if res := a.rows(txs); res != done {
 		a.tx.rollback()
 		a.tx = nil
-		s.local.Settle(a.name(), false)
+		s.local.Settle(a.holder(), false)
 		if partsIn(txs) {
 			a.startAgain(txs, res)
 			return
@@ -179,7 +183,7 @@ func (a *applier) apply(ds []delivery) {
 		}
 		tx.rollback()
 		a.tx = nil
-		s.local.Settle(a.name(), false)
+		s.local.Settle(a.holder(), false)
 		a.retry(ds, txs, locked)
 		return
 	}
@@ -206,7 +210,7 @@ func (a *applier) apply(ds []delivery) {
 		}
 		s.step("before commit")
 		tx.commit(!w.cfg.Async).life = s.life
-		s.local.Settle(a.name(), true)
+		s.local.Settle(a.holder(), true)
 		a.tx = nil
 		w.note(s.r.id, "applied", uint64(a.in.origin)<<32|uint64(next.Incarnation), next.FrameNo)
 		a.cp = next
@@ -225,19 +229,19 @@ func (a *applier) apply(ds []delivery) {
 // alone reports whether no commit of another applier is under way.
 func (a *applier) alone() bool {
 	x := a.in.s.local
-	return x.Ended(x.Commits(), a.name()) || a.in.s.w.cfg.Break == Unannounced
+	return x.Ended(x.Commits(), a.holder()) || a.in.s.w.cfg.Break == Unannounced
 }
 
 // disturbed announces the commit and reports whether a row that was put meets something that
 // became known since.
 func (a *applier) disturbed() bool {
 	s := a.in.s
-	s.local.Committing(a.name())
+	s.local.Committing(a.holder())
 	if s.w.cfg.Break == Unannounced {
 		return false
 	}
 	for _, k := range a.tx.puts {
-		switch s.local.Meets(a.name(), s.r.db.tables[k.table].rel.Ref(), k.key) {
+		switch s.local.Meets(a.holder(), s.r.db.tables[k.table].rel.Ref(), k.key) {
 		case tombstone.MeetsOpen, tombstone.MeetsOwn:
 			return true
 		case tombstone.MeetsEntry:
@@ -261,7 +265,7 @@ func (a *applier) inOrder(txs []keyedTx) bool {
 	if a.parts && (len(txs) == 0 || !a.order.Continues(txs[0].tx)) {
 		a.tx.rollback()
 		a.tx, a.parts = nil, false
-		a.in.s.local.Settle(a.name(), false)
+		a.in.s.local.Settle(a.holder(), false)
 		a.order.Abandon()
 	}
 	plain := make([]*wal.Transaction, len(txs))
@@ -351,7 +355,7 @@ func (a *applier) recordItems(txs []keyedTx, end bool) {
 	}
 	a.tx.commit(!s.w.cfg.Async).life = s.life
 	a.tx = nil
-	s.local.Settle(a.name(), true)
+	s.local.Settle(a.holder(), true)
 	s.w.Stats.Recorded++
 	s.local.Recorded(txs[len(txs)-1].tx.CommitLSN + 1)
 }
@@ -370,22 +374,44 @@ func (a *applier) recordPart(txs []keyedTx, more bool) {
 
 // rows merges the changes into the open transaction.
 func (a *applier) rows(txs []keyedTx) outcome {
-	runs := a.coalesce(txs)
+	s, before := a.in.s, a.tx.savepoint()
 	if a.in.self {
 		a.ownItems(txs)
 	}
+	res := a.merge(txs)
+	if res == refused {
+		if partsIn(txs) {
+			a.back(before)
+		} else {
+			a.tx.rollback()
+			s.local.Settle(a.holder(), false)
+			a.tx = s.r.db.begin(true)
+		}
+		if a.in.self {
+			a.ownItems(txs)
+		}
+		res = a.ordered(txs)
+	}
+	if res != done {
+		return res
+	}
+	return a.answer(txs)
+}
+
+// merge decides about the net effect of some transactions.
+func (a *applier) merge(txs []keyedTx) outcome {
+	runs := a.coalesce(txs)
 	for i := range runs { // locks first: what is decided must not change any more
 		if !a.tx.lock(runs[i].key) {
 			return locked
 		}
 	}
 	for i := range runs {
-		r := &runs[i]
-		if res := a.row(r); res != done {
+		if res := a.row(&runs[i]); res != done {
 			return res
 		}
 	}
-	return a.answer(txs)
+	return done
 }
 
 // ownItems keeps what the own changes of a merge say of their positions: also of those that a
@@ -403,8 +429,24 @@ func (a *applier) ownItems(txs []keyedTx) {
 	}
 }
 
-// name names the applier in the index.
+// name is that of the origin.
 func (a *applier) name() string { return a.in.s.w.regions[a.in.origin].name }
+
+// holder names the applier in the index.
+func (a *applier) holder() string {
+	if a.retries {
+		return a.name() + "/parked"
+	}
+	return a.name()
+}
+
+// pid is the process of the server that it runs in.
+func (a *applier) pid() uint32 {
+	if a.retries {
+		return uint32(101 + a.in.origin)
+	}
+	return uint32(1 + a.in.origin)
+}
 
 // blind announces a tombstone where no row is, which nothing keeps rows from: its position, or
 // what has to be waited for.
@@ -414,10 +456,10 @@ func (a *applier) blind(k rowKey) (at wal.LSN, res outcome) {
 	if s.w.cfg.Break == BlindStamps {
 		return d.insert, done
 	}
-	at, ok := s.local.Blind(a.name(), uint32(a.in.origin+1), d.tables[k.table].rel.Ref(), []string{k.key})
+	at, ok := s.local.Blind(a.holder(), a.pid(), d.tables[k.table].rel.Ref(), []string{k.key})
 	if !ok {
 		if a.barrier {
-			s.local.BlindAt(a.name(), uint32(a.in.origin+1), d.tables[k.table].rel.Ref(), []string{k.key}, d.insert)
+			s.local.BlindAt(a.holder(), a.pid(), d.tables[k.table].rel.Ref(), []string{k.key}, d.insert)
 			return d.insert, done // nothing moves
 		}
 		return 0, needOwn
@@ -425,11 +467,7 @@ func (a *applier) blind(k rowKey) (at wal.LSN, res outcome) {
 	if !a.alone() {
 		return 0, needCommits
 	}
-	var open []uint32
-	for _, t := range d.late {
-		open = append(open, t.xid)
-	}
-	if s.local.Unseen(open) {
+	if s.local.Unseen(d.unseen()) {
 		return 0, needOwn
 	}
 	a.tx.sync = true

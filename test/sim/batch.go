@@ -17,7 +17,8 @@ type run struct {
 	followed bool // by another run of the key
 	skip     bool // nothing to record
 	plain    bool // it says only when its row was written
-	answer   bool // it is what its origin was asked for
+	answer   bool // it is what its origin was asked for,
+	asked    wal.Stamp
 }
 
 func (s *sidecar) keyOf(c *wal.Change) rowKey {
@@ -39,15 +40,16 @@ func (a *applier) coalesce(txs []keyedTx) []run {
 		}
 		return s.r.db.tables[tableOf(n)].pol
 	}
+	b.Lasts = a.lasts
 	for _, t := range txs {
-		b.Add(t.tx, t.kind)
+		b.AddPicked(t.tx, t.kind, t.places)
 	}
 	var out []run
 	for _, g := range b.Groups {
 		n := tableOf(g.Rel.Ref())
 		for i := range g.Runs {
 			br := &g.Runs[i]
-			r := run{key: rowKey{n, g.KeyText(br)}, kind: g.Kind, tx: br.Tx, followed: br.Followed, answer: br.Answer, ev: conflict.Event{
+			r := run{key: rowKey{n, g.KeyText(br)}, kind: g.Kind, tx: br.Tx, followed: br.Followed, answer: br.Answer, asked: br.Asked, ev: conflict.Event{
 				Kind: g.Kind, Op: br.Op, Stamp: br.Stamp, Base: br.Base, Born: br.Born,
 				Complete: br.Op == wal.Delete || br.Image.Complete(), CommitTime: br.Tx.CommitTime,
 			}}

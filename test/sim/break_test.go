@@ -87,6 +87,11 @@ func provoke(c *Config) {
 			t := &c.Tables[i]
 			t.Version, t.Time, t.Full, t.Toast, t.Keys = true, true, false, true, 2
 		}
+	case ParkedGivesWay: // changes of three regions meet where none of them can be
+		c.Refuse, c.Regions, c.Ops = true, 3, 2*c.Ops
+		for i := range c.Tables {
+			c.Tables[i].Full, c.Tables[i].Keys = true, 2
+		}
 	case HoldsByStamp:
 		for i := range c.Tables {
 			c.Tables[i].Stale = true

@@ -19,6 +19,7 @@ type Config struct {
 	Blind                             bool  // commits become visible late; nothing keeps rows from where none is
 	Restore                           bool  // a database is restored to an earlier point
 	Catalog                           bool  // look-ups in the server fail now and then
+	Refuse                            bool  // tables refuse rows and deletes of appliers for a while
 	Skew                              int64 // microseconds by which the clocks differ at most
 	Jumps                             bool
 	Async                             bool // appliers commit without waiting for the disk
@@ -42,6 +43,7 @@ type tableConf struct {
 	Bump          bool // the version rises with every update
 	Stale         bool // applications write old versions and times by hand
 	Toast         bool // a column that is Unchanged in most updates
+	Spelled       bool // the key is a numeric: several texts are one key
 	Order         conflict.Order
 	Keys          int
 }
@@ -84,18 +86,20 @@ const (
 	ToldOne                   // a conflict that the self-merge finds is told to the first peer only
 	ErrorsAreAnswers          // a look-up that fails means that nothing is known
 	RowsGone                  // of a change that lacks a value the delete is taken to follow whenever its row is gone
+	ParkedGivesWay            // what is set aside gives way to whatever comes under its key
 	breakages
 )
 
 func (b Breakage) String() string {
 	return [...]string{"sound", "no skip", "no chain", "no tombstones", "confirm early", "split commit", "no audit",
-		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old graves", "same history", "glued parts", "blind stamps", "same number", "clock in memory", "unannounced", "no digests", "told one", "errors are answers", "rows gone"}[b]
+		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old graves", "same history", "glued parts", "blind stamps", "same number", "clock in memory", "unannounced", "no digests", "told one", "errors are answers", "rows gone", "parked gives way"}[b]
 }
 
 // Draw makes the configuration of a seed.
 func Draw(seed uint64) Config {
 	r := rand.New(rand.NewPCG(seed, 0x5eed))
 	large := rand.New(rand.NewPCG(seed, 0xb16))
+	later := rand.New(rand.NewPCG(seed, 0x5be11)) // what was added later moves no seed that does not have it
 	yes := func(percent int) bool { return r.IntN(100) < percent }
 	c := Config{
 		Seed: seed, Regions: 2, Ops: 6 + r.IntN(30), Faults: r.IntN(8),
@@ -125,6 +129,7 @@ func Draw(seed uint64) Config {
 			t.Order = conflict.TimeFirst
 		}
 		t.Toast = t.Full && yes(40) || !t.Full && large.IntN(100) < 60
+		t.Spelled = later.IntN(4) == 0
 		c.Tables = append(c.Tables, t)
 	}
 	c.Blind = yes(50)
@@ -136,5 +141,6 @@ func Draw(seed uint64) Config {
 	if yes(30) { // beyond the limits of the index
 		c.IndexKeys, c.IndexOwn, c.IndexSegment, c.IndexHeld = 1+r.IntN(4), 1+r.IntN(4), 1+r.IntN(4), 1+r.IntN(4)
 	}
+	c.Refuse = later.IntN(4) == 0
 	return c
 }

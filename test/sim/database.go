@@ -41,6 +41,8 @@ type entry struct {
 type parked struct {
 	conflict.Waiting
 	origin int
+	kind   conflict.EventKind
+	tx     *wal.Transaction // that it belongs to
 }
 
 // record is a row of the audit log.
@@ -97,6 +99,7 @@ type database struct {
 	rows   map[string]int                   // changes applied, by origin; those of its own applications under its name
 	audit  []record
 	locks  map[rowKey]*dbtx
+	refuse map[int]refusal // by table
 	open   []*dbtx
 	late   map[rowKey]*dbtx // committed and on disk, not visible yet
 
@@ -122,7 +125,7 @@ type database struct {
 func newDatabase(w *World, r *region) *database {
 	d := &database{
 		w: w, r: r, keys: map[rowKey]entry{}, cps: map[string]checkpoint.Checkpoint{}, onDisk: map[string]checkpoint.Checkpoint{},
-		locks: map[rowKey]*dbtx{}, given: map[changeAt]given{}, clock: map[wal.LSN]wal.Micros{}, late: map[rowKey]*dbtx{}, rows: map[string]int{}, insert: wal.LSN(1000 + w.rng.IntN(5000)), xid: 700,
+		locks: map[rowKey]*dbtx{}, refuse: map[int]refusal{}, given: map[changeAt]given{}, clock: map[wal.LSN]wal.Micros{}, late: map[rowKey]*dbtx{}, rows: map[string]int{}, insert: wal.LSN(1000 + w.rng.IntN(5000)), xid: 700,
 		epoch: wal.Epoch{SystemID: uint64(7000 + r.id), Timeline: 1, Slot: "pgwaltz_" + r.name},
 	}
 	d.confirmed, d.saved = d.insert, d.insert

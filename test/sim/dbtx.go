@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
@@ -16,6 +17,7 @@ type dbtx struct {
 	writes  map[rowKey]entry
 	touched map[rowKey]bool // rows that it wrote
 	graved  map[rowKey]bool // entries beside the table that it wrote
+	parks   map[rowKey]bool // what is set aside under these keys it has locked or written
 	order   []rowKey        // of writes
 	locked  []rowKey
 	changes []logChange
@@ -32,7 +34,7 @@ type dbtx struct {
 }
 
 func (d *database) begin(applied bool) *dbtx {
-	t := &dbtx{d: d, applied: applied, writes: map[rowKey]entry{}, touched: map[rowKey]bool{}, graved: map[rowKey]bool{}}
+	t := &dbtx{d: d, applied: applied, writes: map[rowKey]entry{}, touched: map[rowKey]bool{}, graved: map[rowKey]bool{}, parks: map[rowKey]bool{}}
 	d.open = append(d.open, t)
 	return t
 }
@@ -101,6 +103,9 @@ func (t *dbtx) get(k rowKey) entry {
 	if !t.graved[k] {
 		e.grave, e.stamp, e.stampd = now.grave, now.stamp, now.stampd
 	}
+	if !t.parks[k] {
+		e.parked = now.parked
+	}
 	e.items = union(e.items, now.items)
 	return e
 }
@@ -123,6 +128,21 @@ func (t *dbtx) put(k rowKey, e entry, c *logChange) {
 	}
 }
 
+// holdParked locks what is set aside under a key, or the place of it, until the transaction ends.
+func (t *dbtx) holdParked(k rowKey) bool {
+	for _, o := range t.d.open {
+		if o != t && o.parks[k] {
+			return false
+		}
+	}
+	if e, ok := t.writes[k]; ok && !t.parks[k] {
+		e.parked = t.d.keys[k].parked
+		t.writes[k] = e
+	}
+	t.parks[k] = true
+	return true
+}
+
 func (t *dbtx) close() {
 	for _, k := range t.locked {
 		delete(t.d.locks, k)
@@ -130,6 +150,19 @@ func (t *dbtx) close() {
 	if i := slices.Index(t.d.open, t); i >= 0 {
 		t.d.open = slices.Delete(t.d.open, i, i+1)
 	}
+}
+
+// savepoint is what rollbackTo goes back to. Locks stay.
+func (t *dbtx) savepoint() dbtx {
+	return dbtx{
+		writes: maps.Clone(t.writes), touched: maps.Clone(t.touched), graved: maps.Clone(t.graved), order: slices.Clone(t.order), changes: slices.Clone(t.changes),
+		audit: slices.Clone(t.audit), repairs: slices.Clone(t.repairs), notices: slices.Clone(t.notices), puts: slices.Clone(t.puts),
+	}
+}
+
+func (t *dbtx) rollbackTo(p dbtx) {
+	t.writes, t.touched, t.graved, t.order, t.changes = p.writes, p.touched, p.graved, p.order, p.changes
+	t.audit, t.repairs, t.notices, t.puts = p.audit, p.repairs, p.notices, p.puts
 }
 
 func (t *dbtx) rollback() { t.close() }
@@ -202,6 +235,14 @@ func (t *dbtx) reveal() {
 			}
 		}
 	}
+}
+
+// unseen are the transactions that are committed and not visible.
+func (d *database) unseen() (ids []uint32) {
+	for _, t := range d.late {
+		ids = append(ids, t.xid)
+	}
+	return ids
 }
 
 // revealAll is what a restart does.

@@ -16,6 +16,7 @@ func (w *World) planFaults(end time.Duration) {
 		})
 	}
 	w.planRestore(micros)
+	w.planRefusals(micros)
 	if w.cfg.Copies {
 		r := w.regions[w.rng.IntN(len(w.regions))]
 		w.after(w.span(0, micros), func() { r.side.copyTables() })

@@ -87,52 +87,19 @@ func (a *applier) waitingOf(r *run) conflict.Waiting {
 	return w
 }
 
-// park sets a change aside and asks its origin.
-func (a *applier) park(r *run) {
-	s := a.in.s
-	s.w.Stats.Parked++
-	e := a.tx.get(r.key)
-	next := parked{a.waitingOf(r), a.in.origin}
-	if e.parked != nil {
-		merged, ok := s.r.db.tables[r.key.table].pol.Wait(e.parked.Waiting, next.Waiting)
-		if !ok {
-			return
-		}
-		next.Waiting = merged
-	}
-	e.parked = &next
-	a.tx.put(r.key, e, nil)
-	a.tx.want(r.key, next.origin)
-}
-
 // want asks a region for what it holds.
-func (t *dbtx) want(k rowKey, of int) {
+func (t *dbtx) want(k rowKey, at wal.Stamp, of int) {
 	tab := t.d.tables[k.table]
 	t.notices = append(t.notices, wal.Notice{Relation: tab.rel, To: t.d.w.regions[of].name, Outcome: wal.Wanted,
-		Yours: wal.Entry{Known: true, Alive: true, Row: tab.keyRow(k)}})
+		Yours: wal.Entry{Known: true, Alive: true, Stamp: at, Row: tab.keyRow(k)}})
 }
 
 // askOthers is for an own change that cannot be restored from what is here.
 func (a *applier) askOthers(r *run) {
 	for _, o := range a.in.s.w.regions {
 		if o.id != a.in.s.r.id {
-			a.tx.want(r.key, o.id)
+			a.tx.want(r.key, r.ev.Stamp, o.id)
 		}
-	}
-}
-
-// release takes out what is parked when an event at or above it is merged, or when its origin
-// answers that it does not hold it any more.
-func (a *applier) release(r *run, dec conflict.Decision) {
-	e := a.tx.get(r.key)
-	if e.parked == nil {
-		return
-	}
-	pol := a.in.s.r.db.tables[r.key.table].pol
-	gone := r.kind == conflict.Repair && r.answer && e.parked.origin == a.in.origin && pol.Gone(r.ev.Op, r.ev.Stamp, &e.parked.Waiting)
-	if gone || dec.Verdict != conflict.Keep && pol.Releases(a.waitingOf(r), &e.parked.Waiting) {
-		e.parked = nil
-		a.tx.put(r.key, e, nil)
 	}
 }
 
@@ -156,7 +123,9 @@ func (a *applier) answer(txs []keyedTx) outcome {
 			if !a.barrier {
 				return needOwn
 			}
-			a.tx.repair(k, !a.overdue)
+			if c := a.tx.repair(k); c != nil && !a.overdue && (c.Op != wal.Delete || !s.local.Unseen(s.r.db.unseen())) {
+				c.Answer, c.Asked = true, n.Yours.Stamp
+			}
 		}
 	}
 	return done
@@ -180,8 +149,8 @@ func (s *sidecar) askAgain() {
 		for i, tab := range d.tables {
 			for n := range tab.conf.Keys {
 				k := rowKey{i, keyText(n)}
-				if p := d.keys[k].parked; p != nil {
-					t.want(k, p.origin)
+				if p := d.keys[k].parked; p != nil && p.Op != wal.Delete && !p.Image.Complete() {
+					t.want(k, p.Stamp, p.origin)
 				}
 			}
 		}

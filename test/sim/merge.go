@@ -12,8 +12,16 @@ func (a *applier) row(r *run) outcome {
 	e := a.tx.get(r.key)
 	l := d.side(r.key, e)
 	t := d.tables[r.key.table]
+	if e.parked != nil && !a.tx.holdParked(r.key) {
+		return locked
+	}
+	came := a.waitingOf(r)
+	if p := e.parked; p != nil && p.Precedes(r.ev.Base) { // what it overwrote is known here, only not shown
+		whole := p.Then(came)
+		r.row, r.ev.Base, r.ev.Born = whole.Image, whole.Base, whole.Born
+	}
 	a.complete(r, e)
-	if e.parked != nil && e.parked.origin == a.in.origin {
+	if e.parked != nil && e.parked.origin == a.in.origin && e.parked.kind == conflict.Live {
 		r.ev = e.parked.Fulfilled(r.ev, l)
 	}
 	if a.in.self {
@@ -29,6 +37,7 @@ func (a *applier) row(r *run) outcome {
 				}
 				a.mark(r, e, true)
 			}
+			a.release(r, came, conflict.Decision{Verdict: map[bool]conflict.Verdict{false: conflict.Same, true: conflict.Keep}[r.skip]})
 			return done
 		}
 	} else if !a.barrier && conflict.NeedsBarrier(r.ev, conflict.Found{
@@ -58,7 +67,7 @@ func (a *applier) row(r *run) outcome {
 		}
 		a.tx.audit = append(a.tx.audit, a.conflict(r, l, dec, lost))
 	}
-	repair := dec.Pushback
+	repair := dec.Pushback || a.retries && (r.kind == conflict.Repair || r.kind == conflict.Copy) && dec.Verdict == conflict.Apply && l.Known
 	if a.in.self && (w.cfg.Break == SelfSilent || w.cfg.Break == RunsFall) { // what the one breaks, the other heals
 		repair = false
 	}
@@ -74,6 +83,9 @@ func (a *applier) row(r *run) outcome {
 		if c := r.row != nil || e.row != nil; c && !a.tx.claim(r.key, true) || !a.tx.claim(r.key, false) {
 			return locked
 		}
+		if d.refuses(r, e) {
+			return refused
+		}
 		a.carryOut(r, e, at)
 	case conflict.Same:
 		if !a.in.self {
@@ -84,12 +96,14 @@ func (a *applier) row(r *run) outcome {
 		}
 		a.mark(r, e, false)
 	case conflict.Park:
-		a.park(r)
-		return done
+		if a.retries {
+			return refused
+		}
+		return a.park(r, true)
 	}
-	a.release(r, dec)
+	a.release(r, came, dec)
 	if repair {
-		a.tx.repair(r.key, false)
+		a.tx.repair(r.key)
 	}
 	return done
 }
@@ -188,7 +202,7 @@ func (a *applier) carryOut(r *run, e entry, at wal.LSN) {
 		}
 	}
 	known := e.entry()
-	if w := a.in.s.w; a.in.self && c != nil && e.local && !a.stamped && w.cfg.IndexOwn == 0 && !w.cfg.Restore {
+	if w := a.in.s.w; a.in.self && !a.retries && c != nil && e.local && !a.stamped && w.cfg.IndexOwn == 0 && !w.cfg.Restore {
 		w.fail("the self-merge of %s writes %s of t%d %s over w%d, which an application wrote", a.in.s.r.name, r.ev.Op, r.key.table, r.key.key, e.wid)
 	}
 	e.row, e.wid, e.local = r.row, widOf(r.row), false
@@ -207,11 +221,11 @@ func (a *applier) carryOut(r *run, e entry, at wal.LSN) {
 		e = e.with(it, a.in.s.horizon())
 		switch x := a.in.s.local; {
 		case c != nil: // of the row, or of another one than the own change put there
-			x.Suspect(a.name(), t.rel.Ref(), r.key.key, it)
+			x.Suspect(a.holder(), t.rel.Ref(), r.key.key, it)
 		case a.in.self:
 			x.Put(t.rel.Ref(), []byte(r.key.key), it)
 		default:
-			x.Hold(a.name(), t.rel.Ref(), r.key.key, it)
+			x.Hold(a.holder(), t.rel.Ref(), r.key.key, it)
 		}
 	}
 	a.tx.put(r.key, e, c)

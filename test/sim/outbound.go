@@ -269,6 +269,10 @@ func (o *outbound) stall(at wal.LSN, refs []tombstone.Ref) {
 	case time.Since(o.stalled) > blockedFor:
 		o.stalled = time.Now()
 		for _, pid := range o.s.local.Blockers(at, refs) {
+			if pid > 100 {
+				o.s.again[pid-101].end()
+				continue
+			}
 			o.s.in[pid-1].again()
 		}
 	}

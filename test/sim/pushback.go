@@ -11,20 +11,21 @@ import (
 // repair is the entry that a region holds of a key, to be told to those that have a lower one.
 // It goes into the transaction that refused the other entry, as a logical message, and so
 // stands in the log behind every write that it may rest on.
-func (t *dbtx) repair(k rowKey, answer bool) {
+func (t *dbtx) repair(k rowKey) *wal.Change {
 	tab := t.d.tables[k.table]
 	e := t.get(k)
 	l := t.d.side(k, e)
 	if !l.Known {
-		return
+		return nil
 	}
-	c := wal.Change{Op: wal.Update, Relation: tab.rel, New: e.row, Stamp: l.Stamp, Repair: true, Answer: answer}
+	c := wal.Change{Op: wal.Update, Relation: tab.rel, New: e.row, Stamp: l.Stamp, Repair: true}
 	if !l.Alive {
 		c.Op, c.New = wal.Delete, nil
 		c.Old = tab.keyRow(k)
 	}
 	t.d.w.Stats.Pushbacks++
 	t.repairs = append(t.repairs, c)
+	return &t.repairs[len(t.repairs)-1]
 }
 
 // tell is the content of the logical messages of a transaction.

@@ -37,6 +37,7 @@ func newReader(d *database, live bool, again func() bool) *reader {
 				return errCatalog
 			}
 			rel.PrimaryKey = []int{colKey}
+			rel.Columns[colKey].Form = d.tables[tableOf(rel.Ref())].rel.Columns[colKey].Form
 			return nil
 		},
 	})}

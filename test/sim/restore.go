@@ -30,7 +30,8 @@ type backup struct {
 	audit       []record
 	rows        map[string]int
 	local       uint64
-	stream      *image // a snapshot of the whole machine; else nil
+	given       map[changeAt]given // what is stamped later may rest on what a restore loses
+	stream      *image             // a snapshot of the whole machine; else nil
 }
 
 // copyFiles takes a backup of everything that is on disk.
@@ -41,6 +42,7 @@ func (d *database) copyFiles() *backup {
 	return &backup{
 		keys: maps.Clone(d.keys), clock: maps.Clone(d.clock), cps: maps.Clone(d.cps), log: slices.Clone(d.log), insert: d.insert, confirmed: d.confirmed,
 		incarnation: d.incarnation, stored: d.stored, audit: slices.Clone(d.audit), rows: maps.Clone(d.rows), local: d.local,
+		given: maps.Clone(d.given),
 	}
 }
 
@@ -53,7 +55,7 @@ func (d *database) restore(b *backup, promoted bool) {
 	d.confirmed, d.saved = b.confirmed, b.confirmed
 	d.incarnation, d.stored = b.incarnation, b.stored
 	d.audit, d.rows, d.local = slices.Clone(b.audit), maps.Clone(b.rows), b.local
-	maps.DeleteFunc(d.given, func(at changeAt, _ given) bool { return at.commit > b.insert })
+	d.given = maps.Clone(b.given)
 	if promoted {
 		d.epoch.Timeline++
 	}

@@ -21,6 +21,7 @@ type sidecar struct {
 	merged wal.LSN // end of the last commit of the self-merge
 	out    *outbound
 	in     []*inbound // by origin; the own one is the self-merge
+	again  []*retrier // by origin
 
 	durable    wal.LSN // end of what is published
 	frame      uint64  // the last durable one
@@ -84,11 +85,14 @@ func (s *sidecar) open() {
 	s.w.note(s.r.id, "open", uint64(s.life), 0)
 	s.local = s.newLocal(tombstone.Limits{Keys: s.w.cfg.IndexKeys, Own: s.w.cfg.IndexOwn, Segment: s.w.cfg.IndexSegment, Held: s.w.cfg.IndexHeld})
 	s.local.Start(s.r.db.insert)
-	s.in = nil
+	s.in, s.again = nil, nil
 	for _, r := range s.w.regions {
 		in := newInbound(s, r.id)
 		s.in = append(s.in, in)
 		in.start()
+		if s.w.cfg.Refuse {
+			s.again = append(s.again, newRetrier(in))
+		}
 	}
 	s.reopen()
 	s.status()
@@ -114,6 +118,9 @@ func (s *sidecar) end() {
 	s.out = nil
 	for _, in := range s.in {
 		in.end()
+	}
+	for _, t := range s.again {
+		t.end()
 	}
 }
 

@@ -33,7 +33,12 @@ func newTable(i int, c tableConf) *table {
 	add := func(name string, oid uint32) {
 		t.rel.Columns = append(t.rel.Columns, wal.Column{Name: name, OID: oid, TypeMod: -1, Key: c.Full || name == "id"})
 	}
-	add("id", 23)
+	if c.Spelled {
+		add("id", wal.OIDNumeric)
+		t.rel.Columns[colKey].Form = wal.FormNumeric
+	} else {
+		add("id", 23)
+	}
 	add("val", 25)
 	if c.Toast {
 		add("big", 25)

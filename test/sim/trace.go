@@ -65,4 +65,6 @@ func (s *Stats) add(o Stats) {
 	s.Recorded += o.Recorded
 	s.Proofs += o.Proofs
 	s.Lookups += o.Lookups
+	s.Refused += o.Refused
+	s.Retried += o.Retried
 }

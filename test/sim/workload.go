@@ -48,7 +48,8 @@ func (w *World) transaction(r *region, attempt int) {
 	d.local++
 	for i := range tx.changes {
 		d.rows[r.name]++
-		if c := &tx.changes[i]; c.op == wal.Update && c.old != nil && string(c.old[colKey].Bytes) != string(c.new[colKey].Bytes) {
+		c := &tx.changes[i]
+		if t := d.tables[c.table]; c.op == wal.Update && c.old != nil && t.keyText(c.old) != t.keyText(c.new) {
 			d.rows[r.name]++ // a change of the key is a delete and an insert
 		}
 	}
@@ -87,7 +88,7 @@ func (w *World) statement(tx *dbtx, start int64) {
 	t := d.tables[n]
 	pick := func() (string, rowKey) {
 		key := strconv.Itoa(w.rng.IntN(t.conf.Keys))
-		return key, rowKey{n, t.keyText(wal.Tuple{text(key)})}
+		return w.spelled(t, key), rowKey{n, t.keyText(wal.Tuple{text(key)})}
 	}
 	key, k := pick()
 	if !tx.lock(k) {
@@ -133,6 +134,11 @@ func (w *World) statement(tx *dbtx, start int64) {
 		wid := w.led.add(d.r.id, k, e.wid, true)
 		v, at := w.rise(t, e.row, start)
 		c.op = wal.Update
+		if now := string(e.row[colKey].Bytes); !t.conf.Spelled || w.rng.IntN(4) > 0 {
+			key = now
+		} else if key != now {
+			c.old, c.full = t.old(e.row) // the server takes it for a change of the key
+		}
 		if t.conf.Full {
 			c.old, c.full = e.row, true
 		}
@@ -146,6 +152,14 @@ func (w *World) statement(tx *dbtx, start int64) {
 		e.wid = wid
 		tx.put(k, e, &c)
 	}
+}
+
+// spelled is one of the texts of a key.
+func (w *World) spelled(t *table, key string) string {
+	if !t.conf.Spelled {
+		return key
+	}
+	return [...]string{key, key + ".0", key + ".00"}[w.rng.IntN(3)]
 }
 
 // rise is what applications or their triggers make of the stamp columns.

@@ -20,6 +20,7 @@ type Batch struct {
 	Rows   int
 	Bytes  int
 	Policy func(wal.RelationName) conflict.Policy // the order of stamps; nil is the default
+	Lasts  Lasts                                  // where the batch is a piece of what is applied: of the whole
 }
 
 // Group is the part of a batch that touches one table under one definition of it. A table
@@ -48,7 +49,7 @@ type Run struct {
 	Key   []wal.Value
 	Text  string // the canonical text of the key
 	Tx    *wal.Transaction
-	// Followed: another run of the key comes later in the batch. Own changes only.
+	// Followed: another run of the key comes later in the batch, or in the whole that it is a piece of. Own changes only.
 	Followed bool
 	Answer   bool // repairs: one of them answers a question
 	Asked    wal.Stamp
@@ -100,24 +101,57 @@ func (b *Batch) AddPicked(tx *wal.Transaction, kind conflict.EventKind, places [
 			g.trunc++
 			g.Truncs = append(g.Truncs, tx)
 		case g.Key == nil:
-			place := i
-			if places != nil {
-				place = places[i]
-			}
-			g.Exact = append(g.Exact, Exact{ch, tx, place})
+			g.Exact = append(g.Exact, Exact{ch, tx, placeOf(tx, i, places).n})
 		case !g.add(ch, tx):
 			// The two are merged one after the other.
 			g = b.group(ch, kind, true)
 			g.add(ch, tx)
-			b.follow(g, ch)
+			b.follow(g, ch, placeOf(tx, i, places))
 		default:
-			b.follow(g, ch)
+			b.follow(g, ch, placeOf(tx, i, places))
 		}
 	}
 }
 
+// place is that of a change in the WAL.
+type place struct {
+	commit wal.LSN
+	part   uint32
+	n      int
+}
+
+func placeOf(tx *wal.Transaction, i int, places []int) place {
+	if places != nil {
+		i = places[i]
+	}
+	return place{tx.CommitLSN, tx.Part, i}
+}
+
+// Lasts are the places of the last own change of each key in some transactions. Who applies them piece
+// by piece has to know: of own changes only the last one is in the table.
+type Lasts map[wal.RelationName]map[string]place
+
+// LastsOf finds them. What keys the server alone can tell has to be asked before.
+func LastsOf(txs []*wal.Transaction) Lasts {
+	out := Lasts{}
+	for _, tx := range txs {
+		for i := range tx.Changes {
+			ch := &tx.Changes[i]
+			if ch.Repair || ch.Op == wal.Truncate || ch.Relation.KeyColumns() == nil {
+				continue
+			}
+			name := ch.Relation.Ref()
+			if out[name] == nil {
+				out[name] = map[string]place{}
+			}
+			out[name][string(ch.AppendKey(nil))] = placeOf(tx, i, nil)
+		}
+	}
+	return out
+}
+
 // follow notes that the run of an own change comes behind an earlier one of its key.
-func (b *Batch) follow(g *Group, ch *wal.Change) {
+func (b *Batch) follow(g *Group, ch *wal.Change, at place) {
 	if g.Kind != conflict.Self {
 		return
 	}
@@ -131,6 +165,9 @@ func (b *Batch) follow(g *Group, ch *wal.Change) {
 	var raw [128]byte
 	k := ch.AppendKey(raw[:0])
 	now := runAt{g, g.index[string(k)]}
+	if last, ok := b.Lasts[name][string(k)]; ok {
+		g.Runs[now.run].Followed = last != at
+	}
 	if was, ok := b.own[name][string(k)]; ok && was != now {
 		was.group.Runs[was.run].Followed = true
 	} else if ok {

@@ -165,3 +165,38 @@ func TestOwnRunsThatAreFollowed(t *testing.T) {
 		}
 	}
 }
+
+// TestOwnRunsInPieces: where own changes are applied one by one, each piece knows whether a later one
+// of its key is in another piece.
+func TestOwnRunsInPieces(t *testing.T) {
+	t.Parallel()
+	first := &wal.Transaction{CommitLSN: 10, Changes: []wal.Change{update("1", "a", at(2), based(1)), update("2", "a", at(2), based(1)), update("1", "b", at(3), based(2))}}
+	second := &wal.Transaction{CommitLSN: 20, Changes: []wal.Change{update("2", "c", at(3), based(2))}}
+	lasts := LastsOf([]*wal.Transaction{first, second})
+	piece := func(tx *wal.Transaction, places ...int) (out string) {
+		one := *tx
+		one.Changes = nil
+		for _, i := range places {
+			one.Changes = append(one.Changes, tx.Changes[i])
+		}
+		b := New()
+		b.Lasts = lasts
+		b.AddPicked(&one, conflict.Self, places)
+		for _, g := range b.Groups {
+			for i := range g.Runs {
+				out += fmt.Sprintf("%s=%s %t ", g.Runs[i].Image[0].Bytes, g.Runs[i].Image[1].Bytes, g.Runs[i].Followed)
+			}
+		}
+		return strings.TrimSpace(out)
+	}
+	for want, got := range map[string]string{
+		"1=a true":           piece(first, 0),
+		"1=b false":          piece(first, 2),
+		"1=b false 2=a true": piece(first, 0, 1, 2),
+		"2=c false":          piece(second, 0),
+	} {
+		if got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
