@@ -176,7 +176,7 @@ func (a *Applier) answerRuns(ctx context.Context, g *batch.Group, runs []int, fx
 			}
 			e, ok := a.held(g, &g.Runs[i], st, side)
 			if !ok {
-				if st.row == nil && st.entry == nil && st.parked == nil && !a.overdue {
+				if st.row == nil && st.entry == nil && st.parked == nil && !a.overdue && !unseen {
 					fx.tell.notice(wal.Notice{Relation: g.Rel, To: a.cfg.Origin, Outcome: wal.Absent,
 						Yours: wal.Entry{Known: true, Alive: true, Stamp: g.Runs[i].Stamp, Row: keyImage(g, &g.Runs[i])}})
 				}
