@@ -45,7 +45,7 @@ func pins() map[string]string {
 		"search_path": "", "row_security": "off", "statement_timeout": "0", "idle_in_transaction_session_timeout": "0",
 		"idle_session_timeout": "0", "default_transaction_isolation": "read committed",
 		"default_transaction_read_only": "off", "default_transaction_deferrable": "off",
-		"synchronous_commit": "on", "transform_null_equals": "off", "client_min_messages": "warning",
+		"synchronous_commit": "local", "transform_null_equals": "off", "client_min_messages": "warning",
 		"role":          "none", // "alter role ... set role" would make it another one
 		"exit_on_error": "off",  // an error is mostly one row's, and the session goes on
 		// The server notices a client that is gone by these; the dialer does it the other way.

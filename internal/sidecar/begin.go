@@ -140,7 +140,7 @@ func (s *Sidecar) newIncarnation(ctx context.Context, c *pgx.Conn, sit checkpoin
 		return fmt.Errorf("begin incarnation: %w", err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	if _, err := tx.Exec(ctx, "set local synchronous_commit = on"); err != nil {
+	if _, err := tx.Exec(ctx, "set local synchronous_commit = local"); err != nil {
 		return fmt.Errorf("begin incarnation: %w", err)
 	}
 	if err := streamstore.Begin(ctx, tx, s.cfg.Region, b.at.Incarnation, s.epoch, b.resync); err != nil {

@@ -63,7 +63,7 @@ func (s *Sidecar) lookAtNarrowing(ctx context.Context, c *pgx.Conn, published ma
 	now.split = now.leaves && (was.split || was.looked && !was.leaves)
 	if was.looked {
 		for n, text := range now.tables {
-			if _, here := published[n]; here && was.tables[n] != text || was.anew[n] == text {
+			if _, here := published[n]; here && s.cfg.Selected(n.Schema, n.Name) && was.tables[n] != text || was.anew[n] == text {
 				now.anew[n] = text
 			}
 		}

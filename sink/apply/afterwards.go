@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
+	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -44,10 +45,8 @@ func (a *Applier) wrote(st fastStmt, i int) {
 func (a *Applier) stayed(ctx context.Context) error {
 	defer clear(a.written)
 	for g, w := range a.written {
-		if len(w.t.schema.late) > 0 {
-			if err := a.simple(ctx, "set constraints "+strings.Join(w.t.schema.late, ", ")+" immediate"); err != nil {
-				return err
-			}
+		if err := a.fireLate(ctx, w.t); err != nil {
+			return err
 		}
 		gone := slices.DeleteFunc(slices.Clone(w.gone), func(i int) bool { return slices.Contains(w.put, i) })
 		for runs := range slices.Chunk(append(gone, w.put...), chunkRows) {
@@ -63,6 +62,27 @@ func (a *Applier) stayed(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// fireLate fires the triggers of a table that wait for the end of the transaction, now and from now on.
+func (a *Applier) fireLate(ctx context.Context, t *target) error {
+	if len(t.schema.late) == 0 {
+		return nil
+	}
+	return a.simple(ctx, "set constraints "+strings.Join(t.schema.late, ", ")+" immediate")
+}
+
+// stayedAt makes sure that a row without a key is as it was written: no other version of it is there.
+func (a *Applier) stayedAt(ctx context.Context, t *target, place [][]byte) error {
+	if err := a.fireLate(ctx, t); err != nil {
+		return err
+	}
+	found := false
+	err := a.query(ctx, statement.AtPlace(t.shape), place, []int16{1}, func([][]byte) { found = true })
+	if err == nil && !found {
+		err = &valueError{name: t.rel.Ref()}
+	}
+	return err
 }
 
 // same holds the row that is there now against the one that a run has written.

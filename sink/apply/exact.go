@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math"
@@ -99,7 +100,7 @@ func (a *Applier) exactChange(ctx context.Context, t *target, ch *wal.Change) (b
 		}
 		check = slices.DeleteFunc(slices.Clone(t.check), func(c int) bool { return ch.New[c].Kind == wal.Unchanged || !slices.Contains(t.update, c) })
 		s := t.shape
-		s.Check = t.names(check)
+		s.Check, s.Place = t.names(check), t.schema.after
 		sql = statement.ExactUpdate(s, old, set)
 	}
 	n, err := a.exactQuery(ctx, t, sql, args, check, ch.New)
@@ -113,8 +114,16 @@ func (a *Applier) exactChange(ctx context.Context, t *target, ch *wal.Change) (b
 // each against the row that came.
 func (a *Applier) exactQuery(ctx context.Context, t *target, sql string, args [][]byte, check []int, row wal.Tuple) (n int, err error) {
 	var differs error
-	err = a.query(ctx, sql, args, make([]int16, max(1, len(check))), func(stored [][]byte) {
+	var place [][]byte
+	returned := len(check)
+	if t.schema.after && row != nil {
+		returned += 2
+	}
+	err = a.query(ctx, sql, args, make([]int16, max(1, returned)), func(stored [][]byte) {
 		n++
+		for _, v := range stored[len(check):returned] {
+			place = append(place, bytes.Clone(v))
+		}
 		for k, c := range check {
 			if !sameValue(t.spelling[c], row[c], stored[k]) && differs == nil {
 				differs = &valueError{name: t.rel.Ref(), column: t.params[c].Name}
@@ -129,6 +138,9 @@ func (a *Applier) exactQuery(ctx context.Context, t *target, sql string, args []
 	}
 	if err == nil {
 		err = differs
+	}
+	if err == nil && len(place) == 2 {
+		err = a.stayedAt(ctx, t, place)
 	}
 	return n, err
 }
@@ -151,7 +163,7 @@ func (a *Applier) exactInsert(ctx context.Context, t *target, row wal.Tuple) err
 		params[n], args[n] = t.params[c], textArg(row[c])
 	}
 	s := t.shape
-	s.Check = t.names(t.check)
+	s.Check, s.Place = t.names(t.check), t.schema.after
 	_, err := a.exactQuery(ctx, t, statement.ExactInsert(s, params), args, t.check, row)
 	return err
 }

@@ -43,16 +43,24 @@ func ExactInsert(s Shape, row []Param) string {
 	return "insert into " + s.Table + " (" + strings.Join(names, ", ") + ")" + over + " values (" + strings.Join(exprs, ", ") + ") returning " + s.checked("")
 }
 
-// checked lists the columns to check; 1 for none.
+// checked lists the columns to check and the place of the row, where it is asked for; 1 for nothing.
 func (s Shape) checked(prefix string) string {
-	if len(s.Check) == 0 {
+	var cols []string
+	for _, c := range s.Check {
+		cols = append(cols, prefix+Quote(c))
+	}
+	if s.Place {
+		cols = append(cols, prefix+"tableoid", prefix+"ctid")
+	}
+	if cols == nil {
 		return "1"
 	}
-	cols := make([]string, len(s.Check))
-	for i, c := range s.Check {
-		cols[i] = prefix + Quote(c)
-	}
 	return strings.Join(cols, ", ")
+}
+
+// AtPlace finds a row by its table and place, if it was not written since.
+func AtPlace(s Shape) string {
+	return "select 1 from " + s.rows() + " as t where (t.tableoid, t.ctid) = (($1::text)::oid, ($2::text)::tid)"
 }
 
 func textParam(n int) string { return "($" + strconv.Itoa(n) + "::text)" }

@@ -87,6 +87,7 @@ type Shape struct {
 	VersionText bool     // the stored version is returned as text: its type holds more than bigint does
 	TimeText    bool     // and the stored time, likewise
 	Check       []string // columns whose stored values are returned as well, behind the stamp
+	Place       bool     // ExactInsert, ExactUpdate: table and place of the row are returned behind these
 	Override    bool     // INSERT needs OVERRIDING SYSTEM VALUE
 	Plain       bool     // INSERT without ON CONFLICT
 	Time        string   // an expression over t that Read and Page give behind the columns; "" for none
