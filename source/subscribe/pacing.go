@@ -59,4 +59,4 @@ func (p *pacing) came(d time.Duration) {
 }
 
 // silent says that nothing came for the whole patience.
-func (p *pacing) silent() { p.patience = min(2*p.patience, maxPatience) }
+func (p *pacing) silent() { p.patience = min(4*p.patience, maxPatience) }
