@@ -24,8 +24,9 @@ const (
 	pulls     = 2
 	pullBatch = 2048
 	pullFor   = 30 * time.Second
-	// inactive is when the server forgets a consumer that nobody pulls from.
-	inactive = 30 * time.Second
+	// inactive is when the server forgets a consumer that nobody pulls from: also one whose messages
+	// wait here, because they are applied slowly.
+	inactive = 5 * time.Minute
 )
 
 var (
