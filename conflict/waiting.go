@@ -91,7 +91,10 @@ func (p Policy) Wait(w, next Waiting, follows bool) (Waiting, bool) {
 	if w.Precedes(next.Base) && (follows || p.Compare(next.Stamp, w.Stamp) >= 0) {
 		return w.Then(next), true
 	}
-	if !follows && p.CompareSides(next.side(), w.side()) < 0 {
+	switch n := p.CompareSides(next.side(), w.side()); {
+	case n == 0 && (w.Op == wal.Delete || w.Image.Complete()): // the same entry, perhaps as a repair, which does not say what it overwrote
+		next.Born, next.Base = w.Born, w.Base
+	case n < 0 && !follows:
 		return w, false
 	}
 	return next, true

@@ -41,6 +41,7 @@ func TestWait(t *testing.T) {
 		"by time the later one is above":                  {TimeFirst, first, next(at(3, 1), at(4, 20), wal.Update, waitRow("b", "x")), true, "update false 4 b x"},
 		"by time the earlier one is below":                {TimeFirst, first, next(at(3, 1), at(9, 5), wal.Update, waitRow("b", "x")), false, "insert true 5 a large"},
 		"the contents break a tie":                        {VersionFirst, first, next(at(3, 1), at(5, 10), wal.Update, waitRow("A", "large")), false, "insert true 5 a large"},
+		"the same as a repair":                            {VersionFirst, first, Waiting{Relation: rel, Op: wal.Update, Stamp: at(5, 10), Image: waitRow("a", "large")}, true, "update true 5 a large"},
 		"the same again":                                  {VersionFirst, first, Waiting{Relation: rel, Op: wal.Insert, Born: true, Stamp: at(5, 10), Image: waitRow("a", "large")}, true, "insert true 5 a large"},
 	} {
 		got, moved := Policy{Order: c.order}.Wait(c.w, c.next, false)
