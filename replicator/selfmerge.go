@@ -70,10 +70,34 @@ func (m *SelfMerge) Filter(ctx context.Context, d subscribe.Delivery, deliver fu
 		m.mu.Unlock()
 		return nil
 	}
+	before := m.last
 	m.last = nil
+	if !begins(out.Transactions) {
+		before = nil // its own position says so too, and is saved as soon
+	}
 	m.sent++
+	if before != nil {
+		m.sent++
+	}
 	m.mu.Unlock()
+	if before != nil {
+		if err := deliver(ctx, *before); err != nil {
+			return err
+		}
+	}
 	return deliver(ctx, d)
+}
+
+// begins reports whether a packet holds the first part of a giant transaction. What lies before it
+// has to be said to be merged at once: the end of the transaction may be a long way off, and may not
+// be stamped before that is known.
+func begins(txs []*wal.Transaction) bool {
+	for _, tx := range txs {
+		if tx.More && tx.Part == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // pick returns the changes of a transaction that have something to merge. Behind an insert that goes

@@ -1,11 +1,17 @@
 package replicator
 
 import (
+	"context"
+	"fmt"
+	"slices"
 	"testing"
 
+	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/sink/apply"
+	"github.com/pgwaltz/pgwaltz/source/subscribe"
 	"github.com/pgwaltz/pgwaltz/wal"
+	"github.com/pgwaltz/pgwaltz/wire"
 )
 
 // With an insert that goes through, every other change of its key in the transaction goes: without
@@ -43,5 +49,44 @@ func TestSelfMergePicksWholeLives(t *testing.T) {
 	}
 	if want := "insert update delete "; got != want {
 		t.Errorf("picked %s, want %s", got, want)
+	}
+}
+
+// What is left out in front of a giant transaction is said to be merged before it begins.
+func TestSelfMergeSaysWhatLiesBeforeAGiantTransaction(t *testing.T) {
+	t.Parallel()
+	m := NewSelfMerge(apply.PolicyFunc(func(wal.RelationName) apply.TablePolicy { return apply.TablePolicy{} }), NewLocalWAL(nil))
+	packet := func(end wal.LSN, part uint32, more bool) subscribe.Delivery {
+		return subscribe.Delivery{
+			Header:     wire.Header{Kind: wire.Data},
+			Packet:     &wire.Packet{Transactions: []*wal.Transaction{{CommitLSN: end - 10, EndLSN: end, Part: part, More: more}}},
+			Checkpoint: checkpoint.Checkpoint{EndLSN: end},
+		}
+	}
+	var got []string
+	pass := func(d subscribe.Delivery) {
+		err := m.Filter(t.Context(), d, func(_ context.Context, d subscribe.Delivery) error {
+			got = append(got, fmt.Sprintf("%d:%d", d.Checkpoint.EndLSN, len(d.Packet.Transactions)))
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	pass(packet(100, 0, false))
+	pass(packet(200, 0, false))
+	if len(got) != 0 {
+		t.Fatalf("let through: %v, want nothing", got)
+	}
+	pass(packet(300, 0, true))
+	pass(packet(300, 1, false))
+	if want := []string{"200:0", "300:1", "300:1"}; !slices.Equal(got, want) {
+		t.Errorf("let through (position:transactions): %v, want %v", got, want)
+	}
+	if d := m.Idle(2); d != nil {
+		t.Errorf("idle while one of three is not applied: %+v", d)
+	}
+	if d := m.Idle(3); d != nil {
+		t.Errorf("idle with nothing left out: %+v", d)
 	}
 }

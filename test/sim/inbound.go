@@ -258,6 +258,10 @@ func (in *inbound) take(seq uint64, data []byte) {
 	}
 	d := subscribe.Delivery{Header: *h, StreamSeq: seq, Packet: p, Checkpoint: in.cp, NewIncarnation: ref.Incarnation != before.Incarnation, Resync: ref.Resync}
 	w.must(in.merge.Filter(context.Background(), d, func(_ context.Context, d subscribe.Delivery) error {
+		if d.StreamSeq != seq { // the position of one that was left out before
+			in.queue = append(in.queue, delivery{packet: d.Packet, kind: conflict.Self, before: d.Checkpoint, cp: d.Checkpoint})
+			return nil
+		}
 		in.queue = append(in.queue, delivery{d.Packet, conflict.Self, ref, before, in.cp})
 		return nil
 	}))

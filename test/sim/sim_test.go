@@ -101,11 +101,12 @@ func TestSim(t *testing.T) {
 //	115667  a restore lost what a stamp rests on (the model)
 //	120589  a repair that waited was given up for an older change of the region that had sent it
 //	122251  one by one, the self-merge did not know that a later change of the same transaction wrote the row
+//	143481  what lay before a giant transaction with nothing to merge was not said to be merged, and its stamps waited for that
 //	148706  a repair of what waited took away what that had overwritten, and with it a record
 //	200203  the stream and the memory of it were lost in one, and a promoted server began at incarnation 1 again
 func TestSimKnownSeeds(t *testing.T) {
 	t.Parallel()
-	for _, seed := range []uint64{956, 2542, 3172, 4036, 4387, 5073, 7985, 10861, 24541, 30069, 34811, 40248, 54187, 60901, 69218, 110910, 111201, 111497, 115299, 115667, 120589, 122251, 148706, 200203} {
+	for _, seed := range []uint64{956, 2542, 3172, 4036, 4387, 5073, 7985, 10861, 24541, 30069, 34811, 40248, 54187, 60901, 69218, 110910, 111201, 111497, 115299, 115667, 120589, 122251, 143481, 148706, 200203} {
 		if why, _, _ := play(t, Draw(seed), nil); why != "" {
 			t.Errorf("seed %d: %s\nrepeat it: %s", seed, why, repeat(seed))
 		}
