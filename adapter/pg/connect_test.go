@@ -35,7 +35,7 @@ func TestSettingsArePinned(t *testing.T) {
 		"lock_timeout": "1500ms", "application_name": "pgwaltz_eu_apply", "row_security": "off", "extra_float_digits": "3",
 		"IntervalStyle": "postgres", "lc_monetary": "C",
 		"default_transaction_read_only": "off", "default_transaction_deferrable": "off", "default_transaction_isolation": "read committed",
-		"idle_in_transaction_session_timeout": "0", "idle_session_timeout": "0", "synchronous_commit": "on",
+		"idle_in_transaction_session_timeout": "0", "idle_session_timeout": "0", "synchronous_commit": "local",
 		"standard_conforming_strings": "on", "xmloption": "content", "xmlbinary": "base64",
 		"array_nulls": "on", "quote_all_identifiers": "off", "transform_null_equals": "off", "client_encoding": "UTF8", "client_min_messages": "warning",
 	}
