@@ -70,8 +70,8 @@ func (p pack) fetch(ctx context.Context, dir string) (source, error) {
 	if _, err := os.Stat(tree); err != nil {
 		if err := p.download(ctx, dir, tree); err != nil {
 			return source{}, fmt.Errorf("get package %s: %w\n"+
-				"  The five schemas come from Debian packages. This needs apt-get, dpkg-deb and a Debian mirror: try `apt-get update`.\n"+
-				"  Without them, -only names the schemas to run, or unpack the package into %s (see -packages) by hand.", p.deb, err, tree)
+				"  The five schemas come from Debian packages. This needs apt-get, dpkg-deb and a Debian mirror: try `apt-get update`\n"+
+				"  Without them, -only names the schemas to run, or unpack the package into %s (see -packages) by hand", p.deb, err, tree)
 		}
 	}
 	files, err := filepath.Glob(filepath.Join(tree, p.file))
