@@ -150,9 +150,13 @@ func scan(rows pgx.Rows) ([]*Change, error) {
 
 // Find returns what waits under the given keys of a table, by key. The rows are locked: what
 // the caller decides about them stays true until its transaction ends.
+//
+// A key is looked up by index, one after the other, in the order of the keys: planned while the table
+// was empty, key = any(array) read all that waits for the table, each time.
 func Find(ctx context.Context, q Querier, rel wal.RelationName, keys []string) (map[string]*Change, error) {
-	rows, err := q.Query(ctx, `select `+columns+` from pgwaltz.parked
-where schema_name = $1 and table_name = $2 and key = any($3::text[]) order by id for update`, rel.Schema, rel.Name, keys)
+	rows, err := q.Query(ctx, `select `+columns+`
+from (select distinct k collate "C" as k from unnest($3::text[]) as u(k) order by 1) as u
+cross join lateral (select * from pgwaltz.parked where schema_name = $1 and table_name = $2 and key = u.k for update) as p`, rel.Schema, rel.Name, keys)
 	if err != nil {
 		return nil, fmt.Errorf("find parked changes: %w", err)
 	}
