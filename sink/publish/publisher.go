@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/pgwaltz/pgwaltz/adapter/broker"
 	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
@@ -116,7 +117,7 @@ type Publisher struct {
 	since    time.Time
 	attempt  uint64 // of sending the window; acknowledgements of an earlier one are void
 	window   window
-	reach    reach
+	reach    broker.Reach
 	next     uint64 // the stream's last sequence once everything sent is stored
 	durable  mark
 	progress time.Time // last acknowledgement or first send after quiet
@@ -147,7 +148,7 @@ func New(cfg Config) *Publisher {
 		inbox: nats.NewInbox(), metrics: cfg.Metrics,
 		wake: make(chan struct{}, 1), space: make(chan struct{}, 1),
 		window: window{maxFrames: cfg.WindowFrames, maxBytes: cfg.WindowBytes},
-		reach:  reach{bytes: min(4*minReach, cfg.WindowBytes), max: cfg.WindowBytes},
+		reach:  broker.NewReach(4*broker.MinReach, cfg.WindowBytes),
 	}
 }
 

@@ -134,7 +134,7 @@ func (p *Publisher) ack(m *nats.Msg) {
 		e.seq = a.Seq
 		p.progress = time.Now()
 		took := time.Since(e.sentAt)
-		p.reach.took(took)
+		p.reach.Took(took)
 		p.metrics.latency.Observe(took.Seconds())
 	}
 	done := p.settleAcked()
@@ -208,7 +208,7 @@ func (p *Publisher) leaveFull() {
 
 // sendAll sends what is in the window and not under way, as far as it may be. The caller holds mu.
 func (p *Publisher) sendAll() {
-	for p.mode == flowing && p.fatal == nil && p.window.within(p.reach.bytes) {
+	for p.mode == flowing && p.fatal == nil && p.window.within(p.reach.Bytes()) {
 		p.send(p.window.entries[p.window.sent])
 	}
 }

@@ -16,30 +16,8 @@ type window struct {
 	sent                int
 }
 
-// reach is how many bytes may be under way. What is under way on a slow link delays everything else
-// on it, answers to pings too, so it is about what the link carries in a second. The Publisher's
-// mutex guards it.
-type reach struct{ bytes, max int }
-
-const (
-	minReach = 256 << 10
-	// An acknowledgement that took less than reachFast lets more be sent, one that took more than
-	// reachSlow less.
-	reachFast = 250 * time.Millisecond
-	reachSlow = time.Second
-	// slowestLink is how many bytes a second a link has to carry for a frame not to be taken for lost.
-	slowestLink = 32 << 10
-)
-
-// took says how long a frame and its acknowledgement were under way.
-func (r *reach) took(d time.Duration) {
-	switch {
-	case d < reachFast:
-		r.bytes = min(2*r.bytes, r.max)
-	case d > reachSlow:
-		r.bytes = max(r.bytes/2, min(minReach, r.max))
-	}
-}
+// slowestLink is how many bytes a second a link has to carry for a frame not to be taken for lost.
+const slowestLink = 32 << 10
 
 // patience is how long nothing may be heard of a frame, beside what an acknowledgement may take.
 func patience(e *entry) time.Duration {

@@ -3,6 +3,8 @@ package subscribe
 import (
 	"testing"
 	"time"
+
+	"github.com/pgwaltz/pgwaltz/adapter/broker"
 )
 
 func TestPacingFollowsTheLink(t *testing.T) {
@@ -12,24 +14,24 @@ func TestPacingFollowsTheLink(t *testing.T) {
 	for range 4 {
 		p.full(10 * time.Millisecond)
 	}
-	if p.size != 4<<20 || p.pulls() != pulls {
-		t.Errorf("a fast link: pulls of %d, %d at a time; want %d, %d", p.size, p.pulls(), 4<<20, pulls)
+	if p.reach.Bytes() != 4<<20 || p.pulls() != pulls {
+		t.Errorf("a fast link: pulls of %d, %d at a time; want %d, %d", p.reach.Bytes(), p.pulls(), 4<<20, pulls)
 	}
 	for range 10 {
 		p.full(5 * time.Second)
 	}
-	if p.size != minPull || p.pulls() != 1 {
-		t.Errorf("a slow link: pulls of %d, %d at a time; want %d, 1", p.size, p.pulls(), minPull)
+	if p.reach.Bytes() != broker.MinReach || p.pulls() != 1 {
+		t.Errorf("a slow link: pulls of %d, %d at a time; want %d, 1", p.reach.Bytes(), p.pulls(), broker.MinReach)
 	}
 	p.full(500 * time.Millisecond)
-	if p.size != minPull || p.pulls() != pulls {
-		t.Errorf("a link of middling speed: pulls of %d, %d at a time; want %d, %d", p.size, p.pulls(), minPull, pulls)
+	if p.reach.Bytes() != broker.MinReach || p.pulls() != pulls {
+		t.Errorf("a link of middling speed: pulls of %d, %d at a time; want %d, %d", p.reach.Bytes(), p.pulls(), broker.MinReach, pulls)
 	}
 	for range 9 {
 		p.tooSmall()
 	}
-	if p.size != 4<<20 {
-		t.Errorf("a message that does not fit: pulls of %d, want the largest", p.size)
+	if p.reach.Bytes() != 4<<20 {
+		t.Errorf("a message that does not fit: pulls of %d, want the largest", p.reach.Bytes())
 	}
 }
 

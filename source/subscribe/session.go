@@ -114,7 +114,7 @@ func (s *session) fill() error {
 			Batch     int           `json:"batch"`
 			MaxBytes  int           `json:"max_bytes"`
 			Heartbeat time.Duration `json:"idle_heartbeat"`
-		}{pullFor, pullBatch, s.r.pace.size, cfg.Heartbeat})
+		}{pullFor, pullBatch, s.r.pace.reach.Bytes(), cfg.Heartbeat})
 		if err != nil {
 			return err
 		}
