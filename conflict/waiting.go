@@ -88,6 +88,14 @@ func (w *Waiting) side() Side {
 // takes its place also where it does not rise above it, because the log does not say what it
 // overwrote. Whoever shows w sends it back.
 func (p Policy) Wait(w, next Waiting, follows bool) (Waiting, bool) {
+	if follows && w.Op == wal.Delete && next.Op == wal.Insert && p.Compare(next.Stamp, w.Stamp) > 0 {
+		// Deleted and born again: together they overwrote what the delete removed.
+		next.Born, next.Base = w.Born, w.Base
+		if !next.Born {
+			next.Op = wal.Update
+		}
+		return next, true
+	}
 	if w.Precedes(next.Base) && (follows || p.Compare(next.Stamp, w.Stamp) >= 0) {
 		return w.Then(next), true
 	}

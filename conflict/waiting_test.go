@@ -69,6 +69,30 @@ func TestWaitForItsSuccessor(t *testing.T) {
 	}
 }
 
+// A delete that waits and the insert that follows it have overwritten what the delete removed; a
+// delete behind them still knows of it, or, where nobody knows, that its row was born there.
+func TestWaitForRebirth(t *testing.T) {
+	t.Parallel()
+	rel := waitRel()
+	for name, c := range map[string]struct {
+		base    wal.Base
+		follows bool
+		want    string // op and born of the row, and of the delete behind it
+	}{
+		"the base is known":     {wal.Base{Known: true, Stamp: wal.Stamp{Version: 4}}, true, "update false 4, delete false 4"},
+		"the base is not known": {wal.Base{}, true, "update false 0, delete false 0"},
+		"of another origin":     {wal.Base{Known: true, Stamp: wal.Stamp{Version: 4}}, false, "insert true 0, delete true 0"},
+	} {
+		dead := Waiting{Relation: rel, Op: wal.Delete, Base: c.base, Stamp: wal.Stamp{Version: 5}, Image: waitRow("a", "large")}
+		born, ok := (Policy{}).Wait(dead, Waiting{Relation: rel, Op: wal.Insert, Born: true, Stamp: wal.Stamp{Generation: 1}, Image: waitRow("b", "x")}, c.follows)
+		gone, again := (Policy{}).Wait(born, Waiting{Relation: rel, Op: wal.Delete, Base: wal.Base{Known: true, Stamp: born.Stamp}, Stamp: wal.Stamp{Generation: 1, Version: 1}}, c.follows)
+		got := fmt.Sprintf("%s %t %d, %s %t %d", born.Op, born.Born, born.Base.Stamp.Version, gone.Op, gone.Born, gone.Base.Stamp.Version)
+		if !ok || !again || got != c.want || born.Base.Known != gone.Base.Known {
+			t.Errorf("%s: %t %t %s; want %s", name, ok, again, got, c.want)
+		}
+	}
+}
+
 // The same write releases what waits when a column of it is not there any more: it cannot go in
 // under the old name.
 func TestReleasesBehindARename(t *testing.T) {

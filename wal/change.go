@@ -57,6 +57,9 @@ type Change struct {
 	// merged its own changes by then, so it does not hold anything higher. Of other repairs the
 	// generation may be too low.
 	Answer bool
+	// Brief: the row that a delete removed was inserted by the same run of changes. Parked changes
+	// only, which are net effects; it does not travel.
+	Brief bool
 	// Asked is the stamp of the change that was asked for (Answer): who waits for a later one is
 	// told nothing by that.
 	Asked Stamp

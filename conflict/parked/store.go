@@ -37,6 +37,8 @@ type Change struct {
 	// Definition names the table's definition under which the change must not be tried again; ""
 	// for none.
 	Definition string
+	// Stray: the change's origin has begun anew since (Strays) and may have lost it.
+	Stray bool
 	// Denied are the peers that do not hold what an own change lacks.
 	Denied []string
 }
@@ -83,6 +85,7 @@ func (c *Change) decode(event []byte, born bool) error {
 	c.Waiting = conflict.Waiting{Relation: ch.Relation, Op: ch.Op, Born: born, Base: ch.Base, Stamp: ch.Stamp, Image: ch.New}
 	if ch.Op == wal.Delete {
 		c.Waiting.Image, c.Waiting.Full = ch.Old, ch.OldFull
+		tx.Changes[0].Brief = born
 	}
 	return nil
 }
@@ -120,7 +123,7 @@ returning p.schema_name, p.table_name, p.key`, origin)
 	return nil
 }
 
-const columns = `id, origin, schema_name, table_name, table_oid::int8, key, kind, born, event, coalesce(sqlstate, ''), coalesce(message, ''), attempts, denied`
+const columns = `id, origin, schema_name, table_name, table_oid::int8, key, kind, born, event, coalesce(sqlstate, ''), coalesce(message, ''), attempts, stray, denied`
 
 func scan(rows pgx.Rows) ([]*Change, error) {
 	defer rows.Close()
@@ -132,7 +135,7 @@ func scan(rows pgx.Rows) ([]*Change, error) {
 		var event []byte
 		var table int64
 		var name wal.RelationName
-		if err := rows.Scan(&c.ID, &c.Origin, &name.Schema, &name.Name, &table, &c.Key, &kind, &born, &event, &c.State, &c.Message, &c.Attempts, &c.Denied); err != nil {
+		if err := rows.Scan(&c.ID, &c.Origin, &name.Schema, &name.Name, &table, &c.Key, &kind, &born, &event, &c.State, &c.Message, &c.Attempts, &c.Stray, &c.Denied); err != nil {
 			return nil, fmt.Errorf("read parked changes: %w", err)
 		}
 		c.Kind, c.Table = conflict.EventKind(kind), uint32(table)
@@ -182,7 +185,7 @@ on conflict (schema_name, table_name, key) do update
 set origin = excluded.origin, table_oid = excluded.table_oid, commit_lsn = excluded.commit_lsn, kind = excluded.kind, born = excluded.born,
     generation = excluded.generation, version = excluded.version, updated_at = excluded.updated_at,
     op = excluded.op, event = excluded.event, row = excluded.row, sqlstate = excluded.sqlstate, message = excluded.message, definition = excluded.definition,
-    parked_at = pg_catalog.now(), retried_at = null, attempts = 0, denied = '{}'
+    parked_at = pg_catalog.now(), retried_at = null, attempts = 0, stray = false, denied = '{}'
 where p.id = any($18::int8[]) or p.key like '@%'`
 
 // ErrRace says that another applier has set a change of the same key aside since the caller looked.
@@ -238,6 +241,11 @@ func text(b []byte) *string {
 
 // DeleteSQL removes the changes with the ids $1.
 const DeleteSQL = `delete from pgwaltz.parked where id = any($1::int8[])`
+
+// StraysSQL notes that the origin $1 has begun anew, behind a gap that it admits: it may have been
+// restored from an older state, and not hold any more what waits here. Who shows such a change sends
+// it back.
+const StraysSQL = `update pgwaltz.parked set stray = true where origin = $1 and not stray`
 
 // DenySQL notes that the region $2 does not hold what the changes with the ids $1 lack.
 const DenySQL = `update pgwaltz.parked set denied = array_append(denied, $2::text) where id = any($1::int8[]) and $2::text <> all(denied)`

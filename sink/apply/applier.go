@@ -127,8 +127,10 @@ type Applier struct {
 	written  map[*batch.Group]*written // by the wave in hand
 	settings settings
 	encoding encoding
-	retrying bool  // parked changes are tried again: what fails stays parked
-	retryID  int64 // the first of them
+	retrying bool                      // parked changes are tried again: what fails stays parked
+	retryID  int64                     // the first of them
+	strays   map[*wal.Transaction]bool // those whose origins may have lost them
+	resync   bool                      // the batch in hand opens an incarnation that admits a gap
 
 	began   time.Time   // of the open transaction
 	hasty   bool        // it waits for locks a moment only
@@ -313,6 +315,7 @@ func (a *Applier) Apply(ctx context.Context, units []Unit) error {
 			txs = append(txs, keyedTx{tx: tx, kind: u.Kind})
 		}
 	}
+	a.resync = a.resync || resync
 	next := units[len(units)-1].Next
 	next.Transactions = a.cp.Transactions
 	more := false

@@ -144,7 +144,7 @@ func (b *bench) apply(txs ...*wal.Transaction) {
 func (b *bench) tryApply(txs ...*wal.Transaction) error {
 	next := b.a.Checkpoint()
 	next.Epoch = wal.Epoch{SystemID: 7, Timeline: 1, Slot: "s"}
-	next.Incarnation, next.FrameNo = 1, next.FrameNo+1
+	next.Incarnation, next.FrameNo = max(1, next.Incarnation), next.FrameNo+1
 	if last := txs[len(txs)-1]; !last.More {
 		next.EndLSN, next.Mark = last.EndLSN, wal.MarkOf(last)
 	}

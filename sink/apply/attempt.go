@@ -11,6 +11,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -229,6 +230,9 @@ func (a *Applier) begin(ctx context.Context, b *pipeline) error {
 // saveCheckpoint queues the move of the checkpoint. It stands before the rows, so that a
 // second applier waits at once and is found out before it has written anything.
 func (a *Applier) saveCheckpoint(b *pipeline, next checkpoint.Checkpoint) {
+	if a.resync && !a.cfg.Self {
+		b.text(parked.StraysSQL, []byte(a.cfg.Origin))
+	}
 	b.fence = b.n
 	b.text(pgstore.SaveSQL,
 		[]byte(a.cfg.Origin), number(uint64(a.cp.Incarnation)), number(a.cp.FrameNo),
@@ -304,7 +308,7 @@ func (a *Applier) writeEffects(ctx context.Context, fx *effects) error {
 
 // committed books a commit.
 func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effects) {
-	a.stamped, a.waited, a.cascades = nil, 0, 0
+	a.stamped, a.waited, a.cascades, a.resync = nil, 0, 0, false
 	clear(a.touched)
 	a.cp = next
 	a.cfg.Suspects.moved()

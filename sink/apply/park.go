@@ -92,15 +92,19 @@ func (a *Applier) parkRuns(ctx context.Context, g *batch.Group, runs []int, why 
 }
 
 // follows reports whether the changes of a group are later ones of the origin of what waits, in the
-// order of its WAL. What waits has to be a change, too: of a repair, the origin is another region.
+// order of its WAL. What waits has to be a change, too: of a repair, the origin is another region. An
+// origin that has begun anew may not know of what waits.
 func (a *Applier) follows(g *batch.Group, old *parked.Change) bool {
-	return old.Origin == a.cfg.Origin && (g.Kind == conflict.Live || g.Kind == conflict.Self) && g.Kind == old.Kind && !a.retrying
+	return old.Origin == a.cfg.Origin && !old.Stray && (g.Kind == conflict.Live || g.Kind == conflict.Self) && g.Kind == old.Kind && !a.retrying
 }
 
 // sendsBack reports whether the others are told of what goes in here after it has waited: a repair, or a copied
-// row. Who sent it may hold something lower by now.
-func (a *Applier) sendsBack(g *batch.Group, v *verdict) bool {
-	return a.retrying && (g.Kind == conflict.Repair || g.Kind == conflict.Copy) && v.Verdict == conflict.Apply && v.side.Known
+// row. Who sent it may hold something lower by now. So may the origin of any change that has begun anew since.
+func (a *Applier) sendsBack(g *batch.Group, r *batch.Run, v *verdict) bool {
+	if !a.retrying || v.Verdict != conflict.Apply {
+		return false
+	}
+	return a.strays[r.Tx] || (g.Kind == conflict.Repair || g.Kind == conflict.Copy) && v.side.Known
 }
 
 func waitingOf(g *batch.Group, r *batch.Run) conflict.Waiting {

@@ -118,7 +118,7 @@ func (a *Applier) decideRuns(ctx context.Context, l *looking, fx *effects) (deci
 		if err != nil {
 			return out, err
 		}
-		v.Pushback = v.Pushback || a.sendsBack(g, &v)
+		v.Pushback = v.Pushback || a.sendsBack(g, r, &v)
 		entries := len(fx.entries)
 		if err := a.note(ctx, g, t, &v, fx); err != nil {
 			return out, err

@@ -110,3 +110,55 @@ func TestParkedRepairStays(t *testing.T) {
 	b.want(acctRows, "1|bad|7")
 	b.wantTold("a told update_origin_differs 1: 1=bad against 1=low", "repair update 1=bad")
 }
+
+// An insert and a delete that wait together have overwritten nothing: what they meet here is a
+// conflict, as it is where they did not wait. A delete and an insert are the successor of what the delete
+// removed.
+func TestParkedNetEffects(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+"; create function no() returns trigger language plpgsql as 'begin raise check_violation; end'"), acct()
+	b.apply(b.tx(nil, insert(r, row("2", "0", 1, 1)), insert(r, row("3", "0", 1, 1))))
+	b.exec("insert into acct values (1, 'ours', 1, '2024-01-01 00:00:00+00')")
+	b.exec("create trigger no before insert or update or delete on acct for each row execute function no(); alter table acct enable always trigger no")
+	g := map[string]uint32{"1": 1}
+	b.apply(b.tx(g, insert(r, row("1", "theirs", 1, 1))))
+	b.apply(b.tx(g, remove(r, row("1", "theirs", 1, 1))))
+	g = map[string]uint32{}
+	b.apply(b.tx(g, remove(r, row("2", "0", 1, 1))))
+	b.apply(b.tx(g, insert(r, row("2", "again", 0, 1))))
+	g = map[string]uint32{}
+	b.apply(b.tx(g, remove(r, row("3", "0", 1, 1))))
+	b.apply(b.tx(g, insert(r, row("3", "again", 0, 1))))
+	b.apply(b.tx(g, remove(r, row("3", "again", 0, 1))))
+	b.want("select string_agg(key || ' ' || op || ' ' || born, ', ' order by key) from pgwaltz.parked", `["1"] delete true, ["2"] update false, ["3"] delete false`)
+	b.want("select count(*) from pgwaltz.conflict", "0")
+	b.exec("drop trigger no on acct")
+	re := b.retrier()
+	b.turns(re, 4)
+	b.want("select count(*) from pgwaltz.parked", "0")
+	b.want(acctRows, "2|again|0")
+	b.want("select string_agg(key->>'id' || ' ' || type || ' ' || verdict, ', ' order by key->>'id') from pgwaltz.conflict", "1 delete_origin_differs apply")
+	b.want("select string_agg(key || generation, ' ' order by key) from pgwaltz.tombstone where not live", `["1"]1 ["3"]1`)
+}
+
+// What waits of an origin that begins anew behind a gap it may have lost, in a restore. Whoever shows it
+// sends it back, in whatever way it would have gone in; and a later change of that origin does not end
+// its waiting.
+func TestStraysAreSentBack(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+"; alter table acct add constraint no check (v <> 'bad')"), acct()
+	b.apply(b.tx(nil, insert(r, row("1", "0", 1, 1)), insert(r, row("3", "0", 1, 1)), insert(r, row("4", "0", 1, 1))))
+	b.apply(b.tx(nil, update(r, row("1", "0", 1, 1), row("1", "bad", 7, 7)), insert(r, row("2", "bad", 1, 1)), update(r, row("3", "0", 1, 1), row("3", "bad", 7, 7))))
+	next := b.a.Checkpoint()
+	next.Incarnation, next.FrameNo = 2, 1
+	if err := b.a.Apply(t.Context(), []Unit{{Next: next, Resync: true}}); err != nil {
+		t.Fatal(err)
+	}
+	b.apply(b.tx(nil, update(r, nil, row("3", "low", 3, 3)), update(r, row("4", "0", 1, 1), row("4", "bad", 7, 7)))) // 4 is of the new history
+	b.want("select string_agg(key || stray, ' ' order by key) from pgwaltz.parked", `["1"]true ["2"]true ["3"]true ["4"]false`)
+	b.slot()
+	b.exec("alter table acct drop constraint no")
+	b.turns(b.retrier(), 4)
+	b.want(acctRows, "1|bad|7;2|bad|1;3|bad|7;4|bad|7")
+	b.wantTold("a told update_origin_differs 1: 3=bad against 3=low", "repair update 1=bad", "repair update 2=bad", "repair update 3=bad")
+}

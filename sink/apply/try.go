@@ -10,6 +10,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
+	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // stateOther is the SQLSTATE of changes that wait for a table which was dropped since, and made
@@ -107,6 +108,8 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 	}
 	a.retryID = changes[0].ID
 	defer func() { a.retryID = 0 }()
+	a.strays = map[*wal.Transaction]bool{}
+	defer func() { a.strays = nil }()
 	txs := make([]keyedTx, len(changes))
 	next := checkpoint.Checkpoint{}
 	claimed := make([]int64, len(changes))
@@ -119,6 +122,7 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 			return 0, &stillParked{why: reason{stateOther, "the table was made anew since: ask for a retry if the change belongs to the new one, or discard it"}}
 		}
 		txs[i], claimed[i] = keyedTx{tx: c.Transaction, kind: c.Kind}, c.ID
+		a.strays[c.Transaction] = c.Stray
 		next.EndLSN = max(next.EndLSN, c.Transaction.CommitLSN)
 	}
 	// A change must not count as waiting while it is being decided.

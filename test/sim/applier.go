@@ -27,6 +27,7 @@ type applier struct {
 	stamped bool // nothing is stamped while it waits: it decides as things are
 	waited  time.Time
 	retries bool // it tries what is set aside
+	stray   bool // of an origin that has begun anew since
 	lasts   batch.Lasts
 }
 
@@ -148,7 +149,14 @@ func (a *applier) apply(ds []delivery) {
 		a.barrier, a.stamped = a.in.giant == txs[0].tx.CommitLSN, a.in.stamped == txs[0].tx.CommitLSN
 		a.overdue = a.barrier && a.in.overdue
 	}
-	if res := a.rows(txs); res != done {
+	res := done
+	if resync && !a.in.self {
+		res = a.strays()
+	}
+	if res == done {
+		res = a.rows(txs)
+	}
+	if res != done {
 		a.tx.rollback()
 		a.tx = nil
 		s.local.Settle(a.holder(), false)

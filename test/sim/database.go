@@ -43,6 +43,7 @@ type parked struct {
 	origin int
 	kind   conflict.EventKind
 	tx     *wal.Transaction // that it belongs to
+	stray  bool             // its origin has begun anew since
 }
 
 // record is a row of the audit log.

@@ -117,7 +117,7 @@ func (a *applier) park(r *run, lacks bool) outcome {
 	s.w.Stats.Parked++
 	e := a.tx.get(r.key)
 	came := a.waitingOf(r)
-	next := parked{came, a.in.origin, r.kind, r.tx}
+	next := parked{Waiting: came, origin: a.in.origin, kind: r.kind, tx: r.tx}
 	if e.parked != nil {
 		merged, ok := s.r.db.tables[r.key.table].pol.Wait(e.parked.Waiting, came, a.follows(r, e.parked))
 		if s.w.cfg.Break == ParkedGivesWay {
@@ -159,9 +159,31 @@ func (a *applier) release(r *run, came conflict.Waiting, dec conflict.Decision) 
 	a.tx.put(r.key, e, nil)
 }
 
+// strays notes that the origin has begun anew, and may not hold any more what waits here.
+func (a *applier) strays() outcome {
+	d := a.in.s.r.db
+	for i, tab := range d.tables {
+		for n := range tab.conf.Keys {
+			k := rowKey{i, keyText(n)}
+			e := a.tx.get(k)
+			if e.parked == nil || e.parked.origin != a.in.origin || e.parked.stray {
+				continue
+			}
+			if !a.tx.holdParked(k) {
+				return locked
+			}
+			p := *e.parked
+			p.stray = true
+			e.parked = &p
+			a.tx.put(k, e, nil)
+		}
+	}
+	return done
+}
+
 // follows reports whether a run is a later one of the origin of what waits.
 func (a *applier) follows(r *run, old *parked) bool {
-	return old.origin == a.in.origin && (r.kind == conflict.Live || r.kind == conflict.Self) && r.kind == old.kind && !a.retries
+	return old.origin == a.in.origin && !old.stray && (r.kind == conflict.Live || r.kind == conflict.Self) && r.kind == old.kind && !a.retries
 }
 
 // rival records the conflict of a run with what waits under its key.
@@ -241,13 +263,14 @@ func (t *retrier) try(k rowKey, barrier bool) {
 		t.end()
 		return
 	}
+	a.stray = p.stray
 	e.parked = nil // it must not count as waiting while it is being decided
 	a.tx.put(k, e, nil)
 	tab := d.tables[k.table]
 	c := wal.Change{Op: p.Op, Relation: tab.rel, Stamp: p.Stamp, Base: p.Base, New: p.Image}
 	switch {
 	case p.Op == wal.Delete:
-		c.New, c.Old = nil, tab.keyRow(k)
+		c.New, c.Old, c.Brief = nil, tab.keyRow(k), p.Born
 	case p.Born:
 		c.Op = wal.Insert
 	}

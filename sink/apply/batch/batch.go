@@ -227,7 +227,7 @@ func (g *Group) add(ch *wal.Change, tx *wal.Transaction) bool {
 			key[n] = image[c]
 		}
 		g.Runs = append(g.Runs, Run{
-			Op: ch.Op, Born: ch.Op == wal.Insert, Base: ch.Base, Stamp: ch.Stamp,
+			Op: ch.Op, Born: ch.Op == wal.Insert || ch.Brief, Base: ch.Base, Stamp: ch.Stamp,
 			Image: image, Full: ch.OldFull, Key: key, Text: text, Tx: tx, Answer: ch.Answer, Asked: ch.Asked, still: still(ch),
 		})
 		return true
