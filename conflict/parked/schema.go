@@ -4,9 +4,9 @@ package parked
 const Schema = `create table if not exists pgwaltz.parked (
   id          bigint generated always as identity primary key,
   origin      text not null,
-  schema_name text not null,
-  table_name  text not null,
-  key         text not null,
+  schema_name text collate "C" not null,
+  table_name  text collate "C" not null,
+  key         text collate "C" not null,
   table_oid   oid not null default 0,
   commit_lsn  pg_lsn,
   kind        smallint not null default 0,

@@ -151,15 +151,18 @@ func scan(rows pgx.Rows) ([]*Change, error) {
 	return out, nil
 }
 
+// FindSQL reads and locks what waits under keys of a table; its parameters are the table's schema,
+// its name, and an array of keys. A key is looked up by index, one after the other, in the order of
+// the keys: planned while the table was empty, key = any(array) read all that waits for the table,
+// each time. The keys keep the collation of the database: the columns have "C", which decides.
+const FindSQL = `select ` + columns + `
+from (select k from unnest($3::text[]) as u(k) group by k order by k collate "C") as u
+cross join lateral (select * from pgwaltz.parked where schema_name = $1 and table_name = $2 and key = u.k for update) as p`
+
 // Find returns what waits under the given keys of a table, by key. The rows are locked: what
 // the caller decides about them stays true until its transaction ends.
-//
-// A key is looked up by index, one after the other, in the order of the keys: planned while the table
-// was empty, key = any(array) read all that waits for the table, each time.
 func Find(ctx context.Context, q Querier, rel wal.RelationName, keys []string) (map[string]*Change, error) {
-	rows, err := q.Query(ctx, `select `+columns+`
-from (select distinct k collate "C" as k from unnest($3::text[]) as u(k) order by 1) as u
-cross join lateral (select * from pgwaltz.parked where schema_name = $1 and table_name = $2 and key = u.k for update) as p`, rel.Schema, rel.Name, keys)
+	rows, err := q.Query(ctx, FindSQL, rel.Schema, rel.Name, keys)
 	if err != nil {
 		return nil, fmt.Errorf("find parked changes: %w", err)
 	}
