@@ -44,13 +44,26 @@ const (
 	Distant
 	// OtherHistory: of what this server never wrote. It was restored from an older state.
 	OtherHistory
+	// Senseless: of an incarnation that no restored server can have been at.
+	Senseless
 )
+
+// farIncarnation is how far an incarnation may lie above the newest one that is known: a server that
+// was restored may have forgotten some. More is a mistake or a lie, and believing it would use the
+// numbers up.
+const farIncarnation = 1 << 24
+
+func far(incarnation, known uint32) bool {
+	return uint64(incarnation) > uint64(known)+farIncarnation
+}
 
 // Judge decides. Only one that Counts may move the slot, purge frames or end a copy.
 func (a Ack) Judge(p Present) AckVerdict {
 	switch {
 	case a.Incarnation == 0, a.Incarnation < p.Reopened:
 		return Outdated
+	case far(a.Incarnation, p.Incarnation):
+		return Senseless
 	case !a.Epoch.SameLog(p.Epoch):
 		// The peer takes nothing but an incarnation above the one that it knows.
 		if a.Incarnation >= p.Incarnation {

@@ -178,13 +178,18 @@ func (s Situation) gap() Decision {
 func (s Situation) next() uint32 {
 	n := max(s.Stored.Incarnation, s.Tail.Incarnation)
 	for _, a := range s.Acks {
-		n = max(n, a.Incarnation)
+		if !far(a.Incarnation, s.Stored.Incarnation) {
+			n = max(n, a.Incarnation)
+		}
 	}
 	return n + 1
 }
 
 func (s Situation) tooLow() bool {
 	for _, a := range s.Acks {
+		if far(a.Incarnation, s.Stored.Incarnation) {
+			continue
+		}
 		if a.Incarnation > s.Stored.Incarnation || a.Incarnation == s.Stored.Incarnation && !a.Epoch.SameLog(s.Epoch) {
 			return true
 		}

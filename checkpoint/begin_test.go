@@ -144,19 +144,22 @@ func TestJudge(t *testing.T) {
 		change func(*Ack)
 		want   AckVerdict
 	}{
-		"counts":               {func(*Ack) {}, Counts},
-		"up to the last frame": {func(a *Ack) { a.Frame, a.Chain = 20, chainOf(20) }, Counts},
-		"of a lost frame":      {func(a *Ack) { a.Chain = chainOf(99) }, Ahead},
-		"far behind":           {func(a *Ack) { a.Frame, a.Chain = 8, chainOf(8) }, Distant},
-		"nothing yet":          {func(a *Ack) { a.Incarnation = 0 }, Outdated},
-		"of another WAL":       {func(a *Ack) { a.Epoch.Timeline, a.Incarnation = 2, 4 }, Outdated},
-		"as late, another WAL": {func(a *Ack) { a.Epoch.Timeline = 2 }, OtherHistory},
-		"incarnation before":   {func(a *Ack) { a.Incarnation = 4 }, Outdated},
-		"before the gap":       {func(a *Ack) { a.Incarnation, a.EndLSN = 3, 5000 }, Outdated},
-		"never published":      {func(a *Ack) { a.Frame = 21 }, Ahead},
-		"never begun":          {func(a *Ack) { a.Incarnation = 6 }, OtherHistory},
-		"beyond the WAL":       {func(a *Ack) { a.EndLSN = 1001 }, OtherHistory},
-		"before, beyond":       {func(a *Ack) { a.Incarnation, a.EndLSN = 4, 1001 }, OtherHistory},
+		"counts":                {func(*Ack) {}, Counts},
+		"up to the last frame":  {func(a *Ack) { a.Frame, a.Chain = 20, chainOf(20) }, Counts},
+		"of a lost frame":       {func(a *Ack) { a.Chain = chainOf(99) }, Ahead},
+		"far behind":            {func(a *Ack) { a.Frame, a.Chain = 8, chainOf(8) }, Distant},
+		"nothing yet":           {func(a *Ack) { a.Incarnation = 0 }, Outdated},
+		"of another WAL":        {func(a *Ack) { a.Epoch.Timeline, a.Incarnation = 2, 4 }, Outdated},
+		"as late, another WAL":  {func(a *Ack) { a.Epoch.Timeline = 2 }, OtherHistory},
+		"incarnation before":    {func(a *Ack) { a.Incarnation = 4 }, Outdated},
+		"before the gap":        {func(a *Ack) { a.Incarnation, a.EndLSN = 3, 5000 }, Outdated},
+		"never published":       {func(a *Ack) { a.Frame = 21 }, Ahead},
+		"never begun":           {func(a *Ack) { a.Incarnation = 6 }, OtherHistory},
+		"just thinkable":        {func(a *Ack) { a.Incarnation = 5 + farIncarnation }, OtherHistory},
+		"of no restored server": {func(a *Ack) { a.Incarnation = 6 + farIncarnation }, Senseless},
+		"the last number":       {func(a *Ack) { a.Incarnation = 1<<32 - 1 }, Senseless},
+		"beyond the WAL":        {func(a *Ack) { a.EndLSN = 1001 }, OtherHistory},
+		"before, beyond":        {func(a *Ack) { a.Incarnation, a.EndLSN = 4, 1001 }, OtherHistory},
 	} {
 		a := Ack{Peer: "us", Epoch: log1, Incarnation: 5, Frame: 10, Chain: chainOf(10), EndLSN: 900, Proved: 900}
 		c.change(&a)
@@ -183,6 +186,7 @@ func TestRewindDecisions(t *testing.T) {
 		"another history":         {func(r *Rewind) { r.History, r.Reason = true, "other" }, Stop, true, "peer us: other; at region eu run: pgwaltz resync"},
 		"beyond the WAL":          {func(r *Rewind) { r.Ack.EndLSN = 1001 }, Stop, true, "restored from an older state"},
 		"never begun":             {func(r *Rewind) { r.Ack.Incarnation = 6 }, Stop, true, "incarnation 6"},
+		"the last number":         {func(r *Rewind) { r.Ack.Incarnation = 1<<32 - 1 }, Stop, false, "incarnation 4294967295"},
 	} {
 		r := Rewind{
 			Ack: Ack{Peer: "us", Epoch: log1, Incarnation: 5, Frame: 10, EndLSN: 900, Proved: 900}, Region: "eu",
@@ -192,5 +196,18 @@ func TestRewindDecisions(t *testing.T) {
 		if d := r.Decide(); d.Step != c.step || d.History != c.history || !strings.Contains(d.Why, c.why) {
 			t.Errorf("%s: got %s, history %t, %q", name, d.Step, d.History, d.Why)
 		}
+	}
+}
+
+// An acknowledgement of the last number there is does not use up the numbers.
+func TestNextIncarnationIgnoresWhatCannotBe(t *testing.T) {
+	t.Parallel()
+	s := Situation{Stored: Stored{Incarnation: 5}, Acks: []Ack{{Peer: "us", Epoch: log1, Incarnation: 1<<32 - 1}, {Peer: "ap", Epoch: log1, Incarnation: 7}}}
+	if n := s.next(); n != 8 {
+		t.Errorf("the next incarnation is %d", n)
+	}
+	c := Checkpoint{Origin: "us", Epoch: log1, Incarnation: 5, EndLSN: 900}
+	if v := c.Check(FrameRef{Origin: "us", Epoch: log1, Incarnation: 1<<32 - 1, Number: 1, EndLSN: 900, Resync: true}); v != Foreign {
+		t.Errorf("a frame of the last incarnation there is: %s", v)
 	}
 }

@@ -71,6 +71,8 @@ func (c Checkpoint) Check(f FrameRef) Verdict {
 	switch {
 	case f.Origin != c.Origin || f.Incarnation == 0 || f.Number == 0 || f.EndLSN < f.PrevEndLSN:
 		return Foreign
+	case c.Incarnation != 0 && far(f.Incarnation, c.Incarnation):
+		return Foreign // following it would use the numbers up
 	case known && !f.Epoch.SameLog(c.Epoch):
 		if f.Resync && f.Number == 1 && f.Incarnation > c.Incarnation && f.PrevChain == [32]byte{} {
 			return NextIncarnation

@@ -38,6 +38,8 @@ func (r Rewind) Decide() RewindDecision {
 		return stop(false, "the slot is gone; at region %s %s", r.Region, RemedySlot)
 	case known && !a.Epoch.SameLog(r.Present.Epoch):
 		return stop(false, "the server's WAL is another one now (%s, peer %s has applied %s)%s", r.Present.Epoch, a.Peer, a.Epoch, remedy)
+	case known && a.Judge(r.Present) == Senseless:
+		return RewindDecision{Step: Stop, Why: fmt.Sprintf("peer %s says that it has applied incarnation %d; the newest one is %d", a.Peer, a.Incarnation, r.Present.Incarnation)}
 	case r.History:
 		return stop(true, "peer %s: %s%s", a.Peer, r.Reason, remedy)
 	case known && a.Judge(r.Present) == OtherHistory:

@@ -1,5 +1,7 @@
 package conflict
 
+import "slices"
+
 // Verdict is what the receiver does with an event.
 type Verdict uint8
 
@@ -63,6 +65,24 @@ const (
 	// ClockSkew: the stamp lies further ahead than the allowed clock skew.
 	ClockSkew Type = "clock_skew"
 )
+
+// Types are all types that are recorded, in the order of the documents.
+func Types() []Type {
+	return []Type{InsertExists, UpdateOriginDiffers, UpdateExists, UpdateMissing, UpdateDeleted, DeleteOriginDiffers, DeleteMissing,
+		MultipleUniqueConflicts, Truncate, Orphan, ClockSkew}
+}
+
+// Other stands for a type that another region tells of and this program does not know.
+const Other Type = "other"
+
+// Told is the type that another region tells of; Other for one that is none of Types: what a
+// peer says becomes a label of metrics, and must not make up new ones.
+func Told(word string) Type {
+	if t := Type(word); slices.Contains(Types(), t) {
+		return t
+	}
+	return Other
+}
 
 // Reason says in one word what decided.
 type Reason string

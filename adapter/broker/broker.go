@@ -22,8 +22,11 @@ type Broker struct {
 	cfg Config
 	log *slog.Logger
 	emb *embedded  // nil with an external server
-	nc  *nats.Conn // with the own embedded server, or the external one
-	far *nats.Conn // what peers answer comes in here; the same with an external server
+	nc  *nats.Conn // for the own stream: to the own embedded server, or the external one
+	far *nats.Conn // for what is said to peers, and what they ask
+	// to has a connection for each stream that is read, of peers and with an external server the
+	// own one. What comes in on it only the stream's origin may send, beside the server.
+	to map[string]*nats.Conn
 
 	ctx    context.Context // from Start to Close, for the goroutines and handlers
 	cancel context.CancelFunc
@@ -51,7 +54,7 @@ func New(cfg Config) (*Broker, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	b := &Broker{cfg: cfg, log: cfg.Log, session: rand.Uint64(), js: map[string]jetstream.JetStream{}, peers: map[string]*Peer{}}
+	b := &Broker{cfg: cfg, log: cfg.Log, session: rand.Uint64(), js: map[string]jetstream.JetStream{}, peers: map[string]*Peer{}, to: map[string]*nats.Conn{}}
 	for _, p := range cfg.Peers {
 		b.peers[p] = &Peer{Region: p}
 	}
@@ -97,19 +100,40 @@ func (b *Broker) start() error {
 	if err != nil {
 		return err
 	}
-	far := append(slices.Clone(opts), nats.CustomInboxPrefix(inbox(b.cfg.Region)))
-	if b.far, err = nats.Connect(b.cfg.URL, far...); err != nil {
-		return fmt.Errorf("connect to NATS: %w", err)
+	connect := func(prefix string) (*nats.Conn, error) {
+		nc, err := nats.Connect(b.cfg.URL, append(slices.Clone(opts), nats.CustomInboxPrefix(prefix))...)
+		if err != nil {
+			return nil, fmt.Errorf("connect to NATS: %w", err)
+		}
+		return nc, nil
 	}
-	b.nc = b.far
-	if b.emb != nil {
-		// Answers of the own server come in where no peer can put one.
-		if b.nc, err = nats.Connect("", append(opts, nats.CustomInboxPrefix(localInbox))...); err != nil {
-			return fmt.Errorf("connect to the embedded server: %w", err)
+	// Answers of the own server come in where no peer can put one.
+	own := localInbox
+	if b.emb == nil {
+		own = inbox(b.cfg.Region, b.cfg.Region)
+		if b.to[b.cfg.Region], err = connect(own); err != nil {
+			return err
+		}
+	}
+	if b.nc, err = connect(own); err != nil {
+		return err
+	}
+	if b.far, err = connect(own); err != nil {
+		return err
+	}
+	for _, p := range b.cfg.Peers {
+		if b.to[p], err = connect(inbox(b.cfg.Region, p)); err != nil {
+			return err
 		}
 	}
 	_, err = b.Serve(verbPing, b.pong)
 	return err
+}
+
+// conns are all connections that there are.
+func (b *Broker) conns() []*nats.Conn {
+	list := append([]*nats.Conn{b.far, b.nc}, slices.Collect(maps.Values(b.to))...)
+	return slices.DeleteFunc(list, func(nc *nats.Conn) bool { return nc == nil })
 }
 
 // Close ends the connection, waits for handlers and goroutines, and stops the embedded
@@ -122,11 +146,11 @@ func (b *Broker) Close() {
 	b.mu.Lock()
 	b.closed = true
 	b.mu.Unlock()
-	for _, nc := range []*nats.Conn{b.far, b.nc} {
-		if nc != nil {
-			_ = nc.FlushTimeout(time.Second) // last acknowledgements; they are sent again anyway
-			nc.Close()
-		}
+	if b.far != nil {
+		_ = b.far.FlushTimeout(time.Second) // last acknowledgements; they are sent again anyway
+	}
+	for _, nc := range b.conns() {
+		nc.Close()
 	}
 	b.wg.Wait()
 	if b.emb != nil {
@@ -176,16 +200,15 @@ func (b *Broker) connOptions() ([]nats.Option, error) {
 // off: publishing while it is down is an error.
 func (b *Broker) Conn() *nats.Conn { return b.nc }
 
-// ConnOf is the connection for the stream of a region, this one or another.
+// ConnOf is the connection for reading the stream of a region, this one or another.
 func (b *Broker) ConnOf(region string) *nats.Conn {
-	if region == b.cfg.Region {
-		return b.nc
+	if nc := b.to[region]; nc != nil {
+		return nc
 	}
-	return b.far
+	return b.nc
 }
 
-// JS is JetStream of the region's domain; with an external server, which has one for all,
-// the same for every region.
+// JS is JetStream of the region's domain; an external server has one for all.
 func (b *Broker) JS(region string) (jetstream.JetStream, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -197,7 +220,7 @@ func (b *Broker) JS(region string) (jetstream.JetStream, error) {
 	if b.emb != nil {
 		js, err = jetstream.NewWithDomain(b.ConnOf(region), Domain(region))
 	} else {
-		js, err = jetstream.New(b.nc)
+		js, err = jetstream.New(b.ConnOf(region))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open JetStream of %s: %w", region, err)

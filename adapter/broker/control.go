@@ -90,7 +90,11 @@ func (b *Broker) Request(ctx context.Context, region, verb string, data []byte) 
 	req := nats.NewMsg(wire.ControlSubject(b.cfg.Cluster, region, verb, b.cfg.Region))
 	req.Data = data
 	b.seal(req)
-	m, err := b.far.RequestMsgWithContext(ctx, req)
+	nc := b.to[region]
+	if nc == nil {
+		nc = b.far
+	}
+	m, err := nc.RequestMsgWithContext(ctx, req)
 	if err != nil {
 		if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			return nil, ctx.Err()

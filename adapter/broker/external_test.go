@@ -64,7 +64,7 @@ func TestExternalServerWithLeastRights(t *testing.T) {
 	})
 
 	// The same user, without our program.
-	nc, err := nats.Connect(srv.ClientURL(), nats.UserInfo("us", "us-secret"), nats.CustomInboxPrefix("_INBOX_us"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	nc, err := nats.Connect(srv.ClientURL(), nats.UserInfo("us", "us-secret"), nats.CustomInboxPrefix("_INBOX_us.us"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,6 +101,9 @@ func TestExternalServerWithLeastRights(t *testing.T) {
 		if m, err := sub.NextMsg(100 * time.Millisecond); err == nil {
 			t.Errorf("heard %s", m.Subject)
 		}
+	}
+	for what, conn := range map[string]*nats.Conn{"the stream that eu reads": eu.ConnOf("eu"), "what eu publishes": eu.Conn()} {
+		silentAt(t, nc, conn, what)
 	}
 	unharmed(t, eu, 5, "us", "eu")
 	if _, err := nats.Connect(srv.ClientURL(), nats.UserInfo("us", "")); err == nil {

@@ -217,7 +217,8 @@ func (i *intruder) attack(victim, other string, prefixes ...string) []string {
 	var mu sync.Mutex
 	var answered []string
 	inbox := nats.NewInbox()
-	for _, in := range []string{inbox, "_INBOX_us.x"} { // the second one is let through
+	through := "_INBOX_us." + victim + ".x"
+	for _, in := range []string{inbox, through} { // the second one is let through
 		if _, err := i.nc.Subscribe(in+".>", func(m *nats.Msg) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -236,7 +237,7 @@ func (i *intruder) attack(victim, other string, prefixes ...string) []string {
 	for _, prefix := range prefixes {
 		for subject, data := range calls(prefix, stream, other) {
 			publish(subject, inbox+"."+subject, data)
-			publish(subject, "_INBOX_us.x."+subject, data)
+			publish(subject, through+"."+subject, data)
 		}
 	}
 	for _, s := range []string{
@@ -244,10 +245,10 @@ func (i *intruder) attack(victim, other string, prefixes ...string) []string {
 		wire.ControlSubject(cluster, victim, "echo", other), wire.ControlSubject(cluster, victim, "echo", victim), "pgwaltz." + cluster + ".ctl." + victim + ".echo",
 		"_LOCAL.x.y", "$SYS.REQ.SERVER.PING", "$SYS.ACCOUNT.$G.CONNECT", "$JS.ACK." + stream + ".c.1.1.1.1.0", "$JS.FC." + stream + ".c.x", "planted.x", "plain",
 	} {
-		publish(s, "_INBOX_us.x.$"+s, `{"peer":"`+other+`","frame":999,"end_lsn":"FF/0"}`)
+		publish(s, through+".$"+s, `{"peer":"`+other+`","frame":999,"end_lsn":"FF/0"}`)
 	}
 	// What is allowed is answered behind all of this: then it was all heard.
-	in := "_INBOX_us.allowed"
+	in := "_INBOX_us." + victim + ".allowed"
 	sub, err := i.nc.SubscribeSync(in)
 	if err != nil {
 		i.t.Fatal(err)
@@ -372,8 +373,13 @@ func TestHostilePeerOfTheListener(t *testing.T) {
 	}
 	unharmed(t, eu, 5, "ap")
 	unharmed(t, ap, 5, "eu")
+	// It cannot put messages among those of another region, nor answer for it: what eu reads of ap
+	// comes in where us may not speak.
+	for _, from := range []string{"ap", "eu"} {
+		silentAt(t, i.nc, eu.ConnOf(from), "us for "+from)
+	}
 	// What it has to be able to do, it can.
-	nc, err := nats.Connect("", nats.InProcessServer(i.srv), nats.CustomInboxPrefix("_INBOX_us"))
+	nc, err := nats.Connect("", nats.InProcessServer(i.srv), nats.CustomInboxPrefix("_INBOX_us.eu"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -388,6 +394,32 @@ func TestHostilePeerOfTheListener(t *testing.T) {
 	}
 	if _, err := c.Next(jetstream.FetchMaxWait(5 * time.Second)); err != nil {
 		t.Errorf("the first message: %v", err)
+	}
+}
+
+// silentAt asserts that what somebody says into the inboxes of a connection is not heard there.
+func silentAt(t *testing.T, somebody, conn *nats.Conn, what string) {
+	t.Helper()
+	in := conn.NewInbox()
+	sub, err := conn.SubscribeSync(in + ".*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		if err := somebody.Publish(in+".1", []byte("forged")); err != nil {
+			t.Fatal(err)
+		}
+		if err := somebody.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := sub.NextMsg(50 * time.Millisecond); err == nil {
+			t.Errorf("%s: %s was heard", what, m.Subject)
+			return
+		}
 	}
 }
 
@@ -481,13 +513,13 @@ func TestWhoGetsIn(t *testing.T) {
 
 // ask sends a request whose answer may come back, and reports whether one did.
 func (i *intruder) ask(to *broker.Broker, as string) bool {
-	sub, err := i.nc.SubscribeSync("_INBOX_" + as + ".ask")
+	sub, err := i.nc.SubscribeSync("_INBOX_" + as + "." + to.Region() + ".ask")
 	if err != nil {
 		i.t.Fatal(err)
 	}
 	defer func() { _ = sub.Unsubscribe() }()
 	for range 40 {
-		if err := i.nc.PublishRequest(wire.ControlSubject(cluster, to.Region(), "echo", as), "_INBOX_"+as+".ask", nil); err != nil {
+		if err := i.nc.PublishRequest(wire.ControlSubject(cluster, to.Region(), "echo", as), "_INBOX_"+as+"."+to.Region()+".ask", nil); err != nil {
 			i.t.Fatal(err)
 		}
 		if _, err := sub.NextMsg(100 * time.Millisecond); err == nil {

@@ -37,14 +37,14 @@ func readCalls(cluster, prefix, origin, reader string) []string {
 // regions that can be reached there.
 func LinkRights(cluster, region string, peers []string) Rights {
 	r := Rights{Subscribe: []string{
-		inbox(region) + ".>", wire.ControlSubject(cluster, region, "*", "*"), wire.AckSubject(cluster, region, "*"), api(region) + ">",
+		inboxes(region), wire.ControlSubject(cluster, region, "*", "*"), wire.AckSubject(cluster, region, "*"), api(region) + ">",
 	}}
 	for _, p := range peers {
 		if p == region {
 			continue
 		}
 		r.Publish = append(r.Publish, readCalls(cluster, api(p), p, region)...)
-		r.Publish = append(r.Publish, wire.ControlSubject(cluster, p, "*", region), wire.AckSubject(cluster, p, region), inbox(p)+".>")
+		r.Publish = append(r.Publish, wire.ControlSubject(cluster, p, "*", region), wire.AckSubject(cluster, p, region), inbox(p, region)+".>")
 	}
 	return r
 }
@@ -52,7 +52,7 @@ func LinkRights(cluster, region string, peers []string) Rights {
 // ClientRights are what the user of a region needs on an external server that all regions share:
 // the same, and its own stream.
 func ClientRights(cluster, region string, peers []string) Rights {
-	r := Rights{Subscribe: []string{inbox(region) + ".>", wire.ControlSubject(cluster, region, "*", "*"), wire.AckSubject(cluster, region, "*")}}
+	r := Rights{Subscribe: []string{inboxes(region), wire.ControlSubject(cluster, region, "*", "*"), wire.AckSubject(cluster, region, "*")}}
 	stream := wire.StreamName(cluster, region)
 	for _, call := range []string{"STREAM.CREATE.", "STREAM.UPDATE.", "STREAM.INFO.", "STREAM.PURGE.", "STREAM.MSG.GET.", "DIRECT.GET.", "CONSUMER.NAMES."} {
 		r.Publish = append(r.Publish, api("")+call+stream)
@@ -61,7 +61,7 @@ func ClientRights(cluster, region string, peers []string) Rights {
 	r.Publish = append(r.Publish, readCalls(cluster, api(""), region, region)...)
 	for _, p := range peers {
 		r.Publish = append(r.Publish, readCalls(cluster, api(""), p, region)...)
-		r.Publish = append(r.Publish, wire.ControlSubject(cluster, p, "*", region), wire.AckSubject(cluster, p, region), inbox(p)+".>")
+		r.Publish = append(r.Publish, wire.ControlSubject(cluster, p, "*", region), wire.AckSubject(cluster, p, region), inbox(p, region)+".>")
 	}
 	return r
 }
@@ -83,8 +83,13 @@ func frames(cluster string) string { return wire.Subject(cluster, "*") }
 // localInbox is where answers of the own embedded server come in; no peer may publish there.
 const localInbox = "_LOCAL"
 
-// inbox is where the answers of other regions come in.
-func inbox(region string) string { return "_INBOX_" + region }
+// inbox is where region hears what one other region, and the server that holds the stream of that one,
+// answers. Nobody else may speak there: else a peer could put frames of its own among those of
+// another region.
+func inbox(region, from string) string { return "_INBOX_" + region + "." + from }
+
+// inboxes are all inboxes of a region.
+func inboxes(region string) string { return "_INBOX_" + region + ".>" }
 
 // deniedCalls are all calls of JetStream, of any domain, but those of readCalls, as far as they
 // can be named without knowing a consumer. They hold for the side that dials, which can only

@@ -49,20 +49,25 @@ func askPeers(ctx context.Context, c *Config, dial []string) []Probe {
 	} else {
 		out = append(out, Probe{about, Works, "the link is let in", ""})
 	}
-	nc, err := nats.Connect("", nats.InProcessServer(srv), nats.CustomInboxPrefix(inbox(c.Region)))
-	if err != nil {
-		return append(out, Probe{about, Fails, "connect: " + err.Error(), ""})
-	}
-	defer nc.Close()
-	return append(out, ask(ctx, c, nc)...)
+	return append(out, ask(ctx, c, func(peer string) (*nats.Conn, error) {
+		return nats.Connect("", nats.InProcessServer(srv), nats.CustomInboxPrefix(inbox(c.Region, peer)))
+	})...)
 }
 
-// ask pings every peer, as the sidecar does.
-func ask(ctx context.Context, c *Config, nc *nats.Conn) []Probe {
+// ask pings every peer, as the sidecar does, each on a connection of its own.
+func ask(ctx context.Context, c *Config, dial func(peer string) (*nats.Conn, error)) []Probe {
 	out := make([]Probe, len(c.Peers))
 	var group sync.WaitGroup
 	for i, p := range c.Peers {
-		group.Go(func() { out[i] = askPeer(ctx, &Broker{cfg: *c, far: nc}, p) })
+		group.Go(func() {
+			nc, err := dial(p)
+			if err != nil {
+				out[i] = Probe{"peers." + p, Fails, "connect: " + err.Error(), ""}
+				return
+			}
+			defer nc.Close()
+			out[i] = askPeer(ctx, &Broker{cfg: *c, far: nc}, p)
+		})
 	}
 	group.Wait()
 	return out

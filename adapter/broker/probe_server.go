@@ -42,7 +42,7 @@ func lookAtServers(ctx context.Context, c *Config, maxFrame int64) (out []Probe)
 			asked = true
 			out = append(out, s.jetstream(ctx, maxFrame)...)
 			out = append(out, s.rights(ctx)...)
-			out = append(out, ask(ctx, c, s.nc)...)
+			out = append(out, ask(ctx, c, s.dial)...)
 		}
 		s.nc.Close()
 	}
@@ -52,6 +52,7 @@ func lookAtServers(ctx context.Context, c *Config, maxFrame int64) (out []Probe)
 // serverProbe is a connection to an external server.
 type serverProbe struct {
 	cfg *Config
+	url string
 	nc  *nats.Conn
 
 	mu     sync.Mutex
@@ -71,16 +72,22 @@ func (s *serverProbe) connect(ctx context.Context, u *url.URL) (string, error) {
 		}
 		secure = g.how()
 	}
-	opts, err := s.cfg.login(slog.New(slog.DiscardHandler))
-	if err != nil {
-		return "", err
-	}
-	opts = append(opts, nats.Name("pgwaltz-"+s.cfg.Cluster+"-"+s.cfg.Region+"-check"), nats.MaxReconnects(0), nats.Timeout(probeTimeout),
-		nats.CustomInboxPrefix(inbox(s.cfg.Region)), nats.ErrorHandler(s.note))
-	if s.nc, err = nats.Connect(u.String(), opts...); err != nil {
+	s.url = u.String()
+	var err error
+	if s.nc, err = s.dial(s.cfg.Region); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf(": logged in, nats-server %s%s", s.nc.ConnectedServerVersion(), secure), nil
+}
+
+// dial opens a connection on which region may answer.
+func (s *serverProbe) dial(region string) (*nats.Conn, error) {
+	opts, err := s.cfg.login(slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	return nats.Connect(s.url, append(opts, nats.Name("pgwaltz-"+s.cfg.Cluster+"-"+s.cfg.Region+"-check"), nats.MaxReconnects(0), nats.Timeout(probeTimeout),
+		nats.CustomInboxPrefix(inbox(s.cfg.Region, region)), nats.ErrorHandler(s.note))...)
 }
 
 func (s *serverProbe) note(_ *nats.Conn, _ *nats.Subscription, err error) {
@@ -150,7 +157,7 @@ func (s *serverProbe) rights(ctx context.Context) []Probe {
 	for _, subject := range r.Publish {
 		subject = strings.NewReplacer("*", "check", ">", "check").Replace(subject)
 		say = append(say, subject)
-		_ = s.nc.PublishMsg(harmless(subject, inbox(s.cfg.Region)+".check", s.cfg))
+		_ = s.nc.PublishMsg(harmless(subject, inbox(s.cfg.Region, s.cfg.Region)+".check", s.cfg))
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()

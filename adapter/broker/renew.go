@@ -111,8 +111,10 @@ func (b *Broker) watchFiles() {
 			_ = b.restart("renewed files", true) // it tries again by itself
 			continue
 		}
-		if err := b.far.ForceReconnect(); err != nil {
-			b.log.Warn("reconnect with renewed files", "error", err)
+		for _, nc := range b.conns() {
+			if err := nc.ForceReconnect(); err != nil {
+				b.log.Warn("reconnect with renewed files", "error", err)
+			}
 		}
 	}
 }

@@ -106,7 +106,12 @@ func (s *Sidecar) judgeAcks(acks []checkpoint.Ack, walEnd wal.LSN) {
 		case checkpoint.Ahead:
 			s.log.Warn("an acknowledgement is refused: the stream has lost frames that a peer has applied; publishing again from the slot", "peer", a.Peer,
 				"incarnation", a.Incarnation, "frame", a.Frame, "last_frame", now.Frame)
-			s.renew(true)
+			if o.mayRewind(a.Peer) {
+				s.renew(true) // else at the next look: a peer cannot ask for more by changing its word
+			}
+		case checkpoint.Senseless:
+			s.log.Error("an acknowledgement is refused: it names an incarnation that no region of this history can be at", "peer", a.Peer,
+				"incarnation", a.Incarnation, "present", now.Incarnation)
 		case checkpoint.Distant:
 			s.log.Info("a peer is far behind; what it acknowledges counts when it has read on", "peer", a.Peer, "incarnation", a.Incarnation, "frame", a.Frame)
 		case checkpoint.Outdated:

@@ -200,8 +200,7 @@ func (c *collector) sidecar(e emitter, st *status.Status) {
 		e.at("last_error_timestamp_seconds", failedAt)
 	}
 	byType := map[string]uint64{}
-	for _, t := range []conflict.Type{conflict.InsertExists, conflict.UpdateOriginDiffers, conflict.UpdateExists, conflict.UpdateMissing, conflict.UpdateDeleted,
-		conflict.DeleteOriginDiffers, conflict.DeleteMissing, conflict.MultipleUniqueConflicts, conflict.Truncate, conflict.Orphan, conflict.ClockSkew} {
+	for _, t := range conflict.Types() {
 		byType[string(t)] = 0 // a series that starts at 0 shows its first increase
 	}
 	for t, n := range st.Conflicts.ByType {

@@ -64,12 +64,14 @@ func (r *refusedTables) take() map[wal.RelationName]uint64 {
 
 // screen leaves out of the deliveries of in's origin what it may not write here.
 func (s *Sidecar) screen(ctx context.Context, in *inboundState) func(subscribe.Delivery) {
-	sc := replicator.Screen{Allowed: func(n wal.RelationName) bool { return s.cfg.Selected(n.Schema, n.Name) }}
+	h := holdable{db: s.db}
+	sc := replicator.Screen{Allowed: func(n wal.RelationName) bool { return s.cfg.Selected(n.Schema, n.Name) && h.can(ctx, n) }}
 	return func(d subscribe.Delivery) {
 		refused := sc.Pass(d.Packet)
 		if refused == nil {
 			return
 		}
+		refused = h.printable(refused)
 		fresh := in.refused.add(refused)
 		for name := range fresh {
 			in.quarantined.Add(1)

@@ -211,7 +211,7 @@ func (a *Applier) heard(ctx context.Context, txs []keyedTx, fx *effects) error {
 // heardRecord describes a conflict that another region found.
 func (a *Applier) heardRecord(n *wal.Notice, tx *wal.Transaction) audit.Record {
 	rec := audit.Record{
-		EventID: n.ID, Region: a.cfg.Region, Relation: n.Relation.Ref(), Key: []byte("{}"), Type: n.Type, Reason: "told",
+		EventID: n.ID, Region: a.cfg.Region, Relation: n.Relation.Ref(), Key: []byte("{}"), Type: string(conflict.Told(n.Type)), Reason: "told",
 		LocalStamp: entryStamp(n.Yours), RemoteStamp: entryStamp(n.Mine), LocalRow: a.entryRow(n.Relation, n.Yours), RemoteRow: a.entryRow(n.Relation, n.Mine),
 		Origin: a.cfg.Origin, OriginXID: tx.XID, CommitLSN: tx.CommitLSN, CommitTime: tx.CommitTime,
 	}

@@ -145,7 +145,7 @@ func New(cfg Config) *Publisher {
 	cfg.defaults()
 	return &Publisher{
 		cfg: cfg, name: wire.StreamName(cfg.Cluster, cfg.Origin), subject: wire.Subject(cfg.Cluster, cfg.Origin),
-		inbox: nats.NewInbox(), metrics: cfg.Metrics,
+		metrics: cfg.Metrics,
 		wake: make(chan struct{}, 1), space: make(chan struct{}, 1),
 		window: window{maxFrames: cfg.WindowFrames, maxBytes: cfg.WindowBytes},
 		reach:  broker.NewReach(4*broker.MinReach, cfg.WindowBytes),
@@ -167,6 +167,7 @@ func (p *Publisher) Start(pos wire.Position, tail Tail) error {
 	case pos.Number != 0 && (!tail.Found || h.Position() != pos):
 		return fmt.Errorf("start publisher at frame %d/%d: the stream ends with another frame: %w", pos.Incarnation, pos.Number, ErrStreamLost)
 	}
+	p.inbox = p.cfg.Conn.NewInbox() // where the user may hear: answers of the server, and nobody else's
 	// Room for every acknowledgement that can be under way, and those of an attempt before.
 	p.acks = make(chan *nats.Msg, 4*p.cfg.WindowFrames+64)
 	sub, err := p.cfg.Conn.ChanSubscribe(p.inbox+".*.*", p.acks)

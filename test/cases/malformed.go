@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/pgwaltz/pgwaltz/test/harness"
+	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // publishBad reads `<hex>` or `@kind`: empty, random, truncated, json, nested, gzip, type.
@@ -104,9 +105,10 @@ func replay(ctx context.Context, st *harness.Stream, f []string) error {
 	return st.Replay(ctx, msgs, change)
 }
 
-// forge reads key=value options: value, origin, cluster, relation, version, and next.
-func forge(ctx context.Context, st *harness.Stream, f []string) error {
-	var o harness.Forgery
+// forge reads key=value options: value, origin, cluster, relation, version, shape, incarnation, system,
+// end, and the words next and resync.
+func forge(ctx context.Context, st *harness.Stream, to string, f []string) error {
+	o := harness.Forgery{To: to}
 	for _, opt := range f {
 		k, v, _ := strings.Cut(opt, "=")
 		v = strings.ReplaceAll(v, "+", " ")
@@ -127,6 +129,21 @@ func forge(ctx context.Context, st *harness.Stream, f []string) error {
 			o.Version = byte(n)
 		case "shape":
 			o.Shape = v
+		case "incarnation", "system", "end":
+			n, err := strconv.ParseUint(v, 10, 64)
+			if err != nil {
+				return fmt.Errorf("read %s: %w", k, err)
+			}
+			switch k {
+			case "incarnation":
+				o.Incarnation = uint32(n)
+			case "system":
+				o.System = n
+			default:
+				o.End = wal.LSN(n)
+			}
+		case "resync":
+			o.Resync = true
 		case "next":
 			o.Next = true
 		default:
@@ -134,4 +151,17 @@ func forge(ctx context.Context, st *harness.Stream, f []string) error {
 		}
 	}
 	return st.Forge(ctx, o)
+}
+
+// acknowledge reads `from field=json ...` and says it to the owner of the stream.
+func acknowledge(ctx context.Context, st *harness.Stream, f []string) error {
+	if len(f) == 0 {
+		return errors.New("acknowledge: as whom?")
+	}
+	said := harness.Said{From: f[0], Fields: map[string]string{}}
+	for _, opt := range f[1:] {
+		k, v, _ := strings.Cut(opt, "=")
+		said.Fields[k] = v
+	}
+	return st.Acknowledge(ctx, said)
 }

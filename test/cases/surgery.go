@@ -70,7 +70,9 @@ func (x *run) surgery(ctx context.Context, s Step) error {
 	case "replay":
 		return replay(ctx, st, f[1:])
 	case "forge":
-		return forge(ctx, st, f[1:])
+		return forge(ctx, st, x.p.Other(r).Name, f[1:])
+	case "acknowledge":
+		return acknowledge(ctx, st, f[1:])
 	case "overlap":
 		return st.Overlap(ctx)
 	case "stale-publish":

@@ -22,8 +22,14 @@ type Forgery struct {
 	Cluster  string // replaces the cluster in the header
 	Relation string // replaces schema and table, "schema" or "schema.table"
 	Version  byte   // replaces the format version
-	Shape    string // makes the changes senseless, see shapes
+	Shape    string // makes the changes senseless, see reshape and outlandish
 	Next     bool   // continue the chain instead of repeating the captured number
+	To       string // the region that reads it
+	// With Next:
+	Incarnation uint32  // begin this one; 0 stays in the present one
+	Resync      bool    // and admit a gap
+	System      uint64  // replaces the system identifier
+	End         wal.LSN // where the frame and its transactions end; 0 just behind the last frame
 }
 
 // Forge takes the newest data frame of the stream, changes it, seals it correctly (CRC
@@ -42,6 +48,9 @@ func (s *Stream) Forge(ctx context.Context, f Forgery) error {
 			f.change(&tx.Changes[i])
 		}
 		if f.Shape != "" {
+			if outlandish(tx, f.Shape, f.To) {
+				continue
+			}
 			if err := reshape(tx, f.Shape); err != nil {
 				return err
 			}
@@ -55,21 +64,36 @@ func (s *Stream) Forge(ctx context.Context, f Forgery) error {
 		cluster = f.Cluster
 	}
 	at := wire.Position{Incarnation: raw.Incarnation, Number: raw.Number - 1, EndLSN: raw.PrevEndLSN, Chain: raw.PrevChain}
-	end := raw.EndLSN
+	end, flags, epoch := raw.EndLSN, wire.Flags(0), raw.Epoch
 	if f.Next {
 		at = last.Position()
 		end = last.EndLSN + 8
+		if f.End != 0 {
+			end = f.End
+		}
 		for _, tx := range p.Transactions {
 			tx.EndLSN, tx.CommitLSN = end, end-1
+			if tx.More {
+				tx.EndLSN = 0
+			}
 		}
 	}
-	e := wire.NewEncoder(wire.EncoderConfig{Cluster: cluster, Origin: origin, Epoch: raw.Epoch, Compress: raw.Flags.Has(wire.Compressed)}, at)
+	if f.Incarnation != 0 {
+		at = wire.Position{Incarnation: f.Incarnation, EndLSN: at.EndLSN}
+	}
+	if f.Resync {
+		flags = wire.Resync
+	}
+	if f.System != 0 {
+		epoch.SystemID = f.System
+	}
+	e := wire.NewEncoder(wire.EncoderConfig{Cluster: cluster, Origin: origin, Epoch: epoch, Compress: raw.Flags.Has(wire.Compressed)}, at)
 	for _, tx := range p.Transactions {
 		if err := e.Add(tx); err != nil {
 			return fmt.Errorf("forge frame: %w", err)
 		}
 	}
-	for i, fr := range e.Cut(wire.Data, 0, end, wal.Micros(time.Now().UnixMicro())) {
+	for i, fr := range e.Cut(wire.Data, flags, end, wal.Micros(time.Now().UnixMicro())) {
 		data := append([]byte(nil), fr.Data...)
 		if f.Version != 0 {
 			data[4] = f.Version
