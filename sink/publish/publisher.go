@@ -146,7 +146,7 @@ func New(cfg Config) *Publisher {
 	return &Publisher{
 		cfg: cfg, name: wire.StreamName(cfg.Cluster, cfg.Origin), subject: wire.Subject(cfg.Cluster, cfg.Origin),
 		metrics: cfg.Metrics,
-		wake: make(chan struct{}, 1), space: make(chan struct{}, 1),
+		wake:    make(chan struct{}, 1), space: make(chan struct{}, 1),
 		window: window{maxFrames: cfg.WindowFrames, maxBytes: cfg.WindowBytes},
 		reach:  broker.NewReach(4*broker.MinReach, cfg.WindowBytes),
 	}
