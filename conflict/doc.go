@@ -96,7 +96,9 @@
 // The stamps that a region gives to one key must not fall, and must be the same whenever a
 // change is stamped: what it is stamped from is the join of the items (Item) of the key
 // strictly below the change's commit position, whatever became known since. Item.Join only
-// rises; Item.Time and StampChange are functions of it and of the change alone.
+// rises; Item.Time, Item.Born, Item.Over and StampOver are functions of it and of the change alone.
+// Where something lower was written over an own entry that was not known yet, the next own change
+// goes into a generation above that entry, and its base is what it really overwrote.
 //
 // Own changes with Stamping.SelfMerge are run against the own database as Self events, in
 // log order. One that a later own change of the same key has superseded may be left out;

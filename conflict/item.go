@@ -7,19 +7,53 @@ import "github.com/pgwaltz/pgwaltz/wal"
 // its items strictly below that position: the order in which they become known, and how often,
 // plays no part. A key without items has the zero Item.
 //
-// The join only rises. So the stamps that a region gives to one key never fall, even where
-// another region's older row was written over a newer one of its own that it did not know yet.
+// The join only rises, and so do the stamps that a region gives to one key: also where another region's
+// older row, or delete, was written over a newer one of its own that it did not know yet. What was
+// written last is below the join then, and a change of it goes above everything (Over).
 type Item struct {
 	LSN wal.LSN
-	// Next is the generation of the row that lives from here on, or that an insert would get.
+	// Next is the generation of the row that lives from here on, or that an insert over a tombstone
+	// would get.
 	Next uint32
+	// Live: a row of the generation Next lived. An insert, which finds none, begins another life.
+	Live bool
+	// Under is by how many generations the item at LSN is below Next; 0 but for joins.
+	Under uint32
 	// At is the time of the entry in a table without stamp columns; without meaning in others.
 	At wal.Micros
 }
 
 // Join is what two items say together; its position is the higher one.
 func (i Item) Join(o Item) Item {
-	return Item{LSN: max(i.LSN, o.LSN), Next: max(i.Next, o.Next), At: max(i.At, o.At)}
+	if i.LSN < o.LSN {
+		i, o = o, i
+	}
+	last := i.Next - i.Under
+	if i.LSN == o.LSN {
+		last = max(last, o.Next-o.Under)
+	}
+	out := Item{LSN: i.LSN, Next: max(i.Next, o.Next), At: max(i.At, o.At)}
+	out.Live = i.Live && i.Next == out.Next || o.Live && o.Next == out.Next
+	out.Under = out.Next - last
+	return out
+}
+
+// Born is the generation of a row that is inserted now: above every row that lived, and over every
+// tombstone. Of the first generation items say nothing, because the rows do.
+func (i Item) Born() uint32 {
+	if i.Live && i.Next > 0 {
+		return nextGeneration(i.Next)
+	}
+	return i.Next
+}
+
+// Over is the generation of the row that an update or a delete overwrites, and the one that the
+// change gets: the same, unless another row that lived, or was deleted, before is above it.
+func (i Item) Over() (row, change uint32) {
+	if i.Under > 0 {
+		return i.Next - i.Under, i.Born()
+	}
+	return i.Next, i.Next
 }
 
 // NextGeneration is the generation of the row over an entry, or that an insert over it gets:

@@ -29,12 +29,18 @@ type Stamping struct {
 // transaction.
 //
 // gen is the generation of the row as it was just before the change in this region's WAL, or
-// that an insert gets (Item.Next).
+// that an insert gets (Item.Born).
 //
 // The base is known when the old image, or a replica identity over the stamp columns, says
 // what was overwritten. Stampless tables have no stamp in the old image: there Base carries
 // the digest of it and a zero Stamp.
 func StampChange(p Policy, c Columns, ch *wal.Change, at wal.Micros, gen uint32) (Stamping, error) {
+	return StampOver(p, c, ch, at, gen, gen)
+}
+
+// StampOver is StampChange for a change that is put into a higher generation than the row that it
+// overwrote had: over (Item.Over).
+func StampOver(p Policy, c Columns, ch *wal.Change, at wal.Micros, gen, over uint32) (Stamping, error) {
 	ch.Base = wal.Base{}
 	switch ch.Op {
 	case wal.Insert:
@@ -46,22 +52,22 @@ func StampChange(p Policy, c Columns, ch *wal.Change, at wal.Micros, gen uint32)
 		ch.Stamp = s
 		return stamping(c, ch, false), nil
 	case wal.Update:
-		return stampUpdate(p, c, ch, at, gen)
+		return stampUpdate(p, c, ch, at, gen, over)
 	case wal.Delete:
-		return stampDelete(p, c, ch, at, gen)
+		return stampDelete(p, c, ch, at, gen, over)
 	case wal.Truncate:
 		return Stamping{}, nil
 	}
 	return Stamping{}, fmt.Errorf("stamp change of %s: unknown operation %q", ch.Relation, byte(ch.Op))
 }
 
-func stampUpdate(p Policy, c Columns, ch *wal.Change, at wal.Micros, gen uint32) (Stamping, error) {
+func stampUpdate(p Policy, c Columns, ch *wal.Change, at wal.Micros, gen, over uint32) (Stamping, error) {
 	s, err := StampOf(c, ch.Relation, ch.New, at)
 	if err != nil {
 		return Stamping{}, err
 	}
 	s.Generation = gen
-	if err := setBase(c, ch, s.Generation); err != nil {
+	if err := setBase(c, ch, over); err != nil {
 		return Stamping{}, err
 	}
 	lifted := false
@@ -96,8 +102,8 @@ func rises(p Policy, ch *wal.Change, s wal.Stamp) bool {
 	return ok && bytes.Equal(after, before)
 }
 
-func stampDelete(p Policy, c Columns, ch *wal.Change, at wal.Micros, gen uint32) (Stamping, error) {
-	if err := setBase(c, ch, gen); err != nil {
+func stampDelete(p Policy, c Columns, ch *wal.Change, at wal.Micros, gen, over uint32) (Stamping, error) {
+	if err := setBase(c, ch, over); err != nil {
 		return Stamping{}, err
 	}
 	s := wal.Stamp{Generation: gen, Version: wal.NullVersion, UpdatedAt: at}

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -19,8 +20,8 @@ func TestStampingHandsOnWhatItWaitsFor(t *testing.T) {
 		rel := wal.RelationName{Schema: "public", Name: "acct"}
 		flushed := 0
 		l.Reading(nil, func() error { flushed++; return nil })
-		l.Note(rel, []byte("1"), tombstone.Place{Commit: 100}, 1, 0)
-		l.Note(rel, []byte("2"), tombstone.Place{Commit: 200}, 1, 0) // beyond the limit
+		l.Note(rel, []byte("1"), tombstone.Place{Commit: 100}, conflict.Item{Next: 1})
+		l.Note(rel, []byte("2"), tombstone.Place{Commit: 200}, conflict.Item{Next: 1}) // beyond the limit
 		l.Stamped(250)
 		if _, ok := l.Blind("b", 7, rel, []string{"2"}); !ok {
 			t.Fatal("the position is not known")

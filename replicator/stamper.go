@@ -25,7 +25,7 @@ type Items interface {
 	// known of its key, and its stamp is its commit time.
 	Free(xid wal.XID, commit wal.LSN)
 	// Note records the item of a change that the self-merge has to write.
-	Note(rel wal.RelationName, key []byte, at tombstone.Place, next uint32, t wal.Micros)
+	Note(rel wal.RelationName, key []byte, at tombstone.Place, it conflict.Item)
 }
 
 // Stamper turns the decoded changes of this region into events: it gives each its stamp and
@@ -203,8 +203,8 @@ func (s *Stamper) change(tx *wal.Transaction, i int) error {
 		return nil
 	}
 	p := &s.places[i]
-	gen, at := s.before(tx, st, ch, p)
-	found, err := conflict.StampChange(st.policy, st.cols, ch, at, gen)
+	gen, over, at := s.before(tx, st, ch, p)
+	found, err := conflict.StampOver(st.policy, st.cols, ch, at, gen, over)
 	if err != nil {
 		return err
 	}
@@ -220,17 +220,25 @@ func (s *Stamper) change(tx *wal.Transaction, i int) error {
 	return nil
 }
 
-// before is the generation of the row just before a change, and the time that the change has.
-func (s *Stamper) before(tx *wal.Transaction, st *stamping, ch *wal.Change, p *place) (gen uint32, at wal.Micros) {
+// before is the generation that a change begins with, that of the row just before it, and the time that
+// the change has.
+func (s *Stamper) before(tx *wal.Transaction, st *stamping, ch *wal.Change, p *place) (gen, over uint32, at wal.Micros) {
 	o := &s.open
-	gen, at = p.item.Next, tx.CommitTime
+	at = tx.CommitTime
+	if ch.Op == wal.Insert {
+		gen = p.item.Born()
+		over = gen
+	} else {
+		over, gen = p.item.Over()
+	}
 	again := 0
 	if o.keys.any() {
 		if p.from < 0 {
 			*p = s.key(st, ch)
 		}
 		if n, ok := o.keys.raised(s.mark(st, p)); ok {
-			gen, again = gen+n, o.less
+			over, again = p.item.Next+n, o.less
+			gen = max(gen, over)
 		}
 	}
 	if st.less {
@@ -239,7 +247,7 @@ func (s *Stamper) before(tx *wal.Transaction, st *stamping, ch *wal.Change, p *p
 		}
 		at = p.item.Time(o.time, again)
 	}
-	return gen, at
+	return gen, over, at
 }
 
 // note remembers what later changes of the key are stamped from.
@@ -257,7 +265,7 @@ func (s *Stamper) note(tx *wal.Transaction, st *stamping, ch *wal.Change, p *pla
 		s.items.Free(tx.XID, tx.CommitLSN)
 		return
 	}
-	s.items.Note(st.name, s.keys[p.from:p.to], tombstone.Place{Commit: tx.CommitLSN, Part: tx.Part}, next, t)
+	s.items.Note(st.name, s.keys[p.from:p.to], tombstone.Place{Commit: tx.CommitLSN, Part: tx.Part}, conflict.Item{Next: next, Live: ch.Op != wal.Delete, At: t})
 }
 
 // mark names a row across relations.

@@ -49,8 +49,9 @@ func (t table) Below(_ context.Context, at wal.LSN, refs []tombstone.Ref) ([]con
 	return items, nil
 }
 
-func (t table) Note(rel wal.RelationName, key []byte, at tombstone.Place, next uint32, m wal.Micros) {
-	t.put(rel, string(key), conflict.Item{LSN: at.Commit, Next: next, At: m})
+func (t table) Note(rel wal.RelationName, key []byte, at tombstone.Place, it conflict.Item) {
+	it.LSN = at.Commit
+	t.put(rel, string(key), it)
 }
 
 func (t table) Clock(_ wal.LSN, commit wal.Micros) wal.Micros { return commit }
@@ -218,6 +219,41 @@ func TestStampsAreTheSameAtEveryDecoding(t *testing.T) {
 					}
 				}
 			}
+		}
+	}
+}
+
+// Something lower of another region was written over an own row that it did not know yet. What this region
+// writes next is above its own row all the same, and says what it overwrote: that, and not a row of
+// the same version and time in the generation of its own.
+func TestStamperGoesAboveWhatWasOverwritten(t *testing.T) {
+	t.Parallel()
+	r := acct()
+	low := tuple("1", "low", "5", "2024-01-01"+day)
+	for name, c := range map[string]struct {
+		last conflict.Item
+		ch   wal.Change
+		want string
+		base string
+	}{
+		"an insert behind a lower delete": {conflict.Item{LSN: 200, Next: 2}, wal.Change{Op: wal.Insert, Relation: r, New: low}, "4/5/2024-01-01T00:00:00.000000Z", "0/0/1970-01-01T00:00:00.000000Z"},
+		"an update of a lower row": {conflict.Item{LSN: 200, Next: 2, Live: true},
+			wal.Change{Op: wal.Update, Relation: r, Old: low, OldFull: true, New: tuple("1", "b", "6", "2024-01-02"+day)}, "4/6/2024-01-02T00:00:00.000000Z", "2/5/2024-01-01T00:00:00.000000Z"},
+		"a delete of a lower row": {conflict.Item{LSN: 200, Next: 2, Live: true},
+			wal.Change{Op: wal.Delete, Relation: r, Old: low, OldFull: true}, "4/6/2024-01-01T00:00:00.000001Z", "2/5/2024-01-01T00:00:00.000000Z"},
+		"an update of its own row": {conflict.Item{LSN: 50, Next: 2, Live: true},
+			wal.Change{Op: wal.Update, Relation: r, Old: low, OldFull: true, New: tuple("1", "b", "6", "2024-01-02"+day)}, "3/6/2024-01-02T00:00:00.000000Z", "3/5/2024-01-01T00:00:00.000000Z"},
+	} {
+		s, x := newStamper()
+		x.put(r.Ref(), `["1"]`, conflict.Item{LSN: 100, Next: 3, Live: true})
+		x.put(r.Ref(), `["1"]`, c.last)
+		one := tx(300, c.ch)
+		if err := s.Stamp(t.Context(), one); err != nil {
+			t.Fatal(err)
+		}
+		ch := &one.Changes[0]
+		if got, base := conflict.StampText(ch.Stamp), conflict.StampText(ch.Base.Stamp); got != c.want || base != c.base {
+			t.Errorf("%s: %s over %s; want %s over %s", name, got, base, c.want, c.base)
 		}
 	}
 }

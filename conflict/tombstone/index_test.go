@@ -42,8 +42,8 @@ func TestOwnChangesAreKnownUntilTheyAreMerged(t *testing.T) {
 	t.Parallel()
 	x := tombstone.NewIndex(0)
 	for i := range uint32(3) {
-		x.Note(users, []byte("k"), tombstone.Place{Commit: wal.LSN(100 + 100*i)}, i+1, 0)
-		x.Note(users, []byte("k"), tombstone.Place{Commit: wal.LSN(100 + 100*i)}, i+1, 0) // decoded again
+		x.Note(users, []byte("k"), tombstone.Place{Commit: wal.LSN(100 + 100*i)}, conflict.Item{Next: i + 1})
+		x.Note(users, []byte("k"), tombstone.Place{Commit: wal.LSN(100 + 100*i)}, conflict.Item{Next: i + 1}) // decoded again
 	}
 	for at, want := range map[wal.LSN]uint32{100: 0, 150: 1, 200: 1, 250: 2, 350: 3} {
 		if it, known, _ := below(t, x, "k", at); it.Next != want || !known {
@@ -195,7 +195,7 @@ func TestWhatARowMeets(t *testing.T) {
 	x.Suspect("a", rel, "k", conflict.Item{LSN: 120, Next: 1})
 	ask("its own entry goes with it", tombstone.Alone)
 	x.Settle("a", false)
-	x.Note(rel, []byte("k"), tombstone.Place{Commit: 130}, 2, 0)
+	x.Note(rel, []byte("k"), tombstone.Place{Commit: 130}, conflict.Item{Next: 2})
 	ask("an own change came", tombstone.MeetsOwn)
 }
 

@@ -68,12 +68,12 @@ const (
 
 // Note records the item of an own change that waits for the self-merge. It is called in WAL
 // order, and again for the same changes when the WAL is decoded again.
-func (x *Index) Note(rel wal.RelationName, key []byte, at Place, next uint32, t wal.Micros) {
+func (x *Index) Note(rel wal.RelationName, key []byte, at Place, it conflict.Item) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.rels[rel] = struct{}{}
 	h := x.hash(rel, key)
-	it := conflict.Item{LSN: at.Commit, Next: next, At: t}
+	it.LSN = at.Commit
 	if at.Commit < x.wal.merged {
 		x.put(rel, h, it) // decoded again; the table has it
 		return

@@ -16,9 +16,9 @@ func TestOwnChangesBeyondTheLimit(t *testing.T) {
 	x := tombstone.NewIndex(0)
 	x.LimitOwn(10)
 	for i := range 1000 { // one transaction
-		x.Note(users, fmt.Append(nil, i), tombstone.Place{Commit: 100}, 1, 0)
+		x.Note(users, fmt.Append(nil, i), tombstone.Place{Commit: 100}, conflict.Item{Next: 1})
 	}
-	x.Note(users, []byte("5"), tombstone.Place{Commit: 200}, 2, 0)
+	x.Note(users, []byte("5"), tombstone.Place{Commit: 200}, conflict.Item{Next: 2})
 	if it, known, waits := below(t, x, "3", 150); it.Next != 1 || !known || waits {
 		t.Errorf("held one by one: %+v, %v, %v", it, known, waits)
 	}
@@ -48,7 +48,7 @@ func TestOwnChangesBeyondTheLimit(t *testing.T) {
 		t.Errorf("merged: %+v, %v, %v", it, known, waits)
 	}
 	// Below the limit again.
-	x.Note(users, []byte("7"), tombstone.Place{Commit: 300}, 5, 0)
+	x.Note(users, []byte("7"), tombstone.Place{Commit: 300}, conflict.Item{Next: 5})
 	if it, known, waits := below(t, x, "7", 301); it.Next != 5 || !known || waits {
 		t.Errorf("the limit is not left: %+v, %v, %v", it, known, waits)
 	}

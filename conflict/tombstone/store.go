@@ -44,6 +44,7 @@ const PastSchema = `create table if not exists pgwaltz.past (
   lsn      pg_lsn not null,
   next     bigint not null,
   at       bigint not null,
+  live     boolean not null default false,
   noted_at timestamptz not null default now(),
   primary key (relation, key, lsn)
 )`
@@ -61,17 +62,19 @@ const PastSchema = `create table if not exists pgwaltz.past (
 // Each key is looked up once, by index, whatever the planner thinks of the sizes: the applier's
 // statements are prepared when the table may be empty.
 const WriteSQL = `with met as materialized (
-  select n.*, t.key is not null as there, t.lsn as olsn, t.generation + 1 as onext, t.updated_at as oat, t.plain as empty,
+  select n.*, t.key is not null as there, t.lsn as olsn, t.generation + 1 as onext, t.updated_at as oat, t.live as olive, t.plain as empty,
          t.live or n.l or (t.generation + 1, t.version, t.updated_at) < (n.n, n.v, n.t) as replaced
   from unnest($1::text[], $2::text[], $3::int8[], $4::int8[], $5::int8[], $6::bool[], $7::text[]::pg_lsn[], $8::bool[]) as n(r, k, n, v, t, l, p, plain)
   left join lateral (select * from pgwaltz.tombstone t where t.relation = n.r and t.key = n.k for update) as t on true
 ), kept as (
-  insert into pgwaltz.past (relation, key, lsn, next, at)
-  select o.r, o.k, case when o.replaced then o.olsn else o.p end, case when o.replaced then o.onext else o.n end, case when o.replaced then o.oat else o.t end
+  insert into pgwaltz.past (relation, key, lsn, next, at, live)
+  select o.r, o.k, case when o.replaced then o.olsn else o.p end, case when o.replaced then o.onext else o.n end, case when o.replaced then o.oat else o.t end,
+    case when o.replaced then o.olive else o.l end
   from met o
   where o.there and o.olsn <> o.p and not o.empty and not (o.replaced and o.plain and o.onext = o.n and (o.n = 0 or exists (
     select from pgwaltz.past a where a.relation = o.r and a.key = o.k and a.lsn < o.olsn and a.next >= o.onext)))
-  on conflict (relation, key, lsn) do update set next = greatest(past.next, excluded.next), at = greatest(past.at, excluded.at)
+  on conflict (relation, key, lsn) do update set next = greatest(past.next, excluded.next), at = greatest(past.at, excluded.at),
+    live = past.live and past.next >= excluded.next or excluded.live and excluded.next >= past.next
 ), changed as (
   update pgwaltz.tombstone as t
   set generation = o.n - 1, version = o.v, updated_at = o.t, live = o.l, origin = $9, lsn = o.p, deleted_at = pg_catalog.now(), plain = false
@@ -104,10 +107,11 @@ select n from new join written on key = k`
 const ManyEntries = 64
 
 // KeepSQL writes items that have no entry of their own: arrays of relation, key, position, next
-// generation and time in microseconds.
-const KeepSQL = `insert into pgwaltz.past (relation, key, lsn, next, at)
-select u.r, u.k, u.p, u.n, u.t from unnest($1::text[], $2::text[], $3::text[]::pg_lsn[], $4::int8[], $5::int8[]) as u(r, k, p, n, t)
-on conflict (relation, key, lsn) do update set next = greatest(past.next, excluded.next), at = greatest(past.at, excluded.at)`
+// generation, time in microseconds and live flag.
+const KeepSQL = `insert into pgwaltz.past (relation, key, lsn, next, at, live)
+select u.r, u.k, u.p, u.n, u.t, u.l from unnest($1::text[], $2::text[], $3::text[]::pg_lsn[], $4::int8[], $5::int8[], $6::bool[]) as u(r, k, p, n, t, l)
+on conflict (relation, key, lsn) do update set next = greatest(past.next, excluded.next), at = greatest(past.at, excluded.at),
+    live = past.live and past.next >= excluded.next or excluded.live and excluded.next >= past.next`
 
 // Entry is one entry as the table holds it.
 type Entry struct {
@@ -145,8 +149,8 @@ func Load(ctx context.Context, q Querier, x *Index) (err error) {
 	x.begin(size)
 	defer func() { x.end(err == nil) }()
 	for _, sql := range []string{
-		`select relation, key, generation + 1, updated_at, lsn::text from pgwaltz.tombstone where not plain`,
-		`select relation, key, next, at, lsn::text from pgwaltz.past`,
+		`select relation, key, generation + 1, updated_at, live, lsn::text from pgwaltz.tombstone where not plain`,
+		`select relation, key, next, at, live, lsn::text from pgwaltz.past`,
 	} {
 		if err := load(ctx, q, x, sql); err != nil {
 			return fmt.Errorf("load tombstones: %w", err)
@@ -176,14 +180,15 @@ func load(ctx context.Context, q Querier, x *Index, sql string) error {
 	for rows.Next() {
 		var rel, key, lsn string
 		var next, at int64
-		if err := rows.Scan(&rel, &key, &next, &at, &lsn); err != nil {
+		var live bool
+		if err := rows.Scan(&rel, &key, &next, &at, &live, &lsn); err != nil {
 			return err
 		}
 		p, err := wal.ParseLSN(lsn)
 		if err != nil {
 			return err
 		}
-		x.read(relationName(rel), []byte(key), conflict.Item{LSN: p, Next: uint32(next), At: wal.Micros(at)})
+		x.read(relationName(rel), []byte(key), conflict.Item{LSN: p, Next: uint32(next), Live: live, At: wal.Micros(at)})
 	}
 	return rows.Err()
 }
@@ -194,18 +199,28 @@ func Lookup(ctx context.Context, q Querier, at wal.LSN, refs []Ref) ([]conflict.
 	for i, r := range refs {
 		rels[i], keys[i] = relationText(r.Relation), r.Key
 	}
-	rows, err := q.Query(ctx, `select coalesce(greatest(t.next, p.next), 0), coalesce(greatest(t.at, p.at), 0)
+	rows, err := q.Query(ctx, `select coalesce(i.next, 0), coalesce(i.at, 0), coalesce(i.live, false), coalesce(i.last, 0), coalesce(i.lsn, '0/0')::text
 from unnest($1::text[], $2::text[]) with ordinality as u(r, k, n)
-left join lateral (select generation + 1 as next, updated_at as at from pgwaltz.tombstone where relation = u.r and key = u.k and lsn < $3::text::pg_lsn) t on true
-left join lateral (select max(next) as next, max(at) as at from pgwaltz.past where relation = u.r and key = u.k and lsn < $3::text::pg_lsn) p on true
+cross join lateral (
+  select max(next) as next, max(at) as at, max(lsn) as lsn, bool_or(live) filter (where next = top) as live, (array_agg(next order by lsn desc))[1] as last
+  from (select *, max(next) over () as top from (
+    select generation + 1 as next, updated_at as at, live, lsn from pgwaltz.tombstone where relation = u.r and key = u.k and lsn < $3::text::pg_lsn
+    union all
+    select next, at, live, lsn from pgwaltz.past where relation = u.r and key = u.k and lsn < $3::text::pg_lsn) as e) as e
+) as i
 order by u.n`, rels, keys, at.String())
 	if err != nil {
 		return nil, fmt.Errorf("look up tombstones: %w", err)
 	}
-	items, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (conflict.Item, error) {
-		var next, t int64
-		err := r.Scan(&next, &t)
-		return conflict.Item{Next: uint32(next), At: wal.Micros(t)}, err
+	items, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (it conflict.Item, err error) {
+		var next, last, t int64
+		var lsn string
+		if err := r.Scan(&next, &t, &it.Live, &last, &lsn); err != nil {
+			return it, err
+		}
+		it.Next, it.Under, it.At = uint32(next), uint32(next-last), wal.Micros(t)
+		it.LSN, err = wal.ParseLSN(lsn)
+		return it, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("look up tombstones: %w", err)
@@ -307,9 +322,9 @@ func Trim(ctx context.Context, q Querier, horizon wal.LSN, limit int) (int, erro
 	tag, err := q.Exec(ctx, `delete from pgwaltz.past where ctid = any(array(
   select p.ctid from pgwaltz.past p where p.lsn < $1::text::pg_lsn and (
     exists (select from pgwaltz.tombstone t where t.relation = p.relation and t.key = p.key
-      and t.lsn <= $1::text::pg_lsn and t.lsn > p.lsn and t.generation + 1 >= p.next and t.updated_at >= p.at)
+      and t.lsn <= $1::text::pg_lsn and t.lsn > p.lsn and (t.generation + 1, t.live) >= (p.next, p.live) and t.updated_at >= p.at)
     or exists (select from pgwaltz.past n where n.relation = p.relation and n.key = p.key
-      and n.lsn <= $1::text::pg_lsn and n.lsn > p.lsn and n.next >= p.next and n.at >= p.at))
+      and n.lsn <= $1::text::pg_lsn and n.lsn > p.lsn and (n.next, n.live) >= (p.next, p.live) and n.at >= p.at))
   limit $2))`, horizon.String(), limit)
 	if err != nil {
 		return 0, fmt.Errorf("trim tombstones: %w", err)

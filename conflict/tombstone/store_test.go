@@ -87,6 +87,19 @@ func TestLookup(t *testing.T) {
 			t.Errorf("at %s: generation %d, want %d", at, got.Next, want)
 		}
 	}
+	for at, want := range map[wal.LSN]conflict.Item{
+		101: {LSN: 100, Next: 1}, 201: {LSN: 200, Next: 2}, 300: {LSN: 250, Next: 3}, 301: {LSN: 300, Next: 3, Under: 3}, 401: {LSN: 400, Next: 3, Under: 1},
+	} {
+		if got := lookup(t, c, "k", at); got.LSN != want.LSN || got.Next != want.Next || got.Under != want.Under || got.Live {
+			t.Errorf("at %s: %+v, want %+v", at, got, want)
+		}
+	}
+	write(t, c, row{key: "k", next: 4, lsn: 500, live: true})
+	write(t, c, row{key: "k", next: 2, lsn: 600}) // of another region, which did not know it
+	if got := lookup(t, c, "k", 601); got.Born() != 5 || got.Next != 4 || got.Under != 2 {
+		t.Errorf("a row under a lower tombstone: %+v", got)
+	}
+	write(t, c, row{key: "k", next: 3, lsn: 250, higher: 9})
 	found, err := tombstone.Read(t.Context(), c, users, []string{"k", "none"})
 	if e := found["k"]; err != nil || len(found) != 1 || e.Live || e.Next != 3 || e.Stamp.Version != 9 {
 		t.Errorf("%+v, %v", found, err)

@@ -38,7 +38,6 @@ type entryRow struct {
 	conflict.Item // LSN 0: the position of this transaction
 	version       int64
 	updatedAt     wal.Micros
-	live          bool
 	plain         bool
 	wrote         bool // own changes: the row was changed here, now
 }
@@ -92,8 +91,8 @@ func (a *Applier) note(ctx context.Context, g *batch.Group, t *target, v *verdic
 func (a *Applier) entry(g *batch.Group, t *target, v *verdict, fx *effects) {
 	r, old := &g.Runs[v.i], v.known.entry
 	alive := r.Op != wal.Delete
-	e := entryRow{Ref: tombstone.Ref{Relation: g.Rel.Ref(), Key: v.known.key}, live: alive, version: wal.NullVersion, updatedAt: wal.MinMicros}
-	e.Next = conflict.NextGeneration(r.Stamp, alive)
+	e := entryRow{Ref: tombstone.Ref{Relation: g.Rel.Ref(), Key: v.known.key}, version: wal.NullVersion, updatedAt: wal.MinMicros}
+	e.Next, e.Live = conflict.NextGeneration(r.Stamp, alive), alive
 	if !alive {
 		e.version, e.updatedAt = r.Stamp.Version, r.Stamp.UpdatedAt
 	}
@@ -138,7 +137,7 @@ func (a *Applier) fastDone(st fastStmt, i int, fx *effects) {
 			at := r.Stamp.UpdatedAt
 			fx.entries = append(fx.entries, entryRow{
 				Ref:  tombstone.Ref{Relation: st.group.Rel.Ref(), Key: st.group.KeyText(r)},
-				Item: conflict.Item{Next: conflict.NextGeneration(r.Stamp, true), At: at}, version: wal.NullVersion, updatedAt: at, live: true,
+				Item: conflict.Item{Next: conflict.NextGeneration(r.Stamp, true), Live: true, At: at}, version: wal.NullVersion, updatedAt: at,
 			})
 		}
 	}
@@ -167,7 +166,7 @@ func (a *Applier) hold(fx *effects, at wal.LSN) {
 			a.cfg.Index.Suspect(a.holder(), e.Relation, e.Key, e.Item)
 		case e.wrote:
 			// The row is another one from now on.
-			now := conflict.Item{LSN: at, Next: e.Next, At: e.At}
+			now := conflict.Item{LSN: at, Next: e.Next, Live: e.Live, At: e.At}
 			fx.items = append(fx.items, OwnItem{Ref: e.Ref, Item: now})
 			a.cfg.Index.Suspect(a.holder(), e.Relation, e.Key, now)
 		}
@@ -263,7 +262,7 @@ func (fx *effects) queueEntries(b *pgx.Batch, origin string) {
 		last[e.Ref] = struct{}{}
 		rels, keys = append(rels, tombstone.RelationText(e.Relation)), append(keys, e.Key)
 		nexts, vers, ats = append(nexts, int64(e.Next)), append(vers, e.version), append(ats, int64(e.updatedAt))
-		live, plain, lsns = append(live, e.live), append(plain, e.plain), append(lsns, e.LSN.String())
+		live, plain, lsns = append(live, e.Live), append(plain, e.plain), append(lsns, e.LSN.String())
 	}
 	b.Queue(tombstone.WriteSQL, rels, keys, nexts, vers, ats, live, lsns, plain, origin).QueryRow(func(row pgx.Row) error {
 		var raced int
@@ -295,7 +294,9 @@ func (fx *effects) queueItems(b *pgx.Batch) {
 			written[position{e.Ref, e.LSN}] = struct{}{}
 		}
 	}
-	rels, keys, nexts, lsns, ats := make([]string, 0, len(fx.items)), make([]string, 0, len(fx.items)), make([]int64, 0, len(fx.items)), make([]string, 0, len(fx.items)), make([]int64, 0, len(fx.items))
+	n := len(fx.items)
+	rels, keys, nexts, _, ats := columnsOf(n)
+	lsns, live := make([]string, 0, n), make([]bool, 0, n)
 	for i := range fx.items {
 		it := &fx.items[i]
 		p := position{it.Ref, it.LSN}
@@ -304,10 +305,10 @@ func (fx *effects) queueItems(b *pgx.Batch) {
 		}
 		written[p] = struct{}{}
 		rels, keys, lsns = append(rels, tombstone.RelationText(it.Relation)), append(keys, it.Key), append(lsns, it.LSN.String())
-		nexts, ats = append(nexts, int64(it.Next)), append(ats, int64(it.At))
+		nexts, ats, live = append(nexts, int64(it.Next)), append(ats, int64(it.At)), append(live, it.Live)
 	}
 	if len(rels) > 0 {
-		b.Queue(tombstone.KeepSQL, rels, keys, lsns, nexts, ats)
+		b.Queue(tombstone.KeepSQL, rels, keys, lsns, nexts, ats, live)
 	}
 }
 

@@ -213,7 +213,7 @@ func TestSelfMergeWaitsForSavepoints(t *testing.T) {
 	asked := 0
 	merge := b.selfMergeWith(func(ctx context.Context) (*tombstone.Snapshot, error) {
 		if asked++; asked > 1 {
-			b.idx.Note(r.Ref(), []byte(`["1"]`), tombstone.Place{Commit: own.CommitLSN + 50}, 0, own.CommitTime+1)
+			b.idx.Note(r.Ref(), []byte(`["1"]`), tombstone.Place{Commit: own.CommitLSN + 50}, conflict.Item{Live: true, At: own.CommitTime + 1})
 			return tombstone.ReadSnapshot(ctx, b.conn)
 		}
 		for _, sql := range []string{"begin", "insert into public.other values (1)", "savepoint s", "update public.plain set v = 'later'"} {

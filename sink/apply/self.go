@@ -208,7 +208,7 @@ func OwnItems(p Policy, x *tombstone.Index, txs []*wal.Transaction) []OwnItem {
 
 func ownItem(p Policy, tx *wal.Transaction, ch *wal.Change) OwnItem {
 	o := OwnItem{Ref: tombstone.Ref{Relation: ch.Relation.Ref(), Key: string(ch.AppendKey(nil))}, plain: plain(p, tx, ch)}
-	o.Item = conflict.Item{LSN: tx.CommitLSN, Next: conflict.NextGeneration(ch.Stamp, ch.Op != wal.Delete)}
+	o.Item = conflict.Item{LSN: tx.CommitLSN, Next: conflict.NextGeneration(ch.Stamp, ch.Op != wal.Delete), Live: ch.Op != wal.Delete}
 	if stampless(p, ch.Relation) {
 		o.At = ch.Stamp.UpdatedAt
 	}

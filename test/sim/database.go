@@ -119,6 +119,7 @@ type database struct {
 	saved       wal.LSN // confirmed, as it is on disk
 	clock       map[wal.LSN]wal.Micros
 	given       map[changeAt]given // stamps of the first decoding
+	stamped     map[rowKey]given   // the last one of each key
 	local       uint64             // transactions of applications
 	lifetime    int                // counts crashes and restarts
 }
@@ -126,7 +127,7 @@ type database struct {
 func newDatabase(w *World, r *region) *database {
 	d := &database{
 		w: w, r: r, keys: map[rowKey]entry{}, cps: map[string]checkpoint.Checkpoint{}, onDisk: map[string]checkpoint.Checkpoint{},
-		locks: map[rowKey]*dbtx{}, refuse: map[int]refusal{}, given: map[changeAt]given{}, clock: map[wal.LSN]wal.Micros{}, late: map[rowKey]*dbtx{}, rows: map[string]int{}, insert: wal.LSN(1000 + w.rng.IntN(5000)), xid: 700,
+		locks: map[rowKey]*dbtx{}, refuse: map[int]refusal{}, given: map[changeAt]given{}, stamped: map[rowKey]given{}, clock: map[wal.LSN]wal.Micros{}, late: map[rowKey]*dbtx{}, rows: map[string]int{}, insert: wal.LSN(1000 + w.rng.IntN(5000)), xid: 700,
 		epoch: wal.Epoch{SystemID: uint64(7000 + r.id), Timeline: 1, Slot: "pgwaltz_" + r.name},
 	}
 	d.confirmed, d.saved = d.insert, d.insert

@@ -211,7 +211,7 @@ func (a *applier) carryOut(r *run, e entry, at wal.LSN) {
 		e.grave = nil // its items stay: own stamps of a key must never fall
 	}
 	if (c != nil || r.row == nil) && (known || next > 0 || t.conf.stampless()) {
-		it := conflict.Item{LSN: at, Next: next}
+		it := conflict.Item{LSN: at, Next: next, Live: r.row != nil}
 		if t.conf.stampless() {
 			it.At = r.ev.Stamp.UpdatedAt
 		}

@@ -134,8 +134,8 @@ func (i items) Below(_ context.Context, at wal.LSN, refs []tombstone.Ref) ([]con
 	return out, nil
 }
 
-func (i items) Note(rel wal.RelationName, key []byte, at tombstone.Place, next uint32, t wal.Micros) {
-	i.index.Note(rel, key, at, next, t)
+func (i items) Note(rel wal.RelationName, key []byte, at tombstone.Place, it conflict.Item) {
+	i.index.Note(rel, key, at, it)
 }
 
 // horizon is a position in front of which nothing is decoded any more: neither after a crash,

@@ -66,11 +66,30 @@ func (g *stamping) stamp(tx *wal.Transaction, first bool) string {
 		switch {
 		case !ok && first:
 			d.given[at] = now
+			if bad := d.risen(now); bad != "" {
+				return bad
+			}
 		case ok && now != was:
 			return fmt.Sprintf("stamped otherwise: change %d of the transaction at %s in %s was %s, is %s", at.index, at.commit, g.s.r.name, was, now)
 		}
 	}
 	return ""
+}
+
+// risen holds an own change against that of its key before it: generations do not fall, and a row that
+// is inserted where an own one lived is in a later one. (Within a generation a row may come below an
+// earlier own one, if another region's row was put over that before it was known.)
+func (d *database) risen(now given) string {
+	was := d.stamped[now.key]
+	d.stamped[now.key] = now
+	least := was.stamp.Generation
+	if now.op == wal.Insert && was.op != 0 && (was.op == wal.Delete || least > 0) {
+		least++
+	}
+	if now.stamp.Generation >= least || d.w.cfg.Restore {
+		return ""
+	}
+	return fmt.Sprintf("generations fall: in %s %s comes behind %s", d.r.name, now, was)
 }
 
 // probe decodes the log again from a position, as a process does that knows the tables only.
