@@ -99,6 +99,7 @@ const (
 	RemoveWins   Reason = "remove_wins"  // a delete that does not know what it removed
 	Expired      Reason = "expired"      // the tombstone is older than Policy.ForgetAfter
 	Incomplete   Reason = "incomplete"   // the image lacks values that only the origin has
+	Unsure       Reason = "unsure"       // an own change: a later one may have written, or removed, the row
 )
 
 // Decision is what Resolve found.

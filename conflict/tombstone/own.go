@@ -222,11 +222,26 @@ func (x *Index) Waiting() wal.LSN {
 }
 
 // Later reports whether an own change of the key behind the given place is known to wait for
-// the self-merge. Of changes beyond the limit of the index it does not know: then it says no,
-// and the later change is decided about when it comes.
+// the self-merge. Of changes beyond the limit of the index it does not know: then it says no, and
+// Perhaps says yes.
 func (x *Index) Later(rel wal.RelationName, key []byte, after Place) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	o := x.own.keys[x.hash(rel, key)]
 	return o != nil && after.Before(o.last)
+}
+
+// Perhaps reports whether an own change of the key behind the given place may wait for the self-merge
+// beyond the limit of the index. The change at that place may be the one that is meant, and some
+// keys are suspected without a reason; when everything that is stamped is merged, it says no.
+func (x *Index) Perhaps(rel wal.RelationName, key []byte, after Place) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	h := x.hash(rel, key)
+	for _, s := range x.own.segments {
+		if s.last >= after.Commit && s.keys.Has(h) {
+			return true
+		}
+	}
+	return false
 }

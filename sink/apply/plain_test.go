@@ -22,12 +22,16 @@ func (b *bench) selfMerge() func(txs ...*wal.Transaction) {
 	return b.selfMergeWith(func(ctx context.Context) (*tombstone.Snapshot, error) { return tombstone.ReadSnapshot(ctx, b.conn) })
 }
 
-func (b *bench) selfMergeWith(stamped func(context.Context) (*tombstone.Snapshot, error)) func(txs ...*wal.Transaction) {
-	b.t.Helper()
+func (b *bench) selfConfig(stamped func(context.Context) (*tombstone.Snapshot, error)) Config {
 	cfg := b.a.cfg
 	cfg.Self, cfg.Origin, cfg.Peer, cfg.Peers, cfg.Replica = true, "b", "a", []string{"a", "c"}, false
 	cfg.WaitStamped = stamped
-	a := New(cfg)
+	return cfg
+}
+
+func (b *bench) selfMergeWith(stamped func(context.Context) (*tombstone.Snapshot, error)) func(txs ...*wal.Transaction) {
+	b.t.Helper()
+	a := New(b.selfConfig(stamped))
 	if _, err := a.Open(b.t.Context()); err != nil {
 		b.t.Fatal(err)
 	}

@@ -104,7 +104,7 @@ type decided struct {
 func (a *Applier) decideRuns(ctx context.Context, l *looking, fx *effects) (decided, error) {
 	g, t, runs, states := l.g, l.t, l.runs, l.states
 	out := decided{g: g, t: t}
-	var inserts, deletes, lacking []int
+	var inserts, deletes, lacking, later []int
 	updates := map[string][]int{}
 	for n, i := range runs {
 		r, st := &g.Runs[i], &states[n]
@@ -125,6 +125,13 @@ func (a *Applier) decideRuns(ctx context.Context, l *looking, fx *effects) (deci
 		}
 		// Something lower may stand over an own change, and with it went the rest of the change. Whoever
 		// had the row before has it still.
+		if v.Reason == conflict.Unsure {
+			if a.retrying {
+				return out, &stillParked{why: unsure}
+			}
+			later = append(later, i)
+			continue
+		}
 		if v.Verdict == conflict.Park || a.cfg.Self && a.cfg.Tell && v.Reason == conflict.Incomplete {
 			if a.retrying {
 				return out, &stillParked{lacks, true}
@@ -176,6 +183,11 @@ func (a *Applier) decideRuns(ctx context.Context, l *looking, fx *effects) (deci
 	}
 	if len(lacking) > 0 {
 		if err := a.parkRuns(ctx, g, lacking, lacks, fx); err != nil {
+			return out, err
+		}
+	}
+	if len(later) > 0 {
+		if err := a.parkRuns(ctx, g, later, unsure, fx); err != nil {
 			return out, err
 		}
 	}
@@ -238,6 +250,9 @@ func (a *Applier) decide(ctx context.Context, g *batch.Group, t *target, i int, 
 		return verdict{}, errBarrier
 	}
 	d := conflict.Resolve(pol.Resolve, e, against)
+	if a.cfg.Self && d.Verdict == conflict.Apply && a.unsure(g, r, st) {
+		d = conflict.Decision{Verdict: conflict.Park, Reason: conflict.Unsure}
+	}
 	return verdict{i: i, Decision: d, side: against, event: e, known: st, undo: against.Known && !against.Alive && st.row != nil && d.Verdict == conflict.Keep}, nil
 }
 

@@ -80,6 +80,20 @@ func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i in
 	return v, step != conflict.OwnResolve, against, nil
 }
 
+// stateUnsure is the SQLSTATE of own changes of which nobody knows yet whether a later one of this region
+// wrote, or removed, the row that they meet.
+const stateUnsure = "PW005"
+
+var unsure = reason{stateUnsure, "a later change of this region, which is not merged yet, may have written the row"}
+
+// unsure reports whether a later own change may have written the row that an own change would
+// replace: there are more of them than the index holds, or stamping waits for what is behind this one. The
+// change is set aside then; the later one releases it, and if there is none it is decided about when
+// that is known.
+func (a *Applier) unsure(g *batch.Group, r *batch.Run, st *known) bool {
+	return a.waited > maxWaited || a.cfg.Index.Perhaps(g.Rel.Ref(), []byte(st.key), tombstone.Place{Commit: r.Tx.CommitLSN, Part: r.Tx.Part})
+}
+
 // isStamped reports whether the transaction that wrote the row, which is locked, is known to be
 // stamped if it is an own one. Where there is no row, an own delete that is not stamped yet
 // brings its own tombstone later.

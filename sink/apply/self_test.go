@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -58,4 +59,45 @@ func TestSelfMergeDoesNotWaitForItself(t *testing.T) {
 	if !stamped || err != nil {
 		t.Errorf("the changes are not decided about: %v, %v", stamped, err)
 	}
+}
+
+// TestSelfMergeBeyondTheLimit: of own changes that the index does not hold one by one, nobody knows which
+// of them wrote the row that another one meets. The earlier one of them takes nothing away, and puts
+// nothing back: it is set aside until the later one comes, or all of them are merged.
+func TestSelfMergeBeyondTheLimit(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	b.idx = tombstone.NewLimitedIndex(tombstone.Limits{Own: 1})
+	b.a.cfg.Index = b.idx
+	stamped := func(ctx context.Context) (*tombstone.Snapshot, error) { return tombstone.ReadSnapshot(ctx, b.conn) }
+	merge := b.selfMergeWith(stamped)
+	g := map[string]uint32{}
+	gone := b.tx(g, remove(r, row("1", "old", 1, 1)), remove(r, row("2", "old", 1, 1)), remove(r, row("3", "old", 1, 1)))
+	born := b.tx(g, insert(r, row("1", "new", 0, 1)), insert(r, row("2", "new", 0, 1)))
+	again := b.tx(g, remove(r, row("2", "new", 0, 1)))
+	b.idx.Note(r.Ref(), []byte(`["9"]`), tombstone.Place{Commit: 1}, conflict.Item{Next: 1})
+	for _, tx := range []*wal.Transaction{gone, born, again} {
+		for i := range tx.Changes {
+			b.idx.Note(r.Ref(), tx.Changes[i].AppendKey(nil), tombstone.Place{Commit: tx.CommitLSN}, conflict.Item{Next: 1, Live: tx.Changes[i].Op == wal.Insert})
+		}
+	}
+	b.exec("insert into acct values (1, 'new', 0, '2024-01-01 00:00:00+00'), (3, 'theirs', 1, '2023-12-31 00:00:00+00')") // as the application, and another region, have left it
+	merge(gone)
+	b.want(acctRows, "1|new|0;3|theirs|1")
+	b.want("select string_agg(key || op || sqlstate, ' ' order by key) from pgwaltz.parked", `["1"]deletePW005 ["3"]deletePW005`)
+	merge(born)
+	b.want(acctRows, "1|new|0;3|theirs|1") // 2 does not come back
+	b.want("select string_agg(key || op || sqlstate, ' ' order by key) from pgwaltz.parked", `["2"]insertPW005 ["3"]deletePW005`)
+	b.want("select live, generation from pgwaltz.tombstone where key = '[\"1\"]'", "true|0")
+	re := NewRetrier(b.selfConfig(stamped), nil)
+	t.Cleanup(re.a.Close)
+	b.turns(re, 3)
+	b.want("select count(*) from pgwaltz.parked", "2") // a later change of 3 may come
+	merge(again)
+	b.idx.Merged(again.EndLSN)
+	b.want("select string_agg(key, ' ') from pgwaltz.parked", `["3"]`)
+	b.turns(re, 3)
+	b.want(acctRows, "1|new|0")
+	b.want("select count(*) from pgwaltz.parked", "0")
+	b.want(conflicts, `delete_origin_differs|apply|{"id": 3}|b`)
 }

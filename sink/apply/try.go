@@ -10,6 +10,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -71,7 +72,9 @@ func (r *Retrier) try(ctx context.Context, ids []int64, wanted bool) (int, error
 				return 0, err
 			}
 		case errors.Is(err, errNotStamped):
-			if err := a.waitStamped(ctx); err != nil {
+			if err := a.waitStamped(ctx); errors.Is(err, tombstone.ErrStalled) {
+				return 0, &stillParked{why: unsure}
+			} else if err != nil {
 				return 0, err
 			}
 		case errors.As(err, &cascade):
@@ -91,6 +94,11 @@ func (r *Retrier) try(ctx context.Context, ids []int64, wanted bool) (int, error
 
 func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, error) {
 	a := r.a
+	if a.cfg.Self {
+		if err := a.awaitCommits(ctx); err != nil {
+			return 0, err
+		}
+	}
 	b := pipeline{fence: -1}
 	if err := a.begin(ctx, &b); err != nil {
 		return 0, err

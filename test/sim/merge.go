@@ -53,6 +53,12 @@ func (a *applier) row(r *run) outcome {
 	if a.in.self && dec.Reason == conflict.Incomplete {
 		a.askOthers(r)
 	}
+	if a.in.self && dec.Verdict == conflict.Apply && (a.stamped || s.local.Perhaps(t.rel.Ref(), []byte(r.key.key), place(r.tx))) {
+		if a.retries {
+			return refused
+		}
+		return a.park(r, false)
+	}
 	if w.cfg.Break == ArrivalWins && dec.Verdict == conflict.Keep {
 		dec.Verdict, dec.Pushback = conflict.Apply, false
 	}
@@ -202,7 +208,7 @@ func (a *applier) carryOut(r *run, e entry, at wal.LSN) {
 		}
 	}
 	known := e.entry()
-	if w := a.in.s.w; a.in.self && !a.retries && c != nil && e.local && !a.stamped && w.cfg.IndexOwn == 0 && !w.cfg.Restore {
+	if w := a.in.s.w; a.in.self && c != nil && e.local && !w.cfg.Restore {
 		w.fail("the self-merge of %s writes %s of t%d %s over w%d, which an application wrote", a.in.s.r.name, r.ev.Op, r.key.table, r.key.key, e.wid)
 	}
 	e.row, e.wid, e.local = r.row, widOf(r.row), false

@@ -20,9 +20,12 @@ func (s *sidecar) newLocal(limits tombstone.Limits) *replicator.LocalWAL {
 	l := replicator.NewLocalWAL(nil)
 	l.Index = tombstone.NewLimitedIndex(limits)
 	d := s.r.db
-	for k, e := range d.keys {
-		for _, it := range e.items {
-			l.Put(d.tables[k.table].rel.Ref(), []byte(k.key), it)
+	for i, t := range d.tables { // in an order: which of them find room is a function of the seed
+		for n := range t.conf.Keys {
+			k := keyText(n)
+			for _, it := range d.keys[rowKey{i, k}].items {
+				l.Put(t.rel.Ref(), []byte(k), it)
+			}
 		}
 	}
 	return l

@@ -85,13 +85,13 @@ func (s *sidecar) open() {
 	s.w.note(s.r.id, "open", uint64(s.life), 0)
 	s.local = s.newLocal(tombstone.Limits{Keys: s.w.cfg.IndexKeys, Own: s.w.cfg.IndexOwn, Segment: s.w.cfg.IndexSegment, Held: s.w.cfg.IndexHeld})
 	s.local.Start(s.r.db.insert)
-	s.in, s.again = nil, nil
+	s.in, s.again = nil, make([]*retrier, len(s.w.regions))
 	for _, r := range s.w.regions {
 		in := newInbound(s, r.id)
 		s.in = append(s.in, in)
 		in.start()
-		if s.w.cfg.Refuse {
-			s.again = append(s.again, newRetrier(in))
+		if s.w.cfg.Refuse || r == s.r && s.w.cfg.IndexOwn > 0 {
+			s.again[r.id] = newRetrier(in)
 		}
 	}
 	s.reopen()
@@ -120,7 +120,9 @@ func (s *sidecar) end() {
 		in.end()
 	}
 	for _, t := range s.again {
-		t.end()
+		if t != nil {
+			t.end()
+		}
 	}
 }
 
