@@ -37,6 +37,7 @@ type Proxy struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at every change of state
 	ways    [2]way
+	free    [2]time.Time // when the link has carried what was given to it, where its speed is bounded
 	refuse  bool
 	conns   map[*proxyConn]struct{}
 	closed  bool
@@ -93,7 +94,7 @@ func (p *Proxy) Hold(d Direction) { p.update(func() { p.ways[d].hold = true }) }
 // closed by Heal.
 func (p *Proxy) Drop(d Direction) { p.update(func() { p.ways[d].drop = true }) }
 
-// Throttle limits both directions to so many bytes per second; 0 lifts the limit.
+// Throttle limits both directions to so many bytes per second, of all connections together; 0 lifts the limit.
 func (p *Proxy) Throttle(bytesPerSecond int) {
 	p.update(func() { p.ways[Up].rate, p.ways[Down].rate = bytesPerSecond, bytesPerSecond })
 }
@@ -262,16 +263,28 @@ func (p *Proxy) pass(pc *proxyConn, to net.Conn, chunk []byte, d Direction) bool
 	if w.delay > 0 {
 		p.sleep(w.delay)
 	}
+	if w.rate > 0 { // all connections share the link
+		p.sleep(p.turn(d, time.Duration(len(chunk))*time.Second/time.Duration(w.rate)))
+	}
 	if _, err := to.Write(chunk); err != nil {
 		return false
 	}
 	p.mu.Lock()
 	p.carried += int64(len(chunk))
 	p.mu.Unlock()
-	if w.rate > 0 {
-		p.sleep(time.Duration(len(chunk)) * time.Second / time.Duration(w.rate))
-	}
 	return true
+}
+
+// turn takes the next piece of time of a direction, and says when it is over.
+func (p *Proxy) turn(d Direction, long time.Duration) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if p.free[d].Before(now) {
+		p.free[d] = now
+	}
+	p.free[d] = p.free[d].Add(long)
+	return p.free[d].Sub(now)
 }
 
 // sleep waits for d, shorter when the proxy is closed meanwhile.

@@ -16,7 +16,8 @@ func serviceVariable(name string) bool {
 }
 
 // decodeEnv reads settings from the environment over c. A variable of a known section that
-// names no key is refused, as in the file; others with the prefix are left to other uses.
+// names no key, or that is all but the name of one, is refused, as in the file; others with the
+// prefix are left to other uses.
 func decodeEnv(env []string, c *Config, p *problems) {
 	table := variables(c)
 	for _, kv := range env {
@@ -26,11 +27,12 @@ func decodeEnv(env []string, c *Config, p *problems) {
 		}
 		t, ok := table[name]
 		if !ok {
-			if sectionOf(name) && !serviceVariable(name) {
+			near := nearest(name, names(table))
+			if (sectionOf(name) || near != "") && !serviceVariable(name) {
 				p.env[name] = name
 				remedy := "unset it"
-				if w := nearest(name, names(table)); w != "" {
-					remedy = "did you mean " + w + "?"
+				if near != "" {
+					remedy = "did you mean " + near + "?"
 				}
 				p.list = append(p.list, Problem{Env: name, What: "unknown setting", Remedy: remedy})
 			}

@@ -100,11 +100,25 @@ func (c *Config) readSecrets(p *problems) {
 	pg.DSN = DSN{c.either(p, "postgres.dsn", pg.DSN.value, pg.DSNFile)}
 	pg.dsnOfFile = pg.DSNFile != "" && pg.DSN.value != given
 	pg.AdminDSN = DSN{c.either(p, "postgres.admin_dsn", pg.AdminDSN.value, pg.AdminDSNFile)}
-	pg.Password = Secret{readFile(p, "postgres.password_file", pg.PasswordFile, pg.Password.value)}
+	pg.Password = Secret{password(p, "postgres.password", pg.Password.value, &pg.PasswordFile)}
 	if !pg.DSN.IsZero() && pg.DSN.valid() && !pg.Password.IsZero() {
 		pg.DSN = pg.DSN.withPassword(pg.Password)
 	}
-	c.NATS.Password = Secret{readFile(p, "nats.password_file", c.NATS.PasswordFile, c.NATS.Password.value)}
+	c.NATS.Password = Secret{password(p, "nats.password", c.NATS.Password.value, &c.NATS.PasswordFile)}
+}
+
+// password takes a password of the environment, which wins over a file that the configuration file
+// names, or the one in the file. path is "" behind it where the file does not count.
+func password(p *problems, key, value string, path *string) string {
+	switch {
+	case value == "":
+	case *path != "" && p.env[key+"_file"] != "":
+		p.add(key+"_file", "keep one of them", "is given together with %s", p.env[key])
+		return value
+	default:
+		*path = ""
+	}
+	return readFile(p, key+"_file", *path, value)
 }
 
 // either takes the value of key or the file that key_file names. Both is a mistake, unless

@@ -135,6 +135,56 @@ func TestEnvironment(t *testing.T) {
 			t.Errorf("want %q in %v", want, err)
 		}
 	}
+	// A name that is all but a key's is a mistake; any other is somebody else's.
+	for name, mistake := range map[string]bool{
+		"PGWALTZ_REGOIN": true, "PGWALTZ_PEER": true, "PGWALTZ_CLUSTERS": true, "PGWALTZ_DIRECTIONS": true, "PGWALTZ_SHUTDOWN_TIMOUT": true,
+		"PGWALTZ_VERSION": false, "PGWALTZ_IMAGE": false, "PGWALTZ_PORT": false, "PGWALTZ_SERVICE_HOST": false, "PGWALTZ_BIN": false,
+	} {
+		if _, err := Load("testdata/minimal.good.yaml", []string{name + "=x"}); (err != nil) != mistake {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A password of the environment wins over the file that the configuration file names, as every other
+// variable does; two of the environment are a mistake.
+func TestPasswordOfTheEnvironmentWins(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	secret, path := filepath.Join(dir, "pw"), filepath.Join(dir, "pgwaltz.yaml")
+	text, err := os.ReadFile("testdata/minimal.good.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	yaml := strings.Replace(string(text), "postgres: {", "postgres: {password_file: "+secret+", ", 1)
+	yaml = strings.Replace(yaml, "nats: {", "nats: {user: u, password_file: "+secret+", ", 1)
+	for file, content := range map[string]string{secret: "of-the-file\n", path: yaml} {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	passwords := func(env ...string) string {
+		t.Helper()
+		c, err := Load(path, env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Postgres.Fresh().Reveal() != c.Postgres.DSN.Reveal() {
+			t.Errorf("the next connection uses another password")
+		}
+		return c.Postgres.Password.Reveal() + " " + c.NATS.Password.Reveal()
+	}
+	if got := passwords(); got != "of-the-file of-the-file" {
+		t.Errorf("without the environment: %s", got)
+	}
+	if got := passwords("PGWALTZ_POSTGRES_PASSWORD=p", "PGWALTZ_NATS_PASSWORD=n"); got != "p n" {
+		t.Errorf("with the environment: %s", got)
+	}
+	for _, section := range []string{"POSTGRES", "NATS"} {
+		if _, err := Load(path, []string{"PGWALTZ_" + section + "_PASSWORD=x", "PGWALTZ_" + section + "_PASSWORD_FILE=" + secret}); err == nil || !strings.Contains(err.Error(), "is given together with") {
+			t.Errorf("both of %s: %v", section, err)
+		}
+	}
 }
 
 func TestSecretFiles(t *testing.T) {
