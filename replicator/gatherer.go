@@ -2,6 +2,7 @@ package replicator
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
@@ -15,6 +16,7 @@ type gatherer struct {
 	linger time.Duration // how long to wait for more while many come
 	idle   func(applied int) *subscribe.Delivery
 	stop   <-chan struct{}
+	quiet  time.Duration // how long next may wait; 0: for ever
 
 	held   *subscribe.Delivery // came, and belongs to the next batch
 	taken  int                 // deliveries, without those of idle
@@ -30,7 +32,11 @@ func (g *gatherer) close() {
 	}
 }
 
-// next returns the next batch; none, and no error, when the pipe is to stop.
+// errQuiet: nothing came for as long as next may wait.
+var errQuiet = errors.New("nothing comes")
+
+// next returns the next batch; none, and no error, when the pipe is to stop. Errors: that of ctx,
+// errQuiet.
 func (g *gatherer) next(ctx context.Context) ([]subscribe.Delivery, error) {
 	if d := g.held; d != nil {
 		g.held = nil
@@ -43,12 +49,20 @@ func (g *gatherer) next(ctx context.Context) ([]subscribe.Delivery, error) {
 		}
 		idle = g.ticker.C
 	}
+	var quiet <-chan time.Time
+	if g.quiet > 0 {
+		t := time.NewTimer(g.quiet)
+		defer t.Stop()
+		quiet = t.C
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		case <-g.stop:
 			return nil, nil
+		case <-quiet:
+			return nil, errQuiet
 		case <-idle:
 			if d := g.idle(g.taken); d != nil {
 				return []subscribe.Delivery{*d}, nil

@@ -59,14 +59,22 @@ type InboundConfig struct {
 	// Restart, when set, is told that Run begins again at the checkpoint, with nothing
 	// applied in the new run.
 	Restart func()
+	// Quiet is for how long the next part of a giant transaction may not come before what is
+	// applied of it is rolled back, so that nobody waits for its rows: the link may be cut for days.
+	// 15 s. It doubles each time, so that a slow link brings the whole at last.
+	Quiet time.Duration
 	// Stop ends Run, with nil, once the batch in hand is committed.
 	Stop <-chan struct{}
 	Log  *slog.Logger
 }
 
+// maxQuiet bounds how long Quiet grows.
+const maxQuiet = 10 * time.Minute
+
 // Inbound moves packets from an origin's stream into the local database.
 type Inbound struct {
-	cfg InboundConfig
+	cfg   InboundConfig
+	quiet time.Duration // what Quiet has grown to
 }
 
 // NewInbound makes a pipe; Run runs it.
@@ -74,7 +82,13 @@ func NewInbound(cfg InboundConfig) *Inbound {
 	if cfg.BatchRows <= 0 {
 		cfg.BatchRows = 4000
 	}
-	return &Inbound{cfg: cfg}
+	if cfg.Quiet <= 0 {
+		cfg.Quiet = 15 * time.Second
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Inbound{cfg: cfg, quiet: cfg.Quiet}
 }
 
 // Run opens the applier and applies until the context ends or something breaks. It has to be
@@ -132,7 +146,14 @@ func (p *Inbound) apply(ctx context.Context, ch <-chan subscribe.Delivery) error
 	g := &gatherer{from: ch, limit: p.cfg.BatchRows, linger: p.cfg.Linger, idle: p.cfg.Idle, stop: p.cfg.Stop}
 	defer g.close()
 	for {
+		g.quiet = 0
+		if p.cfg.Applier.InParts() {
+			g.quiet = p.quiet
+		}
 		batch, err := g.next(ctx)
+		if errors.Is(err, errQuiet) {
+			return p.giveBack(ctx)
+		}
 		if len(batch) == 0 || err != nil {
 			return err
 		}
@@ -140,6 +161,17 @@ func (p *Inbound) apply(ctx context.Context, ch <-chan subscribe.Delivery) error
 			return err
 		}
 	}
+}
+
+// giveBack rolls a giant transaction back whose next part does not come, and begins again at the
+// checkpoint, where it begins.
+func (p *Inbound) giveBack(ctx context.Context) error {
+	p.cfg.Log.Info("the next part of a giant transaction does not come; what is applied of it is given back until it does", "waited", p.quiet)
+	p.quiet = min(2*p.quiet, maxQuiet)
+	if err := p.cfg.Applier.Abandon(ctx); err != nil {
+		return err
+	}
+	return apply.ErrStartAgain
 }
 
 // batch applies some deliveries in one transaction of the database, or one part of a giant one.
@@ -172,6 +204,7 @@ func (p *Inbound) batch(ctx context.Context, batch []subscribe.Delivery) error {
 		}
 		return nil
 	}
+	p.quiet = max(p.cfg.Quiet, p.quiet/2)
 	if p.cfg.Landed != nil {
 		for _, d := range batch {
 			p.cfg.Landed(d)

@@ -1,0 +1,92 @@
+package replicator
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/sink/apply"
+	"github.com/pgwaltz/pgwaltz/source/subscribe"
+	"github.com/pgwaltz/pgwaltz/wal"
+	"github.com/pgwaltz/pgwaltz/wire"
+)
+
+// partsApplier notes when a transaction in parts is open and when it is given back.
+type partsApplier struct {
+	open      bool
+	begun     time.Time
+	abandoned []time.Duration
+	committed int
+}
+
+func (a *partsApplier) Open(context.Context) (checkpoint.Checkpoint, error) {
+	return checkpoint.Checkpoint{}, nil
+}
+
+func (a *partsApplier) Apply(_ context.Context, units []apply.Unit) error {
+	for _, u := range units {
+		for _, tx := range u.Transactions {
+			if a.open = tx.More; a.open {
+				a.begun = time.Now()
+			} else {
+				a.committed++
+			}
+		}
+	}
+	return nil
+}
+
+func (a *partsApplier) InParts() bool { return a.open }
+
+func (a *partsApplier) Abandon(context.Context) error {
+	if a.open {
+		a.abandoned = append(a.abandoned, time.Since(a.begun))
+	}
+	a.open = false
+	return nil
+}
+
+func (a *partsApplier) Checkpoint() checkpoint.Checkpoint { return checkpoint.Checkpoint{} }
+func (a *partsApplier) Close()                            {}
+
+// What is applied of a giant transaction is given back when the rest does not come, ever later, and
+// the transaction goes in once the link is that fast.
+func TestPartsAreGivenBackWhileTheRestDoesNotCome(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := &partsApplier{}
+		part := func(more bool) subscribe.Delivery {
+			tx := &wal.Transaction{More: more}
+			return subscribe.Delivery{Packet: &wire.Packet{Transactions: []*wal.Transaction{tx}}}
+		}
+		gap := 50 * time.Second // between two parts
+		p := NewInbound(InboundConfig{
+			Applier: a, Committed: func(checkpoint.Checkpoint) {},
+			Subscribe: func(ctx context.Context, _ checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error {
+				for _, more := range []bool{true, true, false} {
+					if err := deliver(ctx, part(more)); err != nil {
+						return err
+					}
+					select {
+					case <-ctx.Done():
+						return context.Cause(ctx)
+					case <-time.After(gap):
+					}
+				}
+				<-ctx.Done()
+				return context.Cause(ctx)
+			},
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		_ = p.Run(ctx)
+		if want := []time.Duration{15 * time.Second, 30 * time.Second}; len(a.abandoned) != 2 || a.abandoned[0] != want[0] || a.abandoned[1] != want[1] {
+			t.Errorf("given back after %v, want %v", a.abandoned, want)
+		}
+		if a.committed != 1 || a.open {
+			t.Errorf("%d transactions are committed, open %t", a.committed, a.open)
+		}
+	})
+}
