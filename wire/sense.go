@@ -144,6 +144,9 @@ func checkNotice(n *wal.Notice) error {
 	if len(n.Type) > maxWord || len(n.To) > maxWord {
 		return senseless("a notice of %s with words of %d and %d bytes", n.Relation, len(n.Type), len(n.To))
 	}
+	if (n.Outcome == wal.Wanted || n.Outcome == wal.Absent) && (!n.Yours.Known || n.Yours.Row == nil || len(n.Relation.KeyColumns()) == 0) {
+		return senseless("a notice of %s that asks for no key", n.Relation)
+	}
 	for _, e := range [...]*wal.Entry{&n.Yours, &n.Mine} {
 		if e.Row == nil {
 			continue

@@ -56,6 +56,8 @@ func TestSubscriptionSenselessFrames(t *testing.T) {
 		{"copied rows with a notice", wire.Copy, &wal.Transaction{Notices: []wal.Notice{{Relation: good}}}},
 		{"a heartbeat with a transaction", wire.Heartbeat, one(wal.Change{Op: wal.Insert, New: row})},
 		{"a notice without a key", wire.Data, &wal.Transaction{Notices: []wal.Notice{{Relation: good, Yours: wal.Entry{Known: true, Row: noKey}}}}},
+		{"a question without a key", wire.Data, &wal.Transaction{Notices: []wal.Notice{{Relation: good, Outcome: wal.Wanted}}}},
+		{"an answer that names no key", wire.Data, &wal.Transaction{Notices: []wal.Notice{{Relation: good, Outcome: wal.Absent, Yours: wal.Entry{Known: true}}}}},
 		{"a notice with an endless word", wire.Data, &wal.Transaction{Notices: []wal.Notice{{Relation: good, Type: strings.Repeat("x", 5000)}}}},
 	}
 	b := brokertest.Start(t, broker.Config{Region: origin})
