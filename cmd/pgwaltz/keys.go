@@ -155,6 +155,9 @@ func (o *keysOptions) run(c *cobra.Command, cfg *config.Config, tables []string)
 	if peer := cmp.There.Region(); cluster != cfg.Cluster || !slices.Contains(cfg.PeerNames(), peer) {
 		return &coded{exitCheck, fmt.Errorf("the other side is region %q of cluster %q, which is no peer of this region", peer, cluster)}
 	}
+	if o.only != "" && o.only != here.Region() && o.only != cmp.There.Region() {
+		return &usageError{fmt.Sprintf("--only %s: the regions that are compared are %s and %s", o.only, here.Region(), cmp.There.Region()), "pgwaltz keys --help"}
+	}
 	return o.compare(c, &cmp, sides)
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 const parkedAbout = `Looks after parked changes: those that this region could not apply, because a constraint, a
@@ -25,6 +27,18 @@ trigger, a privilege or the definition of the table is in their way. Everything 
 The sidecar tries them again by itself, at least every half minute.`
 
 var parkedExits = []int{exitOK, exitOther, exitUsage, exitConfig, exitPostgres, exitInterrupted}
+
+// missing says that changes were named which are not parked (any more).
+func missing(named []int64, found int64) error {
+	switch n := int64(len(named)) - found; {
+	case n <= 0:
+		return nil
+	case len(named) == 1:
+		return fmt.Errorf("parked change %d: %w; it went in, or was given up", named[0], parked.ErrNotFound)
+	default:
+		return fmt.Errorf("%d of the %d parked changes are not there: they went in, or were given up", n, len(named))
+	}
+}
 
 func newParked(env []string) *cobra.Command {
 	c := exits(&cobra.Command{
@@ -122,7 +136,7 @@ func listParked(ctx context.Context, q parked.Querier, f parked.Filter, asJSON b
 	t := tabwriter.NewWriter(stdout, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, "ID\tPARKED\tORIGIN\tTABLE\tKEY\tOP\tSQLSTATE\tTRIES\tREASON")
 	for _, r := range rows {
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s.%s\t%s\t%s\t%s\t%d\t%s\n", r.ID, r.ParkedAt.UTC().Format("2006-01-02 15:04:05Z"), r.Origin, r.Schema, r.Table,
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", r.ID, r.ParkedAt.UTC().Format("2006-01-02 15:04:05Z"), r.Origin, wal.RelationName{Schema: r.Schema, Name: r.Table},
 			shorten(r.Key, 60), r.Op, r.State, r.Attempts, shorten(r.Message, 80))
 	}
 	if err := t.Flush(); err != nil {
@@ -170,7 +184,7 @@ func showParked(ctx context.Context, q parked.Querier, id int64, asJSON bool, st
 		}{r, json.RawMessage(r.Image)})
 	}
 	t := tabwriter.NewWriter(stdout, 0, 4, 2, ' ', 0)
-	fmt.Fprintf(t, "id\t%d\norigin\t%s\ntable\t%s.%s\nkey\t%s\nop\t%s\n", r.ID, r.Origin, r.Schema, r.Table, r.Key, r.Op)
+	fmt.Fprintf(t, "id\t%d\norigin\t%s\ntable\t%s\nkey\t%s\nop\t%s\n", r.ID, r.Origin, wal.RelationName{Schema: r.Schema, Name: r.Table}, r.Key, r.Op)
 	fmt.Fprintf(t, "sqlstate\t%s\nreason\t%s\ncommit_lsn\t%s\nparked_at\t%s\n", r.State, r.Message, r.CommitLSN, r.ParkedAt.UTC().Format(time.RFC3339))
 	if r.RetriedAt != nil {
 		fmt.Fprintf(t, "retried_at\t%s\n", r.RetriedAt.UTC().Format(time.RFC3339))
@@ -197,7 +211,7 @@ func newParkedRetry(load func() (*config.Config, error)) *cobra.Command {
 		Long: "Asks the running sidecar to try parked changes again now, and says what became of them. Without ids,\n" +
 			"--all or another flag has to say which.",
 		Args: parkedIDs,
-	}, parkedExits...)
+	}, append(slices.Clone(parkedExits), exitPeer)...)
 	filter := parkedFilter(c.Flags())
 	all := c.Flags().Bool("all", false, "all of them")
 	wait := c.Flags().Duration("wait", 30*time.Second, "wait so long for the sidecar; 0 does not wait")
@@ -221,9 +235,10 @@ func retryParked(ctx context.Context, q parked.Querier, f parked.Filter, wait ti
 	if err != nil {
 		return &coded{exitPostgres, err}
 	}
+	gone := missing(f.IDs, int64(len(ids)))
 	if len(ids) == 0 {
 		_, err := fmt.Fprintln(stdout, "nothing to retry")
-		return err
+		return errors.Join(err, gone)
 	}
 	still, untried := len(ids), len(ids)
 	for end := time.Now().Add(wait); untried > 0 && time.Now().Before(end); {
@@ -239,8 +254,13 @@ func retryParked(ctx context.Context, q parked.Querier, f parked.Filter, wait ti
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
-	_, err = fmt.Fprintf(stdout, "asked for %d, applied %d, failed again %d, not tried yet %d\n", len(ids), len(ids)-still, still-untried, untried)
-	return err
+	if _, err = fmt.Fprintf(stdout, "asked for %d, applied %d, failed again %d, not tried yet %d\n", len(ids), len(ids)-still, still-untried, untried); err != nil {
+		return err
+	}
+	if untried > 0 && wait > 0 {
+		return &coded{exitPeer, fmt.Errorf("%d were not tried within %s: pgwaltz status says whether the sidecar runs; it tries them when it does", untried, wait)}
+	}
+	return gone
 }
 
 func newParkedDiscard(load func() (*config.Config, error)) *cobra.Command {
@@ -267,8 +287,10 @@ func newParkedDiscard(load func() (*config.Config, error)) *cobra.Command {
 			if err != nil {
 				return &coded{exitPostgres, err}
 			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "discarded %d\n", n)
-			return err
+			if _, err = fmt.Fprintf(c.OutOrStdout(), "discarded %d\n", n); err != nil {
+				return err
+			}
+			return missing(f.IDs, int64(n))
 		})
 	}
 	return c

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // ErrNotFound is returned by Get when there is no such row.
@@ -37,7 +39,10 @@ func (f Filter) where() (string, []any) {
 	if len(f.IDs) > 0 {
 		add("id = any($n::int8[])", f.IDs)
 	}
-	if f.Table != "" {
+	if name, ok := wal.ParseRelationName(f.Table); ok {
+		add("schema_name = $n", name.Schema)
+		add("table_name = $n", name.Name)
+	} else if f.Table != "" {
 		add("$n in (table_name, schema_name || '.' || table_name)", f.Table)
 	}
 	if f.Origin != "" {

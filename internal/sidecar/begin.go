@@ -182,12 +182,24 @@ func (s *Sidecar) forgetHistory(ctx context.Context, tx pgx.Tx, sit checkpoint.S
 	return err
 }
 
-// otherHistory reacts to a WAL that repeats positions with other transactions.
+// otherHistory reacts to a WAL that repeats positions with other transactions. Where an operator has
+// asked for a resync a moment ago, before this was known, it is what he wanted.
 func (s *Sidecar) otherHistory(ctx context.Context, cause error) error {
 	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		return s.gap(ctx, c, checkpoint.Decision{
+		row, err := streamstore.Load(ctx, c, s.cfg.Region)
+		if err != nil {
+			return err
+		}
+		err = s.gap(ctx, c, checkpoint.Decision{
 			From: wal.LSN(s.out.durable.Load()), To: s.out.begun(), Why: "the server was restored from an older state: " + cause.Error(), Remedy: checkpoint.RemedyResync, History: true,
 		})
+		if err != nil || row.Resynced.IsZero() || time.Since(row.Resynced) > resyncHolds {
+			return err
+		}
+		if _, err := streamstore.RequestResync(ctx, c, s.cfg.Region); err != nil {
+			return err
+		}
+		return s.copyAgain(ctx, c)
 	})
 }
 

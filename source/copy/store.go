@@ -84,33 +84,57 @@ func RequestSQL(tables []wal.RelationName) string {
 var ErrNotPublished = errors.New("the table is not published")
 
 // Request asks for a copy of the named tables of a publication from the beginning, or of all
-// of them when none is named. A name without a schema means schema public. It returns how
-// many tables will be copied. Errors: ErrNotPublished.
+// of them when none is named. A name is written as status prints it; one without a schema means
+// schema public. It returns how many tables will be copied. Errors: ErrNotPublished.
 func Request(ctx context.Context, tx pgx.Tx, publication string, tables []string) (int, error) {
 	const upsert = `insert into pgwaltz.copy (schema_name, table_name, state, requested_at)
 select schemaname, tablename, 'pending', pg_catalog.now() from pg_catalog.pg_publication_tables
-where pubname = $1 and ($2::text is null or schemaname || '.' || tablename = $2)
+where pubname = $1 and ($2::text is null or schemaname || '.' || tablename = $2) and ($3::text is null or schemaname = $3 and tablename = $4)
 ` + again
 	if len(tables) == 0 {
-		tag, err := tx.Exec(ctx, upsert, publication, nil)
+		tag, err := tx.Exec(ctx, upsert, publication, nil, nil, nil)
 		if err != nil {
 			return 0, fmt.Errorf("request copy: %w", err)
 		}
 		return int(tag.RowsAffected()), nil
 	}
 	for _, t := range tables {
-		if !strings.Contains(t, ".") {
+		args := []any{publication, &t, nil, nil}
+		if name, ok := wal.ParseRelationName(t); ok {
+			args = []any{publication, nil, &name.Schema, &name.Name}
+		} else if !strings.Contains(t, ".") {
 			t = "public." + t
 		}
-		tag, err := tx.Exec(ctx, upsert, publication, t)
+		tag, err := tx.Exec(ctx, upsert, args...)
 		if err != nil {
 			return 0, fmt.Errorf("request copy of %s: %w", t, err)
 		}
 		if tag.RowsAffected() == 0 {
-			return 0, fmt.Errorf("request copy of %s from publication %q: %w", t, publication, ErrNotPublished)
+			return 0, notPublished(ctx, tx, publication, t)
 		}
 	}
 	return len(tables), nil
+}
+
+// notPublished says why a table is not in the publication.
+func notPublished(ctx context.Context, tx pgx.Tx, publication, table string) error {
+	why := fmt.Errorf("request copy of %s from publication %q: %w", table, publication, ErrNotPublished)
+	text := table
+	if name, ok := wal.ParseRelationName(table); ok {
+		text = pg.Quote(name.Schema) + "." + pg.Quote(name.Name)
+	}
+	var there bool
+	var root *string
+	err := tx.QueryRow(ctx, `select c.oid is not null, case when c.relispartition then pg_catalog.pg_partition_root(c.oid)::regclass::text end
+from (select pg_catalog.to_regclass($1) as o) t left join pg_catalog.pg_class c on c.oid = t.o`, text).Scan(&there, &root)
+	switch {
+	case err != nil: // the name is no name, or the session has failed
+	case root != nil:
+		return fmt.Errorf("%w: it is a partition; name its root, %s", why, *root)
+	case !there:
+		return fmt.Errorf("%w: there is no such table", why)
+	}
+	return why
 }
 
 // load returns all rows, those requested first in front.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
@@ -19,6 +20,7 @@ type follower struct {
 	s      *Subscription
 	cursor checkpoint.Checkpoint // the last good frame; ahead of what is applied
 	asm    *wire.Assembler
+	parts  batch.Parts // of the transaction that the last good packet leaves open
 	// fresh and resync go with the first packet of an incarnation.
 	fresh, resync bool
 
@@ -206,12 +208,20 @@ func (r *follower) accept(ctx context.Context, seq uint64, raw *wire.RawFrame, r
 		r.s.cfg.Log.Info("the origin opens an incarnation", "origin", ref.Origin, "incarnation", ref.Incarnation,
 			"from", ref.PrevEndLSN.String(), "applied", r.cursor.EndLSN.String(), "resync", ref.Resync)
 		r.asm.Reset()
+		r.parts.Abandon()
 		clear(r.held)
 		r.fresh, r.resync = true, ref.Resync
 	}
 	packet, err := r.asm.Add(raw)
 	if err == nil && packet != nil {
 		err = packet.Check(raw.Kind)
+	}
+	parts := r.parts
+	if err == nil && packet != nil {
+		if txs := packet.Transactions; parts.Open() && (len(txs) == 0 || !parts.Continues(txs[0])) {
+			parts.Abandon() // the origin begins anew
+		}
+		err = parts.Take(packet.Transactions)
 	}
 	if err != nil {
 		// Intact, ours, next in line, and yet not readable, or without sense: it can be neither
@@ -228,6 +238,7 @@ func (r *follower) accept(ctx context.Context, seq uint64, raw *wire.RawFrame, r
 		}
 	}
 	before := r.cursor
+	r.parts = parts
 	r.cursor = before.Next(ref)
 	r.cursor.StreamSeq = r.resumeAt(seq)
 	r.heavy = data == nil || len(data) > heavyFrame
