@@ -15,13 +15,15 @@ const maxPatience = time.Minute
 // time. It outlives sessions. It belongs to the reading goroutine.
 type pacing struct {
 	reach    broker.Reach  // what the next pull may carry
+	largest  int           // what reach may grow to
+	needed   int           // what the next message needs at least; 0: reach is enough, as far as is known
 	shortest time.Duration // silence that is no doubt on any link
 	slow     bool          // the last pull took long, or nothing is known: one at a time
 	patience time.Duration
 }
 
 func newPacing(largest int, silence time.Duration) pacing {
-	return pacing{reach: broker.NewReach(broker.MinReach, largest), shortest: silence, slow: true, patience: silence}
+	return pacing{reach: broker.NewReach(broker.MinReach, largest), largest: largest, shortest: silence, slow: true, patience: silence}
 }
 
 // pulls is how many pulls may be under way.
@@ -38,8 +40,23 @@ func (p *pacing) full(took time.Duration) {
 	p.reach.Took(took)
 }
 
-// tooSmall says that the next message did not fit in a pull.
-func (p *pacing) tooSmall() { p.reach.Grow() }
+// size is what the next pull may carry.
+func (p *pacing) size() int { return max(p.reach.Bytes(), p.needed) }
+
+// maxMessage is what a pull carries at most: more than the largest frame that may be configured.
+const maxMessage = 32 << 20
+
+// tooSmall says that the next message did not fit in a pull. A single one always goes, however little
+// may be under way.
+func (p *pacing) tooSmall() {
+	if size := p.size(); size >= p.largest {
+		p.needed = min(2*size, maxMessage)
+	}
+	p.reach.Grow()
+}
+
+// fitted says that a message came.
+func (p *pacing) fitted() { p.needed = 0 }
 
 // came says that something came after a silence of d.
 func (p *pacing) came(d time.Duration) {

@@ -33,6 +33,13 @@ func TestPacingFollowsTheLink(t *testing.T) {
 	if p.reach.Bytes() != 4<<20 {
 		t.Errorf("a message that does not fit: pulls of %d, want the largest", p.reach.Bytes())
 	}
+	if p.size() <= 16<<20 {
+		t.Errorf("a message that is larger than what may be under way: a pull of %d", p.size())
+	}
+	p.fitted()
+	if p.size() != 4<<20 {
+		t.Errorf("behind a message that is larger than what may be under way: a pull of %d", p.size())
+	}
 }
 
 func TestPacingIsPatientWithASlowLink(t *testing.T) {

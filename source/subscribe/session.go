@@ -114,7 +114,7 @@ func (s *session) fill() error {
 			Batch     int           `json:"batch"`
 			MaxBytes  int           `json:"max_bytes"`
 			Heartbeat time.Duration `json:"idle_heartbeat"`
-		}{pullFor, pullBatch, s.r.pace.reach.Bytes(), cfg.Heartbeat})
+		}{pullFor, pullBatch, s.r.pace.size(), cfg.Heartbeat})
 		if err != nil {
 			return err
 		}
@@ -209,6 +209,7 @@ func (s *session) take(ctx context.Context, m *nats.Msg) error {
 		return fmt.Errorf("message %d came after %d: %w", meta.Sequence.Consumer, s.consumer, errReread)
 	}
 	s.consumer, s.last = meta.Sequence.Consumer, meta.Sequence.Stream
+	s.r.pace.fitted()
 	s.r.seen(meta.Sequence.Stream, meta.NumPending)
 	return s.r.message(ctx, meta.Sequence.Stream, m.Data)
 }

@@ -73,8 +73,6 @@ func (c *Config) defaults() {
 	if c.WindowBytes <= 0 {
 		c.WindowBytes = 8 << 20
 	}
-	// Each of the two pulls must be able to carry the largest message.
-	c.WindowBytes = max(c.WindowBytes, 2*(2<<20))
 	if c.QueueBytes <= 0 {
 		c.QueueBytes = 16 << 20
 	}
