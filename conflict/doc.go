@@ -48,7 +48,7 @@
 //	-          update         live     -           gen>,>,tie>  whole | apply   update_origin_differs -
 //	live       insert         live     -           <,tie<       -     | keep    insert_exists         pushback
 //	live       update         live     -           <,tie<       -     | keep    update_origin_differs pushback
-//	copy       insert,update  live     -           <,tie<       -     | keep    insert_exists         -
+//	copy       insert,update  live     -           <,tie<       -     | keep    insert_exists         pushback
 //	repair     insert,update  live     -           tie<         -     | keep    -                     pushback
 //	-          insert,update  live     -           <,tie<       -     | keep    -                     -
 //	-          delete,brief   live     same        gen>,>       -     | apply   -                     -
@@ -56,6 +56,7 @@
 //	self       delete,brief   live     -           gen>,>       -     | apply   delete_origin_differs pushback
 //	-          delete,brief   live     -           gen>,>       -     | apply   delete_origin_differs -
 //	live       delete,brief   live     -           <,tie<       -     | keep    delete_origin_differs pushback
+//	copy       delete,brief   live     -           <,tie<       -     | keep    -                     pushback
 //	repair     delete,brief   live     -           tie<         -     | keep    -                     pushback
 //	-          delete,brief   live     -           <,tie<       -     | keep    -                     -
 //

@@ -9,8 +9,9 @@ const (
 	// Live events come from the origin's log, in its order.
 	Live EventKind = iota
 	// Copy events are rows read from the origin's table (initial copy, resync), and behind
-	// them its tombstones. They say what is, not what happened. Rows are pushed back by
-	// tombstones only: what else they lose against is copied from the other side as well.
+	// them its tombstones. They say what is, not what happened. What beats them is
+	// pushed back: the region that copies may have lost it in a restore, and the copy of the other
+	// one may have been read before it came there, or not be asked for.
 	Copy
 	// Repair events are the entry of a region that refused an event (pushback), as it was
 	// in the transaction that refused it. They may lose silently and are never pushed

@@ -21,11 +21,6 @@ func Resolve(p Policy, remote Event, local Side) Decision {
 		d = resolveUpsert(p, &remote, &local)
 	}
 	switch remote.Kind {
-	case Copy:
-		// A copied row that a later one beats is put right by the other region's own copy. The
-		// tombstone that beats it was lost there, in a restore or a gap, and the other region
-		// may not be asked for a copy.
-		d.Pushback = d.Pushback && !local.Alive
 	case Repair:
 		// A repair that loses by its content alone met an image that no event carries (a
 		// column taken over from an older row, say); its sender has to hear of it, and the
