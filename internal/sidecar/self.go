@@ -76,7 +76,6 @@ func (s *Sidecar) merge(ctx context.Context) error {
 func (s *Sidecar) selfConfig() apply.Config {
 	cfg := s.applyConfig(s.cfg.Region)
 	cfg.Self, cfg.WaitStamped, cfg.Barrier = true, s.own.WaitStamped, nil
-	cfg.Replica = false // it locks no tables, and copies nothing in
 	if s.caps.replica {
 		cfg.Ordinary = nil // its session checks no foreign keys: there are no cascades to be done before
 	}

@@ -267,7 +267,7 @@ func (a *Applier) commit(ctx context.Context, fx *effects, next checkpoint.Check
 		return err
 	}
 	c := pipeline{fence: -1}
-	if err := a.guardDeferred(ctx, &c); err != nil {
+	if err := a.guardDeferred(ctx, &c, fx); err != nil {
 		return err
 	}
 	if fx.blind || a.openFx.blind {

@@ -83,9 +83,10 @@ func (e *clashError) Error() string {
 }
 
 // lockDeferred keeps other writers out of those tables of a wave whose constraints nobody
-// checks for us.
+// checks for us. The self-merge hardly ever writes to a table: it locks one when it does
+// (lockWritten).
 func (a *Applier) lockDeferred(ctx context.Context, b *pipeline, groups []*batch.Group) {
-	if !a.cfg.Replica {
+	if !a.cfg.Replica || a.cfg.Self {
 		return
 	}
 	for _, g := range groups {
@@ -95,6 +96,16 @@ func (a *Applier) lockDeferred(ctx context.Context, b *pipeline, groups []*batch
 	}
 }
 
+// lockWritten is lockDeferred for a table that the self-merge is about to write to.
+func (a *Applier) lockWritten(b *pipeline, d decided) {
+	if a.cfg.Self && a.cfg.Replica && len(d.t.schema.deferred) > 0 && len(d.inserts)+len(d.updates) > 0 {
+		b.text(statement.LockTable(d.t.shape))
+	}
+}
+
+// unwritten reports that a transaction of the self-merge has written to no table of the application.
+func (a *Applier) unwritten(fx *effects) bool { return a.cfg.Self && fx.rows == 0 }
+
 // staleSQL fails where one of the given tables has a deferrable constraint. It goes out with the
 // commit, behind the writes: these hold locks on the tables, so none comes later.
 const staleSQL = `select 1 / case when exists (select from pg_catalog.pg_index i
@@ -102,8 +113,8 @@ const staleSQL = `select 1 / case when exists (select from pg_catalog.pg_index i
 
 // guardDeferred queues the question whether the tables that the attempt took for tables without
 // deferrable constraints still have none.
-func (a *Applier) guardDeferred(ctx context.Context, b *pipeline) error {
-	if !a.cfg.Replica || len(a.touched) == 0 {
+func (a *Applier) guardDeferred(ctx context.Context, b *pipeline, fx *effects) error {
+	if !a.cfg.Replica || len(a.touched) == 0 || a.unwritten(fx) && a.openFx.rows == 0 {
 		return nil
 	}
 	oids := a.scratch(wal.OIDInt8)
@@ -114,8 +125,8 @@ func (a *Applier) guardDeferred(ctx context.Context, b *pipeline) error {
 }
 
 // checkDeferred looks for rows that clash with what a group has written.
-func (a *Applier) checkDeferred(ctx context.Context, g *batch.Group) error {
-	if !a.cfg.Replica || len(g.Runs) == 0 {
+func (a *Applier) checkDeferred(ctx context.Context, g *batch.Group, fx *effects) error {
+	if !a.cfg.Replica || len(g.Runs) == 0 || a.unwritten(fx) {
 		return nil
 	}
 	t, err := a.target(ctx, g.Rel)

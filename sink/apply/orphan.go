@@ -28,7 +28,7 @@ const (
 
 // removes notes a delete that was carried out, if rows may reference what it deleted.
 func (a *Applier) removes(g *batch.Group, t *target, i int, fx *effects) {
-	if !a.cfg.Replica || !t.schema.parent {
+	if !a.cfg.Replica || !t.schema.parent || a.cfg.Self {
 		return
 	}
 	if fx.removed == nil {

@@ -324,6 +324,7 @@ func (a *Applier) write(ctx context.Context, tables []decided, fx *effects) erro
 // queueDecided queues the statements for one table.
 func (a *Applier) queueDecided(ctx context.Context, b *pipeline, d decided, stmts []fastStmt) ([]fastStmt, error) {
 	g, t := d.g, d.t
+	a.lockWritten(b, d)
 	if len(d.deletes) > 0 {
 		s := a.keyShape(g, t)
 		if err := a.exec(ctx, b, statement.Delete(s, statement.GuardNone), a.keyArrays(g, t, d.deletes, nil), []int16{1}); err != nil {

@@ -2,8 +2,10 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
@@ -100,4 +102,29 @@ func TestSelfMergeBeyondTheLimit(t *testing.T) {
 	b.want(acctRows, "1|new|0")
 	b.want("select count(*) from pgwaltz.parked", "0")
 	b.want(conflicts, `delete_origin_differs|apply|{"id": 3}|b`)
+}
+
+// TestRetrierOfOwnChangesWaitsForCommits: what is parked of this region itself is decided about behind
+// the commits of others that were announced, as the self-merge does.
+func TestRetrierOfOwnChangesWaitsForCommits(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, acctDDL)
+	cfg := b.a.cfg
+	cfg.Origin, cfg.Self = "b", true
+	r := NewRetrier(cfg, nil)
+	t.Cleanup(r.a.Close)
+	if err := r.Turn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.idx.Committing("a")
+	late := errors.New("it waits")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, late)
+	defer cancel()
+	if _, err := r.attempt(ctx, nil, false); !errors.Is(err, late) {
+		t.Fatalf("it went on: %v", err)
+	}
+	b.idx.Settle("a", true)
+	if n, err := r.attempt(t.Context(), nil, false); n != 0 || err != nil {
+		t.Fatalf("%d, %v", n, err)
+	}
 }

@@ -39,7 +39,7 @@ func (a *Applier) set(ctx context.Context, b *pipeline, txs []keyedTx, fx *effec
 		b = &pipeline{fence: -1}
 	}
 	for _, g := range all {
-		if err := a.checkDeferred(ctx, g); err != nil {
+		if err := a.checkDeferred(ctx, g, fx); err != nil {
 			return err
 		}
 	}
