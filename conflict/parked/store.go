@@ -123,6 +123,24 @@ returning p.schema_name, p.table_name, p.key`, origin)
 	return nil
 }
 
+// FollowSchema gives changes that were set aside because their table was not here the new name of its
+// schema, once the table is there under that. A change that was under way while both regions
+// renamed the schema comes by the old name.
+func FollowSchema(ctx context.Context, q Querier, was, is string, x *Index) error {
+	rows, err := q.Query(ctx, `update pgwaltz.parked p set schema_name = $2
+where p.schema_name = $1 and p.table_oid = 0 and pg_catalog.to_regclass(pg_catalog.format('%I.%I', $2::text, p.table_name)) is not null
+  and not exists (select from pgwaltz.parked o where o.schema_name = $2 and o.table_name = p.table_name and o.key = p.key)
+returning p.table_name, p.key`, was, is)
+	if err != nil {
+		return fmt.Errorf("follow a renamed schema: %w", err)
+	}
+	name, key := wal.RelationName{Schema: is}, ""
+	if _, err := pgx.ForEachRow(rows, []any{&name.Name, &key}, func() error { x.Put(name, key); return nil }); err != nil {
+		return fmt.Errorf("follow a renamed schema: %w", err)
+	}
+	return nil
+}
+
 const columns = `id, origin, schema_name, table_name, table_oid::int8, key, kind, born, event, coalesce(sqlstate, ''), coalesce(message, ''), attempts, stray, denied`
 
 func scan(rows pgx.Rows) ([]*Change, error) {

@@ -68,6 +68,7 @@ type Sidecar struct {
 	suspects map[string]*apply.Suspects // by origin
 	members  membership
 	schemas  schemaNames
+	moved    movedSchemas
 	watch    tablecopy.Watch
 	arrived  tablecopy.Arrived
 	redactor *audit.Redactor
@@ -99,8 +100,8 @@ type view struct {
 func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error) {
 	s := &Sidecar{
 		cfg: cfg, log: log, version: version, started: time.Now(),
-		subMetrics: map[string]*subscribe.Metrics{},
-		parked:     parked.NewIndex(), suspects: map[string]*apply.Suspects{}, stopping: make(chan struct{}), in: map[string]*inboundState{}, role: status.Down, why: "starting", troubles: troubles{}, registry: prometheus.NewRegistry(),
+		moved: movedSchemas{}, subMetrics: map[string]*subscribe.Metrics{},
+		parked: parked.NewIndex(), suspects: map[string]*apply.Suspects{}, stopping: make(chan struct{}), in: map[string]*inboundState{}, role: status.Down, why: "starting", troubles: troubles{}, registry: prometheus.NewRegistry(),
 	}
 	s.db = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "status") }}
 	s.catalog = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "catalog") }}

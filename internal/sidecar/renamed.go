@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -17,13 +18,23 @@ import (
 // schemaNames are the schemas as they were seen last, by OID. It belongs to the goroutine of upkeep.
 type schemaNames map[int64]string
 
+// movedSchemas are the present names of schemas that were renamed, by their old ones.
+type movedSchemas map[string]string
+
+func (m movedSchemas) note(was, is string) {
+	for old, name := range m {
+		if name == was {
+			m[old] = is
+		}
+	}
+	m[was] = is
+}
+
 // lookAtSchemas opens the outbound pipe anew when a schema was renamed, and has the published tables
-// in it copied: what was read meanwhile went out under the old name.
+// in it copied: what was read meanwhile went out under the old name. What has come and waits under the
+// old name follows.
 func (s *Sidecar) lookAtSchemas(ctx context.Context) error {
 	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		if pg.ServerVersion(c.PgConn()) >= 160000 {
-			return nil
-		}
 		rows, err := c.Query(ctx, `select oid::int8, nspname::text from pg_catalog.pg_namespace`)
 		if err != nil {
 			return fmt.Errorf("read names of schemas: %w", err)
@@ -38,9 +49,16 @@ func (s *Sidecar) lookAtSchemas(ctx context.Context) error {
 		for oid, name := range now {
 			if was, ok := s.schemas[oid]; ok && was != name {
 				renamed = append(renamed, name)
+				s.moved.note(was, name)
 			}
 		}
-		if len(renamed) == 0 {
+		for _, name := range now {
+			delete(s.moved, name) // it is the name of one that is here
+		}
+		if err := s.followSchemas(ctx, c); err != nil {
+			return err
+		}
+		if len(renamed) == 0 || pg.ServerVersion(c.PgConn()) >= 160000 {
 			s.schemas = now
 			return nil
 		}
@@ -69,4 +87,17 @@ func (s *Sidecar) lookAtSchemas(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// followSchemas lets parked changes follow the schemas that were renamed while this process runs.
+func (s *Sidecar) followSchemas(ctx context.Context, c *pgx.Conn) error {
+	if !s.parked.Waits() {
+		return nil
+	}
+	for was, is := range s.moved {
+		if err := parked.FollowSchema(ctx, c, was, is, s.parked); err != nil {
+			return err
+		}
+	}
+	return nil
 }

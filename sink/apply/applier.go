@@ -383,6 +383,9 @@ func (a *Applier) covered(tx *wal.Transaction, u *Unit) bool {
 
 // target returns the mapping of a relation onto the local table.
 func (a *Applier) target(ctx context.Context, rel *wal.Relation) (*target, error) {
+	if !a.retrying {
+		a.cfg.Suspects.shapes.see(rel) // each time: a batch that is tried again begins with older ones
+	}
 	if t := a.targets[rel]; t != nil {
 		same, err := t.schema.current(ctx, a.conn)
 		if err != nil {
@@ -394,9 +397,6 @@ func (a *Applier) target(ctx context.Context, rel *wal.Relation) (*target, error
 		}
 		delete(a.tables, rel.Ref())
 		maps.DeleteFunc(a.targets, func(_ *wal.Relation, x *target) bool { return x.schema == t.schema })
-	}
-	if !a.retrying {
-		a.cfg.Suspects.shapes.see(rel)
 	}
 	s := a.tables[rel.Ref()]
 	if s == nil || s.rel != rel {

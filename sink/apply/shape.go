@@ -33,6 +33,9 @@ const maxShapes = 20000
 func (s *shapes) see(rel *wal.Relation) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.newest[rel.Ref()] == rel {
+		return
+	}
 	if s.newest == nil || len(s.newest) > maxShapes {
 		s.newest = map[wal.RelationName]*wal.Relation{}
 	}
@@ -52,7 +55,12 @@ func (r *Retrier) fit(ctx context.Context, c *parked.Change) (*target, error) {
 	ch.Relation = r.intern(ch.Relation)
 	t, err := r.a.target(ctx, ch.Relation)
 	var se *schemaError
-	if !errors.As(err, &se) || se.code != "42703" {
+	switch {
+	case !errors.As(err, &se):
+		return t, err
+	case se.code == otherKey:
+		return r.rekey(ctx, c, err)
+	case se.code != "42703":
 		return t, err
 	}
 	now := r.a.cfg.Suspects.shapes.of(ch.Relation.Ref())

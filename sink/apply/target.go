@@ -121,11 +121,11 @@ func sameKey(s *tableSchema, rel *wal.Relation) error {
 	for n, k := range there {
 		same = same && s.key.Columns[n].Name == rel.Columns[k].Name && s.key.Columns[n].Form == rel.Columns[k].Form
 		if same && !sameText(s.key.Columns[n].OID, rel.Columns[k].OID) {
-			return &schemaError{name: s.name, code: "42P10", what: fmt.Sprintf("key column %s is of type %s here and of another one at the origin", s.key.Columns[n].Name, s.key.Columns[n].Param.Type)}
+			return &schemaError{name: s.name, code: otherKey, what: fmt.Sprintf("key column %s is of type %s here and of another one at the origin", s.key.Columns[n].Name, s.key.Columns[n].Param.Type)}
 		}
 	}
 	if !same {
-		return &schemaError{name: s.name, code: "42P10", what: fmt.Sprintf("rows are identified by %s at the origin and by %s here", keyNames(rel), s.keyNames())}
+		return &schemaError{name: s.name, code: otherKey, what: fmt.Sprintf("rows are identified by %s at the origin and by %s here", keyNames(rel), s.keyNames())}
 	}
 	if column, why := s.key.Unknown(); column != "" {
 		return &schemaError{name: s.name, code: "42883", what: fmt.Sprintf("key column %s: %s", column, why)}
