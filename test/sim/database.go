@@ -44,6 +44,7 @@ type parked struct {
 	kind   conflict.EventKind
 	tx     *wal.Transaction // that it belongs to
 	stray  bool             // its origin has begun anew since
+	denied int              // the peers that do not hold what it lacks, as bits
 }
 
 // record is a row of the audit log.

@@ -94,16 +94,21 @@ func (t *dbtx) want(k rowKey, at wal.Stamp, of int) {
 		Yours: wal.Entry{Known: true, Alive: true, Stamp: at, Row: tab.keyRow(k)}})
 }
 
-// askOthers is for an own change that cannot be restored from what is here.
-func (a *applier) askOthers(r *run) {
-	for _, o := range a.in.s.w.regions {
-		if o.id != a.in.s.r.id {
-			a.tx.want(r.key, r.ev.Stamp, o.id)
+// wants asks for what is held under the key of a change that is set aside: its origin, or the peers if
+// that is this region.
+func (s *sidecar) wants(t *dbtx, k rowKey, at wal.Stamp, origin int) {
+	if origin != s.r.id {
+		t.want(k, at, origin)
+		return
+	}
+	for _, o := range s.w.regions {
+		if o != s.r {
+			t.want(k, at, o.id)
 		}
 	}
 }
 
-// answer tells those that ask.
+// answer tells those that ask, and hears from those who know nothing.
 func (a *applier) answer(txs []keyedTx) outcome {
 	s := a.in.s
 	if a.in.self {
@@ -112,23 +117,76 @@ func (a *applier) answer(txs []keyedTx) outcome {
 	for _, t := range txs {
 		for i := range t.tx.Notices {
 			n := &t.tx.Notices[i]
-			if n.To != s.r.name || n.Outcome != wal.Wanted {
+			if n.To != s.r.name || n.Outcome != wal.Wanted && n.Outcome != wal.Absent {
 				continue
 			}
 			tab := tableOf(n.Relation.Ref())
 			k := rowKey{tab, s.r.db.tables[tab].keyText(n.Yours.Row)}
+			if n.Outcome == wal.Absent {
+				if res := a.absent(k, n.Yours.Stamp); res != done {
+					return res
+				}
+				continue
+			}
 			if !a.tx.lock(k) {
 				return locked
 			}
 			if !a.barrier {
 				return needOwn
 			}
-			if c := a.tx.repair(k); c != nil && !a.overdue && (c.Op != wal.Delete || !s.local.Unseen(s.r.db.unseen())) {
+			unseen := s.local.Unseen(s.r.db.unseen())
+			c := a.tx.held(k)
+			switch e := a.tx.get(k); {
+			case c != nil && !a.overdue && (c.Op != wal.Delete || !unseen):
 				c.Answer, c.Asked = true, n.Yours.Stamp
+			case c == nil && e.row == nil && !e.entry() && e.parked == nil && !a.overdue && !unseen:
+				a.tx.notices = append(a.tx.notices, wal.Notice{Relation: n.Relation, To: a.name(), Outcome: wal.Absent, Yours: n.Yours})
 			}
 		}
 	}
 	return done
+}
+
+// absent ends the waiting of a change that lacks values, where who might have them knows nothing of its key.
+func (a *applier) absent(k rowKey, asked wal.Stamp) outcome {
+	e := a.tx.get(k)
+	p := e.parked
+	if p == nil || p.Op == wal.Delete || p.Image.Complete() || p.Stamp != asked || p.origin != a.in.origin && p.origin != a.in.s.r.id {
+		return done
+	}
+	if !a.tx.holdParked(k) {
+		return locked
+	}
+	if p.origin == a.in.origin || a.denied(&e) {
+		e.parked = nil
+	}
+	a.tx.put(k, e, nil)
+	return done
+}
+
+// held is what a region holds under a key: what it shows, or what it has set aside above that.
+func (t *dbtx) held(k rowKey) *wal.Change {
+	tab, e := t.d.tables[k.table], t.get(k)
+	l, p := t.d.side(k, e), e.parked
+	if p == nil || l.Known && tab.pol.Compare(p.Stamp, l.Stamp) <= 0 {
+		return t.repair(k)
+	}
+	c := wal.Change{Op: wal.Delete, Relation: tab.rel, Old: tab.keyRow(k), Stamp: p.Stamp, Repair: true}
+	if p.Op != wal.Delete {
+		if !p.Image.CompleteOver(e.row) {
+			if p.Image.Complete() {
+				return nil
+			}
+			return t.repair(k)
+		}
+		c.Op, c.Old, c.New = wal.Update, nil, p.Image
+		if e.row != nil {
+			c.New = p.Image.Filled(e.row)
+		}
+	}
+	t.d.w.Stats.Pushbacks++
+	t.repairs = append(t.repairs, c)
+	return &t.repairs[len(t.repairs)-1]
 }
 
 // asks reports whether changes may have to be asked for.
@@ -150,7 +208,7 @@ func (s *sidecar) askAgain() {
 			for n := range tab.conf.Keys {
 				k := rowKey{i, keyText(n)}
 				if p := d.keys[k].parked; p != nil && p.Op != wal.Delete && !p.Image.Complete() {
-					t.want(k, p.Stamp, p.origin)
+					s.wants(t, k, p.Stamp, p.origin)
 				}
 			}
 		}

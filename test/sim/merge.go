@@ -50,8 +50,11 @@ func (a *applier) row(r *run) outcome {
 		w.say(s.r.id, "%s %s t%d %s of w%d %s over known=%t alive=%t w%d %s: %s %s %s pushback=%t", r.kind, r.ev.Op, r.key.table, r.key.key, widOf(r.row),
 			conflict.StampText(r.ev.Stamp), l.Known, l.Alive, e.wid, conflict.StampText(l.Stamp), dec.Verdict, dec.Type, dec.Reason, dec.Pushback)
 	}
-	if a.in.self && dec.Reason == conflict.Incomplete {
-		a.askOthers(r)
+	if a.in.self && dec.Reason == conflict.Incomplete { // whoever had the row before has the rest of it
+		if a.retries {
+			return refused
+		}
+		return a.park(r, true)
 	}
 	if a.in.self && dec.Verdict == conflict.Apply && (a.stamped || s.local.Perhaps(t.rel.Ref(), []byte(r.key.key), place(r.tx))) {
 		if a.retries {

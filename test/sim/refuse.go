@@ -133,7 +133,7 @@ func (a *applier) park(r *run, lacks bool) outcome {
 	e.parked = &next
 	a.tx.put(r.key, e, nil)
 	if lacks {
-		a.tx.want(r.key, r.ev.Stamp, next.origin)
+		a.in.s.wants(a.tx, r.key, r.ev.Stamp, next.origin)
 	}
 	return done
 }
@@ -150,13 +150,33 @@ func (a *applier) release(r *run, came conflict.Waiting, dec conflict.Decision) 
 	switch {
 	case a.follows(r, p) || dec.Verdict != conflict.Keep && pol.Releases(a.waitingOf(r), &p.Waiting):
 		a.rival(r, came, p, true)
-	case r.kind == conflict.Repair && r.answer && p.origin == a.in.origin && p.Op != wal.Delete && !p.Image.Complete() &&
-		(r.ev.Op != wal.Delete || !p.Born || r.asked == p.Stamp) && pol.Gone(r.ev.Op, r.ev.Stamp, &p.Waiting):
+	case r.kind != conflict.Repair || !r.answer || p.Op == wal.Delete || p.Image.Complete() || !pol.Gone(r.ev.Op, r.ev.Stamp, &p.Waiting):
+		return
+	case p.origin == a.in.origin && (r.ev.Op != wal.Delete || !p.Born || r.asked == p.Stamp):
+	case p.origin == a.in.s.r.id && p.origin != a.in.origin && r.asked == p.Stamp:
+		if !a.denied(&e) {
+			a.tx.put(r.key, e, nil)
+			return
+		}
 	default:
 		return
 	}
 	e.parked = nil
 	a.tx.put(r.key, e, nil)
+}
+
+// denied notes that the peer at hand does not hold what an own change lacks, and reports whether all of
+// them have said so.
+func (a *applier) denied(e *entry) bool {
+	p := *e.parked
+	e.parked = &p
+	p.denied |= 1 << a.in.origin
+	for _, o := range a.in.s.w.regions {
+		if o != a.in.s.r && p.denied&(1<<o.id) == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // strays notes that the origin has begun anew, and may not hold any more what waits here.

@@ -90,7 +90,7 @@ func (s *sidecar) open() {
 		in := newInbound(s, r.id)
 		s.in = append(s.in, in)
 		in.start()
-		if s.w.cfg.Refuse || r == s.r && s.w.cfg.IndexOwn > 0 {
+		if s.w.cfg.Refuse || r == s.r && (s.w.cfg.IndexOwn > 0 || s.w.asks()) {
 			s.again[r.id] = newRetrier(in)
 		}
 	}
