@@ -211,6 +211,7 @@ func (s *Stamper) change(tx *wal.Transaction, i int) error {
 	if found.Lifted {
 		s.Lifted++
 	}
+	ch.Raised = ch.Op != wal.Delete && ch.Stamp.Generation > p.item.Next
 	if found.SelfMerge || st.policy.Skewed(ch.Stamp, tx.CommitTime) {
 		s.note(tx, st, ch, p, found.Next)
 	}

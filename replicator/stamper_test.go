@@ -255,5 +255,8 @@ func TestStamperGoesAboveWhatWasOverwritten(t *testing.T) {
 		if got, base := conflict.StampText(ch.Stamp), conflict.StampText(ch.Base.Stamp); got != c.want || base != c.base {
 			t.Errorf("%s: %s over %s; want %s over %s", name, got, base, c.want, c.base)
 		}
+		if raised := ch.Op != wal.Delete && ch.Stamp.Generation == 4; ch.Raised != raised {
+			t.Errorf("%s: raised %t", name, ch.Raised)
+		}
 	}
 }

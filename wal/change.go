@@ -60,6 +60,9 @@ type Change struct {
 	// Brief: the row that a delete removed was inserted by the same run of changes. Parked changes
 	// only, which are net effects; it does not travel.
 	Brief bool
+	// Raised: its generation is above everything that was known of the key before, so it has to be
+	// written down even if nothing else of the change is needed. The publisher's; it does not travel.
+	Raised bool
 	// Asked is the stamp of the change that was asked for (Answer): who waits for a later one is
 	// told nothing by that.
 	Asked Stamp

@@ -101,8 +101,8 @@ func waiting(txs []*wal.Transaction) []wal.XID {
 // superseded returns those of some changes whose row is gone that nobody needs any more: the row's
 // delete follows in the WAL, or a tombstone above the change came from another region. What is above
 // the tombstone has to go out though its values are lost here: other regions may have them, and the
-// self-merge asks them. So has a time that is not the commit time: it was lifted above another one,
-// later ones of the key are lifted above it, and the self-merge has to write it down.
+// self-merge asks them. So has a time that is not the commit time, and a generation above all that was
+// known: it was lifted, later ones of the key are lifted above it, and the self-merge has to write it down.
 func (c *Completer) superseded(ctx context.Context, conn *pgx.Conn, txs []*wal.Transaction, rel *wal.Relation, gone []*wal.Change) ([]*wal.Change, error) {
 	if len(gone) == 0 {
 		return nil, nil
@@ -116,9 +116,6 @@ func (c *Completer) superseded(ctx context.Context, conn *pgx.Conn, txs []*wal.T
 		return nil, err
 	}
 	policy, stampless := c.policy(rel)
-	if len(found) == 0 && !stampless {
-		return gone, nil
-	}
 	commits := map[*wal.Change]wal.Micros{}
 	for _, tx := range txs {
 		for i := range tx.Changes {
@@ -129,7 +126,7 @@ func (c *Completer) superseded(ctx context.Context, conn *pgx.Conn, txs []*wal.T
 	}
 	left := gone[:0]
 	for i, ch := range gone {
-		if stampless && ch.Stamp.UpdatedAt != commits[ch] {
+		if ch.Raised || stampless && ch.Stamp.UpdatedAt != commits[ch] {
 			continue
 		}
 		e, ok := found[keys[i]]

@@ -137,8 +137,8 @@ func TestRowsThatOthersDeleted(t *testing.T) {
 	}
 }
 
-// A time that was lifted above its commit time goes out though the row is gone: later times of the
-// key are above it.
+// A time that was lifted above its commit time goes out though the row is gone, and so does a change in a
+// generation above all that was known: later ones of the key are above it.
 func TestLiftedTimesGoOut(t *testing.T) {
 	t.Parallel()
 	conn := pgtest.Connect(t, server.Database(t))
@@ -153,10 +153,12 @@ func TestLiftedTimesGoOut(t *testing.T) {
 	for _, at := range []wal.Micros{9, 10} {
 		tx.Changes = append(tx.Changes, wal.Change{Op: wal.Update, Relation: timed, New: text("gone", at.String(), "<same>"), Stamp: wal.Stamp{Version: wal.NullVersion, UpdatedAt: at}})
 	}
+	tx.Changes = append(tx.Changes, wal.Change{Op: wal.Update, Relation: timed, New: text("gone", "raised", "<same>"), Raised: true,
+		Stamp: wal.Stamp{Generation: 4, Version: wal.NullVersion, UpdatedAt: 9}})
 	if err := c.Values(t.Context(), []*wal.Transaction{tx}); err != nil {
 		t.Fatal(err)
 	}
-	if len(tx.Changes) != 1 || tx.Changes[0].Stamp.UpdatedAt != 10 {
+	if len(tx.Changes) != 2 || tx.Changes[0].Stamp.UpdatedAt != 10 || !tx.Changes[1].Raised {
 		t.Errorf("went out: %v", tx.Changes)
 	}
 }

@@ -31,9 +31,9 @@ func (o *outbound) values(tx *wal.Transaction) {
 		if row == nil {
 			// Its delete follows, or a higher one comes from another region; unless something lower
 			// was written over it before it was known.
-			// A time that was lifted has to be written down: later ones are lifted above it.
+			// A time, or a generation, that was lifted has to be written down: later ones are lifted above it.
 			t := d.tables[k.table]
-			if w.cfg.Break != RowsGone && t.pol.Outlives(&c, tx.CommitTime, d.side(k, e)) || t.conf.stampless() && c.Stamp.UpdatedAt != tx.CommitTime {
+			if w.cfg.Break != RowsGone && t.pol.Outlives(&c, tx.CommitTime, d.side(k, e)) || c.Raised || t.conf.stampless() && c.Stamp.UpdatedAt != tx.CommitTime {
 				out = append(out, c)
 			}
 			continue

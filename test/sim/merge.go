@@ -142,7 +142,7 @@ func (a *applier) conflict(r *run, l conflict.Side, dec conflict.Decision, lost 
 func (a *applier) heard(txs []keyedTx) {
 	for _, k := range txs {
 		for _, n := range k.tx.Notices {
-			if n.To == a.in.s.r.name && !a.in.self && n.Outcome != wal.Wanted {
+			if n.To == a.in.s.r.name && !a.in.self && n.Outcome != wal.Wanted && n.Outcome != wal.Absent {
 				a.tx.audit = append(a.tx.audit, record{id: n.ID})
 			}
 		}
