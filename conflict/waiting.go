@@ -99,13 +99,26 @@ func (p Policy) Wait(w, next Waiting, follows bool) (Waiting, bool) {
 	if w.Precedes(next.Base) && (follows || p.Compare(next.Stamp, w.Stamp) >= 0) {
 		return w.Then(next), true
 	}
-	switch n := p.CompareSides(next.side(), w.side()); {
-	case n == 0 && (w.Op == wal.Delete || w.Image.Complete()): // the same entry, perhaps as a repair, which does not say what it overwrote
-		next.Born, next.Base = w.Born, w.Base
-	case n < 0 && !follows:
+	switch {
+	case p.same(&w, &next):
+		if w.Born || w.Base.Known { // of the two one may be a repair, which does not say what it overwrote
+			next.Born, next.Base = w.Born, w.Base
+		}
+	case !follows && p.CompareSides(next.side(), w.side()) < 0:
 		return w, false
 	}
 	return next, true
+}
+
+// Held reports whether next is a change that waits already as a repair: another region than its origin
+// holds it. A later change of the origin, which need not rise above it, does not end its waiting then.
+func (p Policy) Held(w, next *Waiting, was, is EventKind) bool {
+	return was == Repair && is != Repair && p.same(w, next)
+}
+
+// same reports whether two that wait are the same entry.
+func (p Policy) same(w, next *Waiting) bool {
+	return p.CompareSides(next.side(), w.side()) == 0 && (w.Op == wal.Delete || w.Image.Complete())
 }
 
 // Releases reports whether w has nothing left to say once event is merged, and not refused:

@@ -72,15 +72,19 @@ func (a *Applier) parkRuns(ctx context.Context, g *batch.Group, runs []int, why 
 	for n, i := range runs {
 		r := &g.Runs[i]
 		next, replaces := waitingOf(g, r), int64(0)
+		origin, kind := a.cfg.Origin, g.Kind
 		if old := waiting[keys[n]]; old != nil {
 			merged, ok := policy.Wait(old.Waiting, next, a.follows(g, old))
 			a.rival(g, r, old, ok, fx)
 			if !ok {
 				continue // what waits is above it
 			}
+			if policy.Held(&old.Waiting, &next, old.Kind, kind) {
+				origin, kind = old.Origin, old.Kind
+			}
 			next, replaces = merged, old.ID
 		}
-		c := parked.Change{ID: replaces, Origin: a.cfg.Origin, Key: keys[n], Kind: g.Kind, Waiting: next, Transaction: r.Tx,
+		c := parked.Change{ID: replaces, Origin: origin, Key: keys[n], Kind: kind, Waiting: next, Transaction: r.Tx,
 			Row: a.json(g.Rel, next.Image), State: why.state, Message: why.message}
 		changes = append(changes, c)
 		if typ := conflictType(why.state); typ != "" && !a.cfg.Self {

@@ -162,3 +162,25 @@ func TestStraysAreSentBack(t *testing.T) {
 	b.want(acctRows, "1|bad|7;2|bad|1;3|bad|7;4|bad|7")
 	b.wantTold("a told update_origin_differs 1: 3=bad against 3=low", "repair update 1=bad", "repair update 2=bad", "repair update 3=bad")
 }
+
+// A change that waits as another region's repair is held there. When it comes from its origin, too, a later
+// change of that, which does not rise, does not end its waiting: the repair will not come again.
+func TestParkedRepairIsHeldElsewhere(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+"; alter table acct add constraint no check (v <> 'bad' and v <> 'worse')"), acct()
+	b.apply(b.tx(nil, insert(r, row("1", "0", 1, 1))))
+	b.from("c")
+	repair := b.tx(nil, update(r, nil, row("1", "bad", 7, 7)))
+	repair.Applied, repair.Changes[0].Repair = true, true
+	b.apply(repair)
+	b.from("a")
+	b.apply(b.tx(nil, update(r, row("1", "0", 1, 1), row("1", "bad", 7, 7))))
+	b.want("select version, kind, origin from pgwaltz.parked", "7|2|c")
+	b.apply(b.tx(nil, update(r, nil, row("1", "worse", 4, 4))))
+	b.want("select version, kind, origin from pgwaltz.parked", "7|2|c")
+	b.exec("alter table acct drop constraint no")
+	b.from("c")
+	b.retry()
+	b.want(acctRows, "1|bad|7")
+	b.want("select type, verdict, remote_row->>'v' from pgwaltz.conflict", "update_origin_differs|keep|worse") // the other one overwrote what was here
+}

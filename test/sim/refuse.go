@@ -127,6 +127,9 @@ func (a *applier) park(r *run, lacks bool) outcome {
 		if !ok {
 			return done
 		}
+		if s.r.db.tables[r.key.table].pol.Held(&e.parked.Waiting, &came, e.parked.kind, r.kind) {
+			next.origin, next.kind = e.parked.origin, e.parked.kind
+		}
 		next.Waiting = merged
 	}
 	s.w.say(s.r.id, "set aside: %s %s t%d %s of w%d %s", r.kind, r.ev.Op, r.key.table, r.key.key, widOf(r.row), conflict.StampText(r.ev.Stamp))
