@@ -26,7 +26,8 @@ type Broker struct {
 	far *nats.Conn // for what is said to peers, and what they ask
 	// to has a connection for each stream that is read, of peers and with an external server the
 	// own one. What comes in on it only the stream's origin may send, beside the server.
-	to map[string]*nats.Conn
+	to    map[string]*nats.Conn
+	moves map[*nats.Conn]*movement // of an external server; set by start
 
 	ctx    context.Context // from Start to Close, for the goroutines and handlers
 	cancel context.CancelFunc
@@ -54,7 +55,7 @@ func New(cfg Config) (*Broker, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	b := &Broker{cfg: cfg, log: cfg.Log, session: rand.Uint64(), js: map[string]jetstream.JetStream{}, peers: map[string]*Peer{}, to: map[string]*nats.Conn{}}
+	b := &Broker{cfg: cfg, log: cfg.Log, session: rand.Uint64(), js: map[string]jetstream.JetStream{}, peers: map[string]*Peer{}, to: map[string]*nats.Conn{}, moves: map[*nats.Conn]*movement{}}
 	for _, p := range cfg.Peers {
 		b.peers[p] = &Peer{Region: p}
 	}
@@ -81,6 +82,8 @@ func (b *Broker) Start(ctx context.Context) error {
 	b.run(b.watchFiles)
 	if b.emb != nil {
 		b.run(b.watchStore)
+	} else {
+		b.run(b.watchMoves)
 	}
 	return nil
 }
@@ -101,9 +104,16 @@ func (b *Broker) start() error {
 		return err
 	}
 	connect := func(prefix string) (*nats.Conn, error) {
-		nc, err := nats.Connect(b.cfg.URL, append(slices.Clone(opts), nats.CustomInboxPrefix(prefix))...)
+		list, m := append(slices.Clone(opts), nats.CustomInboxPrefix(prefix)), &movement{}
+		if b.emb == nil {
+			list = append(list, nats.SetCustomDialer(m), nats.MaxPingsOutstanding(manyPings))
+		}
+		nc, err := nats.Connect(b.cfg.URL, list...)
 		if err != nil {
 			return nil, fmt.Errorf("connect to NATS: %w", err)
+		}
+		if b.emb == nil {
+			b.moves[nc] = m
 		}
 		return nc, nil
 	}

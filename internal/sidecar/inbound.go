@@ -343,6 +343,7 @@ func (s *Sidecar) newSubscription(in *inboundState) (*subscribe.Subscription, er
 		Log: s.log, Metrics: s.subscriptionMetrics(in.origin),
 		Quarantine: func(ctx context.Context, m subscribe.Refused) error { return s.quarantine(ctx, in, m) },
 	}
+	cfg.LastByte = func() (time.Time, bool) { return s.broker.LastByte(in.origin) }
 	if in.origin == s.cfg.Region {
 		cfg.PublicKey = s.publicKey()
 		cfg.Quarantine = nil // the peers keep it
@@ -373,7 +374,6 @@ func (s *Sidecar) subscriptionMetrics(origin string) *subscribe.Metrics {
 // quarantine keeps a message that was refused.
 func (s *Sidecar) quarantine(ctx context.Context, in *inboundState, m subscribe.Refused) error {
 	in.quarantined.Add(1)
-	s.log.Warn("message refused", "origin", m.Origin, "stream_seq", m.StreamSeq, "reason", m.Reason, "bytes", len(m.Data))
 	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
 		return s.refused.Keep(ctx, c, m)
 	})

@@ -29,6 +29,8 @@ type follower struct {
 	kept     uint64    // last sequence that went into quarantine
 	pending  uint64    // frames behind the last message, at the server
 
+	refusals refusals
+
 	gap    *gap
 	pace   pacing
 	heavy  bool                  // the last good frame is large, or took too long to come
@@ -312,8 +314,28 @@ func (r *follower) refuse(ctx context.Context, seq uint64, reason string, data [
 	r.kept = seq
 	r.s.metrics.refused.Inc()
 	r.s.note(func(st *State) { st.Refused, st.LastRefused = st.Refused+1, reason })
-	r.s.cfg.Log.Warn("refused a message", "origin", r.s.cfg.Origin, "seq", seq, "reason", reason)
+	if r.refusals.left(time.Now()) {
+		r.s.cfg.Log.Warn("refused a message", "origin", r.s.cfg.Origin, "seq", seq, "bytes", len(data), "reason", reason)
+	}
 	return nil
+}
+
+// refusalLines is how many refused messages are logged in a minute; the quarantine and the counters
+// have them all.
+const refusalLines = 20
+
+// refusals keeps somebody who may publish on the subject from filling the log.
+type refusals struct {
+	since time.Time
+	lines int
+}
+
+func (r *refusals) left(now time.Time) bool {
+	if now.Sub(r.since) > time.Minute {
+		r.since, r.lines = now, 0
+	}
+	r.lines++
+	return r.lines <= refusalLines
 }
 
 func frameRef(h *wire.Header) checkpoint.FrameRef {

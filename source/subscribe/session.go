@@ -168,13 +168,30 @@ func (s *session) run(ctx context.Context) error {
 				return err
 			}
 		case <-watchdog.C:
-			if len(s.msgs) == 0 { // tend may have waited for an answer meanwhile
+			switch {
+			case len(s.msgs) > 0: // tend may have waited for an answer meanwhile
+				watchdog.Reset(pace.patience)
+			case s.moving() && time.Since(last) < maxMoving:
+				watchdog.Reset(pace.shortest)
+			default:
 				pace.silent()
 				return errSilent
 			}
-			watchdog.Reset(pace.patience)
 		}
 	}
+}
+
+// maxMoving bounds how long bytes may come without a message.
+const maxMoving = 5 * time.Minute
+
+// moving reports whether bytes come, though no message is whole.
+func (s *session) moving() bool {
+	f := s.r.s.cfg.LastByte
+	if f == nil {
+		return false
+	}
+	at, known := f()
+	return known && time.Since(at) < s.r.pace.shortest
 }
 
 // probeEvery is how long a session may be quiet before the stream is asked for its end.

@@ -55,9 +55,12 @@ type Config struct {
 	// restart, and must not keep the slice. Its error makes the message be read again.
 	Quarantine func(ctx context.Context, m Refused) error
 	// Heard is told of every message that the stream's server has sent; may be nil.
-	Heard   func()
-	Log     *slog.Logger
-	Metrics *Metrics
+	Heard func()
+	// LastByte says when the last byte came from the server, which may be of a message that is not
+	// here whole yet; false or nil: it is not known.
+	LastByte func() (time.Time, bool)
+	Log      *slog.Logger
+	Metrics  *Metrics
 }
 
 func (c *Config) defaults() {
