@@ -342,7 +342,7 @@ func TestRestartAndReopen(t *testing.T) {
 	if err := b.Restart(t.Context(), "test"); err != nil {
 		t.Fatal(err)
 	}
-	brokertest.Until(t, "reconnect", func() bool { return b.Conn().IsConnected() })
+	brokertest.Until(t, "reconnect", func() bool { return b.Conn().IsConnected() && b.Conn().Stats().Reconnects > 0 })
 	pull(t, b, "eu", 5)
 	b.Close()
 
