@@ -19,7 +19,8 @@ type Own struct {
 	// Carried: the rows of the table carry their stamps. Who put another row there, in the first
 	// life of the key, has compared it with the change, or with what followed it.
 	Carried bool
-	// Later: an own change of the key behind this one waits for the self-merge.
+	// Later: an own change of the key behind this one waits for the self-merge, or the row that this one
+	// wrote was truncated away.
 	Later bool
 	// Stamped: every own change that was committed when the row was read is stamped, so that
 	// Later is the whole truth.

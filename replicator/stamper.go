@@ -24,6 +24,8 @@ type Items interface {
 	// Free is told of a change of a table without stamp columns that needs no item: nothing is
 	// known of its key, and its stamp is its commit time.
 	Free(xid wal.XID, commit wal.LSN)
+	// Truncated is told of a truncate.
+	Truncated(rel wal.RelationName, at tombstone.Place)
 	// Note records the item of a change that the self-merge has to write.
 	Note(rel wal.RelationName, key []byte, at tombstone.Place, it conflict.Item)
 }
@@ -195,6 +197,7 @@ func (s *Stamper) change(tx *wal.Transaction, i int) error {
 	ch := &tx.Changes[i]
 	if ch.Op == wal.Truncate {
 		ch.Stamp = wal.Stamp{UpdatedAt: tx.CommitTime}
+		s.items.Truncated(ch.Relation.Ref(), tombstone.Place{Commit: tx.CommitLSN, Part: tx.Part})
 		return nil
 	}
 	st := s.of(ch.Relation)

@@ -1,6 +1,8 @@
 package tombstone
 
 import (
+	"maps"
+
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -23,8 +25,9 @@ type own struct {
 	keys     map[uint64]*ownKey
 	queue    []ownRef // in WAL order
 	limit    int
-	size     int        // keys of a segment
-	segments []*segment // in WAL order, behind all of queue
+	size     int                        // keys of a segment
+	segments []*segment                 // in WAL order, behind all of queue
+	cut      map[wal.RelationName]Place // the last truncate of a relation
 }
 
 // ownKey is what the own changes of a key that are not merged yet say.
@@ -155,6 +158,29 @@ func (o *own) may(h uint64) bool {
 	return false
 }
 
+// Truncated is told of a truncate of this region, in WAL order.
+func (x *Index) Truncated(rel wal.RelationName, at Place) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if at.Commit < x.wal.merged {
+		return // decoded again
+	}
+	if x.own.cut == nil {
+		x.own.cut = map[wal.RelationName]Place{}
+	}
+	if x.own.cut[rel].Before(at) {
+		x.own.cut[rel] = at
+	}
+}
+
+// Cut reports whether this region has truncated a relation behind the given place, in a change that
+// the self-merge has not passed. What was there before is gone.
+func (x *Index) Cut(rel wal.RelationName, after Place) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return after.Before(x.own.cut[rel])
+}
+
 // Merged is told that every own change at or below a position is merged and committed.
 func (x *Index) Merged(l wal.LSN) {
 	x.mu.Lock()
@@ -180,6 +206,7 @@ func (x *Index) Merged(l wal.LSN) {
 	if x.own.queue = x.own.queue[n:]; len(x.own.queue) == 0 {
 		x.own.queue = nil
 	}
+	maps.DeleteFunc(x.own.cut, func(_ wal.RelationName, at Place) bool { return at.Commit < l })
 	for len(x.own.segments) > 0 && x.own.segments[0].last < l {
 		x.own.segments = x.own.segments[1:]
 	}

@@ -59,7 +59,10 @@ func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i in
 		o.Mine = t.stampless() && (st.entry == nil || st.entry.Plain)
 	}
 	key, at := []byte(st.key), tombstone.Place{Commit: r.Tx.CommitLSN, Part: r.Tx.Part}
-	o.Later = r.Followed || a.cfg.Index.Later(g.Rel.Ref(), key, at)
+	later := func() bool {
+		return r.Followed || a.cfg.Index.Later(g.Rel.Ref(), key, at) || r.Op != wal.Delete && st.row == nil && a.cfg.Index.Cut(g.Rel.Ref(), at)
+	}
+	o.Later = later()
 	pol := a.cfg.Policy.table(g.Rel.Ref()).Resolve
 	step, against := conflict.DecideOwn(pol, o)
 	if step == conflict.OwnWait {
@@ -67,7 +70,7 @@ func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i in
 			return v, true, against, err
 		}
 		// Stamped in between: ask again what is known.
-		o.Later = r.Followed || a.cfg.Index.Later(g.Rel.Ref(), key, at)
+		o.Later = later()
 		step, against = conflict.DecideOwn(pol, o)
 	}
 	if step == conflict.OwnWait {

@@ -128,3 +128,26 @@ func TestRetrierOfOwnChangesWaitsForCommits(t *testing.T) {
 		t.Fatalf("%d, %v", n, err)
 	}
 }
+
+// TestSelfMergeBehindATruncate: rows that the application has truncated away do not come back, though they
+// were not merged yet.
+func TestSelfMergeBehindATruncate(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	merge := b.selfMerge()
+	g := map[string]uint32{}
+	before := b.tx(g, remove(r, row("1", "old", 1, 1)))
+	born := b.tx(g, insert(r, row("1", "new", 1, 2)), insert(r, row("2", "new", 1, 2)))
+	behind := b.tx(g, insert(r, row("2", "again", 2, 3)))
+	b.idx.Truncated(r.Ref(), tombstone.Place{Commit: born.CommitLSN + 1})
+	b.exec("insert into acct values (2, 'again', 2, '2024-01-03 00:00:00+00')")
+	merge(before)
+	merge(born)
+	b.want(acctRows, "2|again|2")
+	merge(behind)
+	b.want(acctRows, "2|again|2")
+	b.idx.Merged(born.CommitLSN + 2)
+	if b.idx.Cut(r.Ref(), tombstone.Place{Commit: born.CommitLSN}) {
+		t.Error("a truncate that is merged is remembered")
+	}
+}

@@ -92,6 +92,8 @@ func (d *database) beginClock(x *tombstone.Index, from wal.LSN) {
 
 func (i items) Free(xid wal.XID, commit wal.LSN) { i.index.Free(xid, commit) }
 
+func (i items) Truncated(rel wal.RelationName, at tombstone.Place) { i.index.Truncated(rel, at) }
+
 func (i items) Clock(commit wal.LSN, t wal.Micros) wal.Micros { return i.index.Clock(commit, t) }
 
 func (i items) Open(_ context.Context, xid wal.XID, commit wal.LSN) error {
