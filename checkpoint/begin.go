@@ -28,6 +28,7 @@ type Stored struct {
 	Incarnation uint32 // the newest one; 0 before the first
 	Reopened    uint32 // the newest one that admitted a gap; 0 for none
 	Loose       uint64 // frame of it up to which parts were purged that not every peer had committed
+	Loosened    uint32 // the newest incarnation that this has happened in; 0 for none
 	Epoch       wal.Epoch
 	Gap         bool   // a gap is noted: found by us, or told by a peer
 	History     bool   // the gap is a restored server: nothing may be published
@@ -54,6 +55,9 @@ type Step uint8
 const (
 	// Continue behind the stream's last frame.
 	Continue Step = iota + 1
+	// Resume: a new incarnation behind the stream's last complete transaction. The stream ends inside
+	// the next one, which is published again from its beginning.
+	Resume
 	// Renew: a new incarnation from the slot, which covers what every peer has applied.
 	Renew
 	// Reopen: a new incarnation from the slot that admits a gap. Tables are copied behind it.
@@ -64,7 +68,7 @@ const (
 
 // String returns the word used in logs.
 func (s Step) String() string {
-	return [...]string{"unknown", "continue", "renew", "reopen", "stop"}[min(s, Stop)]
+	return [...]string{"unknown", "continue", "resume", "renew", "reopen", "stop"}[min(s, Stop)]
 }
 
 // Decision is the answer of Begin. Why and Remedy say why it has to stop or to reopen, and
@@ -76,7 +80,7 @@ func (s Step) String() string {
 type Decision struct {
 	Step        Step
 	History     bool
-	Incarnation uint32 // of Renew and Reopen
+	Incarnation uint32 // of Resume, Renew and Reopen
 	From, To    wal.LSN
 	Why, Remedy string
 }
@@ -100,10 +104,31 @@ func (s Situation) Begin() Decision {
 		// to be noticed by a peer that knows a later one.
 		d.Step = Reopen
 	}
-	if d.Step == Reopen || d.Step == Renew {
+	if d.Step == Reopen || d.Step == Renew || d.Step == Resume {
 		d.Incarnation = s.next()
 	}
 	return d
+}
+
+// Opening is where a new incarnation begins, and the newest transaction at or below that; the zero
+// Mark when it is not known.
+func (s Situation) Opening(d Decision) (wal.LSN, wal.Mark) {
+	switch d.Step {
+	case Resume:
+		return s.Tail.EndLSN, s.Tail.Mark
+	case Renew:
+		return s.Slot.Confirmed, s.mark()
+	}
+	return s.Slot.Confirmed, wal.Mark{}
+}
+
+// resumes reports whether the stream holds all that any peer may miss up to where it ends, except for
+// an open transaction, so that a new incarnation may begin there. Parts that were purged before every
+// peer had committed them do not come back that way.
+func (s Situation) resumes() bool {
+	t := s.Tail
+	return t.Found && t.Open && !t.Damaged && !s.Renew && t.Mark != (wal.Mark{}) && s.Slot.Confirmed <= t.EndLSN &&
+		t.Incarnation >= s.Stored.Reopened && t.Incarnation > s.Stored.Loosened
 }
 
 // Past watches what the WAL repeats of what the stream holds; nil when it holds nothing of it.
@@ -114,9 +139,9 @@ func (s Situation) Past() *Repetition {
 	return NewRepetition(s.Tail.Mark, s.Tail.EndLSN, s.Slot.Confirmed)
 }
 
-// Mark is the newest transaction at or below the slot's position, for the first frame of a new
-// incarnation; zero when it is not known: a stream that has lost its end does not tell.
-func (s Situation) Mark() wal.Mark {
+// mark is the newest transaction at or below the slot's position; zero when it is not known: a
+// stream that has lost its end does not tell.
+func (s Situation) mark() wal.Mark {
 	if s.Tail.Found && s.Tail.Epoch.SameLog(s.Epoch) && s.Tail.Mark.EndLSN <= s.Slot.Confirmed && s.Slot.Confirmed <= s.Tail.EndLSN {
 		return s.Tail.Mark
 	}
@@ -156,6 +181,8 @@ func (s Situation) gap() Decision {
 	switch {
 	case s.Tail.Found && s.WALEnd < last:
 		return history(last, s.WALEnd, "the server's WAL ends at %s, before what was published: it was restored from an older state", s.WALEnd)
+	case s.resumes():
+		return Decision{Step: Resume}
 	case !s.Tail.Found, s.Renew, s.Tail.Damaged, s.Tail.Open, s.Tail.Incarnation < s.Stored.Incarnation:
 		// The stream is gone or ends in the middle of something, or a peer misses a piece of
 		// it: publish again what the slot holds. A peer that it does not reach back to says so.

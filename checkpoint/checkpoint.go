@@ -35,6 +35,9 @@ type FrameRef struct {
 	Mark               wal.Mark
 	PrevChain, Chain   [32]byte
 	Resync             bool
+	// Resumed: the incarnation holds nothing of what lies before its beginning, unlike one that begins
+	// at the slot, which holds all that anybody may miss.
+	Resumed bool
 }
 
 // Verdict is what a frame is to a checkpoint; doc.go says what follows from each.
@@ -81,7 +84,7 @@ func (c Checkpoint) Check(f FrameRef) Verdict {
 	case f.Incarnation < c.Incarnation:
 		return Duplicate
 	case f.Incarnation > c.Incarnation:
-		if f.Number == 1 && f.PrevChain == [32]byte{} && (!known || f.Resync || f.PrevEndLSN <= c.EndLSN) {
+		if f.Number == 1 && f.PrevChain == [32]byte{} && (!known && !f.Resumed || f.Resync || f.PrevEndLSN <= c.EndLSN) {
 			return NextIncarnation
 		}
 		return Gap

@@ -11,7 +11,8 @@
 //	Fit              same log and incarnation, number+1, chain fits     applies it
 //	NextIncarnation  first frame of a newer incarnation that begins at  applies it; says so at Info,
 //	                 or below what is applied (same log), or that       with the gap if it is a resync
-//	                 admits a gap (Resync), or the first frame ever
+//	                 admits a gap (Resync), or the first frame ever,
+//	                 except of an incarnation that was resumed
 //	Duplicate        an older number, or an older incarnation           drops it, counts it
 //	Gap              anything of this log that does not continue us,    applies nothing: reads again from
 //	                 or another frame with our number                   the stream, then asks the origin to
@@ -57,8 +58,10 @@
 //	a peer has applied a later incarnation, or beyond the WAL's end    Stop: the database went back
 //	a peer has applied this or a later incarnation of another WAL      Stop
 //	the WAL ends before the stream's tail                              Stop: the database went back
-//	no tail, a damaged one, one inside a transaction, one of an        Renew: again from the slot; peers that
-//	older incarnation than the database knows; a rewind was granted    it does not reach back to say so
+//	the tail is inside a transaction, and the stream holds all that    Resume: a new incarnation from the last
+//	any peer may miss before it                                        complete transaction on
+//	no tail, a damaged one, another one inside a transaction, one of   Renew: again from the slot; peers that
+//	an older incarnation than the database knows; a rewind was granted it does not reach back to say so
 //	the slot begins behind the tail, all peers have applied that       Renew
 //	the slot begins behind the tail                                    Stop
 //	everything else                                                    Continue

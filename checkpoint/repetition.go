@@ -85,6 +85,9 @@ func (r *Repetition) Proven() bool { return r.shown }
 // Knows reports whether a transaction or part was known before.
 func (r *Repetition) Knows(tx *wal.Transaction) bool { return covers(r.mark, tx.CommitLSN, tx.EndLSN) }
 
+// EndsBy reports whether everything that is known lies at or below a position.
+func (r *Repetition) EndsBy(lsn wal.LSN) bool { return r.mark.EndLSN <= lsn }
+
 // covers reports whether a transaction lies at or below a mark. end is its EndLSN, or 0 for a
 // part of a giant one but the last; then commit, its CommitLSN, decides: a commit record that
 // starts below a complete position ends there too.

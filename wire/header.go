@@ -50,8 +50,9 @@ const (
 	Resync         Flags = 1 << 4 // an incarnation that admits a gap before PrevEndLSN
 	NewIncarnation Flags = 1 << 5 // the incarnation's first frame (Number 1)
 	Open           Flags = 1 << 6 // the packets up to this frame end inside a transaction
+	Resumed        Flags = 1 << 7 // an incarnation that begins where the stream's last whole transaction ends
 
-	knownFlags = First | Last | Compressed | Signed | Resync | NewIncarnation | Open
+	knownFlags = First | Last | Compressed | Signed | Resync | NewIncarnation | Open | Resumed
 )
 
 // Has reports whether all bits of g are set.

@@ -22,6 +22,7 @@ const Schema = `create table if not exists pgwaltz.stream (
   incarnation         bigint not null,
   reopened            bigint not null default 0,
   loose_frame         bigint not null default 0,
+  loosened            bigint not null default 0,
   system_id           text,
   timeline            int,
   slot                text,
@@ -50,13 +51,13 @@ type Row struct {
 // Load reads the region's row; the zero Row when there is none.
 func Load(ctx context.Context, c Conn, region string) (Row, error) {
 	var r Row
-	var n, reopened, loose int64
+	var n, reopened, loose, loosened int64
 	var system string
 	var timeline int32
 	var resynced *time.Time
 	err := c.QueryRow(ctx, `select incarnation, reopened, coalesce(system_id, '0'), coalesce(timeline, 0), coalesce(slot, ''),
-  gap_at is not null, resync_requested_at is not null, resynced_at, gap_history, coalesce(gap_why, ''), loose_frame
-from pgwaltz.stream where region = $1`, region).Scan(&n, &reopened, &system, &timeline, &r.Epoch.Slot, &r.Gap, &r.Resync, &resynced, &r.History, &r.Why, &loose)
+  gap_at is not null, resync_requested_at is not null, resynced_at, gap_history, coalesce(gap_why, ''), loose_frame, loosened
+from pgwaltz.stream where region = $1`, region).Scan(&n, &reopened, &system, &timeline, &r.Epoch.Slot, &r.Gap, &r.Resync, &resynced, &r.History, &r.Why, &loose, &loosened)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Row{}, nil
 	}
@@ -67,7 +68,7 @@ from pgwaltz.stream where region = $1`, region).Scan(&n, &reopened, &system, &ti
 		return Row{}, fmt.Errorf("read stream row: system identifier: %w", err)
 	}
 	r.Epoch.Timeline, r.Incarnation, r.Reopened = uint32(timeline), uint32(n), uint32(reopened)
-	r.Loose = uint64(loose)
+	r.Loose, r.Loosened = uint64(loose), uint32(loosened)
 	if resynced != nil {
 		r.Resynced = *resynced
 	}
@@ -115,7 +116,7 @@ on conflict (region) do update set gap_from = excluded.gap_from, gap_to = exclud
 // NoteLoose records that frames of an incarnation up to one are purged although not every peer
 // has committed them.
 func NoteLoose(ctx context.Context, c Conn, region string, incarnation uint32, frame uint64) error {
-	_, err := c.Exec(ctx, `update pgwaltz.stream set loose_frame = $3 where region = $1 and incarnation = $2`, region, int64(incarnation), int64(frame))
+	_, err := c.Exec(ctx, `update pgwaltz.stream set loose_frame = $3, loosened = incarnation where region = $1 and incarnation = $2`, region, int64(incarnation), int64(frame))
 	if err != nil {
 		return fmt.Errorf("save stream row: %w", err)
 	}

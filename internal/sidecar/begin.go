@@ -35,6 +35,8 @@ type beginning struct {
 	at     wire.Position // of the stream
 	slot   wal.LSN       // of the WAL: what the slot has confirmed
 	resync bool
+	// resumed: a new incarnation behind what the stream holds.
+	resumed bool
 	// reopened is the newest incarnation that admitted a gap.
 	reopened uint32
 	loose    uint64                 // see outboundState
@@ -121,10 +123,9 @@ func (s *Sidecar) decided(ctx context.Context, c *pgx.Conn, sit checkpoint.Situa
 		}
 		return b, nil
 	}
-	b.at, b.resync = wire.Position{Incarnation: d.Incarnation, EndLSN: from}, d.Step == checkpoint.Reopen
-	if !b.resync {
-		b.at.Mark = sit.Mark()
-	}
+	b.at, b.resync = wire.Position{Incarnation: d.Incarnation}, d.Step == checkpoint.Reopen
+	b.at.EndLSN, b.at.Mark = sit.Opening(d)
+	b.resumed = d.Step == checkpoint.Resume
 	if b.resync {
 		b.reopened = d.Incarnation
 		s.log.Warn("resync: the gap is accepted and the stream is opened anew behind it", "incarnation", d.Incarnation, "lsn", from.String(), "reason", d.Why)

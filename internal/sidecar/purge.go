@@ -105,9 +105,9 @@ func (s *Sidecar) outdatedCovered() bool {
 	if o.reopened == o.incarnation {
 		return true
 	}
-	all := s.own.Safe() >= o.start
+	all := s.own.Safe() >= o.begunAt
 	s.counting(func(_ string, a peerAck, _ bool) {
-		all = all && a.Epoch.SameLog(s.epoch) && a.Incarnation >= o.reopened && a.EndLSN >= o.start
+		all = all && a.Epoch.SameLog(s.epoch) && a.Incarnation >= o.reopened && a.EndLSN >= o.begunAt
 	})
 	return all
 }

@@ -18,7 +18,9 @@ type Config struct {
 	// incarnation; nil when that is nothing.
 	Past *checkpoint.Repetition
 	// Resync marks a new incarnation that admits a gap.
-	Resync     bool
+	Resync bool
+	// Resumed marks one that begins behind what the stream holds.
+	Resumed    bool
 	FrameBytes int           // from this size on a packet is cut; bytes
 	Linger     time.Duration // how long to gather while something is under way
 	Heartbeat  time.Duration // how long the stream may be quiet
@@ -71,7 +73,7 @@ func (f *Framer) Gathered() int { return f.enc.Len() }
 // InParts reports whether a transaction of many parts is open.
 func (f *Framer) InParts() bool { return f.inParts }
 
-// Known reports whether the incarnation holds the transaction, or the part, already. Errors:
+// Known reports whether the stream holds the transaction, or the part, already. Errors:
 // *checkpoint.HistoryError, when the WAL is not the one that was published before.
 func (f *Framer) Known(tx *wal.Transaction) (bool, error) {
 	f.parted = 0
@@ -84,7 +86,8 @@ func (f *Framer) Known(tx *wal.Transaction) (bool, error) {
 	if err := f.cfg.Past.Show(tx); err != nil {
 		return false, err
 	}
-	return f.cfg.Tail.Number != 0 && f.cfg.Past.Knows(tx), nil
+	// A new incarnation from the slot begins before what is known, and publishes it again.
+	return f.cfg.Past.EndsBy(f.cfg.Tail.EndLSN) && f.cfg.Past.Knows(tx), nil
 }
 
 // Proven reports whether the WAL is proved to be the one that was published before, as far as
@@ -204,8 +207,11 @@ func (f *Framer) cut(kind wire.Kind, end wal.LSN, now time.Time) error {
 // packet cuts what the encoder holds and returns the last header.
 func (f *Framer) packet(kind wire.Kind, end wal.LSN, now time.Time) (wire.Header, error) {
 	var flags wire.Flags
-	if f.enc.Position().Number == 0 && f.cfg.Resync {
-		flags = wire.Resync
+	if f.cfg.Resync {
+		flags |= wire.Resync
+	}
+	if f.cfg.Resumed {
+		flags |= wire.Resumed
 	}
 	var last wire.Header
 	for fr := range f.enc.CutSeq(kind, flags, end, wal.MicrosOf(now)) {

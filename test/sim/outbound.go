@@ -63,17 +63,16 @@ func (s *sidecar) publish() {
 		d.noteGap(dec.History, dec.Why)
 		again()
 		return
-	case checkpoint.Renew, checkpoint.Reopen:
+	case checkpoint.Resume, checkpoint.Renew, checkpoint.Reopen:
 		d.incarnation, d.stored.Epoch = dec.Incarnation, d.epoch
 		d.flush()
-		at = wire.Position{Incarnation: d.incarnation, EndLSN: from}
+		at = wire.Position{Incarnation: d.incarnation}
+		at.EndLSN, at.Mark = sit.Opening(dec)
 		if dec.Step == checkpoint.Reopen {
 			d.reopen(dec.Incarnation)
 			past = nil
 			s.durable, s.told = 0, 0
 			s.in[s.r.id].start()
-		} else {
-			at.Mark = sit.Mark()
 		}
 		s.step("incarnation stored")
 	}
@@ -101,7 +100,7 @@ func (s *sidecar) publish() {
 		Encoder: wire.EncoderConfig{
 			Cluster: cluster, Origin: s.r.name, Epoch: d.epoch, Compress: w.cfg.Compress, MaxFrame: w.cfg.MaxFrame, MaxPacket: 1 << 20,
 		},
-		Tail: at, Past: past, Resync: dec.Step == checkpoint.Reopen, FrameBytes: w.cfg.FrameBytes, Linger: linger, Heartbeat: heartbeat, Put: o.put,
+		Tail: at, Past: past, Resync: dec.Step == checkpoint.Reopen, Resumed: dec.Step == checkpoint.Resume, FrameBytes: w.cfg.FrameBytes, Linger: linger, Heartbeat: heartbeat, Put: o.put,
 	}, time.Now())
 	for o.next < len(d.log) && d.log[o.next].end <= from {
 		o.next++
