@@ -203,6 +203,41 @@ func TestWhatTheStreamHoldsIsKnown(t *testing.T) {
 	}
 }
 
+// A new incarnation from the slot publishes again what is known; one that was resumed does not.
+func TestANewIncarnationHoldsWhatLiesBehindItsBeginning(t *testing.T) {
+	t.Parallel()
+	last := tx(100, start)
+	for _, begin := range []wal.LSN{90, 150} {
+		f, s := newFramer(t, wire.Position{Incarnation: 2, EndLSN: begin})
+		f.cfg.Past = checkpoint.NewRepetition(wal.MarkOf(last), 150, 90)
+		for _, c := range []struct {
+			tx   *wal.Transaction
+			want bool
+		}{{tx(40, start), begin == 150}, {tx(100, start), begin == 150}, {part(120, 0, true, start), begin == 150}, {tx(160, start), false}} {
+			if got, err := f.Known(c.tx); got != c.want || err != nil {
+				t.Errorf("begins at %s: commit %s end %s: known %v (%v)", begin, c.tx.CommitLSN, c.tx.EndLSN, got, err)
+			}
+		}
+		if s.frames[0].Header.Flags.Has(wire.Resumed) {
+			t.Error("an incarnation says that it was resumed and was not")
+		}
+	}
+	s := &sink{}
+	f := New(Config{Encoder: wire.EncoderConfig{Cluster: "c", Origin: "eu"}, Tail: wire.Position{Incarnation: 2, EndLSN: 150}, Resumed: true, FrameBytes: 1 << 10, Put: s.put}, start)
+	if err := f.Begin(start); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Add(tx(200, start), start); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Flush(start); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.frames) != 2 || !s.frames[0].Header.Flags.Has(wire.Resumed) || s.frames[1].Header.Flags.Has(wire.Resumed) {
+		t.Errorf("a resumed incarnation says so in its first frame only: %v", s.frames)
+	}
+}
+
 func TestHeldPacketsWaitForTheirPosition(t *testing.T) {
 	t.Parallel()
 	f, s := newFramer(t, wire.Position{Incarnation: 1, Number: 1, EndLSN: 40})
