@@ -37,6 +37,11 @@ type Config struct {
 	// ahead of the log. An error ends Feed: not to know is not the same as to have no key.
 	// May be nil.
 	Key func(rel *wal.Relation) error
+	// OnNameless is told of a relation whose old rows the log names by other columns than the key,
+	// on the goroutine that calls Feed: a partition has another replica identity than its table. A
+	// delete is left out then, since nobody can tell of which row; an update counts as one that
+	// leaves the key alone. May be nil.
+	OnNameless func(rel *wal.Relation, op wal.Op)
 	// OnMessage gets the non-transactional logical messages with a prefix of ours, on the
 	// goroutine that calls Feed; it owns them. They belong to no transaction and come
 	// again after a reconnect as the server likes. May be nil.

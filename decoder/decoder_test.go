@@ -49,6 +49,11 @@ func TestRows(t *testing.T) {
 			wal.Change{Op: wal.Update, Old: wal.Tuple{text("1"), null, null}, New: wal.Tuple{text("1"), unchanged, text("z")}},
 		},
 		{
+			"a key image of a partition fills what it has", f,
+			row('U', 16400, []byte("K"), tup("1", nil, nil), []byte("N"), tup(true, true, "z")),
+			wal.Change{Op: wal.Update, Old: wal.Tuple{text("1"), null, null}, New: wal.Tuple{text("1"), unchanged, text("z")}},
+		},
+		{
 			"a full image fills what is unchanged", f,
 			row('U', 16400, []byte("O"), tup("1", nil, "long"), []byte("N"), tup("1", true, true)),
 			wal.Change{Op: wal.Update, OldFull: true, Old: wal.Tuple{text("1"), null, text("long")}, New: wal.Tuple{text("1"), null, text("long")}},
@@ -237,5 +242,34 @@ func TestTransactionsDoNotOverlap(t *testing.T) {
 		if len(tx.Changes) != 1 || len(v) != 3 || string(v[0].Bytes) != "1" || !bytes.Equal(v[1].Bytes, []byte(rows[i])) {
 			t.Errorf("transaction %d was overwritten", i)
 		}
+	}
+}
+
+// A partition may be identified by another index than its table: its old rows are not named by the
+// key, and nobody could say which row a delete means.
+func TestOldRowsThatAreNotNamed(t *testing.T) {
+	t.Parallel()
+	var told []wal.Op
+	d := New(Config{
+		Key: func(rel *wal.Relation) error {
+			rel.PrimaryKey, rel.Partitioned, rel.NotNull = []int{0}, true, []int{0, 1}
+			return nil
+		},
+		OnNameless: func(_ *wal.Relation, op wal.Op) { told = append(told, op) },
+	})
+	tx := feedOne(t, d, begin(7, 100), users(wal.IdentityFull),
+		row('D', 16400, []byte("K"), tup(nil, "x", nil)),
+		row('U', 16400, []byte("K"), tup(nil, "x", nil), []byte("N"), tup("2", "y", true)),
+		row('D', 16400, []byte("K"), tup("3", nil, nil)),
+		row('D', 16400, []byte("O"), tup("4", nil, nil)), // called full, as the table's identity is
+		row('D', 16400, []byte("O"), tup("5", "x", nil)),
+		row('U', 16400, []byte("O"), tup("6", nil, nil), []byte("N"), tup("7", "x", true)),
+		commit(100, 120))
+	if len(tx.Changes) != 5 || tx.Changes[0].Old != nil || tx.Changes[0].New[2].Kind != wal.Unchanged || tx.Changes[1].Op != wal.Delete ||
+		tx.Changes[2].OldFull || !tx.Changes[3].OldFull || tx.Changes[4].OldFull || tx.Changes[4].New[2].Kind != wal.Unchanged {
+		t.Errorf("changes %+v", tx.Changes)
+	}
+	if !reflect.DeepEqual(told, []wal.Op{wal.Delete, wal.Update}) {
+		t.Errorf("told %v", told)
 	}
 }

@@ -62,7 +62,7 @@ func (d *Decoder) identify(rel *wal.Relation) error {
 		return fmt.Errorf("find the key of %s: %w", rel, err)
 	}
 	if !plausible(rel, len(sent)) {
-		rel.Columns, rel.PrimaryKey, rel.Deferrable = sent, nil, false
+		rel.Columns, rel.PrimaryKey, rel.Deferrable, rel.Partitioned, rel.NotNull = sent, nil, false, false, nil
 	}
 	return nil
 }
@@ -97,7 +97,7 @@ func plausible(rel *wal.Relation, sent int) bool {
 
 func equal(a, b *wal.Relation) bool {
 	return a.Schema == b.Schema && a.Name == b.Name && a.Identity == b.Identity && a.Deferrable == b.Deferrable &&
-		slices.Equal(a.Columns, b.Columns) && slices.Equal(a.PrimaryKey, b.PrimaryKey)
+		slices.Equal(a.Columns, b.Columns) && slices.Equal(a.PrimaryKey, b.PrimaryKey) && a.Partitioned == b.Partitioned && slices.Equal(a.NotNull, b.NotNull)
 }
 
 // onType caches the name of a user type. It comes before each relation that uses the type.

@@ -1,6 +1,8 @@
 package decoder
 
 import (
+	"slices"
+
 	"github.com/jackc/pglogrepl"
 
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -63,6 +65,18 @@ func (d *Decoder) onRow(op wal.Op, body []byte) error {
 	if len(body) > 0 {
 		return malformed("%d bytes behind the last tuple", len(body))
 	}
+	if c.OldFull && keyAlone(rel, c.Old) {
+		c.OldFull = false
+	}
+	if nameless(&c) {
+		if d.cfg.OnNameless != nil {
+			d.cfg.OnNameless(rel, op)
+		}
+		if op == wal.Delete {
+			return nil
+		}
+		c.Old = nil
+	}
 	if c.Old != nil && c.New != nil {
 		fill(&c)
 	}
@@ -78,11 +92,39 @@ func tupleMark(b []byte) (byte, []byte, error) {
 	return b[0], b[1:], nil
 }
 
+// keyAlone reports whether an image that is called full holds the key of its partition alone. The server
+// calls it what the identity of the whole table says, and fills in NULLs.
+func keyAlone(rel *wal.Relation, old wal.Tuple) bool {
+	if !rel.Partitioned {
+		return false
+	}
+	null := func(i int) bool { return i < len(old) && old[i].Kind == wal.Null }
+	if slices.ContainsFunc(rel.NotNull, null) {
+		return true
+	}
+	others := 0
+	for i := range rel.Sent() {
+		if slices.Contains(rel.PrimaryKey, i) {
+			continue
+		}
+		if others++; !null(i) {
+			return false
+		}
+	}
+	return others > 0
+}
+
+// nameless reports whether an old image lacks the key: the columns of a key are never NULL.
+func nameless(c *wal.Change) bool {
+	return c.Old != nil && slices.ContainsFunc(c.Relation.PrimaryKey, func(i int) bool { return i < c.Relation.Sent() && c.Old[i].Kind == wal.Null })
+}
+
 // fill gives the unchanged values of the new image their value, where the old image has it.
-// Outside of the key, a key-only image holds NULLs that stand for nothing: they are not taken.
+// Outside of the key, a key-only image holds NULLs that stand for nothing: they are not taken. What the
+// relation says is its key may be more than the image has, if that is a partition's.
 func fill(c *wal.Change) {
 	for i := range c.New {
-		if c.New[i].Kind == wal.Unchanged && (c.OldFull || c.Relation.Columns[i].Key) {
+		if c.New[i].Kind == wal.Unchanged && (c.OldFull || c.Relation.Columns[i].Key && c.Old[i].Kind != wal.Null) {
 			c.New[i] = c.Old[i]
 		}
 	}

@@ -38,6 +38,11 @@ type Relation struct {
 	// Deferrable: the index may hold two rows of one key while a transaction runs. Known at
 	// the origin only.
 	Deferrable bool
+	// Partitioned: the rows are in partitions, which may have other replica identities: an old image
+	// that is called full may hold the key alone. Known at the origin only.
+	Partitioned bool
+	// NotNull are columns of a partitioned table that are never NULL. Known at the origin only.
+	NotNull []int
 }
 
 // Ref returns the relation's name as a map key.

@@ -36,13 +36,14 @@ type Options struct {
 }
 
 // pins are the settings that decide how values read and how statements behave. lc_monetary
-// is among them because money has no other neutral form.
+// is among them because money has no other neutral form; pg_temp stands last in search_path because
+// it would come first unnamed, and a trigger may make a temporary table called text.
 func pins() map[string]string {
 	return map[string]string{
 		"DateStyle": "ISO, YMD", "IntervalStyle": "postgres", "TimeZone": "UTC", "client_encoding": "UTF8",
 		"extra_float_digits": "3", "bytea_output": "hex", "xmlbinary": "base64", "xmloption": "content",
 		"lc_monetary": "C", "array_nulls": "on", "quote_all_identifiers": "off", "standard_conforming_strings": "on",
-		"search_path": "", "row_security": "off", "statement_timeout": "0", "idle_in_transaction_session_timeout": "0",
+		"search_path": "pg_catalog, pg_temp", "row_security": "off", "statement_timeout": "0", "idle_in_transaction_session_timeout": "0",
 		"idle_session_timeout": "0", "default_transaction_isolation": "read committed",
 		"default_transaction_read_only": "off", "default_transaction_deferrable": "off",
 		"synchronous_commit": "local", "transform_null_equals": "off", "client_min_messages": "warning",

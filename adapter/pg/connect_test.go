@@ -31,7 +31,7 @@ func TestSettingsArePinned(t *testing.T) {
 	}
 	defer conn.Close(t.Context())
 	want := map[string]string{
-		"DateStyle": "ISO, YMD", "search_path": "", "bytea_output": "hex", "statement_timeout": "0", "TimeZone": "UTC", "jit": "off",
+		"DateStyle": "ISO, YMD", "search_path": "pg_catalog, pg_temp", "bytea_output": "hex", "statement_timeout": "0", "TimeZone": "UTC", "jit": "off",
 		"lock_timeout": "1500ms", "application_name": "pgwaltz_eu_apply", "row_security": "off", "extra_float_digits": "3",
 		"IntervalStyle": "postgres", "lc_monetary": "C",
 		"default_transaction_read_only": "off", "default_transaction_deferrable": "off", "default_transaction_isolation": "read committed",
@@ -49,7 +49,7 @@ func TestSettingsArePinned(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got != value && !(name == "search_path" && got == `""`) {
+		if got != value {
 			t.Errorf("%s = %q, want %q", name, got, value)
 		}
 	}

@@ -32,7 +32,7 @@ func fill(ctx context.Context, q Querier, k *Key, rel *wal.Relation, changes []*
 			return fmt.Errorf("ask for keys of %s: the key here is another one", rel)
 		}
 		if c := &k.Columns[n]; c.Form.Asked() {
-			asked = append(asked, statement.Asked{Param: c.Param, Lower: c.Form == wal.FormLower, Hash: c.Hash})
+			asked = append(asked, statement.Asked{Param: c.asked(), Lower: c.Form == wal.FormLower, Hash: c.Hash})
 			at = append(at, i)
 		}
 	}
@@ -89,7 +89,16 @@ func fill(ctx context.Context, q Querier, k *Key, rel *wal.Relation, changes []*
 	return nil
 }
 
-// Describe sets what the publisher has to know of the key of rel: PrimaryKey, Deferrable, the
+// asked is the parameter of a question for the key.
+func (c *Column) asked() statement.Param {
+	p := c.Param
+	if c.base != "" {
+		p.Type = c.base
+	}
+	return p
+}
+
+// Describe sets what the publisher has to know of the key of rel: PrimaryKey, Deferrable, Partitioned, NotNull, the
 // form of each key column, and behind the others the generated columns of the key that the
 // log does not hold. It leaves rel as it is when a key column is missing for another reason.
 func (k *Key) Describe(rel *wal.Relation) {
@@ -113,5 +122,11 @@ func (k *Key) Describe(rel *wal.Relation) {
 	}
 	if key != nil {
 		rel.Columns, rel.PrimaryKey, rel.Deferrable = columns, key, k.Deferrable
+		rel.Partitioned = k.Partitioned
+		for _, name := range k.NotNull {
+			if at := rel.Column(name); at >= 0 {
+				rel.NotNull = append(rel.NotNull, at)
+			}
+		}
 	}
 }

@@ -23,6 +23,7 @@ type Key struct {
 	Deferrable bool
 	// Partitioned: the table holds its rows in partitions, so that ONLY would read none.
 	Partitioned bool
+	NotNull     []string // columns of a partitioned table that are never NULL
 }
 
 // Params are the parameters of the key's columns.
@@ -49,6 +50,7 @@ type Column struct {
 	// Why says what keeps the form from being known; "" unless it is FormUnknown.
 	Why string
 
+	base string // the type as SQL, that of a domain's base: old values need not satisfy the domain
 	coll uint32 // oid of the collation of the index column
 }
 
@@ -84,7 +86,12 @@ const keySQL = `with ix as materialized (
 select col.attname::text,
   (select pg_catalog.count(*) from pg_catalog.pg_attribute b where b.attrelid = col.attrelid and b.attnum > 0 and b.attnum < col.attnum and not b.attisdropped and b.attgenerated = ''),
   (select pg_catalog.count(*) from pg_catalog.pg_attribute b where b.attrelid = col.attrelid and b.attnum > 0 and not b.attisdropped and b.attgenerated = ''),
-  col.atttypid::int8, pg_catalog.format_type(col.atttypid, -1), col.relkind = 'p', not col.indimmediate, col.coll::int8,
+  col.atttypid::int8, pg_catalog.format_type(col.atttypid, -1),
+  (with recursive b as (select t.oid, t.typtype, t.typbasetype from pg_catalog.pg_type t where t.oid = col.atttypid
+    union all select t.oid, t.typtype, t.typbasetype from b join pg_catalog.pg_type t on b.typtype = 'd' and t.oid = b.typbasetype)
+   select pg_catalog.format_type(b.oid, -1) from b where b.typtype <> 'd'), col.relkind = 'p',
+  array(select b.attname::text from pg_catalog.pg_attribute b where col.relkind = 'p' and b.attrelid = col.attrelid and b.attnum > 0
+    and not b.attisdropped and b.attnotnull and b.attgenerated = ''), not col.indimmediate, col.coll::int8,
   array(select pg_catalog.format('%I.%s', n.nspname, o.oprname) from pg_catalog.pg_amop m
     join pg_catalog.pg_operator o on o.oid = m.amopopr join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
     where m.amopfamily = col.opcfamily and m.amoplefttype = col.opcintype and m.amoprighttype = col.opcintype and m.amopstrategy in (1, 3, 5)
@@ -127,7 +134,7 @@ func Load(ctx context.Context, q Querier, name wal.RelationName) (*Key, error) {
 		var operators []string
 		var collation, hash string
 		var collate bool
-		if err := rows.Scan(&c.Name, &c.Place, &k.Width, &oid, &c.Param.Type, &k.Partitioned, &k.Deferrable, &coll, &operators, &collation, &collate, &hash, &c.Generated, &c.Param.Input); err != nil {
+		if err := rows.Scan(&c.Name, &c.Place, &k.Width, &oid, &c.Param.Type, &c.base, &k.Partitioned, &k.NotNull, &k.Deferrable, &coll, &operators, &collation, &collate, &hash, &c.Generated, &c.Param.Input); err != nil {
 			return nil, fmt.Errorf("read key of %s: %w", name, err)
 		}
 		c.OID, c.Param.Name = uint32(oid), c.Name

@@ -243,6 +243,9 @@ func checkTables(f *facts, fs *Findings) {
 			fs.add(Warning, "identity", "make the column stored", "table %s has a virtual generated column, so it cannot have the replica identity FULL: a delete of it wins over every concurrent update", t.Ref())
 		}
 		for _, leaf := range f.sel.Partitions[t.Ref()] {
+			if leaf.Kind == 'r' && leaf.Unlogged {
+				fs.add(Warning, "partition_unlogged", "alter table "+leaf.SQL()+" set logged", "partition %s of %s is unlogged, so its changes are not in the WAL", leaf.Ref(), t.Ref())
+			}
 			if leaf.Kind == 'r' && leaf.Identity != t.Identity && t.Identity != wal.IdentityIndex {
 				fs.add(Error, "partition_identity", setupCommand, "partition %s has another replica identity than %s", leaf.Ref(), t.Ref())
 			}

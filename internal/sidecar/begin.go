@@ -118,6 +118,7 @@ func (s *Sidecar) decided(ctx context.Context, c *pgx.Conn, sit checkpoint.Situa
 			return nil, err
 		}
 		if sit.Stored.Resync {
+			s.members.forgive()
 			s.log.Info("resync: there is no gap; the tables are copied again", "lsn", from.String())
 			return b, streamstore.Settle(ctx, c, s.cfg.Region)
 		}
@@ -128,6 +129,7 @@ func (s *Sidecar) decided(ctx context.Context, c *pgx.Conn, sit checkpoint.Situa
 	b.resumed = d.Step == checkpoint.Resume
 	if b.resync {
 		b.reopened = d.Incarnation
+		s.members.forgive()
 		s.log.Warn("resync: the gap is accepted and the stream is opened anew behind it", "incarnation", d.Incarnation, "lsn", from.String(), "reason", d.Why)
 	}
 	return b, s.newIncarnation(ctx, c, sit, b)

@@ -28,7 +28,9 @@ type membership struct {
 	known  map[wal.RelationName]uint32 // published tables, and their OIDs
 	lost   map[wal.RelationName]uint32 // selected tables that were published and are not now
 	narrow narrowing
-	due    time.Time
+	// nameless is the last table whose deletes could not be named; empty for none.
+	nameless wal.RelationName
+	due      time.Time
 }
 
 // missing returns a table that is here and was published, and is not now.

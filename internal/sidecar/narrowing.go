@@ -25,7 +25,18 @@ type narrowing struct {
 	split  bool                        // that is so since this sidecar works
 	tables map[wal.RelationName]string // tables with a row filter or a column list, and these as text
 	anew   map[wal.RelationName]string // those of them that were altered while this sidecar works
+	// unlogged are partitions whose rows leave no WAL, with their tables.
+	unlogged map[wal.RelationName]wal.RelationName
 }
+
+const unloggedSQL = `with recursive tree as (
+  select r.oid as root, r.oid from pg_catalog.pg_publication_tables p join pg_catalog.pg_namespace n on n.nspname = p.schemaname
+  join pg_catalog.pg_class r on r.relnamespace = n.oid and r.relname = p.tablename and r.relkind = 'p' where p.pubname = $1
+  union select tree.root, h.inhrelid from tree join pg_catalog.pg_inherits h on h.inhparent = tree.oid
+)
+select n.nspname::text, c.relname::text, rn.nspname::text, r.relname::text from tree
+join pg_catalog.pg_class c on c.oid = tree.oid and c.relkind = 'r' and c.relpersistence = 'u' join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+join pg_catalog.pg_class r on r.oid = tree.root join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace`
 
 const narrowSQL = `select n.nspname::text, c.relname::text, pg_catalog.concat(pg_catalog.to_jsonb(r) ->> 'prqual', ' ', pg_catalog.to_jsonb(r) ->> 'prattrs')
 from pg_catalog.pg_publication_rel r join pg_catalog.pg_publication p on p.oid = r.prpubid
@@ -55,6 +66,9 @@ func (s *Sidecar) lookAtNarrowing(ctx context.Context, c *pgx.Conn, published ma
 	if _, err := pgx.ForEachRow(rows, []any{&n.Schema, &n.Name, &text}, func() error { now.tables[n] = text; return nil }); err != nil {
 		return fmt.Errorf("read filters of the publication: %w", err)
 	}
+	if now.unlogged, err = unloggedPartitions(ctx, c, s.cfg.Postgres.Publication); err != nil {
+		return err
+	}
 	m := &s.members
 	m.mu.Lock()
 	was := m.narrow
@@ -65,6 +79,11 @@ func (s *Sidecar) lookAtNarrowing(ctx context.Context, c *pgx.Conn, published ma
 		for n, text := range now.tables {
 			if _, here := published[n]; here && s.cfg.Selected(n.Schema, n.Name) && was.tables[n] != text || was.anew[n] == text {
 				now.anew[n] = text
+			}
+		}
+		for n, root := range was.unlogged {
+			if _, still := now.unlogged[n]; !still && !slices.Contains(again, root) {
+				again = append(again, root)
 			}
 		}
 		for n := range was.anew {
@@ -94,6 +113,20 @@ func (s *Sidecar) lookAtNarrowing(ctx context.Context, c *pgx.Conn, published ma
 	return nil
 }
 
+// unloggedPartitions lists the partitions of published tables that are unlogged.
+func unloggedPartitions(ctx context.Context, c *pgx.Conn, publication string) (map[wal.RelationName]wal.RelationName, error) {
+	rows, err := c.Query(ctx, unloggedSQL, publication)
+	if err != nil {
+		return nil, fmt.Errorf("look for unlogged partitions: %w", err)
+	}
+	found := map[wal.RelationName]wal.RelationName{}
+	var n, root wal.RelationName
+	if _, err := pgx.ForEachRow(rows, []any{&n.Schema, &n.Name, &root.Schema, &root.Name}, func() error { found[n] = root; return nil }); err != nil {
+		return nil, fmt.Errorf("look for unlogged partitions: %w", err)
+	}
+	return found, nil
+}
+
 // kindsLeftOut names the kinds of change that are not published.
 func kindsLeftOut(inserts, updates, deletes bool) string {
 	var out []string
@@ -121,6 +154,9 @@ func (n *narrowing) text(publication string) string {
 		first := pg.QuoteTable(tables[0].Schema, tables[0].Name)
 		return "publication " + name + " got a row filter or a column list for " + tables[0].String() + ", so changes are left out: alter publication " + name +
 			" drop table " + first + ", then alter publication " + name + " add table " + first
+	case len(n.unlogged) > 0:
+		first := slices.MinFunc(slices.Collect(maps.Keys(n.unlogged)), func(a, b wal.RelationName) int { return strings.Compare(a.String(), b.String()) })
+		return "partition " + first.String() + " is unlogged, so its changes are not in the WAL: alter table " + pg.QuoteTable(first.Schema, first.Name) + " set logged"
 	}
 	return ""
 }
@@ -129,5 +165,30 @@ func (n *narrowing) text(publication string) string {
 func (m *membership) narrowed(publication string) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.narrow.text(publication)
+	if text := m.narrow.text(publication); text != "" || m.nameless.Name == "" {
+		return text
+	}
+	return "changes of " + m.nameless.String() + " were left out, because the key of their rows could not be told: " +
+		"see the log, then run pgwaltz resync; pgwaltz keys names the rows that only one region has"
+}
+
+// forgive forgets what was left out: a resync has shown it.
+func (m *membership) forgive() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.nameless = wal.RelationName{}
+}
+
+// nameless notes a table of which rows could not be named by their key, so that changes are left out: a
+// partition has another replica identity than its table, or a key cannot be computed from what the WAL holds.
+func (s *Sidecar) nameless(rel *wal.Relation, op wal.Op) {
+	m := &s.members
+	m.mu.Lock()
+	said := m.nameless == rel.Ref()
+	m.nameless = rel.Ref()
+	m.mu.Unlock()
+	if !said {
+		s.log.Warn("a change is left out: the key of its row cannot be told", "relation", rel.Ref().String(), "kind", op.String(),
+			"remedy", "give all partitions the replica identity of their table, and see that the type and the expression of the key take the values that they had; then run pgwaltz resync; pgwaltz keys names the rows that only one region has")
+	}
 }

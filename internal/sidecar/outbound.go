@@ -135,7 +135,7 @@ func (s *Sidecar) newSlot(start wal.LSN) *slot.Reader {
 	return slot.New(slot.Config{
 		Connect: s.connectSlot, Name: s.cfg.Postgres.Slot, Publications: []string{s.cfg.Postgres.Publication},
 		Decoder: decoder.Config{
-			MaxPart: maxPart, Marker: s.caps.token, ForwardOrigins: s.cfg.ForwardOrigins, Key: s.describe,
+			MaxPart: maxPart, Marker: s.caps.token, ForwardOrigins: s.cfg.ForwardOrigins, Key: s.describe, OnNameless: s.nameless,
 		},
 		Confirm: s.confirm, StatusInterval: statusInterval,
 		Started: func(ctx context.Context) error { return s.unmoved(ctx, start) },

@@ -108,6 +108,7 @@ func (s *Sidecar) awaitSlot(ctx context.Context, busy *slotBusyError) error {
 // newOutbound makes the pipe of a run.
 func (s *Sidecar) newOutbound(r *outboundRun) *replicator.Outbound {
 	c := s.completer()
+	c.Nameless = s.nameless
 	return replicator.NewOutbound(replicator.OutboundConfig{
 		Encoder: wire.EncoderConfig{
 			Cluster: s.cfg.Cluster, Origin: s.cfg.Region, Epoch: s.epoch,

@@ -33,7 +33,7 @@ func TestSettingsArePutBack(t *testing.T) {
 		Scan(&got[0], &got[1], &got[2], &got[3]); err != nil {
 		t.Fatal(err)
 	}
-	if want := [4]string{"ISO, YMD", "UTC", "0", ""}; got != want {
+	if want := [4]string{"ISO, YMD", "UTC", "0", "pg_catalog, pg_temp"}; got != want {
 		t.Errorf("settings are %q, want %q", got, want)
 	}
 	b.want(acctRows, "1|b|2")

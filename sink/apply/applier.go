@@ -134,6 +134,7 @@ type Applier struct {
 
 	began   time.Time   // of the open transaction
 	hasty   bool        // it waits for locks a moment only
+	lock    string      // the statement by which it said how long; "" for none
 	open    bool        // a transaction of many parts is being applied
 	order   batch.Parts // which part comes next
 	openFx  effects

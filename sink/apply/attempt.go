@@ -40,7 +40,8 @@ func (a *Applier) setLock(d time.Duration) string {
 	if a.cfg.LockWait > 0 {
 		d = min(d, a.cfg.LockWait)
 	}
-	return fmt.Sprintf("set local lock_timeout = '%dms'", max(d.Milliseconds(), 1))
+	a.lock = fmt.Sprintf("set local lock_timeout = '%dms'", max(d.Milliseconds(), 1))
+	return a.lock
 }
 
 // hasten bounds waits for locks in a transaction that holds some for so long that a session of
@@ -217,9 +218,9 @@ func (a *Applier) attempt(ctx context.Context, txs []keyedTx, next checkpoint.Ch
 // the publisher knows at once what it reads.
 func (a *Applier) begin(ctx context.Context, b *pipeline) error {
 	b.text("begin")
-	a.began, a.hasty = time.Now(), false
+	a.began, a.hasty, a.lock = time.Now(), false, ""
 	if a.settings.on {
-		b.text(a.settings.begin)
+		b.text(a.settings.sql)
 	}
 	if a.cfg.Marker != nil {
 		return a.exec(ctx, b, "select pg_catalog.pg_logical_emit_message(true, 'pgwaltz.apply', $1::bytea)", [][]byte{a.cfg.Marker}, []int16{0})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -14,8 +15,8 @@ import (
 )
 
 // Where foreign keys are enforced for applied rows (restorer triggers), a delete that is applied
-// makes the server delete or change the rows that reference it. The origin may never have seen
-// those rows, and what the server does within an apply transaction is an echo, which nobody
+// makes the server delete or change the rows that reference it, and so does an update of what they
+// reference. The origin may never have seen those rows, and what the server does within an apply transaction is an echo, which nobody
 // publishes: the regions would differ. So it is done before, in an ordinary transaction of this
 // region. That one is decoded, stamped, published and merged like any write of the application,
 // and the delete that follows has nothing left to cascade to.
@@ -35,7 +36,7 @@ func (e *cascadeError) Error() string {
 // application that writes referencing rows all the time must not hold the batch up.
 const maxCascades = 20
 
-const referencesSQL = `select n.nspname::text, c.relname::text, c.relkind = 'r', k.confdeltype::text,
+const referencesSQL = `select n.nspname::text, c.relname::text, c.relkind = 'r', k.confdeltype::text, k.confupdtype in ('c', 'n', 'd'),
   (select pg_catalog.array_agg(a.attname::text order by u.ord) from pg_catalog.unnest(k.conkey) with ordinality as u(num, ord)
     join pg_catalog.pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.num),
   (select pg_catalog.array_agg(a.attname::text order by u.ord) from pg_catalog.unnest(k.confkey) with ordinality as u(num, ord)
@@ -46,7 +47,7 @@ const referencesSQL = `select n.nspname::text, c.relname::text, c.relkind = 'r',
   coalesce((select pg_catalog.array_agg(a.attname::text order by a.attnum) from pg_catalog.pg_attribute a where a.attrelid = k.conrelid
     and a.attnum > 0 and pg_catalog.to_jsonb(k) -> 'confdelsetcols' @> pg_catalog.to_jsonb(a.attnum)), '{}')
 from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.conrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where k.contype = 'f' and k.confdeltype in ('c', 'n', 'd') and k.conparentid = 0
+where k.contype = 'f' and (k.confdeltype in ('c', 'n', 'd') or k.confupdtype in ('c', 'n', 'd')) and k.conparentid = 0
   and k.confrelid = (select t.oid from pg_catalog.pg_class t join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace
     where tn.nspname = $1 and t.relname = $2)
   and (c.relreplident in ('f', 'i') or exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisprimary and i.indimmediate))
@@ -55,11 +56,13 @@ order by 1, 2, k.conname`
 // reference is a foreign key onto a table, and the relation that holds it.
 type reference struct {
 	statement.Reference
-	holder wal.RelationName
+	holder  wal.RelationName
+	deletes bool // ON DELETE changes rows
+	updates bool // ON UPDATE does
 }
 
-// loadReferences reads the foreign keys onto a table whose ON DELETE changes rows of replicated tables. Rows of the
-// others are the server's to change: nobody else has them, and the role may have no right to see them.
+// loadReferences reads the foreign keys onto a table whose ON DELETE or ON UPDATE changes rows of replicated tables.
+// Rows of the others are the server's to change: nobody else has them, and the role may have no right to see them.
 func (a *Applier) loadReferences(ctx context.Context, q querier, name wal.RelationName) ([]reference, error) {
 	rows, err := q.Query(ctx, referencesSQL, name.Schema, name.Name)
 	if err != nil {
@@ -67,8 +70,9 @@ func (a *Applier) loadReferences(ctx context.Context, q querier, name wal.Relati
 	}
 	refs, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r reference, err error) {
 		var action string
-		err = row.Scan(&r.holder.Schema, &r.holder.Name, &r.Only, &action, &r.Columns, &r.Parent, &r.Equals, &r.Set)
+		err = row.Scan(&r.holder.Schema, &r.holder.Name, &r.Only, &action, &r.updates, &r.Columns, &r.Parent, &r.Equals, &r.Set)
 		r.Table = statement.Table(r.holder.Schema, r.holder.Name)
+		r.deletes = strings.Contains("cnd", action)
 		switch {
 		case action == "c":
 			r.Set = nil
@@ -92,6 +96,9 @@ func (a *Applier) uncascaded(ctx context.Context, g *batch.Group, t *target, del
 	}
 	s := a.keyShape(g, t)
 	for _, r := range t.schema.references {
+		if !r.deletes {
+			continue
+		}
 		found := false
 		if err := a.query(ctx, statement.Referencing(s, r.Reference), a.keyArrays(g, t, deletes, nil), []int16{0}, func([][]byte) { found = true }); err != nil {
 			return fmt.Errorf("look for rows of %s that reference %s: %w", r.holder, g.Rel, err)
@@ -109,6 +116,72 @@ func (a *Applier) uncascaded(ctx context.Context, g *batch.Group, t *target, del
 	return nil
 }
 
+// unmoved makes sure that the updates of some runs, which come with one mask, cascade to no row that their
+// origin may not have seen: where columns that others reference change, the update is one of this region
+// first, with the very row that came. The runs that follow find their row, then.
+func (a *Applier) unmoved(ctx context.Context, g *batch.Group, t *target, mask string, runs []int, rows map[int]wal.Tuple) error {
+	if a.cascades >= maxCascades || a.cfg.Ordinary == nil {
+		return nil
+	}
+	for _, r := range t.schema.references {
+		if !r.updates {
+			continue
+		}
+		var moved []int
+		for _, i := range runs {
+			image, err := a.textImage(ctx, g, t, i)
+			if err != nil {
+				return err
+			}
+			if slices.ContainsFunc(r.Parent, func(name string) bool {
+				c := g.Rel.Column(name)
+				return c >= 0 && !image[c].Absent() && (image[c].Kind != rows[i][c].Kind || !bytes.Equal(image[c].Bytes, rows[i][c].Bytes))
+			}) {
+				moved = append(moved, i)
+			}
+		}
+		if len(moved) == 0 {
+			continue
+		}
+		s := a.keyShape(g, t)
+		found := false
+		if err := a.query(ctx, statement.Referencing(s, r.Reference), a.keyArrays(g, t, moved, nil), []int16{0}, func([][]byte) { found = true }); err != nil {
+			return fmt.Errorf("look for rows of %s that reference %s: %w", r.holder, g.Rel, err)
+		}
+		if !found {
+			continue
+		}
+		binary := binaryColumn(g, moved)
+		var args [][]byte
+		add := func(p statement.Param, c int, value func(int) wal.Value) {
+			arr := a.array(p, t, c)
+			for _, i := range moved {
+				arr.value(value(i))
+			}
+			args = append(args, bytes.Clone(arr.param()))
+		}
+		for _, arg := range a.keyArrays(g, t, moved, nil) {
+			args = append(args, bytes.Clone(arg))
+		}
+		for _, c := range []int{t.cols.Version, t.cols.UpdatedAt} {
+			if c >= 0 { // the row is the one that was looked at
+				s.Key = append(s.Key, t.params[c])
+				add(t.params[c], c, func(i int) wal.Value { return rows[i][c] })
+			}
+		}
+		for _, c := range t.update {
+			if mask == "" || mask[c] == maskWrite {
+				p := t.paramsOf([]int{c}, binary)[0]
+				s.Values = append(s.Values, p)
+				add(p, c, func(i int) wal.Value { return g.Runs[i].Image[c] })
+			}
+		}
+		a.used = 0
+		return &cascadeError{rel: g.Rel.Ref(), sql: statement.Update(s, statement.GuardNone), args: args}
+	}
+	return nil
+}
+
 // cascade does what a cascadeError asks for. Where it fails, the apply transaction will meet the
 // same reason, and the change is parked with it.
 func (a *Applier) cascade(ctx context.Context, e *cascadeError) error {
@@ -118,6 +191,10 @@ func (a *Applier) cascade(ctx context.Context, e *cascadeError) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	// The row itself is stored as it came; what the server changes because of it is this region's.
+	if _, err := conn.Exec(ctx, "select pg_catalog.set_config('pgwaltz.apply', 'on', false)"); err != nil {
+		return fmt.Errorf("begin a cascade: %w", err)
+	}
 	formats := slices.Repeat([]int16{1}, len(e.args))
 	if r := conn.PgConn().ExecParams(ctx, e.sql, e.args, nil, formats, nil).Read(); r.Err != nil {
 		if ctx.Err() != nil {
@@ -142,7 +219,7 @@ func (a *Applier) childrenFirst(ctx context.Context, groups []*batch.Group) {
 			continue // an error is met again where it counts
 		}
 		for j := i + 1; j < len(groups); j++ {
-			holds := slices.ContainsFunc(t.schema.references, func(r reference) bool { return r.holder == groups[j].Rel.Ref() })
+			holds := slices.ContainsFunc(t.schema.references, func(r reference) bool { return r.deletes && r.holder == groups[j].Rel.Ref() })
 			first := !slices.ContainsFunc(groups[:j], func(g *batch.Group) bool { return g.Rel.Ref() == groups[j].Rel.Ref() })
 			if holds && first && onlyDeletes(groups[j]) && moves > 0 {
 				child := groups[j]

@@ -60,17 +60,23 @@ func causeOf(err error) cause {
 	if len(pe.Code) != 5 {
 		return causeRun
 	}
-	if ours := (*sideError)(nil); errors.As(err, &ours) && (pe.Code[:2] == "42" || pe.Code[:2] == "3F") {
+	if beside := (*sideError)(nil); errors.As(err, &beside) && (pe.Code[:2] == "42" || pe.Code[:2] == "3F") {
 		return causeRun // setup or a grant is missing; it is not about a row
 	}
+	// What has a context was raised by a function or a row, such as VACUUM in a trigger.
+	ours := pe.Where == ""
 	switch pe.Code[:2] {
 	case "3B": // savepoints: this program's
-		return causeRun
+		if ours {
+			return causeRun
+		}
 	case "25":
-		if pe.Code != "25006" {
+		if pe.Code == "25006" {
+			return causeServer
+		}
+		if ours {
 			return causeRun // the transaction has failed, and this program did not notice
 		}
-		return causeServer
 	case "08", // another server, which a trigger or a foreign table needs
 		"28", // its password
 		"53", // disk, memory, files

@@ -48,6 +48,7 @@ func TestCauseOf(t *testing.T) {
 		"the session ends":            {&pgconn.PgError{Code: "57P01", SeverityUnlocalized: "FATAL"}, causeRun},
 		"RAISE of a state of ours":    {&pgconn.PgError{Code: "08006", SeverityUnlocalized: "ERROR", Routine: "exec_stmt_raise"}, causeRow},
 		"RAISE of a disk that is not": {&pgconn.PgError{Code: "53100", SeverityUnlocalized: "ERROR", Routine: "exec_stmt_raise"}, causeRow},
+		"VACUUM in a trigger":         {&pgconn.PgError{Code: "25001", SeverityUnlocalized: "ERROR", Where: "PL/pgSQL function f() line 1 at EXECUTE"}, causeRow},
 		"a state that is none":        {state("7"), causeRun},
 	} {
 		if got := causeOf(c.err); got != c.want {

@@ -73,7 +73,7 @@ func (a *Applier) plan(g *batch.Group, t *target) plan {
 			p.insert = append(p.insert, i)
 		case t.stampless():
 			p.slow = append(p.slow, i) // what the local row is has to be seen
-		case r.Op == wal.Update && g.Kind == conflict.Live:
+		case r.Op == wal.Update && g.Kind == conflict.Live && !t.schema.moves():
 			gd, ok := a.guardOf(r, t, order)
 			if !ok || !t.writes(r.Image) || (!r.Base.Known && unknown(r.Image)) {
 				p.slow = append(p.slow, i)

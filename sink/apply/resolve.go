@@ -98,6 +98,7 @@ type decided struct {
 	t                *target
 	inserts, deletes []int
 	updates          map[string][]int
+	rows             map[int]wal.Tuple // that are updated, as they are; where updates may cascade
 }
 
 // decideRuns decides about each run that was looked at.
@@ -179,6 +180,12 @@ func (a *Applier) decideRuns(ctx context.Context, l *looking, fx *effects) (deci
 		case t.writes(r.Image):
 			m := maskOf(r.Image)
 			updates[m] = append(updates[m], i)
+			if t.schema.moves() {
+				if out.rows == nil {
+					out.rows = map[int]wal.Tuple{}
+				}
+				out.rows[i] = st.row
+			}
 		}
 	}
 	if len(lacking) > 0 {
@@ -297,6 +304,11 @@ func (a *Applier) write(ctx context.Context, tables []decided, fx *effects) erro
 	for _, d := range tables {
 		if err := a.uncascaded(ctx, d.g, d.t, d.deletes); err != nil {
 			return err
+		}
+		for mask, runs := range d.updates {
+			if err := a.unmoved(ctx, d.g, d.t, mask, runs, d.rows); err != nil {
+				return err
+			}
 		}
 	}
 	b := pipeline{fence: -1}

@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -48,11 +49,22 @@ type tableColumn struct {
 	name      string
 	typ       string // format_type under an empty search_path, without a length
 	oid       uint32
-	mod       int32 // its modifier: a length, a scale, a precision; -1 for none
-	coerces   bool  // a domain or a composite, or an array of them, which may hold modifiers of its own
+	wire      string // the name that an origin gives a type of this kind (wal.Column.Type); "" for built-in ones
+	mod       int32  // its modifier: a length, a scale, a precision; -1 for none
+	coerces   bool   // a domain or a composite, or an array of them, which may hold modifiers of its own
 	generated bool
 	always    bool // GENERATED ALWAYS AS IDENTITY
 	input     bool // statement.Param.Input
+}
+
+// moves reports whether an update of the table may make the server change rows of others.
+func (s *tableSchema) moves() bool {
+	return slices.ContainsFunc(s.references, func(r reference) bool { return r.updates })
+}
+
+// itself reports whether deletes of rows of the table may make the server change others of it.
+func (s *tableSchema) itself() bool {
+	return slices.ContainsFunc(s.references, func(r reference) bool { return r.holder == s.name })
 }
 
 // treeSQL finds a table, and all of its partitions where it has them: what is on one of these
@@ -91,11 +103,14 @@ const schemaSQL = treeSQL + `, whole as materialized (
     exists (select from pg_catalog.pg_trigger g join tree on g.tgrelid = tree.oid where g.tgisinternal and g.tgtype & 8 <> 0 and g.tgconstrrelid <> 0) as parent,
     ` + signature + ` as signature
 )
-select col.attname, pg_catalog.format_type(col.atttypid, -1), col.atttypid::int8, col.atttypmod,
+select coalesce(col.attname, ''), coalesce(pg_catalog.format_type(col.atttypid, -1), ''), coalesce(col.atttypid::int8, 0), coalesce(col.atttypmod, 0),
   exists (select from pg_catalog.pg_type t left join pg_catalog.pg_type e on e.oid = t.typelem
     where t.oid = col.atttypid and (t.typtype in ('d', 'c') or e.typtype in ('d', 'c'))),
-  col.attgenerated <> '', col.attidentity = 'a', ` + rowkey.InputSQL + `, rel.oid::int8, rel.relkind = 'r', whole.immediate, whole.fires, whole.disturbs, whole.after, whole.late, whole.rewrites, whole.parent, whole.signature
-from rel cross join whole join pg_catalog.pg_attribute col on col.attrelid = rel.oid and col.attnum > 0 and not col.attisdropped
+  (with recursive base as (select t.oid, t.typbasetype, t.typname, t.typnamespace, t.typtype from pg_catalog.pg_type t where t.oid = col.atttypid and t.oid >= 16384
+    union all select t.oid, t.typbasetype, t.typname, t.typnamespace, t.typtype from base join pg_catalog.pg_type t on base.typtype = 'd' and t.oid = base.typbasetype)
+   select coalesce(pg_catalog.max(n.nspname || '.' || base.typname), '') from base join pg_catalog.pg_namespace n on n.oid = base.typnamespace where base.typtype <> 'd'),
+  coalesce(col.attgenerated <> '', false), coalesce(col.attidentity = 'a', false), ` + rowkey.InputSQL + `, rel.oid::int8, rel.relkind = 'r', whole.immediate, whole.fires, whole.disturbs, whole.after, whole.late, whole.rewrites, whole.parent, whole.signature
+from rel cross join whole left join pg_catalog.pg_attribute col on col.attrelid = rel.oid and col.attnum > 0 and not col.attisdropped
 order by col.attnum`
 
 // loadSchema reads a table; replica tells whether the session that writes it is one.
@@ -109,17 +124,20 @@ func loadSchema(ctx context.Context, q querier, name wal.RelationName, replica b
 	for rows.Next() {
 		var c tableColumn
 		var oid, table int64
-		if err := rows.Scan(&c.name, &c.typ, &oid, &c.mod, &c.coerces, &c.generated, &c.always, &c.input, &table, &t.plain, &t.immediate, &t.fires, &t.disturbs, &t.after, &t.late, &t.rewrites, &t.parent, &t.signature); err != nil {
+		if err := rows.Scan(&c.name, &c.typ, &oid, &c.mod, &c.coerces, &c.wire, &c.generated, &c.always, &c.input, &table, &t.plain, &t.immediate, &t.fires, &t.disturbs, &t.after, &t.late, &t.rewrites, &t.parent, &t.signature); err != nil {
 			return nil, fmt.Errorf("read definition of %s: %w", name, err)
 		}
-		c.oid, t.oid = uint32(oid), uint32(table)
+		if t.oid = uint32(table); oid == 0 {
+			continue // a table without columns
+		}
+		c.oid = uint32(oid)
 		t.index[c.name] = len(t.columns)
 		t.columns = append(t.columns, c)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("read definition of %s: %w", name, err)
 	}
-	if len(t.columns) == 0 {
+	if t.oid == 0 {
 		return nil, &schemaError{name: name, code: "42P01", what: "the table does not exist here"}
 	}
 	if t.key, err = rowkey.Load(ctx, q, name); err != nil || t.immediate {

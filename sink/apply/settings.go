@@ -16,13 +16,12 @@ import (
 // the beginning of every transaction, as commits fire triggers too.
 
 // sessionSettings are those beside pg.Pinned that an apply session relies on.
-var sessionSettings = []string{"session_replication_role", "pgwaltz.apply", "plan_cache_mode", "enable_seqscan", "enable_hashjoin", "enable_mergejoin"}
+var sessionSettings = []string{"session_authorization", "session_replication_role", "pgwaltz.apply", "plan_cache_mode", "enable_seqscan", "enable_hashjoin", "enable_mergejoin"}
 
-// settings are the statements that put the settings of a session back.
+// settings is the statement that puts the settings of a session back.
 type settings struct {
-	begin  string // at the beginning of a transaction
-	within string // within one, where lock_timeout is the transaction's own
-	on     bool   // a table was met whose triggers may change them
+	sql string
+	on  bool // a table was met whose triggers may change them
 }
 
 // readSettings notes the settings of a fresh session.
@@ -33,19 +32,15 @@ where pg_catalog.current_setting(s.name, true) is not null order by s.name`, app
 		return fmt.Errorf("read settings of the session: %w", err)
 	}
 	var name, value string
-	var all, within []string
+	var pairs []string
 	_, err = pgx.ForEachRow(rows, []any{&name, &value}, func() error {
-		pair := "(" + pg.Literal(name) + "::text, " + pg.Literal(value) + "::text)"
-		all = append(all, pair)
-		if name != "lock_timeout" {
-			within = append(within, pair)
-		}
+		pairs = append(pairs, "("+pg.Literal(name)+"::text, "+pg.Literal(value)+"::text)")
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("read settings of the session: %w", err)
 	}
-	a.settings = settings{begin: settingsSQL(all), within: settingsSQL(within)}
+	a.settings = settings{sql: settingsSQL(pairs)}
 	return nil
 }
 
@@ -61,6 +56,9 @@ func (a *Applier) putBack(ctx context.Context, b *pipeline, t *target) error {
 	if !t.schema.disturbs || a.gathering {
 		return nil
 	}
-	b.text(a.settings.within) // not prepared: a trigger may drop prepared statements as well
+	b.text(a.settings.sql) // not prepared: a trigger may drop prepared statements as well
+	if a.lock != "" {
+		b.text(a.lock)
+	}
 	return nil
 }

@@ -72,6 +72,8 @@ func TestMayDiffer(t *testing.T) {
 		{"float for numeric", tableColumn{oid: 701, mod: -1}, wal.Column{OID: 1700, TypeMod: -1}, true},
 		{"uuid for text", tableColumn{oid: 2950, mod: -1}, wal.Column{OID: 25, TypeMod: -1}, true},
 		{"two enums", tableColumn{oid: 20001, mod: -1}, wal.Column{OID: 30001, TypeMod: -1}, false},
+		{"two types of the application", tableColumn{oid: 20001, mod: -1, wire: "public.hstore"}, wal.Column{OID: 30001, TypeMod: -1, Type: "public.citext"}, true},
+		{"one type of the application", tableColumn{oid: 20001, mod: -1, wire: "public.hstore"}, wal.Column{OID: 30001, TypeMod: -1, Type: "public.hstore"}, false},
 		{"two domains", tableColumn{oid: 20001, mod: -1, coerces: true}, wal.Column{OID: 30001, TypeMod: -1}, true},
 		{"a type of the application for text", tableColumn{oid: 20001, mod: -1}, wal.Column{OID: 25, TypeMod: -1}, true},
 	} {

@@ -102,7 +102,7 @@ func (c *tableColumn) mayDiffer(there *wal.Column) bool {
 	case builtIn(c.oid) != builtIn(there.OID):
 		return true
 	case !builtIn(c.oid):
-		return c.coerces
+		return c.coerces || c.wire != there.Type
 	case c.oid == there.OID:
 		return c.mod != -1 && c.mod != there.TypeMod
 	}

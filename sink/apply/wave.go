@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
@@ -139,8 +140,10 @@ func (w *wave) settle(ctx context.Context, looks []*looking) error {
 	return w.later(w.a.settle(ctx, open, w.fx))
 }
 
-// resolve decides the rest, a table at a time.
+// resolve decides the rest, a table at a time. Deletes of rows that others may have stopped referencing
+// in the same transaction come last.
 func (w *wave) resolve(ctx context.Context) error {
+	last := map[*batch.Group][]int{}
 	for _, g := range w.groups {
 		runs := append(w.left[g], w.slow[g]...)
 		if len(runs) == 0 {
@@ -150,11 +153,49 @@ func (w *wave) resolve(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := w.later(w.a.resolve(ctx, g, t, runs, w.fx)); err != nil {
+		runs, last[g] = w.partings(g, t, runs)
+		if err := w.resolveRuns(ctx, g, runs); err != nil {
+			return err
+		}
+	}
+	for _, g := range w.groups {
+		if err := w.resolveRuns(ctx, g, last[g]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (w *wave) resolveRuns(ctx context.Context, g *batch.Group, runs []int) error {
+	if len(runs) == 0 {
+		return nil
+	}
+	t, err := w.a.target(ctx, g.Rel)
+	if err != nil {
+		return err
+	}
+	return w.later(w.a.resolve(ctx, g, t, runs, w.fx))
+}
+
+// partings sorts out the deletes that have to wait for the other tables of the wave: where foreign
+// keys are enforced for applied rows, a row whose key was changed is deleted when those that
+// referenced it reference the new one. Where the new row clashes with the old one by a second
+// unique key, nothing can wait.
+func (w *wave) partings(g *batch.Group, t *target, runs []int) (now, last []int) {
+	if w.a.cfg.Replica || w.a.cfg.Self || !t.schema.parent || len(w.groups) < 2 && !t.schema.itself() {
+		return runs, nil
+	}
+	if slices.ContainsFunc(w.left[g], func(i int) bool { return g.Runs[i].Op == wal.Insert }) {
+		return runs, nil
+	}
+	for _, i := range runs {
+		if g.Runs[i].Op == wal.Delete {
+			last = append(last, i)
+		} else {
+			now = append(now, i)
+		}
+	}
+	return now, last
 }
 
 // later keeps an errBarrier for the end and returns any other error.

@@ -21,6 +21,9 @@ type Completer struct {
 	policy  func(*wal.Relation) (order conflict.Policy, stampless bool)
 	tables  map[*wal.Relation]*table
 	whole   int // bytes of rows read back whole for the part at hand
+	// Nameless is told of changes that are left out because the key of their rows cannot be
+	// computed: the server refuses the values that the WAL holds. May be nil.
+	Nameless func(rel *wal.Relation, op wal.Op)
 }
 
 // table is what is known of one relation.
@@ -50,9 +53,54 @@ func (c *Completer) Describe(ctx context.Context, rel *wal.Relation) error {
 }
 
 // Complete completes the keys of a transaction, or of a part of one, in place, before it is
-// stamped. After an error it is to be decoded again.
+// stamped. A change whose key cannot be computed, whenever it is tried, is removed (Nameless). After
+// an error it is to be decoded again.
 func (c *Completer) Complete(ctx context.Context, tx *wal.Transaction) error {
-	return c.each(ctx, []*wal.Transaction{tx}, func(ch *wal.Change) bool { return ch.Relation.Sent() < len(ch.Relation.Columns) || ch.Relation.Asks() }, c.keys)
+	bad := map[*wal.Change]bool{}
+	err := c.each(ctx, []*wal.Transaction{tx}, func(ch *wal.Change) bool { return ch.Relation.Sent() < len(ch.Relation.Columns) || ch.Relation.Asks() },
+		func(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, changes []*wal.Change) error {
+			return alone(changes, bad, func(changes []*wal.Change) error { return c.keys(ctx, conn, t, rel, changes) })
+		})
+	if err != nil || len(bad) == 0 {
+		return err
+	}
+	kept := tx.Changes[:0:0]
+	for i := range tx.Changes {
+		ch := &tx.Changes[i]
+		if !bad[ch] {
+			kept = append(kept, *ch)
+		} else if c.Nameless != nil {
+			c.Nameless(ch.Relation, ch.Op)
+		}
+	}
+	tx.Changes = kept
+	return nil
+}
+
+// alone runs f for some changes, and finds those for which it fails because of what they hold.
+func alone(changes []*wal.Change, bad map[*wal.Change]bool, f func([]*wal.Change) error) error {
+	err := f(changes)
+	switch {
+	case err == nil:
+		return nil
+	case !refused(err):
+		return err
+	case len(changes) == 1:
+		bad[changes[0]] = true
+		return nil
+	}
+	half := len(changes) / 2
+	if err := alone(changes[:half], bad, f); err != nil {
+		return err
+	}
+	return alone(changes[half:], bad, f)
+}
+
+// refused reports whether the server does not take a value, or a function of the application
+// raises an error for it.
+func refused(err error) bool {
+	code := state(err)
+	return len(code) == 5 && (code[:2] == "22" || code[:2] == "23" || code[:2] == "P0")
 }
 
 // Values completes the images of transactions, or parts of one, that are stamped: their

@@ -31,6 +31,9 @@ func ExactUpdate(s Shape, old, set []Param) string {
 
 // ExactInsert inserts one row.
 func ExactInsert(s Shape, row []Param) string {
+	if len(row) == 0 {
+		return "insert into " + s.Table + " default values returning " + s.checked("")
+	}
 	var names, exprs []string
 	for i, p := range row {
 		names = append(names, Quote(p.Name))

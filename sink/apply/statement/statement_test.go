@@ -61,6 +61,7 @@ func TestStatements(t *testing.T) {
 		{"delete one row by its contents", ExactDelete(child, text)},
 		{"update one row by its contents", ExactUpdate(parts, text[:1], text[1:])},
 		{"insert one row of a table without a key", ExactInsert(child, text)},
+		{"insert one row of a table without columns", ExactInsert(child, nil)},
 		{"update of a plain table by keys of an extension's type", Update(folded, GuardBase)},
 		{"delete by such a key", Delete(folded, GuardNone)},
 		{"lock by such a key", Lock(folded, []string{"k", "v"})},
