@@ -39,8 +39,8 @@ type Config struct {
 	Key func(rel *wal.Relation) error
 	// OnNameless is told of a relation whose old rows the log names by other columns than the key,
 	// on the goroutine that calls Feed: a partition has another replica identity than its table. A
-	// delete is left out then, since nobody can tell of which row; an update counts as one that
-	// leaves the key alone. May be nil.
+	// delete is left out then, since nobody can tell of which row, and so is an update where the table
+	// has no key; another update counts as one that leaves the key alone. May be nil.
 	OnNameless func(rel *wal.Relation, op wal.Op)
 	// OnMessage gets the non-transactional logical messages with a prefix of ours, on the
 	// goroutine that calls Feed; it owns them. They belong to no transaction and come

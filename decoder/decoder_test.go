@@ -273,3 +273,15 @@ func TestOldRowsThatAreNotNamed(t *testing.T) {
 		t.Errorf("told %v", told)
 	}
 }
+
+// A partition with a key of its own says nothing of the row that an update of a table without a key
+// changes.
+func TestUpdatesWithoutAnyOldRow(t *testing.T) {
+	t.Parallel()
+	told := 0
+	d := New(Config{OnNameless: func(*wal.Relation, wal.Op) { told++ }})
+	tx := feedOne(t, d, begin(7, 100), users(wal.IdentityFull), row('U', 16400, []byte("N"), tup("2", "y", true)), insert(16400, "3", "x", nil), commit(100, 120))
+	if len(tx.Changes) != 1 || tx.Changes[0].Op != wal.Insert || told != 1 {
+		t.Errorf("%d told, changes %+v", told, tx.Changes)
+	}
+}

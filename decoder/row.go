@@ -72,7 +72,7 @@ func (d *Decoder) onRow(op wal.Op, body []byte) error {
 		if d.cfg.OnNameless != nil {
 			d.cfg.OnNameless(rel, op)
 		}
-		if op == wal.Delete {
+		if op == wal.Delete || rel.PrimaryKey == nil {
 			return nil
 		}
 		c.Old = nil
@@ -114,8 +114,13 @@ func keyAlone(rel *wal.Relation, old wal.Tuple) bool {
 	return others > 0
 }
 
-// nameless reports whether an old image lacks the key: the columns of a key are never NULL.
+// nameless reports whether a change does not say which row it is of. An old image lacks the key, whose
+// columns are never NULL; or an update of a table without a key has no old image, because its partition
+// has a key.
 func nameless(c *wal.Change) bool {
+	if c.Op == wal.Update && c.Old == nil {
+		return c.Relation.PrimaryKey == nil && c.Relation.Identity == wal.IdentityFull
+	}
 	return c.Old != nil && slices.ContainsFunc(c.Relation.PrimaryKey, func(i int) bool { return i < c.Relation.Sent() && c.Old[i].Kind == wal.Null })
 }
 

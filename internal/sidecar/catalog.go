@@ -29,7 +29,7 @@ func (s *Sidecar) describe(rel *wal.Relation) error {
 	if err := s.completer().Describe(ctx, rel); err != nil {
 		return err
 	}
-	if rel.Identity == wal.IdentityFull && !rel.Partitioned {
+	if rel.Identity == wal.IdentityFull && !rel.Partitioned && rel.PrimaryKey != nil {
 		return nil
 	}
 	// It may be a partition that is new: the WAL names it before its first row.

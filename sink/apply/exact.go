@@ -75,6 +75,9 @@ func (a *Applier) exactChange(ctx context.Context, t *target, ch *wal.Change) (b
 	if ch.Op == wal.Insert {
 		return true, a.exactInsert(ctx, t, ch.New)
 	}
+	if ch.Old == nil {
+		return false, nil // which row is meant nobody can tell
+	}
 	var check []int
 	var old []statement.Param
 	var args [][]byte

@@ -152,3 +152,14 @@ alter table acct add exclude using gist (lower(v) with =) where (version < 100) 
 	b.want("select id, version from acct order by id", "1|1;2|1;4|1")
 	b.want("select key, sqlstate from pgwaltz.parked", `["3"]|23505`)
 }
+
+// An update of a table without a key that does not say which row it is of is recorded, and ends nothing.
+func TestUpdateOfNoRow(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, `create table public.loose(a int, b text)`)
+	rel := &wal.Relation{Schema: "public", Name: "loose", Identity: wal.IdentityFull, Columns: []wal.Column{{Name: "a", OID: 23, TypeMod: -1}, {Name: "b", OID: 25, TypeMod: -1}}}
+	b.exec("insert into loose values (1, 'x')")
+	b.apply(b.tx(nil, wal.Change{Op: wal.Update, Relation: rel, New: wal.Tuple{text("1")[0], text("y")[0]}}))
+	b.want("select a, b from loose", "1|x")
+	b.want("select type from pgwaltz.conflict", "update_missing")
+}
