@@ -12,7 +12,7 @@ import (
 // one key for a while. A delete or update that does not mean the row which the transaction
 // has put under its key, but the one before it, goes in front of that row's insert. It is told
 // by the old image, which such tables have whole. Changes of keys are split already
-// (SplitKeyChange). Rows of other parts of a giant transaction are not seen.
+// (SplitKeyChange). Of a transaction in parts it sees one part: Tangle is for these.
 func Untangle(changes []wal.Change) []wal.Change {
 	if !slices.ContainsFunc(changes, func(c wal.Change) bool { return c.Relation.Deferrable }) {
 		return changes

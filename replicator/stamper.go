@@ -67,6 +67,7 @@ type openTransaction struct {
 	xid    wal.XID
 	commit wal.LSN
 	keys   overlay
+	tangle conflict.Tangle
 	less   int        // changes of tables without stamp columns
 	time   wal.Micros // of its changes of such tables; 0: not asked for yet
 }
@@ -104,7 +105,8 @@ func (s *Stamper) of(rel *wal.Relation) *stamping {
 // order; a transaction that is given again from its beginning gets the same stamps again.
 // After an error the transaction has to be decoded again.
 func (s *Stamper) Stamp(ctx context.Context, tx *wal.Transaction) error {
-	if len(tx.Changes) == 0 {
+	again := tx.Part > 0 && tx.XID == s.open.xid && tx.CommitLSN == s.open.commit
+	if len(tx.Changes) == 0 && !(again && s.open.tangle.Holds()) {
 		return nil
 	}
 	if err := s.items.Open(ctx, tx.XID, tx.CommitLSN); err != nil {
@@ -147,7 +149,7 @@ func (s *Stamper) split(tx *wal.Transaction) {
 	if out != nil {
 		tx.Changes = out
 	}
-	tx.Changes = conflict.Untangle(tx.Changes)
+	tx.Changes = s.open.tangle.Take(tx.Changes, tx.More)
 }
 
 // ask finds out what is known of the keys of a transaction, at once for all.

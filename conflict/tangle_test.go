@@ -1,0 +1,83 @@
+package conflict
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// TestTangle: whatever part of a transaction a row moves in, no key has two rows.
+func TestTangle(t *testing.T) {
+	t.Parallel()
+	rel := &wal.Relation{Schema: "public", Name: "d", Identity: wal.IdentityFull, PrimaryKey: []int{0}, Deferrable: true,
+		Columns: []wal.Column{{Name: "id", OID: 23, Key: true}, {Name: "v", OID: 25, Key: true}}}
+	row := func(id int, v string) wal.Tuple {
+		return wal.Tuple{{Kind: wal.Text, Bytes: fmt.Append(nil, id)}, {Kind: wal.Text, Bytes: []byte(v)}}
+	}
+	const n = 60
+	move := func(from, to int, v, now string) []wal.Change {
+		del, ins, ok := SplitKeyChange(wal.Change{Op: wal.Update, Relation: rel, Old: row(from, v), OldFull: true, New: row(to, now)})
+		if !ok {
+			return []wal.Change{{Op: wal.Update, Relation: rel, Old: row(from, v), OldFull: true, New: row(to, now)}}
+		}
+		return []wal.Change{del, ins}
+	}
+	name := func(i int) string { return fmt.Sprintf("r%d", i) }
+	for what, to := range map[string]func(int) int{
+		"each row moves on by one": func(i int) int { return i%n + 1 },
+		"the order is reversed":    func(i int) int { return n + 1 - i },
+		"pairs are swapped":        func(i int) int { return (i - 1) ^ 1 + 1 },
+		"to keys that are free":    func(i int) int { return i + n },
+	} {
+		for _, size := range []int{1, 2, 3, 7, 1000} {
+			var all []wal.Change
+			for i := 1; i <= n; i++ {
+				all = append(all, move(i, to(i), name(i), name(i))...)
+			}
+			for i := 1; i <= n; i += 3 { // and some are changed, or removed, where they are now
+				all = append(all, move(to(i), to(i), name(i), name(i)+"x")...)
+			}
+			all = append(all, wal.Change{Op: wal.Delete, Relation: rel, Old: row(to(2), name(2)), OldFull: true})
+			rows := map[string]string{}
+			for i := 1; i <= n; i++ {
+				rows[fmt.Sprint(i)] = name(i)
+			}
+			var tangle Tangle
+			for len(all) > 0 {
+				part := all[:min(size, len(all))]
+				all = all[len(part):]
+				for _, ch := range tangle.Take(part, len(all) > 0) {
+					switch ch.Op {
+					case wal.Delete:
+						key := string(ch.Old[0].Bytes)
+						if rows[key] != string(ch.Old[1].Bytes) {
+							t.Fatalf("%s, parts of %d: %s is removed, %s stands under %s", what, size, ch.Old[1].Bytes, rows[key], key)
+						}
+						delete(rows, key)
+					case wal.Insert:
+						key := string(ch.New[0].Bytes)
+						if was, ok := rows[key]; ok {
+							t.Fatalf("%s, parts of %d: %s is put over %s under %s", what, size, ch.New[1].Bytes, was, key)
+						}
+						rows[key] = string(ch.New[1].Bytes)
+					default:
+						rows[string(ch.New[0].Bytes)] = string(ch.New[1].Bytes)
+					}
+				}
+			}
+			if tangle.Holds() || len(rows) != n-1 {
+				t.Errorf("%s, parts of %d: %d rows, want %d", what, size, len(rows), n-1)
+			}
+			for i := 1; i <= n; i++ {
+				want := name(i)
+				if i%3 == 1 {
+					want += "x"
+				}
+				if got := rows[fmt.Sprint(to(i))]; i != 2 && got != want {
+					t.Errorf("%s, parts of %d: %s stands under %d, want %s", what, size, got, to(i), want)
+				}
+			}
+		}
+	}
+}
