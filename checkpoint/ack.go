@@ -24,6 +24,7 @@ type Present struct {
 	Incarnation uint32
 	Reopened    uint32  // the newest incarnation that admitted a gap
 	Frame       uint64  // the last durable one of the incarnation
+	Sent        uint64  // the last one that may be in the stream: the server's word of it may come behind a peer's
 	WALEnd      wal.LSN // read after the acknowledgement came
 	Chains      *Chains // of the newest frames; nil: not asked
 }
@@ -39,6 +40,9 @@ const (
 	// Ahead: of frames that are not in the stream (any more), or that others have taken the
 	// place of; a new incarnation brings both together again.
 	Ahead
+	// Early: of a frame that was sent and is not known to be durable. The peer has it, so it is, and
+	// counts when the server has said so too.
+	Early
 	// Distant: of a frame so far back that nobody can tell whether it is still the one. The
 	// peer is about to read on, and then counts.
 	Distant
@@ -74,8 +78,10 @@ func (a Ack) Judge(p Present) AckVerdict {
 		return OtherHistory
 	case a.Incarnation < p.Incarnation:
 		return Outdated
-	case a.Frame > p.Frame:
+	case a.Frame > max(p.Frame, p.Sent):
 		return Ahead
+	case a.Frame > p.Frame:
+		return Early
 	case p.Chains == nil:
 		return Counts
 	}

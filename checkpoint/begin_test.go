@@ -148,7 +148,7 @@ func TestJudge(t *testing.T) {
 	for n := uint64(10); n <= 20; n++ {
 		chains.Note(n, chainOf(n))
 	}
-	present := Present{Epoch: log1, Incarnation: 5, Reopened: 4, Frame: 20, WALEnd: 1000, Chains: chains}
+	present := Present{Epoch: log1, Incarnation: 5, Reopened: 4, Frame: 20, Sent: 22, WALEnd: 1000, Chains: chains}
 	for name, c := range map[string]struct {
 		change func(*Ack)
 		want   AckVerdict
@@ -162,7 +162,8 @@ func TestJudge(t *testing.T) {
 		"as late, another WAL":  {func(a *Ack) { a.Epoch.Timeline = 2 }, OtherHistory},
 		"incarnation before":    {func(a *Ack) { a.Incarnation = 4 }, Outdated},
 		"before the gap":        {func(a *Ack) { a.Incarnation, a.EndLSN = 3, 5000 }, Outdated},
-		"never published":       {func(a *Ack) { a.Frame = 21 }, Ahead},
+		"sent, not durable":     {func(a *Ack) { a.Frame = 22 }, Early},
+		"never published":       {func(a *Ack) { a.Frame = 23 }, Ahead},
 		"never begun":           {func(a *Ack) { a.Incarnation = 6 }, OtherHistory},
 		"just thinkable":        {func(a *Ack) { a.Incarnation = 5 + farIncarnation }, OtherHistory},
 		"of no restored server": {func(a *Ack) { a.Incarnation = 6 + farIncarnation }, Senseless},

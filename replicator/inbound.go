@@ -63,6 +63,9 @@ type InboundConfig struct {
 	// applied of it is rolled back, so that nobody waits for its rows: the link may be cut for days.
 	// 15 s. It doubles each time, so that a slow link brings the whole at last.
 	Quiet time.Duration
+	// Coming reports whether the origin is in reach, so that the next part is on its way however slow
+	// the link is; nil: it is not known.
+	Coming func() bool
 	// Stop ends Run, with nil, once the batch in hand is committed.
 	Stop <-chan struct{}
 	Log  *slog.Logger
@@ -151,8 +154,12 @@ func (p *Inbound) apply(ctx context.Context, ch <-chan subscribe.Delivery) error
 			g.quiet = p.quiet
 		}
 		batch, err := g.next(ctx)
-		if errors.Is(err, errQuiet) {
-			return p.giveBack(ctx)
+		for waited := p.quiet; errors.Is(err, errQuiet); waited += g.quiet {
+			if p.cfg.Coming == nil || !p.cfg.Coming() || waited >= maxQuiet {
+				return p.giveBack(ctx)
+			}
+			g.quiet = time.Second
+			batch, err = g.next(ctx)
 		}
 		if len(batch) == 0 || err != nil {
 			return err

@@ -239,6 +239,20 @@ func (b *Broker) JS(region string) (jetstream.JetStream, error) {
 	return js, nil
 }
 
+// OwnJS is JetStream of the own domain on the connection Conn: what is asked on it does not wait
+// behind frames that are read.
+func (b *Broker) OwnJS() (js jetstream.JetStream, err error) {
+	if b.emb != nil {
+		js, err = jetstream.NewWithDomain(b.nc, Domain(b.cfg.Region))
+	} else {
+		js, err = jetstream.New(b.nc)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the own JetStream: %w", err)
+	}
+	return js, nil
+}
+
 // Region is the region that the broker belongs to.
 func (b *Broker) Region() string { return b.cfg.Region }
 

@@ -39,7 +39,12 @@ func (o *outboundState) words() []checkpoint.Ack {
 
 // present is what an acknowledgement is held against while the pipe runs. The caller holds mu.
 func (o *outboundState) present(epoch wal.Epoch, walEnd wal.LSN) checkpoint.Present {
-	return checkpoint.Present{Epoch: epoch, Incarnation: o.incarnation, Reopened: o.reopened, Frame: o.frame.Load(), WALEnd: walEnd, Chains: &o.chains}
+	now := checkpoint.Present{Epoch: epoch, Incarnation: o.incarnation, Reopened: o.reopened, Frame: o.frame.Load(), WALEnd: walEnd, Chains: &o.chains}
+	if o.live && o.publisher != nil {
+		st := o.publisher.State()
+		now.Sent = st.Durable.Number + uint64(st.InFlight)
+	}
+	return now
 }
 
 // begun is where the slot was when the run began.
@@ -84,7 +89,7 @@ func (s *Sidecar) judgeAcks(acks []checkpoint.Ack, walEnd wal.LSN) {
 	o := &s.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.pipe == nil {
+	if o.pipe == nil || !o.live { // the run that begins looks at them by itself
 		return
 	}
 	now := o.present(s.epoch, walEnd)

@@ -18,7 +18,7 @@ func TestChangingAcknowledgementsHaveABudget(t *testing.T) {
 	s := &Sidecar{epoch: wal.Epoch{SystemID: 1, Timeline: 1}, log: slog.New(slog.DiscardHandler)}
 	o := &s.out
 	o.acks, o.incarnation = map[string]peerAck{}, 3
-	o.pipe = &replicator.Outbound{}
+	o.pipe, o.live = &replicator.Outbound{}, true
 	o.chains.Begin(3, 10, [32]byte{1})
 	o.frame.Store(10)
 	renewed := 0

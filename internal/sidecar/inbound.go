@@ -84,6 +84,7 @@ func (s *Sidecar) receive(ctx context.Context, in *inboundState) error {
 		},
 		Screen:  s.screen(ctx, in),
 		Observe: func(d subscribe.Delivery) { s.observe(in, d) },
+		Coming:  func() bool { return s.moving(in.origin) || s.broker.PeerReachable(in.origin) },
 		Stop:    s.stopping,
 		Log:     s.log,
 	})
@@ -122,6 +123,12 @@ func (s *Sidecar) subscribe(in *inboundState) func(context.Context, checkpoint.C
 		in.mu.Unlock()
 		return sub.Run(ctx, from, deliver)
 	}
+}
+
+// moving reports whether bytes come of the stream of an origin, where that can be seen.
+func (s *Sidecar) moving(origin string) bool {
+	at, known := s.broker.LastByte(origin)
+	return known && time.Since(at) < 5*time.Second
 }
 
 // account keeps the counters of an applier that ends.

@@ -50,6 +50,7 @@ type outboundState struct {
 	mode            atomic.Value // string
 	acks            map[string]peerAck
 	reopen          context.CancelCauseFunc // ends the run at hand
+	live            bool                    // a run is past its beginning
 	newLife         bool                    // the next run starts a new incarnation
 	lastRewind      time.Time
 	budgets         map[string]*budget // of rewinds, by peer
@@ -113,7 +114,7 @@ type stream struct{ *publish.Publisher }
 func (p stream) InFlight() int { return p.State().InFlight }
 
 func (s *Sidecar) newPublisher(durable func(wire.Header, uint64)) (*publish.Publisher, error) {
-	js, err := s.broker.JS(s.cfg.Region)
+	js, err := s.broker.OwnJS()
 	if err != nil {
 		return nil, err
 	}

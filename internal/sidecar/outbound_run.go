@@ -32,6 +32,7 @@ func (s *Sidecar) publish(ctx context.Context) error {
 	ctx, reopen := context.WithCancelCause(ctx)
 	defer reopen(nil)
 	s.out.mayReopen(reopen)
+	defer s.out.over()
 	r := &outboundRun{}
 	var err error
 	if r.publisher, err = s.newPublisher(func(h wire.Header, seq uint64) { s.out.stored(h, seq, r.pipe) }); err != nil {
@@ -83,6 +84,13 @@ func (o *outboundState) mayReopen(reopen context.CancelCauseFunc) {
 	if o.extra == nil {
 		o.extra = make(chan replicator.Extra, 256)
 	}
+}
+
+// over takes note of the end of a run.
+func (o *outboundState) over() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.live = false
 }
 
 // stored takes note of a frame that is durable, and tells the pipe.
@@ -138,7 +146,7 @@ func (o *outboundState) began(r *outboundRun) {
 	o.frame.Store(at.Number)
 	o.chains.Begin(at.Incarnation, at.Number, at.Chain)
 	o.content.Store(at.Number)
-	o.state, o.reason, o.gap, o.newLife = status.Replicating, "", nil, false
+	o.state, o.reason, o.gap, o.newLife, o.live = status.Replicating, "", nil, false, true
 }
 
 // flow reads the slot and publishes until the context ends or something fails.

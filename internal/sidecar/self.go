@@ -45,7 +45,8 @@ func (s *Sidecar) merge(ctx context.Context) error {
 		Read:    func(d subscribe.Delivery) { s.out.selfRead(d.Header.Incarnation, d.Header.Number) },
 		Screen:  ownScreen(),
 		Idle:    m.Idle, Restart: m.Restart,
-		Log: s.log,
+		Coming: func() bool { return s.moving(s.cfg.Region) },
+		Log:    s.log,
 	})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return guard.Run("the self-merge", func() error { return pipe.Run(ctx) }) })
