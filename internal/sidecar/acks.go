@@ -41,8 +41,7 @@ func (o *outboundState) words() []checkpoint.Ack {
 func (o *outboundState) present(epoch wal.Epoch, walEnd wal.LSN) checkpoint.Present {
 	now := checkpoint.Present{Epoch: epoch, Incarnation: o.incarnation, Reopened: o.reopened, Frame: o.frame.Load(), WALEnd: walEnd, Chains: &o.chains}
 	if o.live && o.publisher != nil {
-		st := o.publisher.State()
-		now.Sent = st.Durable.Number + uint64(st.InFlight)
+		now.Sent = o.publisher.Taken()
 	}
 	return now
 }

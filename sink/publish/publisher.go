@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -103,6 +104,7 @@ type Publisher struct {
 	inbox   string
 	metrics *Metrics
 
+	taken atomic.Uint64 // number of the last frame that was taken
 	wake  chan struct{} // one token: Publish has something for Run
 	space chan struct{} // one token: the window has room, or there is none to come
 
@@ -185,6 +187,10 @@ func (p *Publisher) Start(pos wire.Position, tail Tail) error {
 	return nil
 }
 
+// Taken is the number of the last frame that may be in the stream; 0 before the first. It waits for
+// nothing, as State may on a slow link.
+func (p *Publisher) Taken() uint64 { return p.taken.Load() }
+
 // Close ends what Start began, for a publisher whose Run was never called: Run does it by itself at
 // its end. It may be called more than once.
 func (p *Publisher) Close() {
@@ -225,6 +231,7 @@ func (p *Publisher) publish(ctx context.Context, f wire.Frame) error {
 			return errors.New("the publisher is not started")
 		case p.window.room(len(f.Data)):
 			p.window.push(f)
+			p.taken.Store(f.Header.Number)
 			p.sendAll()
 			p.metrics.inFlight.Set(float64(len(p.window.entries)))
 			p.mu.Unlock()
