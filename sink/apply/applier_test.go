@@ -69,10 +69,17 @@ func newBench(t *testing.T, ddl string) *bench {
 	return b
 }
 
+// patientRetrier ends no turn because the machine is slow.
+func patientRetrier(cfg Config) *Retrier {
+	r := NewRetrier(cfg, nil)
+	r.slice, r.wantedSlice = time.Hour, time.Hour
+	return r
+}
+
 // retry tries once what is parked.
 func (b *bench) retry() {
 	b.t.Helper()
-	r := NewRetrier(b.a.cfg, nil)
+	r := patientRetrier(b.a.cfg)
 	defer r.a.Close()
 	if err := r.Turn(b.t.Context()); err != nil {
 		b.t.Fatal(err)

@@ -17,7 +17,7 @@ func keylessRel() *wal.Relation {
 
 // retrier is one that keeps its session and what it remembers.
 func (b *bench) retrier() *Retrier {
-	r := NewRetrier(b.a.cfg, nil)
+	r := patientRetrier(b.a.cfg)
 	b.t.Cleanup(r.a.Close)
 	return r
 }

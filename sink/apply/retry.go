@@ -47,6 +47,9 @@ type Retrier struct {
 	pause  time.Duration // before the queues are listed again
 
 	together bool // what is tried goes in by one statement
+	// slice is the longest work on one queue in one turn, wantedSlice the same for what an operator
+	// asked for.
+	slice, wantedSlice time.Duration
 
 	seen      map[wal.RelationName]fingerprint
 	looked    time.Time     // when seen was read
@@ -75,7 +78,7 @@ type queue struct {
 func NewRetrier(cfg Config, onAudit func(audit.Tally)) *Retrier {
 	a := New(cfg)
 	a.retrying, a.onAudit = true, onAudit
-	return &Retrier{a: a, queues: map[parked.Queue]*queue{}, ids: retryReserve, rels: map[string]*wal.Relation{}}
+	return &Retrier{a: a, queues: map[parked.Queue]*queue{}, ids: retryReserve, rels: map[string]*wal.Relation{}, slice: retrySlice, wantedSlice: wantedSlice}
 }
 
 // Run works until the context ends or the session breaks; call it again then. The session is

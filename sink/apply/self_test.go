@@ -91,7 +91,7 @@ func TestSelfMergeBeyondTheLimit(t *testing.T) {
 	b.want(acctRows, "1|new|0;3|theirs|1") // 2 does not come back
 	b.want("select string_agg(key || op || sqlstate, ' ' order by key) from pgwaltz.parked", `["2"]insertPW005 ["3"]deletePW005`)
 	b.want("select live, generation from pgwaltz.tombstone where key = '[\"1\"]'", "true|0")
-	re := NewRetrier(b.selfConfig(stamped), nil)
+	re := patientRetrier(b.selfConfig(stamped))
 	t.Cleanup(re.a.Close)
 	b.turns(re, 3)
 	b.want("select count(*) from pgwaltz.parked", "2") // a later change of 3 may come
@@ -111,7 +111,7 @@ func TestRetrierOfOwnChangesWaitsForCommits(t *testing.T) {
 	b := newBench(t, acctDDL)
 	cfg := b.a.cfg
 	cfg.Origin, cfg.Self = "b", true
-	r := NewRetrier(cfg, nil)
+	r := patientRetrier(cfg)
 	t.Cleanup(r.a.Close)
 	if err := r.Turn(t.Context()); err != nil {
 		t.Fatal(err)

@@ -26,9 +26,9 @@ type turn struct {
 func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 	t := &turn{r: r, k: k, q: r.queues[k], wanted: wanted}
 	t.cursor = &t.q.cursor
-	slice, probes := retrySlice, retryProbes
+	slice, probes := r.slice, retryProbes
 	if wanted {
-		t.cursor, slice, probes = new(int64), wantedSlice, wantedProbes
+		t.cursor, slice, probes = new(int64), r.wantedSlice, wantedProbes
 	}
 	began := time.Now()
 	defer func() { t.q.tried, t.q.cost, t.q.anew = time.Now(), time.Since(began), false }()

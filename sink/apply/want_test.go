@@ -168,7 +168,7 @@ func TestSelfMergeAsks(t *testing.T) {
 	// They are asked again for what waits for long.
 	cfg := b.a.cfg
 	cfg.Self, cfg.Origin, cfg.Peers = true, "b", []string{"a", "c"}
-	re := NewRetrier(cfg, nil)
+	re := patientRetrier(cfg)
 	defer re.a.Close()
 	b.turns(re, 2)
 	for _, q := range re.queues {
@@ -204,7 +204,7 @@ func TestAskedAgain(t *testing.T) {
 	b, r := newBench(t, thinDDL), thin()
 	b.apply(b.tx(nil, update(r, nil, thinRow("1", "A", 2, 2, digestOf("same")))))
 	b.slot()
-	re := NewRetrier(b.a.cfg, nil)
+	re := patientRetrier(b.a.cfg)
 	defer re.a.Close()
 	for range 3 {
 		if err := re.Turn(t.Context()); err != nil {

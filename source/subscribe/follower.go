@@ -12,6 +12,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
+	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
@@ -220,10 +221,9 @@ func (r *follower) accept(ctx context.Context, seq uint64, raw *wire.RawFrame, r
 	}
 	parts := r.parts
 	if err == nil && packet != nil {
-		if txs := packet.Transactions; parts.Open() && (len(txs) == 0 || !parts.Continues(txs[0])) {
-			parts.Abandon() // the origin begins anew
-		}
-		err = parts.Take(packet.Transactions)
+		parts, err = r.parts.After(packet.Transactions, func(tx *wal.Transaction) bool {
+			return raw.Kind == wire.Data && r.cursor.Covers(ref, tx.CommitLSN, tx.EndLSN)
+		})
 	}
 	if err != nil {
 		// Intact, ours, next in line, and yet not readable, or without sense: it can be neither

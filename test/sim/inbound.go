@@ -7,6 +7,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/replicator"
+	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/source/subscribe"
 	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
@@ -24,6 +25,7 @@ type inbound struct {
 	// The subscription.
 	cp     checkpoint.Checkpoint // behind the last frame taken
 	asm    *wire.Assembler
+	parts  batch.Parts // what is due of an open transaction
 	cache  *wire.RelationCache
 	pos    uint64 // the next message to ask for
 	under  int    // messages on their way
@@ -89,7 +91,7 @@ func (in *inbound) start() {
 	in.open = true
 	cp := in.s.r.db.cps[in.from().name]
 	cp.Origin = in.from().name
-	in.cp, in.gapped, in.hard, in.reads = cp, false, false, 0
+	in.cp, in.gapped, in.hard, in.reads, in.parts = cp, false, false, 0, batch.Parts{}
 	in.app = applier{in: in, cp: cp}
 	in.asm, in.cache = wire.NewAssembler(1<<20, in.cache), &wire.RelationCache{}
 	in.acked = in.s.r.db.onDisk[in.from().name]
@@ -218,7 +220,16 @@ func (in *inbound) take(seq uint64, data []byte) {
 		}
 		w.fail("region %s: frame %s is foreign", in.s.r.name, h.MsgID())
 	}
+	if v == checkpoint.NextIncarnation {
+		in.parts.Abandon()
+	}
 	p, err := in.asm.Add(raw)
+	parts := in.parts
+	if err == nil && p != nil {
+		parts, err = parts.After(p.Transactions, func(tx *wal.Transaction) bool {
+			return h.Kind == wire.Data && in.cp.Covers(ref, tx.CommitLSN, tx.EndLSN)
+		})
+	}
 	if err != nil {
 		if w.cfg.Break == NoChain {
 			in.asm.Reset()
@@ -238,6 +249,7 @@ func (in *inbound) take(seq uint64, data []byte) {
 		}
 	}
 	before := in.cp
+	in.parts = parts
 	in.cp = in.cp.Next(ref)
 	in.cp.StreamSeq = seq
 	w.must(checkpoint.MustAdvance(before, in.cp, ref.Resync))

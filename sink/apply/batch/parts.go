@@ -41,6 +41,23 @@ func (p *Parts) Continues(tx *wal.Transaction) bool {
 // Abandon forgets the open transaction, which was rolled back.
 func (p *Parts) Abandon() { *p = Parts{} }
 
+// After returns which part is due behind the transactions of a packet, for whoever reads. Covered ones are
+// applied already and are skipped: reading may begin between two parts of such a one, because a
+// checkpoint moves there, too. Errors: ErrParts.
+func (p Parts) After(txs []*wal.Transaction, covered func(*wal.Transaction) bool) (Parts, error) {
+	left := make([]*wal.Transaction, 0, len(txs))
+	for _, tx := range txs {
+		if !covered(tx) {
+			left = append(left, tx)
+		}
+	}
+	if p.open && (len(left) == 0 || !p.Continues(left[0])) {
+		p.Abandon() // the origin begins anew
+	}
+	err := p.Take(left)
+	return p, err
+}
+
 // Take notes the transactions of one batch, in order. While a transaction is open the first of
 // them must continue it (Continues). Errors: ErrParts; nothing is noted then.
 func (p *Parts) Take(txs []*wal.Transaction) error {

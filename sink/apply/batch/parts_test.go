@@ -61,3 +61,32 @@ func TestPartsBeginWithTheFirst(t *testing.T) {
 		t.Errorf("after it was abandoned: %v", err)
 	}
 }
+
+// Reading begins between two parts of a transaction that is applied already, because the checkpoint
+// moves there while the origin repeats itself. A part of another one without the part before it has
+// no sense.
+func TestPartsOfWhatIsApplied(t *testing.T) {
+	t.Parallel()
+	applied := func(tx *wal.Transaction) bool { return tx.CommitLSN < 200 }
+	var p Parts
+	var err error
+	for _, c := range []struct {
+		tx   *wal.Transaction
+		open bool
+		bad  bool
+	}{
+		{partOf(7, 100, 1, true), false, false}, // part 0 came before the checkpoint
+		{partOf(7, 100, 2, false), false, false},
+		{partOf(8, 300, 0, true), true, false},
+		{partOf(8, 300, 1, true), true, false},
+		{partOf(7, 100, 3, true), false, false}, // the origin begins anew
+		{partOf(8, 300, 2, true), false, true},
+		{partOf(8, 300, 0, true), true, false},
+		{partOf(8, 300, 1, false), false, false},
+	} {
+		p, err = p.After([]*wal.Transaction{c.tx}, applied)
+		if p.Open() != c.open || errors.Is(err, ErrParts) != c.bad {
+			t.Errorf("part %d at %s: open %t, %v", c.tx.Part, c.tx.CommitLSN, p.Open(), err)
+		}
+	}
+}
