@@ -125,9 +125,14 @@ func (b *Broker) start() error {
 			return err
 		}
 	}
-	if b.nc, err = connect(own); err != nil {
+	nc, err := connect(own)
+	if err != nil {
 		return err
 	}
+	// A connection reports its state as soon as it has one, and State reads this one.
+	b.mu.Lock()
+	b.nc = nc
+	b.mu.Unlock()
 	if b.far, err = connect(own); err != nil {
 		return err
 	}
