@@ -16,7 +16,7 @@ const (
 	costValue       = 32
 	costNotice      = 192
 	costMessage     = 56
-	costRelation    = 96
+	costRelation    = 120
 	costColumn      = 48
 )
 
