@@ -182,6 +182,22 @@ func (b *Broker) run(fn func()) {
 	}
 }
 
+// every calls fn in intervals until it returns false or the broker closes.
+func (b *Broker) every(d time.Duration, fn func() bool) {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-b.ctx.Done():
+			return
+		}
+		if !fn() {
+			return
+		}
+	}
+}
+
 // connOptions: reconnect for ever, and buffer nothing meanwhile. What a disconnect leaves
 // undecided is decided by reading the stream, never by replaying a buffer.
 func (b *Broker) connOptions() ([]nats.Option, error) {
@@ -230,30 +246,26 @@ func (b *Broker) JS(region string) (jetstream.JetStream, error) {
 	if js := b.js[region]; js != nil {
 		return js, nil
 	}
-	var js jetstream.JetStream
-	var err error
-	if b.emb != nil {
-		js, err = jetstream.NewWithDomain(b.ConnOf(region), Domain(region))
-	} else {
-		js, err = jetstream.New(b.ConnOf(region))
+	js, err := b.jetStream(b.ConnOf(region), region)
+	if err == nil {
+		b.js[region] = js
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open JetStream of %s: %w", region, err)
-	}
-	b.js[region] = js
-	return js, nil
+	return js, err
 }
 
 // OwnJS is JetStream of the own domain on the connection Conn: what is asked on it does not wait
 // behind frames that are read.
-func (b *Broker) OwnJS() (js jetstream.JetStream, err error) {
+func (b *Broker) OwnJS() (jetstream.JetStream, error) { return b.jetStream(b.nc, b.cfg.Region) }
+
+// jetStream is JetStream of a region's domain on a connection.
+func (b *Broker) jetStream(nc *nats.Conn, region string) (js jetstream.JetStream, err error) {
 	if b.emb != nil {
-		js, err = jetstream.NewWithDomain(b.nc, Domain(b.cfg.Region))
+		js, err = jetstream.NewWithDomain(nc, Domain(region))
 	} else {
-		js, err = jetstream.New(b.nc)
+		js, err = jetstream.New(nc)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open the own JetStream: %w", err)
+		return nil, fmt.Errorf("open JetStream of %s: %w", region, err)
 	}
 	return js, nil
 }

@@ -64,14 +64,7 @@ func (b *Broker) LastByte(region string) (at time.Time, ok bool) {
 
 // watchMoves gives up connections to an external server on which nothing comes.
 func (b *Broker) watchMoves() {
-	tick := time.NewTicker(movingEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-b.ctx.Done():
-			return
-		}
+	b.every(movingEvery, func() bool {
 		for nc, m := range b.moves {
 			if nc.IsConnected() && time.Since(m.at()) > deadAfter {
 				b.log.Info("a connection to NATS is given up: nothing comes", "since", m.at())
@@ -81,7 +74,8 @@ func (b *Broker) watchMoves() {
 				}
 			}
 		}
-	}
+		return true
+	})
 }
 
 var _ nats.CustomDialer = (*movement)(nil)

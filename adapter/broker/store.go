@@ -78,25 +78,18 @@ func (b *Broker) restart(reason string, now bool) error {
 
 // retryStart goes on until the server runs: a disk may be full, a volume away for a while.
 func (b *Broker) retryStart() {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-b.ctx.Done():
-			return
-		}
+	b.every(time.Second, func() bool {
 		b.restartMu.Lock()
 		err := error(nil)
 		if b.emb.server() == nil {
 			err = b.emb.start()
 		}
 		b.restartMu.Unlock()
-		if err == nil {
-			return
+		if err != nil {
+			b.noteError(err)
 		}
-		b.noteError(err)
-	}
+		return err != nil
+	})
 }
 
 // storeView is what of the store can be seen from outside of the server.

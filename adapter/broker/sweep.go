@@ -22,18 +22,12 @@ func (b *Broker) sweep() {
 			known[wire.ConsumerName(r, n)] = true
 		}
 	}
-	tick := time.NewTicker(sweepEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-b.ctx.Done():
-			return
-		}
+	b.every(sweepEvery, func() bool {
 		if err := b.sweepOnce(known); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
 			b.log.Debug("look for foreign consumers", "error", err)
 		}
-	}
+		return true
+	})
 }
 
 func (b *Broker) sweepOnce(known map[string]bool) error {

@@ -196,7 +196,7 @@ func (s *Sidecar) otherHistory(ctx context.Context, cause error) error {
 		err = s.gap(ctx, c, checkpoint.Decision{
 			From: wal.LSN(s.out.durable.Load()), To: s.out.begun(), Why: "the server was restored from an older state: " + cause.Error(), Remedy: checkpoint.RemedyResync, History: true,
 		})
-		if err != nil || row.Resynced.IsZero() || time.Since(row.Resynced) > resyncHolds {
+		if err != nil || !resynced(row) {
 			return err
 		}
 		if _, err := streamstore.RequestResync(ctx, c, s.cfg.Region); err != nil {

@@ -81,7 +81,7 @@ func (s *Sidecar) rewindSituation(ctx context.Context, c *pgx.Conn, req subscrib
 	if err != nil {
 		return r, err
 	}
-	r.Resynced = !row.Resynced.IsZero() && time.Since(row.Resynced) < resyncHolds
+	r.Resynced = resynced(row)
 	r.Present = checkpoint.Present{Epoch: s.epoch, Incarnation: row.Incarnation, Reopened: row.Reopened, Frame: ^uint64(0)}
 	r.Present.WALEnd, err = walEnd(ctx, c)
 	return r, err
@@ -89,6 +89,11 @@ func (s *Sidecar) rewindSituation(ctx context.Context, c *pgx.Conn, req subscrib
 
 // resyncHolds is how long an operator's resync also answers for a gap that is found after it.
 const resyncHolds = 10 * time.Minute
+
+// resynced reports whether an operator has asked for a resync so short a while ago.
+func resynced(row streamstore.Row) bool {
+	return !row.Resynced.IsZero() && time.Since(row.Resynced) < resyncHolds
+}
 
 func (s *Sidecar) rewindReply(req subscribe.RewindRequest, slot checkpoint.Slot, d checkpoint.RewindDecision) subscribe.RewindReply {
 	o := &s.out

@@ -124,8 +124,6 @@ func (a *Applier) decideRuns(ctx context.Context, l *looking, fx *effects) (deci
 		if err := a.note(ctx, g, t, &v, fx); err != nil {
 			return out, err
 		}
-		// Something lower may stand over an own change, and with it went the rest of the change. Whoever
-		// had the row before has it still.
 		if v.Reason == conflict.Unsure {
 			if a.retrying {
 				return out, &stillParked{why: unsure}
@@ -133,6 +131,8 @@ func (a *Applier) decideRuns(ctx context.Context, l *looking, fx *effects) (deci
 			later = append(later, i)
 			continue
 		}
+		// Something lower may stand over an own change, and with it went the rest of the change. Whoever
+		// had the row before has it still.
 		if v.Verdict == conflict.Park || a.cfg.Self && a.cfg.Tell && v.Reason == conflict.Incomplete {
 			if a.retrying {
 				return out, &stillParked{lacks, true}

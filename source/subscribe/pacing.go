@@ -11,8 +11,8 @@ const maxPatience = time.Minute
 
 // pacing decides how much the server may have under way to us, and how long silence is no reason
 // for doubt (broker.Reach). What a session that is given up had under way is carried in vain, so a
-// session on a link that takes seconds for a frame is given the
-// time. It outlives sessions. It belongs to the reading goroutine.
+// session on a link that takes seconds for a frame is given the time. It outlives sessions. It
+// belongs to the reading goroutine.
 type pacing struct {
 	reach    broker.Reach  // what the next pull may carry
 	largest  int           // what reach may grow to
