@@ -101,105 +101,118 @@ type decided struct {
 	rows             map[int]wal.Tuple // that are updated, as they are; where updates may cascade
 }
 
-// decideRuns decides about each run that was looked at.
+// decideRuns decides about each run that was looked at, and parks what has to wait.
 func (a *Applier) decideRuns(ctx context.Context, l *looking, fx *effects) (decided, error) {
-	g, t, runs, states := l.g, l.t, l.runs, l.states
-	out := decided{g: g, t: t}
-	var inserts, deletes, lacking, later []int
-	updates := map[string][]int{}
-	for n, i := range runs {
-		r, st := &g.Runs[i], &states[n]
-		came := waitingOf(g, r)
-		if w := st.waiting(); w != nil && w.Precedes(r.Base) {
-			// What the event overwrote is known here, only not shown: the two are one run.
-			whole := w.Then(waitingOf(g, r))
-			r.Image, r.Base, r.Born = whole.Image, whole.Base, whole.Born
-		}
-		v, err := a.decide(ctx, g, t, i, st)
+	out := decided{g: l.g, t: l.t, updates: map[string][]int{}}
+	waits := map[reason][]int{}
+	for n, i := range l.runs {
+		why, err := a.decideRun(ctx, l, n, &out, fx)
 		if err != nil {
 			return out, err
 		}
-		v.Pushback = v.Pushback || a.sendsBack(g, r, &v)
-		entries := len(fx.entries)
-		if err := a.note(ctx, g, t, &v, fx); err != nil {
-			return out, err
-		}
-		if v.Reason == conflict.Unsure {
-			if a.retrying {
-				return out, &stillParked{why: unsure}
-			}
-			later = append(later, i)
+		if why == nil {
 			continue
 		}
-		// Something lower may stand over an own change, and with it went the rest of the change. Whoever
-		// had the row before has it still.
-		if v.Verdict == conflict.Park || a.cfg.Self && a.cfg.Tell && v.Reason == conflict.Incomplete {
-			if a.retrying {
-				return out, &stillParked{lacks, true}
-			}
-			lacking = append(lacking, i)
-			if a.cfg.Tell {
-				for _, p := range a.holders(a.cfg.Origin) {
-					fx.tell.notice(wantOf(p, g, r))
-				}
-			}
-			continue
+		if a.retrying {
+			return out, &stillParked{*why, *why == lacks}
 		}
-		if w := st.waiting(); w != nil && (a.follows(g, st.parked) || v.Verdict != conflict.Keep && a.cfg.Policy.table(g.Rel.Ref()).Resolve.Releases(waitingOf(g, r), w)) {
-			fx.unpark = append(fx.unpark, st.parked.ID)
-			a.rivalOf(g, r, came, st.parked, true, fx)
-		} else if a.answers(g, r, st.parked, fx) {
-			fx.unpark = append(fx.unpark, st.parked.ID)
-		}
-		if v.undo {
-			deletes = append(deletes, i)
-		}
-		if v.Verdict != conflict.Apply {
-			continue
-		}
-		switch {
-		case r.Op == wal.Delete:
-			if st.row != nil {
-				deletes = append(deletes, i)
-				a.removes(g, t, i, fx)
+		if *why == lacks && a.cfg.Tell {
+			for _, p := range a.holders(a.cfg.Origin) {
+				fx.tell.notice(wantOf(p, l.g, &l.g.Runs[i]))
 			}
-		case st.row == nil:
-			inserts = append(inserts, i)
-			if !st.noted {
-				fx.put = append(fx.put, putRow{g, i, st.entry != nil, st.entry != nil || st.known, len(fx.entries) > entries})
-			}
-		case t.replaces(r.Image, st.row):
-			if !a.cfg.Replica {
-				return out, &schemaError{name: g.Rel.Ref(), code: "428C9", what: "an identity column that is GENERATED ALWAYS has another value here, and only a session with session_replication_role = replica may put the row in again"}
-			}
-			if r.Image, err = a.textImage(ctx, g, t, i); err != nil {
+		}
+		waits[*why] = append(waits[*why], i)
+	}
+	for _, why := range []reason{lacks, unsure} {
+		if runs := waits[why]; len(runs) > 0 {
+			if err := a.parkRuns(ctx, l.g, runs, why, fx); err != nil {
 				return out, err
 			}
-			r.Image = batch.Fill(r.Image, st.row)
-			deletes, inserts = append(deletes, i), append(inserts, i)
-		case t.writes(r.Image):
-			m := maskOf(r.Image)
-			updates[m] = append(updates[m], i)
-			if t.schema.moves() {
-				if out.rows == nil {
-					out.rows = map[int]wal.Tuple{}
-				}
-				out.rows[i] = st.row
-			}
 		}
 	}
-	if len(lacking) > 0 {
-		if err := a.parkRuns(ctx, g, lacking, lacks, fx); err != nil {
-			return out, err
-		}
-	}
-	if len(later) > 0 {
-		if err := a.parkRuns(ctx, g, later, unsure, fx); err != nil {
-			return out, err
-		}
-	}
-	out.inserts, out.deletes, out.updates = inserts, deletes, updates
 	return out, nil
+}
+
+// decideRun decides about the n-th run that was looked at: it is written, or left out, or has a
+// reason to wait.
+func (a *Applier) decideRun(ctx context.Context, l *looking, n int, out *decided, fx *effects) (*reason, error) {
+	g, t, i, st := l.g, l.t, l.runs[n], &l.states[n]
+	r := &g.Runs[i]
+	came := waitingOf(g, r)
+	if w := st.waiting(); w != nil && w.Precedes(r.Base) {
+		// What the event overwrote is known here, only not shown: the two are one run.
+		whole := w.Then(waitingOf(g, r))
+		r.Image, r.Base, r.Born = whole.Image, whole.Base, whole.Born
+	}
+	v, err := a.decide(ctx, g, t, i, st)
+	if err != nil {
+		return nil, err
+	}
+	v.Pushback = v.Pushback || a.sendsBack(g, r, &v)
+	entries := len(fx.entries)
+	if err := a.note(ctx, g, t, &v, fx); err != nil {
+		return nil, err
+	}
+	if v.Reason == conflict.Unsure {
+		return &unsure, nil
+	}
+	// Something lower may stand over an own change, and with it went the rest of the change. Whoever
+	// had the row before has it still.
+	if v.Verdict == conflict.Park || a.cfg.Self && a.cfg.Tell && v.Reason == conflict.Incomplete {
+		return &lacks, nil
+	}
+	if w := st.waiting(); w != nil && (a.follows(g, st.parked) || v.Verdict != conflict.Keep && a.cfg.Policy.table(g.Rel.Ref()).Resolve.Releases(waitingOf(g, r), w)) {
+		fx.unpark = append(fx.unpark, st.parked.ID)
+		a.rivalOf(g, r, came, st.parked, true, fx)
+	} else if a.answers(g, r, st.parked, fx) {
+		fx.unpark = append(fx.unpark, st.parked.ID)
+	}
+	if v.undo {
+		out.deletes = append(out.deletes, i)
+	}
+	if v.Verdict != conflict.Apply {
+		return nil, nil
+	}
+	return nil, a.place(ctx, out, i, st, len(fx.entries) > entries, fx)
+}
+
+// place says by which statement a run that is applied gets into the table. An entry of its key may
+// have been noted already.
+func (a *Applier) place(ctx context.Context, out *decided, i int, st *known, noted bool, fx *effects) error {
+	g, t := out.g, out.t
+	r := &g.Runs[i]
+	switch {
+	case r.Op == wal.Delete:
+		if st.row != nil {
+			out.deletes = append(out.deletes, i)
+			a.removes(g, t, i, fx)
+		}
+	case st.row == nil:
+		out.inserts = append(out.inserts, i)
+		if !st.noted {
+			fx.put = append(fx.put, putRow{g, i, st.entry != nil, st.entry != nil || st.known, noted})
+		}
+	case t.replaces(r.Image, st.row):
+		if !a.cfg.Replica {
+			return &schemaError{name: g.Rel.Ref(), code: "428C9", what: "an identity column that is GENERATED ALWAYS has another value here, and only a session with session_replication_role = replica may put the row in again"}
+		}
+		image, err := a.textImage(ctx, g, t, i)
+		if err != nil {
+			return err
+		}
+		r.Image = batch.Fill(image, st.row)
+		out.deletes, out.inserts = append(out.deletes, i), append(out.inserts, i)
+	case t.writes(r.Image):
+		m := maskOf(r.Image)
+		out.updates[m] = append(out.updates[m], i)
+		if t.schema.moves() {
+			if out.rows == nil {
+				out.rows = map[int]wal.Tuple{}
+			}
+			out.rows[i] = st.row
+		}
+	}
+	return nil
 }
 
 // lacks is why a change waits whose values only its origin has.

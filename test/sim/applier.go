@@ -12,7 +12,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
-// applier writes what an inbound pipe has into the database: rows, graves, stamps, audit and
+// applier writes what an inbound pipe has into the database: rows, tombstones, stamps, audit and
 // checkpoint in one transaction, or nothing.
 type applier struct {
 	in      *inbound
@@ -107,29 +107,9 @@ func (a *applier) gather() []delivery {
 
 // apply tries a batch until it is in.
 func (a *applier) apply(ds []delivery) {
-	w, s := a.in.s.w, a.in.s
-	var txs []keyedTx
-	resync := false
-	for i := range ds {
-		d := &ds[i]
-		resync = resync || d.ref.Resync
-		for _, tx := range d.packet.Transactions {
-			live := d.kind == conflict.Live || d.kind == conflict.Self
-			if live && !resync && w.cfg.Break != NoSkip && a.cp.Covers(d.ref, tx.CommitLSN, tx.EndLSN) {
-				continue
-			}
-			txs = append(txs, keyedTx{tx, d.kind, nil})
-		}
-	}
-	next := ds[len(ds)-1].cp
-	next.Transactions = a.cp.Transactions
-	more := false
-	for _, k := range txs {
-		if k.kind == conflict.Live && !k.tx.More && !k.tx.Applied {
-			next.Transactions++
-		}
-		more = k.tx.More
-	}
+	txs, resync := a.uncovered(ds)
+	next := a.reached(ds, txs)
+	more := len(txs) > 0 && txs[len(txs)-1].tx.More
 	if a.waited.IsZero() && !a.inOrder(txs) {
 		a.in.again()
 		return
@@ -143,7 +123,7 @@ func (a *applier) apply(ds []delivery) {
 		return
 	}
 	if a.tx == nil {
-		a.tx = s.r.db.begin(true)
+		a.tx = a.in.s.r.db.begin(true)
 	}
 	if partsIn(txs) {
 		a.barrier, a.stamped = a.in.giant == txs[0].tx.CommitLSN, a.in.stamped == txs[0].tx.CommitLSN
@@ -157,9 +137,7 @@ func (a *applier) apply(ds []delivery) {
 		res = a.rows(txs)
 	}
 	if res != done {
-		a.tx.rollback()
-		a.tx = nil
-		s.local.Settle(a.holder(), false)
+		a.undo()
 		if partsIn(txs) {
 			a.startAgain(txs, res)
 			return
@@ -167,15 +145,9 @@ func (a *applier) apply(ds []delivery) {
 		a.retry(ds, txs, res)
 		return
 	}
-	for _, k := range txs {
-		for i := range k.tx.Changes {
-			if k.kind == conflict.Live && !k.tx.Changes[i].Repair {
-				a.tx.rows++
-			}
-		}
-	}
+	a.count(txs)
 	a.heard(txs)
-	s.step("after rows")
+	a.in.s.step("after rows")
 	a.waited, a.barrier, a.overdue, a.stamped = time.Time{}, false, false, false
 	if more {
 		a.parts, a.busy = true, false
@@ -183,21 +155,70 @@ func (a *applier) apply(ds []delivery) {
 		return
 	}
 	a.parts = false
-	tx := a.tx
 	if !a.in.self && a.disturbed() {
-		if len(ds) > 0 && ds[0].packet != nil && partsIn(txs) {
+		if ds[0].packet != nil && partsIn(txs) {
 			a.in.again()
 			return
 		}
-		tx.rollback()
-		a.tx = nil
-		s.local.Settle(a.holder(), false)
+		a.undo()
 		a.retry(ds, txs, locked)
 		return
 	}
-	w.must(checkpoint.MustAdvance(a.cp, next, resync))
+	a.in.s.w.must(checkpoint.MustAdvance(a.cp, next, resync))
+	a.commit(next, len(txs) > 0)
+}
+
+// uncovered is what of a batch the checkpoint does not cover yet.
+func (a *applier) uncovered(ds []delivery) (txs []keyedTx, resync bool) {
+	for i := range ds {
+		d := &ds[i]
+		resync = resync || d.ref.Resync
+		for _, tx := range d.packet.Transactions {
+			live := d.kind == conflict.Live || d.kind == conflict.Self
+			if live && !resync && a.in.s.w.cfg.Break != NoSkip && a.cp.Covers(d.ref, tx.CommitLSN, tx.EndLSN) {
+				continue
+			}
+			txs = append(txs, keyedTx{tx, d.kind, nil})
+		}
+	}
+	return txs, resync
+}
+
+// reached is the checkpoint behind a batch.
+func (a *applier) reached(ds []delivery, txs []keyedTx) checkpoint.Checkpoint {
+	next := ds[len(ds)-1].cp
+	next.Transactions = a.cp.Transactions
+	for _, k := range txs {
+		if k.kind == conflict.Live && !k.tx.More && !k.tx.Applied {
+			next.Transactions++
+		}
+	}
+	return next
+}
+
+// count counts the rows that were applied.
+func (a *applier) count(txs []keyedTx) {
+	for _, k := range txs {
+		for i := range k.tx.Changes {
+			if k.kind == conflict.Live && !k.tx.Changes[i].Repair {
+				a.tx.rows++
+			}
+		}
+	}
+}
+
+// undo rolls the open transaction back.
+func (a *applier) undo() {
+	a.tx.rollback()
+	a.tx = nil
+	a.in.s.local.Settle(a.holder(), false)
+}
+
+// commit sends the commit of rows and checkpoint on its way.
+func (a *applier) commit(next checkpoint.Checkpoint, some bool) {
+	w, s, tx := a.in.s.w, a.in.s, a.tx
 	next.AppliedAt = w.now()
-	if w.cfg.Break == SplitCommit && len(txs) > 0 {
+	if w.cfg.Break == SplitCommit && some {
 		early := s.r.db.begin(true)
 		early.cp, early.hasCP = next, true
 		early.commit(true)
@@ -253,7 +274,7 @@ func (a *applier) disturbed() bool {
 		case tombstone.MeetsOpen, tombstone.MeetsOwn:
 			return true
 		case tombstone.MeetsEntry:
-			if s.r.db.keys[k].entry() && !a.tx.graved[k] {
+			if s.r.db.keys[k].entry() && !a.tx.marked[k] {
 				return true
 			}
 		}

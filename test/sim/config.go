@@ -57,7 +57,7 @@ const (
 	Sound            Breakage = iota
 	NoSkip                    // what the checkpoint covers is applied again
 	NoChain                   // frames are taken by number alone
-	NoTombstones              // deletes leave no grave
+	NoTombstones              // deletes leave no tombstone
 	ConfirmEarly              // the slot is told what is published, not what is applied
 	SplitCommit               // the checkpoint is saved before the rows, in a commit of its own
 	NoAudit                   // losers leave no record
@@ -70,7 +70,7 @@ const (
 	StaleTail                 // an incarnation goes on although a later one was lost
 	RunsFall                  // a run of changes takes its last one by version, whatever the order of the table is
 	HoldsByStamp              // the self-merge takes a row of equal version and time for its own
-	MarkSuperseded            // the self-merge leaves the grave of a change that a later own one replaced
+	MarkSuperseded            // the self-merge leaves the tombstone of a change that a later own one replaced
 	SelfVersionFirst          // the self-merge compares stamps by version whatever the order of the table is
 	MergedInMemory            // the slot is told of self-merges that are not on disk
 	PartsUnordered            // the self-merge does not see that a later part replaced a change
@@ -92,7 +92,7 @@ const (
 
 func (b Breakage) String() string {
 	return [...]string{"sound", "no skip", "no chain", "no tombstones", "confirm early", "split commit", "no audit",
-		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old graves", "same history", "glued parts", "blind stamps", "same number", "clock in memory", "unannounced", "no digests", "told one", "errors are answers", "rows gone", "parked gives way"}[b]
+		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old tombstones", "same history", "glued parts", "blind stamps", "same number", "clock in memory", "unannounced", "no digests", "told one", "errors are answers", "rows gone", "parked gives way"}[b]
 }
 
 // Draw makes the configuration of a seed.

@@ -17,7 +17,7 @@ func (s *sidecar) copyTables() {
 	d.flush()
 	var keys []rowKey
 	for k, e := range d.keys {
-		if e.row != nil || e.grave != nil && !e.grave.live {
+		if e.row != nil || e.tomb != nil && !e.tomb.live {
 			keys = append(keys, k)
 		}
 	}
@@ -32,7 +32,7 @@ func (s *sidecar) copyTables() {
 			if !ok {
 				d.w.fail("the key %s cannot be read", k.key)
 			}
-			tx.Changes = append(tx.Changes, wal.Change{Op: wal.Delete, Relation: d.tables[k.table].rel, Old: old, Stamp: e.grave.stamp})
+			tx.Changes = append(tx.Changes, wal.Change{Op: wal.Delete, Relation: d.tables[k.table].rel, Old: old, Stamp: e.tomb.stamp})
 			continue
 		}
 		if d.tables[k.table].conf.stampless() && !e.stampd {

@@ -16,8 +16,8 @@ type rowKey struct {
 	key   string
 }
 
-// grave is a row of pgwaltz.tombstone.
-type grave struct {
+// tomb is a row of pgwaltz.tombstone.
+type tomb struct {
 	stamp   wal.Stamp
 	live    bool
 	deleted wal.Micros
@@ -29,7 +29,7 @@ type entry struct {
 	row    wal.Tuple
 	wid    int  // the write that an application sees, or that removed it
 	local  bool // an application wrote or removed the row last
-	grave  *grave
+	tomb   *tomb
 	stamp  wal.Micros // stampless tables: the time that pgwaltz.tombstone holds
 	stampd bool
 	plain  bool            // the time says only when this region wrote the row
@@ -55,8 +55,8 @@ type record struct {
 }
 
 // entry reports whether something stands beside the row, live whether it says that one lives.
-func (e entry) entry() bool { return e.grave != nil || e.stampd }
-func (e entry) live() bool  { return e.grave == nil && e.stampd || e.grave != nil && e.grave.live }
+func (e entry) entry() bool { return e.tomb != nil || e.stampd }
+func (e entry) live() bool  { return e.tomb == nil && e.stampd || e.tomb != nil && e.tomb.live }
 
 // logChange is one row change in the log.
 type logChange struct {
@@ -161,10 +161,10 @@ func (d *database) flushLSN() wal.LSN {
 func (d *database) side(k rowKey, e entry) conflict.Side {
 	t := d.tables[k.table]
 	if e.row == nil {
-		if e.grave == nil || e.grave.live {
+		if e.tomb == nil || e.tomb.live {
 			return conflict.Side{}
 		}
-		return conflict.Side{Known: true, Stamp: e.grave.stamp, DeletedAt: e.grave.deleted}
+		return conflict.Side{Known: true, Stamp: e.tomb.stamp, DeletedAt: e.tomb.deleted}
 	}
 	fallback := wal.MinMicros
 	if e.stampd {
@@ -172,8 +172,8 @@ func (d *database) side(k rowKey, e entry) conflict.Side {
 	}
 	s, err := conflict.StampOf(t.cols, t.rel, e.row, fallback)
 	d.w.must(err)
-	if e.grave != nil {
-		s.Generation = e.grave.stamp.Generation + 1
+	if e.tomb != nil {
+		s.Generation = e.tomb.stamp.Generation + 1
 	}
 	content, _ := conflict.Content(t.rel, e.row)
 	return conflict.Side{Known: true, Alive: true, Stamp: s, Content: content}

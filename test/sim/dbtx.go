@@ -16,7 +16,7 @@ type dbtx struct {
 	d       *database
 	writes  map[rowKey]entry
 	touched map[rowKey]bool // rows that it wrote
-	graved  map[rowKey]bool // entries beside the table that it wrote
+	marked  map[rowKey]bool // entries beside the table that it wrote
 	parks   map[rowKey]bool // what is set aside under these keys it has locked or written
 	order   []rowKey        // of writes
 	locked  []rowKey
@@ -34,7 +34,7 @@ type dbtx struct {
 }
 
 func (d *database) begin(applied bool) *dbtx {
-	t := &dbtx{d: d, applied: applied, writes: map[rowKey]entry{}, touched: map[rowKey]bool{}, graved: map[rowKey]bool{}, parks: map[rowKey]bool{}}
+	t := &dbtx{d: d, applied: applied, writes: map[rowKey]entry{}, touched: map[rowKey]bool{}, marked: map[rowKey]bool{}, parks: map[rowKey]bool{}}
 	d.open = append(d.open, t)
 	return t
 }
@@ -42,7 +42,7 @@ func (d *database) begin(applied bool) *dbtx {
 // lock takes what there is of a key for this transaction, row or tombstone, or reports that
 // another has it. Where there is nothing, nothing is locked: two appliers may look there at once.
 func (t *dbtx) lock(k rowKey) bool {
-	if e := t.d.keys[k]; t.applied && e.row == nil && e.grave == nil && t.d.locks[k] != t {
+	if e := t.d.keys[k]; t.applied && e.row == nil && e.tomb == nil && t.d.locks[k] != t {
 		return t.d.late[k] == nil || t.race()
 	}
 	if t.d.late[k] != nil {
@@ -78,7 +78,7 @@ func (t *dbtx) claim(k rowKey, row bool) bool {
 		if o == t {
 			continue
 		}
-		if row && o.touched[k] || !row && o.graved[k] {
+		if row && o.touched[k] || !row && o.marked[k] {
 			return false
 		}
 	}
@@ -100,8 +100,8 @@ func (t *dbtx) get(k rowKey) entry {
 	if t.applied && !t.touched[k] {
 		e.row, e.wid, e.local = now.row, now.wid, now.local // somebody may have put a row there
 	}
-	if !t.graved[k] {
-		e.grave, e.stamp, e.stampd = now.grave, now.stamp, now.stampd
+	if !t.marked[k] {
+		e.tomb, e.stamp, e.stampd = now.tomb, now.stamp, now.stampd
 	}
 	if !t.parks[k] {
 		e.parked = now.parked
@@ -115,8 +115,8 @@ func (t *dbtx) put(k rowKey, e entry, c *logChange) {
 	if _, ok := t.writes[k]; !ok {
 		t.order = append(t.order, k)
 	}
-	if now := t.get(k); e.grave != now.grave || e.stamp != now.stamp || e.stampd != now.stampd {
-		t.graved[k] = true
+	if now := t.get(k); e.tomb != now.tomb || e.stamp != now.stamp || e.stampd != now.stampd {
+		t.marked[k] = true
 	}
 	if !t.applied {
 		e.local = true
@@ -155,13 +155,13 @@ func (t *dbtx) close() {
 // savepoint is what rollbackTo goes back to. Locks stay.
 func (t *dbtx) savepoint() dbtx {
 	return dbtx{
-		writes: maps.Clone(t.writes), touched: maps.Clone(t.touched), graved: maps.Clone(t.graved), order: slices.Clone(t.order), changes: slices.Clone(t.changes),
+		writes: maps.Clone(t.writes), touched: maps.Clone(t.touched), marked: maps.Clone(t.marked), order: slices.Clone(t.order), changes: slices.Clone(t.changes),
 		audit: slices.Clone(t.audit), repairs: slices.Clone(t.repairs), notices: slices.Clone(t.notices), puts: slices.Clone(t.puts),
 	}
 }
 
 func (t *dbtx) rollbackTo(p dbtx) {
-	t.writes, t.touched, t.graved, t.order, t.changes = p.writes, p.touched, p.graved, p.order, p.changes
+	t.writes, t.touched, t.marked, t.order, t.changes = p.writes, p.touched, p.marked, p.order, p.changes
 	t.audit, t.repairs, t.notices, t.puts = p.audit, p.repairs, p.notices, p.puts
 }
 

@@ -165,9 +165,9 @@ func (a *applier) decideOwn(r *run, e entry, l conflict.Side) (same, wait bool, 
 			o.Holds = r.ev.Op != wal.Delete && l.Stamp.Version == r.ev.Stamp.Version && l.Stamp.UpdatedAt == r.ev.Stamp.UpdatedAt
 		}
 		o.Carried = !t.conf.stampless()
-		o.Mine = t.conf.stampless() && e.grave == nil && (e.plain || !e.stampd)
-		if e.grave != nil && !e.grave.live {
-			o.Tombstone = conflict.Side{Known: true, Stamp: e.grave.stamp, DeletedAt: e.grave.deleted}
+		o.Mine = t.conf.stampless() && e.tomb == nil && (e.plain || !e.stampd)
+		if e.tomb != nil && !e.tomb.live {
+			o.Tombstone = conflict.Side{Known: true, Stamp: e.tomb.stamp, DeletedAt: e.tomb.deleted}
 		}
 	}
 	pol := t.pol
@@ -201,7 +201,7 @@ func (a *applier) carryOut(r *run, e entry, at wal.LSN) {
 		c.old, c.full = t.old(e.row)
 	case e.row == nil:
 		c.op, c.new = wal.Insert, r.row
-		if e.grave == nil && !a.in.s.noted(r.key) {
+		if e.tomb == nil && !a.in.s.noted(r.key) {
 			a.tx.puts = append(a.tx.puts, r.key)
 		}
 	default:
@@ -217,7 +217,7 @@ func (a *applier) carryOut(r *run, e entry, at wal.LSN) {
 	e.row, e.wid, e.local = r.row, widOf(r.row), false
 	next := conflict.NextGeneration(r.ev.Stamp, r.row != nil)
 	if next == 0 && a.in.s.w.cfg.Break != OldGraves {
-		e.grave = nil // its items stay: own stamps of a key must never fall
+		e.tomb = nil // its items stay: own stamps of a key must never fall
 	}
 	if (c != nil || r.row == nil) && (known || next > 0 || t.conf.stampless()) {
 		it := conflict.Item{LSN: at, Next: next, Live: r.row != nil}
@@ -241,8 +241,8 @@ func (a *applier) carryOut(r *run, e entry, at wal.LSN) {
 	a.mark(r, e, a.in.s.w.cfg.Break == OldGraves)
 }
 
-// mark writes what stands beside the row: its grave, its stamp. Where the entry of the key is
-// another one than the event, a grave may only rise.
+// mark writes what stands beside the row: its tombstone, its stamp. Where the entry of the key is
+// another one than the event, a tombstone may only rise.
 func (a *applier) mark(r *run, e entry, rise bool) {
 	s := a.in.s
 	d := s.r.db
@@ -250,7 +250,7 @@ func (a *applier) mark(r *run, e entry, rise bool) {
 	alive := r.ev.Op != wal.Delete
 	if alive && t.conf.stampless() && (!e.stampd || e.stamp < r.ev.Stamp.UpdatedAt || e.row != nil && e.wid == widOf(r.row)) {
 		// An entry that was decided about, or is of an applied row, is no plain one any more.
-		e.plain = r.plain && (e.plain || !e.stampd) && e.grave == nil
+		e.plain = r.plain && (e.plain || !e.stampd) && e.tomb == nil
 		e.stamp, e.stampd = r.ev.Stamp.UpdatedAt, true
 		a.tx.put(r.key, e, nil)
 	}
@@ -262,17 +262,17 @@ func (a *applier) mark(r *run, e entry, rise bool) {
 	if alive {
 		stamp = wal.Stamp{Generation: next - 1, Version: wal.NullVersion, UpdatedAt: wal.MinMicros}
 	}
-	if rise && e.grave != nil && (t.pol.Compare(stamp, e.grave.stamp) < 0 || stamp == e.grave.stamp && alive == e.grave.live) &&
-		!(stamp.Generation == e.grave.stamp.Generation && alive != e.grave.live) {
-		return // a grave only ever rises
+	if rise && e.tomb != nil && (t.pol.Compare(stamp, e.tomb.stamp) < 0 || stamp == e.tomb.stamp && alive == e.tomb.live) &&
+		!(stamp.Generation == e.tomb.stamp.Generation && alive != e.tomb.live) {
+		return // a tombstone only ever rises
 	}
-	if rise && e.grave != nil && alive && stamp.Generation == e.grave.stamp.Generation {
-		stamp = e.grave.stamp // what is known of the grave under a living row stays known
+	if rise && e.tomb != nil && alive && stamp.Generation == e.tomb.stamp.Generation {
+		stamp = e.tomb.stamp // what is known of the tombstone under a living row stays known
 	}
 	lsn := d.insert
 	if a.in.self {
 		lsn = r.tx.CommitLSN
 	}
-	e.grave = &grave{stamp: stamp, live: alive, deleted: r.ev.CommitTime, lsn: lsn}
+	e.tomb = &tomb{stamp: stamp, live: alive, deleted: r.ev.CommitTime, lsn: lsn}
 	a.tx.put(r.key, e, nil)
 }
