@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,96 +16,8 @@ import (
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
-	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
-
-// Config says whose changes are applied, and how.
-type Config struct {
-	Region string // this region
-	Origin string // whose changes
-	// Self: the changes are this region's own, published ones. They are in the tables
-	// already; what is left is to record their entries, and to put right what a
-	// remote change overwrote before the local one was known (self-merge).
-	Self bool
-	// Peer names the other region in audit rows of the self-merge.
-	Peer string
-	// Peers are all other regions.
-	Peers []string
-	// Connect opens the apply session: settings pinned, ordinary triggers switched off or
-	// the restorer told to work, replication origin set up where granted.
-	Connect func(ctx context.Context) (*pgx.Conn, error)
-	// Replica: ordinary triggers do not fire in the apply session.
-	Replica bool
-	// Marker is the content of the logical message that marks every transaction as applied;
-	// nil when the session carries a replication origin instead.
-	Marker []byte
-	Policy Policy
-	// Selected says whether the configuration replicates a table; nil says so of all.
-	Selected func(wal.RelationName) bool
-	Index    *tombstone.Index
-	// LockWait bounds each wait for a lock. It has to be well below the server's deadlock_timeout:
-	// a session of the application that waits for us then never looks for a deadlock while we
-	// wait. 0: the session's lock_timeout is left as it is.
-	LockWait time.Duration
-	// LockTimeout is how long a batch waits for locks in all, beginning again each time, before its
-	// changes are tried one by one.
-	LockTimeout time.Duration
-	// Tracked says of which rows the server knows when this region wrote them.
-	Tracked tombstone.Tracked
-	// Parked says which keys have parked changes; shared by all appliers of the region. nil
-	// makes one of its own.
-	Parked *parked.Index
-	// Suspects remembers which change was in hand when sessions ended; shared by the appliers of
-	// the origin that follow each other. nil makes one of its own.
-	Suspects *Suspects
-	// Redact masks columns in the audit log; nil masks none.
-	Redact *audit.Redactor
-	// Barrier waits until this region's own changes that are committed by now are known, or
-	// returns ErrOverdue; nil when nothing is published from here.
-	Barrier func(ctx context.Context) error
-	// Ordinary opens a session whose writes are this region's own, for the cascades of foreign keys
-	// that are enforced for applied rows; nil when nothing is published from here.
-	Ordinary func(ctx context.Context) (*pgx.Conn, error)
-	// WaitStamped takes a snapshot and waits until this region's own changes that it shows
-	// are stamped; self-merge only.
-	WaitStamped func(ctx context.Context) (*tombstone.Snapshot, error)
-	// Publishes says whether changes of a table are published from here, so that another region
-	// may ask for its rows; nil: all are.
-	Publishes func(wal.RelationName) bool
-	// Tell: this region publishes, so the other one is told of conflicts and gets repairs.
-	Tell bool
-	// Token begins the logical messages that carry them; only this sidecar knows it.
-	Token []byte
-	Log   *slog.Logger
-}
-
-// Policy says for each table where stamps are and how they are compared.
-type Policy interface {
-	table(wal.RelationName) TablePolicy
-	stampColumns(wal.RelationName) (version, updatedAt string)
-}
-
-// TablePolicy is the policy of one table.
-type TablePolicy struct {
-	Version, UpdatedAt string
-	Order              conflict.Order
-	Resolve            conflict.Policy
-}
-
-// PolicyFunc makes a Policy of a function.
-type PolicyFunc func(wal.RelationName) TablePolicy
-
-func (f PolicyFunc) table(n wal.RelationName) TablePolicy { return f(n) }
-func (f PolicyFunc) stampColumns(n wal.RelationName) (string, string) {
-	p := f(n)
-	return p.Version, p.UpdatedAt
-}
-
-// Stats counts since the start of the process. Safe to read from anywhere.
-type Stats struct {
-	Transactions, Rows, Conflicts, Parked, Retries, Batches, Ordered atomic.Uint64
-}
 
 // Applier writes the changes of one origin into the local database. It belongs to one
 // goroutine. Redelivery is harmless: what the checkpoint row covers is left out, and the
@@ -380,90 +290,4 @@ func (a *Applier) covered(tx *wal.Transaction, u *Unit) bool {
 		return false
 	}
 	return a.cp.Covers(checkpoint.FrameRef{Epoch: u.Next.Epoch}, tx.CommitLSN, tx.EndLSN)
-}
-
-// target returns the mapping of a relation onto the local table.
-func (a *Applier) target(ctx context.Context, rel *wal.Relation) (*target, error) {
-	if !a.retrying {
-		a.cfg.Suspects.shapes.see(rel) // each time: a batch that is tried again begins with older ones
-	}
-	if t := a.targets[rel]; t != nil {
-		same, err := t.schema.current(ctx, a.conn)
-		if err != nil {
-			return nil, err
-		}
-		if same {
-			a.touch(t.schema)
-			return t, nil
-		}
-		delete(a.tables, rel.Ref())
-		maps.DeleteFunc(a.targets, func(_ *wal.Relation, x *target) bool { return x.schema == t.schema })
-	}
-	s := a.tables[rel.Ref()]
-	if s == nil || s.rel != rel {
-		// Another description of the table: it was changed there, and perhaps here too.
-		var err error
-		if s, err = loadSchema(ctx, a.conn, rel.Ref(), a.cfg.Replica); err != nil {
-			delete(a.oids, rel.Ref())
-			return nil, err
-		}
-		a.oids[rel.Ref()] = s.oid
-		if !a.cfg.Replica && a.cfg.Ordinary != nil {
-			if s.references, err = a.loadReferences(ctx, a.conn, rel.Ref()); err != nil {
-				return nil, err
-			}
-		}
-		s.rel = rel
-		a.tables[rel.Ref()] = s
-	}
-	t, err := newTarget(s, rel, a.cfg.Policy)
-	if err != nil {
-		delete(a.tables, rel.Ref())
-		return nil, err
-	}
-	if len(a.targets) > 4096 {
-		clear(a.targets)
-	}
-	a.targets[rel] = t
-	a.touch(s)
-	return t, nil
-}
-
-// touch notes that the attempt in hand relies on the definition.
-func (a *Applier) touch(s *tableSchema) {
-	a.settings.on = a.settings.on || s.disturbs
-	if s.immediate {
-		a.touched[s.oid] = struct{}{}
-	}
-}
-
-// forgetSchemas makes the next attempt read the catalog again.
-func (a *Applier) forgetSchemas() {
-	clear(a.tables)
-	clear(a.targets)
-}
-
-// array hands out a parameter buffer for a column; it stays in use until the pipeline it is
-// in was sent.
-func (a *Applier) array(p statement.Param, t *target, c int) *array {
-	oid := uint32(wal.OIDText)
-	if p.Digest {
-		oid = wal.OIDBytea
-	} else if p.Binary {
-		oid = t.rel.Columns[c].OID
-	}
-	return a.scratch(oid)
-}
-
-func (a *Applier) scratch(oid uint32) *array {
-	if a.used == len(a.arrays) {
-		a.arrays = append(a.arrays, make([]array, 64)...)
-	}
-	arr := &a.arrays[a.used]
-	a.used++
-	if cap(arr.buf) > 4<<20 {
-		arr.buf = nil // a giant row must not keep its memory
-	}
-	arr.reset(oid)
-	return arr
 }

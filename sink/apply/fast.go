@@ -101,63 +101,6 @@ func (a *Applier) plan(g *batch.Group, t *target) plan {
 	return p
 }
 
-// mayMatter reports whether something beside the table is known of the run's key.
-func (a *Applier) mayMatter(g *batch.Group, r *batch.Run) bool {
-	key := []byte(g.KeyText(r))
-	return a.cfg.Index.May(g.Rel.Ref(), key) || a.cfg.Parked.Has(g.Rel.Ref(), a.encoding.key(string(key)))
-}
-
-// guardOf picks the guard under which an update is a fast-forward by the rules of
-// conflict.Resolve.
-func (a *Applier) guardOf(r *batch.Run, t *target, order conflict.Order) (statement.Guard, bool) {
-	if r.Base.Known {
-		b := r.Base.Stamp
-		if order == conflict.VersionFirst && b.Compare(r.Stamp) >= 0 {
-			return 0, false
-		}
-		if order != conflict.VersionFirst && b.UpdatedAt >= r.Stamp.UpdatedAt {
-			return 0, false
-		}
-		if t.shape.Version != "" && b.Version == wal.NullVersion {
-			return 0, false // NULL is not found by an equality
-		}
-		if t.shape.UpdatedAt != "" && !ordinary(b.UpdatedAt) {
-			return 0, false
-		}
-		return statement.GuardBase, true
-	}
-	if order != conflict.VersionFirst {
-		return 0, false
-	}
-	switch {
-	case t.shape.Version != "":
-		return statement.GuardVersion, r.Stamp.Version != wal.NullVersion
-	case t.shape.UpdatedAt != "":
-		return statement.GuardTime, r.Stamp.UpdatedAt != wal.MinMicros && r.Stamp.UpdatedAt != conflict.Beyond
-	}
-	return 0, false
-}
-
-// ordinary reports whether a time stands for itself alone.
-func ordinary(t wal.Micros) bool {
-	return t != wal.MinMicros && t != wal.MaxMicros && t != conflict.Beyond
-}
-
-func (a *Applier) deleteGuardOf(r *batch.Run, t *target) (statement.Guard, bool) {
-	if r.Base.Known {
-		b := r.Base.Stamp
-		if (t.shape.Version != "" && b.Version == wal.NullVersion) ||
-			(t.shape.UpdatedAt != "" && !ordinary(b.UpdatedAt)) {
-			return 0, false
-		}
-		return statement.GuardBase, true
-	}
-	if t.shape.UpdatedAt == "" {
-		return 0, false
-	}
-	return statement.GuardTime, true
-}
-
 // What a mask says of a column.
 const (
 	maskWrite  = '1'
@@ -325,62 +268,6 @@ func (a *Applier) keyArrays(g *batch.Group, t *target, runs []int, more func(*Ap
 		args = append(args, more(a, g, runs)...)
 	}
 	return args
-}
-
-// guardArgs makes the guard's parameters.
-func guardArgs(gd statement.Guard, t *target, isDelete bool) func(*Applier, *batch.Group, []int) [][]byte {
-	return func(a *Applier, g *batch.Group, runs []int) [][]byte {
-		ints := func(f func(*batch.Run) int64) []byte {
-			arr := a.scratch(wal.OIDInt8)
-			for _, i := range runs {
-				arr.int8(f(&g.Runs[i]))
-			}
-			return arr.param()
-		}
-		times := func(f func(*batch.Run) wal.Micros) []byte {
-			arr := a.scratch(wal.OIDTimestamptz)
-			for _, i := range runs {
-				arr.micros(f(&g.Runs[i]))
-			}
-			return arr.param()
-		}
-		switch gd {
-		case statement.GuardBase:
-			var args [][]byte
-			if t.shape.Version != "" {
-				args = append(args, ints(func(r *batch.Run) int64 { return r.Base.Stamp.Version }))
-			}
-			if t.shape.UpdatedAt != "" {
-				args = append(args, times(func(r *batch.Run) wal.Micros { return r.Base.Stamp.UpdatedAt }))
-			}
-			return args
-		case statement.GuardVersion:
-			return [][]byte{ints(func(r *batch.Run) int64 { return r.Stamp.Version })}
-		case statement.GuardTime:
-			if isDelete {
-				return [][]byte{times(func(r *batch.Run) wal.Micros { return r.Tx.CommitTime })}
-			}
-			return [][]byte{times(func(r *batch.Run) wal.Micros { return r.Stamp.UpdatedAt })}
-		}
-		return nil
-	}
-}
-
-// stampFormats asks for binary stamps, but for those that come as text.
-func stampFormats(s statement.Shape) []int16 {
-	var f []int16
-	add := func(name string, text bool) {
-		switch {
-		case name == "":
-		case text:
-			f = append(f, 0)
-		default:
-			f = append(f, 1)
-		}
-	}
-	add(s.Version, s.VersionText)
-	add(s.UpdatedAt, s.TimeText)
-	return f
 }
 
 // names are the columns' names.
