@@ -29,6 +29,11 @@ type Ack struct {
 	At          wal.Micros `json:"at"`             // the peer's clock, for display
 	// Parked is since when the peer has changes set aside, of whatever origin, by its clock; 0 for none.
 	Parked wal.Micros `json:"parked,omitempty"`
+	// Anew is the newest incarnation of the peer's own stream that admitted a gap, 0 for none; KnewIncarnation
+	// and KnewFrame say how far the peer had applied the origin's stream when that gap was found.
+	Anew            uint32 `json:"anew,omitempty"`
+	KnewIncarnation uint32 `json:"knew_incarnation,omitempty"`
+	KnewFrame       uint64 `json:"knew_frame,omitempty"`
 	// Session names one run of the sender, and Number counts its acknowledgements in that run.
 	Session uint64 `json:"session"`
 	Number  uint64 `json:"number"`

@@ -15,6 +15,10 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
+// gap_incarnation and gap_frame say how far the origin's stream was applied when this region found that it
+// had lost something itself; answered is the newest incarnation of the origin that admitted a gap and has
+// been answered here, see package copy (CopyBack).
+
 // Schema creates the table; the schema pgwaltz must exist. It is re-runnable. The fill factor
 // keeps the row's many updates on one page.
 const Schema = `CREATE TABLE IF NOT EXISTS pgwaltz.checkpoint (
@@ -33,7 +37,10 @@ const Schema = `CREATE TABLE IF NOT EXISTS pgwaltz.checkpoint (
   stream_seq   bigint NOT NULL,
   transactions bigint NOT NULL DEFAULT 0,
   commit_time  timestamptz,
-  applied_at   timestamptz
+  applied_at   timestamptz,
+  gap_incarnation bigint NOT NULL DEFAULT 0,
+  gap_frame    bigint NOT NULL DEFAULT 0,
+  answered     bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 10)`
 
 // LoadSQL reads the row of origin $1.
@@ -202,4 +209,57 @@ WHERE origin = $1`, origin, int64(incarnation), int64(math.MaxInt64), make([]byt
 		return fmt.Errorf("skip to incarnation %d of %s: %w", incarnation+1, origin, err)
 	}
 	return nil
+}
+
+// Place is a frame of an origin's stream.
+type Place struct {
+	Incarnation uint32
+	Frame       uint64
+}
+
+// NoteKnown remembers how far each origin is applied at the moment when this region finds that it has lost
+// something (a gap of its own stream), for Known.
+func NoteKnown(ctx context.Context, x Execer) error {
+	if _, err := x.Exec(ctx, `UPDATE pgwaltz.checkpoint SET gap_incarnation = incarnation, gap_frame = frame_no`); err != nil {
+		return fmt.Errorf("note what is applied at a gap: %w", err)
+	}
+	return nil
+}
+
+// Known returns what NoteKnown remembered last, by origin.
+func Known(ctx context.Context, c *pgx.Conn) (map[string]Place, error) {
+	rows, err := c.Query(ctx, `SELECT origin, gap_incarnation, gap_frame FROM pgwaltz.checkpoint`)
+	if err != nil {
+		return nil, fmt.Errorf("read what was applied at a gap: %w", err)
+	}
+	known := map[string]Place{}
+	var origin string
+	var incarnation, frame int64
+	if _, err := pgx.ForEachRow(rows, []any{&origin, &incarnation, &frame}, func() error {
+		known[origin] = Place{uint32(incarnation), uint64(frame)}
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read what was applied at a gap: %w", err)
+	}
+	return known, nil
+}
+
+// Answer notes that an incarnation of origin that admitted a gap is answered. due is false when it is not
+// applied here yet, or was answered before; done tells the second from the first.
+func Answer(ctx context.Context, tx interface {
+	Execer
+	Querier
+}, origin string, incarnation uint32) (due, done bool, err error) {
+	tag, err := tx.Exec(ctx, `UPDATE pgwaltz.checkpoint SET answered = $2 WHERE origin = $1 AND incarnation >= $2 AND answered < $2`, origin, int64(incarnation))
+	if err != nil {
+		return false, false, fmt.Errorf("note the answer to %s: %w", origin, err)
+	}
+	if tag.RowsAffected() == 1 {
+		return true, true, nil
+	}
+	err = tx.QueryRow(ctx, `SELECT coalesce((SELECT answered >= $2 FROM pgwaltz.checkpoint WHERE origin = $1), false)`, origin, int64(incarnation)).Scan(&done)
+	if err != nil {
+		return false, false, fmt.Errorf("note the answer to %s: %w", origin, err)
+	}
+	return false, done, nil
 }

@@ -100,17 +100,19 @@ func Settle(ctx context.Context, c Conn, region string) error {
 }
 
 // NoteGap records a gap between what was published and what the slot can give; the time of
-// the first note stays. history says that the server was restored from an older state.
-func NoteGap(ctx context.Context, c Conn, region string, from, to wal.LSN, history bool, why string) error {
-	_, err := c.Exec(ctx, `insert into pgwaltz.stream as s (region, incarnation, gap_from, gap_to, gap_at, gap_why, gap_history)
+// the first note stays. history says that the server was restored from an older state. first is true when
+// none was noted yet.
+func NoteGap(ctx context.Context, c Conn, region string, from, to wal.LSN, history bool, why string) (first bool, err error) {
+	err = c.QueryRow(ctx, `insert into pgwaltz.stream as s (region, incarnation, gap_from, gap_to, gap_at, gap_why, gap_history)
 values ($1, 0, $2::text::pg_lsn, $3::text::pg_lsn, pg_catalog.now(), $4, $5)
 on conflict (region) do update set gap_from = excluded.gap_from, gap_to = excluded.gap_to, gap_at = coalesce(s.gap_at, excluded.gap_at), gap_why = excluded.gap_why,
-  gap_history = s.gap_history or excluded.gap_history`,
-		region, from.String(), to.String(), why, history)
+  gap_history = s.gap_history or excluded.gap_history
+returning gap_at = pg_catalog.now()`,
+		region, from.String(), to.String(), why, history).Scan(&first)
 	if err != nil {
-		return fmt.Errorf("record gap: %w", err)
+		return false, fmt.Errorf("record gap: %w", err)
 	}
-	return nil
+	return first, nil
 }
 
 // NoteLoose records that frames of an incarnation up to one are purged although not every peer

@@ -42,8 +42,12 @@ func TestStoredStream(t *testing.T) {
 	if r := load(); r.Incarnation != 4 || r.Reopened != 0 || r.Epoch != e || r.Loose != 77 || r.Gap || r.Resync {
 		t.Errorf("begun: %+v", r)
 	}
-	must(NoteGap(ctx, c, "eu", 10, 20, true, "restored"))
-	must(NoteGap(ctx, c, "eu", 10, 30, false, "a peer misses WAL"))
+	if first, err := NoteGap(ctx, c, "eu", 10, 20, true, "restored"); err != nil || !first {
+		t.Errorf("the first note: %t, %v", first, err)
+	}
+	if first, err := NoteGap(ctx, c, "eu", 10, 30, false, "a peer misses WAL"); err != nil || first {
+		t.Errorf("the second note: %t, %v", first, err)
+	}
 	if r := load(); !r.Gap || !r.History || r.Resync {
 		t.Errorf("a gap: %+v", r)
 	}

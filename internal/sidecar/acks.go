@@ -136,7 +136,7 @@ func (s *Sidecar) noteHistory(ctx context.Context, c *pgx.Conn, row streamstore.
 	now := checkpoint.Present{Epoch: s.epoch, Incarnation: row.Incarnation, Reopened: row.Reopened, Frame: ^uint64(0), WALEnd: walEnd}
 	for _, a := range acks {
 		if a.Judge(now) == checkpoint.OtherHistory {
-			return streamstore.NoteGap(ctx, c, s.cfg.Region, a.EndLSN, walEnd, true, a.Because(now))
+			return s.recordGap(ctx, c, a.EndLSN, walEnd, true, a.Because(now))
 		}
 	}
 	return nil

@@ -114,7 +114,7 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error)
 	for _, p := range cfg.PeerNames() {
 		s.in[p] = &inboundState{origin: p}
 	}
-	s.out.acks = map[string]peerAck{}
+	s.out.acks, s.out.answered = map[string]peerAck{}, map[string]uint32{}
 	if err := s.loadSigningKey(); err != nil {
 		return nil, err
 	}

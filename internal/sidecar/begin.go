@@ -39,8 +39,9 @@ type beginning struct {
 	resumed bool
 	// reopened is the newest incarnation that admitted a gap.
 	reopened uint32
-	loose    uint64                 // see outboundState
-	past     *checkpoint.Repetition // what the WAL repeats of what the stream held; nil for nothing
+	knew     map[string]pgstore.Place // how far each peer's stream was applied when its gap was found
+	loose    uint64                   // see outboundState
+	past     *checkpoint.Repetition   // what the WAL repeats of what the stream held; nil for nothing
 }
 
 // begin finds out where to begin, and stores what peers will get to know before they do. nil
@@ -55,7 +56,10 @@ func (s *Sidecar) begin(ctx context.Context, tail publish.Tail) (b *beginning, e
 		if d.Step != checkpoint.Stop && slot.Active {
 			return &slotBusyError{s.cfg.Postgres.Slot, slot.ActivePID}
 		}
-		b, err = s.decided(ctx, c, sit, d, tail)
+		if b, err = s.decided(ctx, c, sit, d, tail); b == nil || err != nil {
+			return err
+		}
+		b.knew, err = pgstore.Known(ctx, c)
 		return err
 	})
 	return b, err
@@ -156,6 +160,11 @@ func (s *Sidecar) newIncarnation(ctx context.Context, c *pgx.Conn, sit checkpoin
 		if err := s.forgetHistory(ctx, tx, sit, b.at.Incarnation); err != nil {
 			return err
 		}
+		if !sit.Stored.Gap {
+			if err := pgstore.NoteKnown(ctx, tx); err != nil {
+				return err
+			}
+		}
 	}
 	if err := tx.Commit(ctx); err != nil {
 		return fmt.Errorf("begin incarnation: %w", err)
@@ -221,7 +230,16 @@ func (s *Sidecar) gap(ctx context.Context, c *pgx.Conn, d checkpoint.Decision) e
 	o.gap = &status.GapInfo{From: d.From.String(), To: d.To.String(), Since: since, Remedy: d.Remedy}
 	o.slot, o.pipe = nil, nil
 	o.mu.Unlock()
-	return streamstore.NoteGap(ctx, c, s.cfg.Region, d.From, d.To, d.History, d.Why)
+	return s.recordGap(ctx, c, d.From, d.To, d.History, d.Why)
+}
+
+// recordGap notes a gap, and with the first note of it what this region knew of its peers (Ack.Anew).
+func (s *Sidecar) recordGap(ctx context.Context, c *pgx.Conn, from, to wal.LSN, history bool, why string) error {
+	first, err := streamstore.NoteGap(ctx, c, s.cfg.Region, from, to, history, why)
+	if err != nil || !first {
+		return err
+	}
+	return pgstore.NoteKnown(ctx, c)
 }
 
 // awaitResync looks for the operator's word, or for anything else that closes the gap.

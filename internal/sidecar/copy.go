@@ -97,6 +97,14 @@ func (c copyStream) Applied() tablecopy.Place {
 	return tablecopy.Place{Incarnation: incarnation, Frame: frame}
 }
 
+// Newest is the newest durable frame.
+func (c copyStream) Newest() tablecopy.Place {
+	o := &c.s.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return tablecopy.Place{Incarnation: o.incarnation, Frame: o.frame.Load()}
+}
+
 // durable waits for the frame of a chunk; false when the pipe was opened anew before that.
 func (c copyStream) durable(ctx context.Context, framed <-chan wire.Header) (at tablecopy.Place, ok bool, err error) {
 	o := &c.s.out

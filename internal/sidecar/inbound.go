@@ -294,7 +294,11 @@ func (s *Sidecar) sendAck(in *inboundState) {
 	if cp.Incarnation == 0 {
 		return
 	}
+	s.out.mu.Lock()
+	anew, knew := s.out.reopened, s.out.knew[in.origin]
+	s.out.mu.Unlock()
 	err := s.broker.PublishAck(in.origin, broker.Ack{
+		Anew: anew, KnewIncarnation: knew.Incarnation, KnewFrame: knew.Frame,
 		Epoch: cp.Epoch, Incarnation: cp.Incarnation, Frame: cp.FrameNo, Chain: hex.EncodeToString(cp.Chain[:]), StreamSeq: cp.StreamSeq,
 		EndLSN: cp.EndLSN, Proved: cp.Seen, CommitTime: sent, Read: read, At: wal.MicrosOf(time.Now()),
 		Parked: s.parkedSince(),

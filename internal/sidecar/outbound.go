@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
 	"github.com/pgwaltz/pgwaltz/decoder"
 	"github.com/pgwaltz/pgwaltz/internal/status"
 	"github.com/pgwaltz/pgwaltz/replicator"
@@ -35,9 +36,11 @@ type outboundState struct {
 	ownRead, ownReadOf uint64
 	// loose is the frame up to which frames were purged that not every peer has committed.
 	loose    uint64
-	reopened uint32  // the newest incarnation that admitted a gap
-	start    wal.LSN // where the slot was when the run began
-	begunAt  wal.LSN // where the stream was then
+	reopened uint32                   // the newest incarnation that admitted a gap
+	knew     map[string]pgstore.Place // how far each peer's stream was applied when that gap was found
+	answered map[string]uint32        // the newest incarnation of each peer that admitted a gap and is answered
+	start    wal.LSN                  // where the slot was when the run began
+	begunAt  wal.LSN                  // where the stream was then
 	frame    atomic.Uint64
 	content  atomic.Uint64 // the last durable frame with changes
 	durable  atomic.Uint64 // EndLSN of the last durable frame

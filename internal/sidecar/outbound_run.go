@@ -142,7 +142,7 @@ func (o *outboundState) began(r *outboundRun) {
 	o.start, o.begunAt = r.begin.slot, at.EndLSN
 	o.confirmed.Store(uint64(r.begin.slot))
 	o.slot, o.publisher, o.pipe, o.incarnation = r.slot, r.publisher, r.pipe, at.Incarnation
-	o.reopened, o.loose = r.begin.reopened, r.begin.loose
+	o.reopened, o.knew, o.loose = r.begin.reopened, r.begin.knew, r.begin.loose
 	o.frame.Store(at.Number)
 	o.chains.Begin(at.Incarnation, at.Number, at.Chain)
 	o.content.Store(at.Number)

@@ -43,11 +43,11 @@ func (s *Sidecar) grantRewind(ctx context.Context, req subscribe.RewindRequest) 
 		slot, d = r.Slot, r.Decide()
 		switch d.Step {
 		case checkpoint.Stop:
-			return streamstore.NoteGap(ctx, c, s.cfg.Region, req.Checkpoint.EndLSN, slot.Confirmed, d.History, d.Why)
+			return s.recordGap(ctx, c, req.Checkpoint.EndLSN, slot.Confirmed, d.History, d.Why)
 		case checkpoint.Reopen:
 			// An operator has asked for a resync a moment ago, before this was known: it is
 			// what he wanted.
-			if err := streamstore.NoteGap(ctx, c, s.cfg.Region, req.Checkpoint.EndLSN, slot.Confirmed, d.History, d.Why); err != nil {
+			if err := s.recordGap(ctx, c, req.Checkpoint.EndLSN, slot.Confirmed, d.History, d.Why); err != nil {
 				return err
 			}
 			if _, err := streamstore.RequestResync(ctx, c, s.cfg.Region); err != nil {

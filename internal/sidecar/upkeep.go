@@ -30,6 +30,9 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 				s.log.Debug("look at slot", "reason", publicMessage(err))
 			}
 			s.purge(ctx)
+			if err := s.answerPeers(ctx); err != nil && ctx.Err() == nil {
+				s.log.Debug("answer a peer's gap", "reason", publicMessage(err))
+			}
 			if err := s.lookAtMembers(ctx); err != nil && ctx.Err() == nil {
 				s.log.Debug("look at the publication", "reason", publicMessage(err))
 			}

@@ -25,6 +25,8 @@ type Stream interface {
 	// Applied is the place up to which every peer has durably applied the stream; the zero
 	// Place while that is not known.
 	Applied() Place
+	// Newest is the newest durable frame of the stream.
+	Newest() Place
 }
 
 // Place is a frame of the region's stream.
@@ -377,7 +379,9 @@ func (c *Copier) applied(ctx context.Context) error {
 }
 
 func (c *Copier) end(ctx context.Context, j *Job, state State, reason string) error {
-	if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return saveEnd(ctx, conn, j, state, reason) }); err != nil {
+	if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return saveEnd(ctx, conn, j, state, reason, c.cfg.Stream.Newest())
+	}); err != nil {
 		return err
 	}
 	if time.Since(c.looked) < lookPause {

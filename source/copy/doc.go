@@ -7,6 +7,13 @@
 // published since (Watch). Rows are merged like any other change, so a copy may be repeated,
 // interrupted and run in both directions at once. Behind the rows the table's tombstones follow.
 //
+// A resync brings a peer what it has lost in a restore. This region may be late, and read only later what
+// that peer had published before it was restored, and what it then has alone. So each peer says, with every
+// acknowledgement, which of its incarnations admitted a gap, and how much of this region's stream it
+// had applied when it found that gap. When this region has applied that incarnation, it makes the copies of
+// a resync once more that the peer did not have by then (CopyBack): nothing of the peer's lost history can
+// come behind it.
+//
 // Which tables are to be copied, and how far each copy is, stands in pgwaltz.copy (Schema).
 // Only this package writes that table.
 package copy

@@ -30,6 +30,7 @@ const Schema = `create table if not exists pgwaltz.copy (
   started_at   timestamptz,
   finished_at  timestamptz,
   requested_at timestamptz,
+  asked        boolean not null default false,
   reason       text,
   primary key (schema_name, table_name)
 )`
@@ -37,6 +38,7 @@ const Schema = `create table if not exists pgwaltz.copy (
 // In each row, last_key and rows_done tell how far the table is in the stream, up to the frame
 // sent_frame of sent_incarnation; applied_key and applied_rows how far every peer has durably
 // applied it. state done means that all of it is in the stream, applied_at that all peers have it.
+// asked: the copy is the work of a resync, and not one that a region begins by itself.
 // reason says why a table that is pending or running cannot be copied for now, or why it is off.
 // Chunks that a stream has lost, and no peer has, are sent again: Reopened puts the copy back.
 
@@ -69,7 +71,8 @@ func (j *Job) Open() bool { return j.State == Pending || j.State == Running }
 
 // again puts a table back to the beginning.
 const again = `on conflict (schema_name, table_name) do update set state = 'pending', last_key = null, rows_done = 0,
-  sent_incarnation = null, sent_frame = null, applied_key = null, applied_rows = 0, applied_at = null, started_at = null, finished_at = null, requested_at = excluded.requested_at, reason = null`
+  sent_incarnation = null, sent_frame = null, applied_key = null, applied_rows = 0, applied_at = null, started_at = null, finished_at = null, requested_at = excluded.requested_at, reason = null,
+  asked = excluded.asked or c.asked and c.applied_at is null`
 
 // RequestSQL is the statement that asks for a copy of the named tables from the beginning.
 func RequestSQL(tables []wal.RelationName) string {
@@ -77,7 +80,7 @@ func RequestSQL(tables []wal.RelationName) string {
 	for i, t := range tables {
 		rows[i] = fmt.Sprintf("(%s, %s, 'pending', pg_catalog.now())", pg.Literal(t.Schema), pg.Literal(t.Name))
 	}
-	return "insert into pgwaltz.copy (schema_name, table_name, state, requested_at) values " + strings.Join(rows, ", ") + "\n" + again
+	return "insert into pgwaltz.copy as c (schema_name, table_name, state, requested_at) values " + strings.Join(rows, ", ") + "\n" + again
 }
 
 // ErrNotPublished says that a table is not in the publication.
@@ -86,9 +89,11 @@ var ErrNotPublished = errors.New("the table is not published")
 // Request asks for a copy of the named tables of a publication from the beginning, or of all
 // of them when none is named. A name is written as status prints it; one without a schema means
 // schema public. It returns how many tables will be copied. Errors: ErrNotPublished.
+//
+// It is for a resync: see CopyBack.
 func Request(ctx context.Context, tx pgx.Tx, publication string, tables []string) (int, error) {
-	const upsert = `insert into pgwaltz.copy (schema_name, table_name, state, requested_at)
-select schemaname, tablename, 'pending', pg_catalog.now() from pg_catalog.pg_publication_tables
+	const upsert = `insert into pgwaltz.copy as c (schema_name, table_name, state, requested_at, asked)
+select schemaname, tablename, 'pending', pg_catalog.now(), true from pg_catalog.pg_publication_tables
 where pubname = $1 and ($2::text is null or schemaname || '.' || tablename = $2) and ($3::text is null or schemaname = $3 and tablename = $4)
 ` + again
 	if len(tables) == 0 {
@@ -114,6 +119,22 @@ where pubname = $1 and ($2::text is null or schemaname || '.' || tablename = $2)
 		}
 	}
 	return len(tables), nil
+}
+
+// CopyBack asks once more for the copies of a resync, after a peer has opened its stream anew behind a gap
+// and this region has read up to there. knew is how far that peer had applied this region's stream when it
+// found the gap: a copy that it had by then was made before, and has nothing to do with it. Any other was made
+// to bring the peer what it had lost, perhaps before this region had read what the peer published and
+// then lost: only a copy that is read now has all of that. It returns how many tables will be copied.
+func CopyBack(ctx context.Context, c Execer, knew Place) (int, error) {
+	tag, err := c.Exec(ctx, `update pgwaltz.copy set state = 'pending', last_key = null, rows_done = 0, sent_incarnation = null, sent_frame = null,
+  applied_key = null, applied_rows = 0, applied_at = null, started_at = null, finished_at = null, requested_at = pg_catalog.now(), reason = null
+where asked and (state in ('pending', 'running') or state = 'done' and (sent_incarnation is null or (sent_incarnation, sent_frame) > ($1::bigint, $2::bigint)))`,
+		int64(knew.Incarnation), int64(knew.Frame))
+	if err != nil {
+		return 0, fmt.Errorf("request copy: %w", err)
+	}
+	return int(tag.RowsAffected()), nil
 }
 
 // notPublished says why a table is not in the publication.
@@ -237,12 +258,13 @@ on conflict (schema_name, table_name) do update set state = 'off', reason = excl
 }
 
 // saveEnd notes that all rows are in the stream, or, with a reason, that the table cannot be
-// copied. Errors: errMoved.
-func saveEnd(ctx context.Context, c *pgx.Conn, j *Job, state State, reason string) error {
+// copied. at is where the stream is, for a copy that has sent nothing. Errors: errMoved.
+func saveEnd(ctx context.Context, c *pgx.Conn, j *Job, state State, reason string, at Place) error {
 	tag, err := c.Exec(ctx, `update pgwaltz.copy set state = $3, rows_done = $4, finished_at = pg_catalog.now(), reason = nullif($6, ''),
-  applied_at = case when applied_rows = $4 then pg_catalog.now() end
+  applied_at = case when applied_key is not distinct from $5 then pg_catalog.now() end,
+  sent_incarnation = coalesce(sent_incarnation, $7), sent_frame = case when sent_incarnation is null then $8 else sent_frame end
 where schema_name = $1 and table_name = $2 and last_key is not distinct from $5`,
-		j.Table.Schema, j.Table.Name, string(state), j.Rows, j.LastKey, reason)
+		j.Table.Schema, j.Table.Name, string(state), j.Rows, j.LastKey, reason, int64(at.Incarnation), int64(at.Frame))
 	if err != nil {
 		return fmt.Errorf("save copy state: %w", err)
 	}

@@ -40,7 +40,7 @@ func TestCopiesGoBackToWhatThePeersHave(t *testing.T) {
 		j.LastKey, j.Rows = &cursor, rows
 		return saveSent(ctx, c, &j, before, at)
 	}
-	for _, err := range []error{send("a", 10, Place{3, 5}), send("b", 20, Place{3, 6}), send("c", 25, Place{3, 7}), saveEnd(ctx, c, &j, Done, "")} {
+	for _, err := range []error{send("a", 10, Place{3, 5}), send("b", 20, Place{3, 6}), send("c", 25, Place{3, 7}), saveEnd(ctx, c, &j, Done, "", Place{3, 9})} {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +72,7 @@ func TestCopiesGoBackToWhatThePeersHave(t *testing.T) {
 	if err := send("c", 25, Place{3, 9}); err != nil {
 		t.Fatal(err)
 	}
-	if err := saveEnd(ctx, c, &j, Done, ""); err != nil {
+	if err := saveEnd(ctx, c, &j, Done, "", Place{3, 9}); err != nil {
 		t.Fatal(err)
 	}
 	if err := Finish(ctx, c, Place{3, 9}); err != nil {
