@@ -101,6 +101,23 @@
 // Where something lower was written over an own entry that was not known yet, the next own change
 // goes into a generation above that entry, and its base is what it really overwrote.
 //
+// Within one generation they may fall all the same, where a region could not wait for its own changes
+// to be known (the slot is away, the stream is full): another region's row of the same generation is put
+// over an own one that is above it, and the next own change rises above that row alone. No write is lost without a
+// record by it:
+//
+//   - Every own change is published, and every other region resolves it once, as a Live event, against what it
+//     has then. Only a change that rises above the one before it in a run is left out, and what follows
+//     was built on it.
+//   - A Live event that is kept out of a table is a conflict, except where the table says the same already, or
+//     says that the key is dead and so does the event. So a change that comes below the earlier one of its
+//     own region is recorded where the earlier one stands.
+//   - What comes later and replaces it was made in some region. Either that region had the change, or what was built
+//     on it, under the later write; or it compares the two when the change comes, and finds the
+//     change below. That holds also where a third region takes the change for the base of the later write,
+//     because an application gave one stamp to two rows: Resolve is silent there, and not in the region that
+//     made the later write.
+//
 // Own changes with Stamping.SelfMerge are run against the own database as Self events, in
 // log order. One that a later own change of the same key has superseded may be left out;
 // otherwise an application could see its older write for a moment.

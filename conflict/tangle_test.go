@@ -1,6 +1,7 @@
 package conflict
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -47,7 +48,11 @@ func TestTangle(t *testing.T) {
 			for len(all) > 0 {
 				part := all[:min(size, len(all))]
 				all = all[len(part):]
-				for _, ch := range tangle.Take(part, len(all) > 0) {
+				out, err := tangle.Take(part, len(all) > 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, ch := range out {
 					switch ch.Op {
 					case wal.Delete:
 						key := string(ch.Old[0].Bytes)
@@ -79,5 +84,74 @@ func TestTangle(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestTangleBeyondItsBound: a large load goes out, and may be changed in the same transaction; rows that come to stand
+// under keys which others leave later do not.
+func TestTangleBeyondItsBound(t *testing.T) {
+	t.Parallel()
+	rel := &wal.Relation{Schema: "public", Name: "d", Identity: wal.IdentityFull, PrimaryKey: []int{0}, Deferrable: true,
+		Columns: []wal.Column{{Name: "id", OID: 23, Key: true}, {Name: "v", OID: 25, Key: true}}}
+	row := func(id int, v string) wal.Tuple {
+		return wal.Tuple{{Kind: wal.Text, Bytes: fmt.Append(nil, id)}, {Kind: wal.Text, Bytes: []byte(v)}}
+	}
+	const n = 200
+	load := func(tangle *Tangle) (out int) {
+		for i := range n {
+			got, err := tangle.Take([]wal.Change{{Op: wal.Insert, Relation: rel, New: row(i, "new")}}, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out += len(got)
+		}
+		return out
+	}
+	changed := []wal.Change{
+		{Op: wal.Update, Relation: rel, Old: row(7, "new"), OldFull: true, New: row(7, "changed")},
+		{Op: wal.Delete, Relation: rel, Old: row(7, "changed"), OldFull: true},
+		{Op: wal.Delete, Relation: rel, Old: row(8, "new"), OldFull: true},
+		{Op: wal.Update, Relation: rel, Old: row(n+1, "another"), OldFull: true, New: row(n+1, "changed")},
+		{Op: wal.Delete, Relation: rel, Old: row(n+2, "another"), OldFull: true},
+	}
+	tangle := Tangle{limit: 2 << 10}
+	before := load(&tangle)
+	if before == 0 || before == n {
+		t.Fatalf("%d of %d rows went out", before, n)
+	}
+	out, err := tangle.Take(changed, false)
+	if err != nil || len(out) != len(changed)+n-before {
+		t.Errorf("a load, and changes of its rows: %d changes, %v", len(out), err)
+	}
+	for _, ch := range []wal.Change{
+		{Op: wal.Delete, Relation: rel, Old: row(7, "the row before"), OldFull: true},
+		{Op: wal.Update, Relation: rel, Old: row(8, "the row before"), OldFull: true, New: row(8, "changed")},
+	} {
+		tangle = Tangle{limit: 2 << 10}
+		load(&tangle)
+		_, err := tangle.Take([]wal.Change{ch}, false)
+		if full := (*TangledError)(nil); !errors.As(err, &full) || full.Relation.Name != "d" {
+			t.Errorf("%s of a row before: %v", ch.Op, err)
+		}
+	}
+}
+
+// Of more rows than are remembered with their contents, the keys are.
+func TestLetGoKnowsKeys(t *testing.T) {
+	t.Parallel()
+	rel := &wal.Relation{Schema: "public", Name: "d", Identity: wal.IdentityFull, PrimaryKey: []int{0}, Deferrable: true,
+		Columns: []wal.Column{{Name: "id", OID: 23, Key: true}, {Name: "v", OID: 25, Key: true}}}
+	l := letGo{rows: map[[16]byte][16]byte{}}
+	unknown := wal.Change{Op: wal.Insert, Relation: rel, New: wal.Tuple{{Kind: wal.Text, Bytes: []byte("1")}, {Kind: wal.Unchanged}}}
+	l.add("1", &unknown) // without its contents
+	taken := 0
+	for i := range 10000 {
+		del := wal.Change{Op: wal.Delete, Relation: rel, Old: unknown.New, OldFull: true}
+		if !l.follows(fmt.Sprint(i), &del) {
+			taken++
+		}
+	}
+	if taken != 1 {
+		t.Errorf("%d keys count as let go, want 1", taken)
 	}
 }

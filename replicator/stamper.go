@@ -116,7 +116,9 @@ func (s *Stamper) Stamp(ctx context.Context, tx *wal.Transaction) error {
 		*o = openTransaction{xid: tx.XID, commit: tx.CommitLSN, keys: o.keys}
 		o.keys.reset()
 	}
-	s.split(tx)
+	if err := s.split(tx); err != nil {
+		return fmt.Errorf("stamp the transaction at %s: %w", tx.CommitLSN, err)
+	}
 	if err := s.ask(ctx, tx); err != nil {
 		return fmt.Errorf("stamp the transaction at %s: %w", tx.CommitLSN, err)
 	}
@@ -130,7 +132,7 @@ func (s *Stamper) Stamp(ctx context.Context, tx *wal.Transaction) error {
 
 // split replaces each change of a key by a delete and an insert, in an order that no key has two
 // rows.
-func (s *Stamper) split(tx *wal.Transaction) {
+func (s *Stamper) split(tx *wal.Transaction) error {
 	var out []wal.Change
 	for i, ch := range tx.Changes {
 		if ch.Op == wal.Update && ch.Old != nil && !s.of(ch.Relation).keyless {
@@ -149,7 +151,9 @@ func (s *Stamper) split(tx *wal.Transaction) {
 	if out != nil {
 		tx.Changes = out
 	}
-	tx.Changes = s.open.tangle.Take(tx.Changes, tx.More)
+	var err error
+	tx.Changes, err = s.open.tangle.Take(tx.Changes, tx.More)
+	return err
 }
 
 // ask finds out what is known of the keys of a transaction, at once for all.

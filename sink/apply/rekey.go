@@ -5,24 +5,21 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
-	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // Both regions may give a table another key while changes that name their rows by the old one are
 // under way. They are parked, since nothing here is known by that key. When a later change of the
 // table comes by the key that the table has here, they go in by it, too: a row says what its new key
-// is. A delete does so only with the whole old row.
+// is. A delete does so only with the whole old row; without it see deleteByOldKey.
 
 // otherKey is the SQLSTATE of changes whose key is not that of the table here.
 const otherKey = "42P10"
 
 // rekey gives a parked change the key that its table has by now. It returns refused where that cannot
-// be done.
+// be done, and what deleteByOldKey says of a delete.
 func (r *Retrier) rekey(ctx context.Context, c *parked.Change, refused error) (*target, error) {
 	ch := &c.Transaction.Changes[0]
 	key, err := r.keyNow(ctx, ch.Relation)
@@ -40,6 +37,9 @@ func (r *Retrier) rekey(ctx context.Context, c *parked.Change, refused error) (*
 	}
 	// From here on it is about this change; others of its table may go in.
 	stays := &stillParked{why: reason{otherKey, refused.Error()}}
+	if ch.Op == wal.Delete && !ch.OldFull && ch.Keys == nil && ch.Relation.KeyColumns() != nil {
+		return nil, r.deleteByOldKey(ctx, c, t, stays)
+	}
 	image := ch.New
 	if ch.Op == wal.Delete && ch.OldFull {
 		image = ch.Old
@@ -128,38 +128,17 @@ func (r *Retrier) stampByKey(tx *wal.Transaction, rel *wal.Relation) error {
 // otherRow reports whether a row stands under the old key of a change that is another one by the
 // new key: the change may have moved it, or may have nothing to do with it.
 func (r *Retrier) otherRow(ctx context.Context, t *target, old *wal.Relation, image wal.Tuple) (bool, error) {
-	s := statement.Shape{Table: t.table, Only: t.schema.plain}
-	var args []any
-	text := func(c int) *string {
-		b, ok := wal.AppendText(nil, t.rel.Columns[c].OID, image[c])
-		if !ok {
-			return nil
-		}
-		v := string(b)
-		return &v
-	}
-	for _, c := range old.KeyColumns() {
-		p := t.params[c]
-		p.Binary, p.Digest = false, false
-		s.Key = append(s.Key, p)
-		args = append(args, []*string{text(c)})
-	}
-	var columns []string
-	for _, c := range t.key {
-		columns = append(columns, t.params[c].Name)
-	}
-	args = append([]any{pgx.QueryResultFormats{pgx.TextFormatCode}}, args...)
-	rows, err := r.a.conn.Query(ctx, statement.Read(s, columns), args...)
+	rows, err := r.byColumns(ctx, t, old.KeyColumns(), image, t.key)
 	if err != nil {
 		return false, err
 	}
-	defer rows.Close()
-	other := false
-	for rows.Next() {
-		for n, v := range rows.RawValues()[1:] {
-			is := text(t.key[n])
-			other = other || v == nil || is == nil || *is != string(v)
+	for _, row := range rows {
+		for _, c := range t.key {
+			is := textOf(t.rel, c, image)
+			if is == nil || row[c].Kind == wal.Null || *is != string(row[c].Bytes) {
+				return true, nil
+			}
 		}
 	}
-	return other, rows.Err()
+	return false, nil
 }

@@ -24,7 +24,10 @@ func (r *Retrier) fits(ctx context.Context, id int64) error {
 	if err != nil || len(changes) == 0 {
 		return err
 	}
-	_, err = r.fit(ctx, changes[0])
+	var del *cascadeError
+	if _, err = r.fit(ctx, changes[0]); errors.Is(err, errNoneLeft) || errors.As(err, &del) {
+		return nil
+	}
 	return err
 }
 
@@ -118,20 +121,29 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 	defer func() { a.retryID = 0 }()
 	a.strays = map[*wal.Transaction]bool{}
 	defer func() { a.strays = nil }()
-	txs := make([]keyedTx, len(changes))
+	txs := make([]keyedTx, 0, len(changes))
 	next := checkpoint.Checkpoint{}
 	claimed := make([]int64, len(changes))
 	for i, c := range changes {
+		next.EndLSN = max(next.EndLSN, c.Transaction.CommitLSN)
+		claimed[i] = c.ID
 		t, err := r.fit(ctx, c)
+		if del := (*cascadeError)(nil); errors.As(err, &del) && a.cfg.Ordinary == nil {
+			if err = r.deleteHere(ctx, del); err == nil {
+				err = errNoneLeft
+			}
+		}
+		if errors.Is(err, errNoneLeft) {
+			continue
+		}
 		if err != nil {
 			return 0, err
 		}
 		if !wanted && c.Table != 0 && c.Table != t.schema.oid {
 			return 0, &stillParked{why: reason{stateOther, "the table was made anew since: ask for a retry if the change belongs to the new one, or discard it"}}
 		}
-		txs[i], claimed[i] = keyedTx{tx: c.Transaction, kind: c.Kind}, c.ID
+		txs = append(txs, keyedTx{tx: c.Transaction, kind: c.Kind})
 		a.strays[c.Transaction] = c.Stray
-		next.EndLSN = max(next.EndLSN, c.Transaction.CommitLSN)
 	}
 	// A change must not count as waiting while it is being decided.
 	if _, err := a.conn.Exec(ctx, parked.DeleteSQL, claimed); err != nil {
@@ -142,8 +154,8 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 		a.together = &together{}
 		defer func() { a.together = nil }()
 	}
-	gone := false
-	if len(changes) == 1 {
+	gone := len(txs) == 0
+	if len(changes) == 1 && !gone {
 		if gone, err = a.nowhere(ctx, &changes[0].Transaction.Changes[0], &pgconn.PgError{Code: changes[0].State}); err != nil {
 			return 0, err
 		}

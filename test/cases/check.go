@@ -57,7 +57,16 @@ func (x *run) check(ctx context.Context, s Step) error {
 			return x.logCheck(ctx, r, path, rest)
 		})
 	case "http":
-		return x.eachSide(ctx, s.Arg, func(r *harness.Region, rest string) error { return x.httpCheck(ctx, r, rest) })
+		arg, second := strings.CutPrefix(s.Arg, "standby.")
+		return x.eachSide(ctx, arg, func(r *harness.Region, rest string) (err error) {
+			sc := r.Sidecar
+			if second {
+				if sc, err = x.p.StandbyOf(r); err != nil {
+					return err
+				}
+			}
+			return x.httpCheck(ctx, sc, rest)
+		})
 	}
 	return fmt.Errorf("unknown assertion --@%s", s.Name)
 }
@@ -154,7 +163,7 @@ func (x *run) logStart(path string) int {
 }
 
 // httpCheck reads `GET /path => code [op text]`.
-func (x *run) httpCheck(ctx context.Context, r *harness.Region, arg string) error {
+func (x *run) httpCheck(ctx context.Context, sc *harness.Sidecar, arg string) error {
 	request, tail, ok := strings.Cut(arg, "=>")
 	f := strings.Fields(request)
 	want, rest, _ := strings.Cut(strings.TrimSpace(tail), " ")
@@ -166,7 +175,7 @@ func (x *run) httpCheck(ctx context.Context, r *harness.Region, arg string) erro
 		return err
 	}
 	return x.eventually(ctx, c, func(ctx context.Context) (string, error) {
-		code, body, err := r.Sidecar.HTTP(ctx, f[0], f[1])
+		code, body, err := sc.HTTP(ctx, f[0], f[1])
 		switch {
 		case err != nil:
 			return "", err

@@ -1,0 +1,95 @@
+package broker_test
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/adapter/broker"
+	"github.com/pgwaltz/pgwaltz/adapter/broker/brokertest"
+)
+
+// notes is a log that can be read while it is written.
+type notes struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (n *notes) Write(b []byte) (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.text.Write(b)
+}
+
+func (n *notes) has(words string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return bytes.Contains(n.text.Bytes(), []byte(words))
+}
+
+// Renewed certificates are taken into use by either side without a restart; files that do not fit
+// together are not, and what ended is named.
+func TestRenewedCertificates(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	day := time.Now().Add(24 * time.Hour)
+	var said, saidEU notes
+	eu := brokertest.Start(t, broker.Config{
+		Region: "eu", Peers: []string{"us"}, Listen: "127.0.0.1:0", TLS: ca.issue(t, "eu", day),
+		Log: slog.New(slog.NewTextHandler(&saidEU, nil)),
+	})
+	files := ca.issue(t, "us", time.Now().Add(-time.Minute))
+	us := brokertest.Start(t, broker.Config{
+		Region: "us", Peers: []string{"eu"}, Dial: []string{"tls://" + eu.LinkAddr()}, TLS: files,
+		Log: slog.New(slog.NewTextHandler(&said, nil)),
+	})
+	brokertest.Until(t, "the word of an expired certificate", func() bool { return said.has("has expired") })
+	if eu.PeerReachable("us") {
+		t.Error("linked with an expired certificate")
+	}
+	ca.issue(t, "us", day)
+	linked := func() bool { return eu.PeerReachable("us") && us.PeerReachable("eu") }
+	brokertest.Until(t, "the link with a renewed certificate", linked)
+
+	later := day.Add(24 * time.Hour).Truncate(time.Second)
+	ca.issue(t, "eu", later)
+	brokertest.Until(t, "the listener to show its renewed certificate", func() bool {
+		got := shown(t, eu.LinkAddr(), files)
+		return got != nil && got.NotAfter.Equal(later)
+	})
+	if end := eu.Certificates()["own"]; !end.Equal(later) {
+		t.Errorf("the certificate is said to end %v, want %v", end, later)
+	}
+	brokertest.Until(t, "the link after that", linked)
+
+	if err := os.WriteFile(files.CertFile, []byte("no certificate\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	brokertest.Until(t, "the word of files that cannot be used", func() bool { return said.has("the former ones stay in use") })
+	brokertest.Until(t, "the link with the former files", linked)
+}
+
+// shown is the certificate that a listener shows; nil when there is none to see now.
+func shown(t *testing.T, at string, files broker.TLS) *x509.Certificate {
+	t.Helper()
+	conn, err := net.Dial("tcp", at)
+	if err != nil {
+		return nil
+	}
+	defer conn.Close()
+	if _, err := bufio.NewReader(conn).ReadSlice('\n'); err != nil { // it greets in the clear
+		return nil
+	}
+	secure := tls.Client(conn, clientTLS(t, files))
+	if err := secure.HandshakeContext(t.Context()); err != nil {
+		return nil
+	}
+	return secure.ConnectionState().PeerCertificates[0]
+}
