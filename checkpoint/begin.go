@@ -45,6 +45,10 @@ type Situation struct {
 	Stored Stored
 	Peers  int
 	Acks   []Ack
+	// Merged is the position up to which the self-merge has recorded this region's changes in the
+	// database; 0 when that is of another WAL. That the database has it proves that its own WAL holds
+	// what the stream says up to there: a server that was restored would have forgotten it.
+	Merged wal.LSN
 	// Renew: a new incarnation is wanted, because a peer misses frames of this one.
 	Renew bool
 }
@@ -122,6 +126,23 @@ func (s Situation) Opening(d Decision) (wal.LSN, wal.Mark) {
 	return s.Slot.Confirmed, wal.Mark{}
 }
 
+// Reading is where to begin to read the WAL. The slot holds it back for peers, and the stream may hold
+// it all the same: what is in the stream, merged here, and of a known clock is not decoded again. stored
+// are the positions that the clock of the WAL is stored for, rising; at each of them, what was committed
+// below was visible to everybody. For a new incarnation from the slot it is the slot's position.
+func (s Situation) Reading(d Decision, stored []wal.LSN) wal.LSN {
+	from := s.Slot.Confirmed
+	if d.Step != Continue && d.Step != Resume {
+		return from
+	}
+	for _, at := range stored {
+		if at <= min(s.Merged, s.Tail.EndLSN) {
+			from = max(from, at)
+		}
+	}
+	return from
+}
+
 // resumes reports whether the stream holds all that any peer may miss up to where it ends, except for
 // an open transaction, so that a new incarnation may begin there. Parts that were purged before every
 // peer had committed them do not come back that way.
@@ -131,12 +152,13 @@ func (s Situation) resumes() bool {
 		t.Incarnation >= s.Stored.Reopened && t.Incarnation > s.Stored.Loosened
 }
 
-// Past watches what the WAL repeats of what the stream holds; nil when it holds nothing of it.
+// Past watches what the WAL repeats of what the stream holds; nil when it holds nothing of it. What is
+// merged need not be shown again.
 func (s Situation) Past() *Repetition {
 	if !s.Tail.Found || !s.Tail.Epoch.SameLog(s.Epoch) {
 		return nil
 	}
-	return NewRepetition(s.Tail.Mark, s.Tail.EndLSN, s.Slot.Confirmed)
+	return NewRepetition(s.Tail.Mark, s.Tail.EndLSN, max(s.Slot.Confirmed, s.Merged))
 }
 
 // mark is the newest transaction at or below the slot's position; zero when it is not known: a

@@ -42,6 +42,7 @@
 //	origin     the own stream's tail      what the slot sends          nothing is confirmed or self-merged
 //	peer       its checkpoint             a new incarnation's frames   only what was shown is acknowledged (Seen)
 //
+// At the origin, what its own database has merged counts as shown: a restored one would have forgotten it.
 // A repetition that begins behind the Mark shows nothing and need not: what lies below its
 // start is not used. A zero Mark covers nothing.
 //
@@ -65,6 +66,10 @@
 //	the slot begins behind the tail, all peers have applied that       Renew
 //	the slot begins behind the tail                                    Stop
 //	everything else                                                    Continue
+//
+// Reading decides from where on the WAL is read then. What the slot holds for a peer is not decoded again
+// where the stream goes on: what is in the stream, merged in this database, and of a known clock needs no
+// stamps any more. That the database has merged it also proves that its WAL holds it (Situation.Merged).
 //
 // A Stop that says that the server was restored or replaced (Decision.History) is stored, and stays until an
 // operator has asked for a resync: at the next look the WAL may have grown beyond what a peer has applied.

@@ -12,8 +12,9 @@ import (
 // gatherer makes batches of the deliveries of one run of an inbound pipe.
 type gatherer struct {
 	from   <-chan subscribe.Delivery
-	limit  int           // rows
-	linger time.Duration // how long to wait for more while many come
+	took   func(subscribe.Delivery) // is told of each that was taken from there
+	limit  int                      // rows
+	linger time.Duration            // how long to wait for more while many come
 	idle   func(applied int) *subscribe.Delivery
 	stop   <-chan struct{}
 	quiet  time.Duration // how long next may wait; 0: for ever
@@ -68,6 +69,7 @@ func (g *gatherer) next(ctx context.Context) ([]subscribe.Delivery, error) {
 				return []subscribe.Delivery{*d}, nil
 			}
 		case d := <-g.from:
+			g.took(d)
 			return g.gather(ctx, d), nil
 		}
 	}
@@ -105,6 +107,7 @@ func (g *gatherer) gather(ctx context.Context, first subscribe.Delivery) []subsc
 func (g *gatherer) more(ctx context.Context, linger <-chan time.Time) (subscribe.Delivery, bool) {
 	select {
 	case d := <-g.from:
+		g.took(d)
 		return d, true
 	default:
 	}
@@ -113,6 +116,7 @@ func (g *gatherer) more(ctx context.Context, linger <-chan time.Time) (subscribe
 	}
 	select {
 	case d := <-g.from:
+		g.took(d)
 		return d, true
 	case <-linger:
 	case <-ctx.Done():

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/pgwaltz/pgwaltz/adapter/guard"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
@@ -118,12 +120,16 @@ func (p *Inbound) once(ctx context.Context) error {
 	p.cfg.Committed(cp)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	// One delivery is read ahead while a batch is applied; the subscription bounds bytes.
-	ch := make(chan subscribe.Delivery, 16)
+	// Some deliveries are read ahead while a batch is applied.
+	ch, room := make(chan subscribe.Delivery, 16), semaphore.NewWeighted(aheadBytes)
+	weight := func(d subscribe.Delivery) int64 { return min(int64(d.Bytes), aheadBytes) }
 	done := make(chan error, 1)
 	go func() {
 		err := guard.Run("reading a stream", func() error {
 			return p.cfg.Subscribe(ctx, cp, func(ctx context.Context, d subscribe.Delivery) error {
+				if err := room.Acquire(ctx, weight(d)); err != nil {
+					return context.Cause(ctx)
+				}
 				select {
 				case ch <- d:
 					return nil
@@ -135,7 +141,7 @@ func (p *Inbound) once(ctx context.Context) error {
 		cancel(err)
 		done <- err
 	}()
-	err = p.apply(ctx, ch)
+	err = p.apply(ctx, ch, func(d subscribe.Delivery) { room.Release(weight(d)) })
 	cancel(err)
 	suberr := <-done
 	if ctx.Err() != nil && suberr != nil && err != nil && context.Cause(ctx) == suberr {
@@ -144,9 +150,12 @@ func (p *Inbound) once(ctx context.Context) error {
 	return err
 }
 
-// apply takes batch after batch.
-func (p *Inbound) apply(ctx context.Context, ch <-chan subscribe.Delivery) error {
-	g := &gatherer{from: ch, limit: p.cfg.BatchRows, linger: p.cfg.Linger, idle: p.cfg.Idle, stop: p.cfg.Stop}
+// aheadBytes bounds what is read ahead of a batch, beside what the subscription holds.
+const aheadBytes = 4 << 20
+
+// apply takes batch after batch; took is told of each delivery that it takes.
+func (p *Inbound) apply(ctx context.Context, ch <-chan subscribe.Delivery, took func(subscribe.Delivery)) error {
+	g := &gatherer{from: ch, took: took, limit: p.cfg.BatchRows, linger: p.cfg.Linger, idle: p.cfg.Idle, stop: p.cfg.Stop}
 	defer g.close()
 	for {
 		g.quiet = 0

@@ -90,3 +90,42 @@ func TestPartsAreGivenBackWhileTheRestDoesNotCome(t *testing.T) {
 		}
 	})
 }
+
+// stuckApplier takes a batch and does not come back.
+type stuckApplier struct{ partsApplier }
+
+func (a *stuckApplier) Apply(ctx context.Context, _ []apply.Unit) error {
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// What is read ahead of a batch is bounded by what it takes in memory, not by how many deliveries it is.
+func TestReadingAheadIsBoundedInBytes(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ bytes, most int }{{100, 17}, {aheadBytes / 2, 3}, {8 * aheadBytes, 2}} {
+		synctest.Test(t, func(t *testing.T) {
+			read := 0
+			p := NewInbound(InboundConfig{
+				Applier: &stuckApplier{}, BatchRows: 1, Committed: func(checkpoint.Checkpoint) {},
+				Subscribe: func(ctx context.Context, _ checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error {
+					for {
+						tx := &wal.Transaction{Changes: []wal.Change{{Op: wal.Truncate, Relation: &wal.Relation{}}}}
+						if err := deliver(ctx, subscribe.Delivery{Packet: &wire.Packet{Transactions: []*wal.Transaction{tx}}, Bytes: c.bytes}); err != nil {
+							return err
+						}
+						read++
+					}
+				},
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- p.Run(ctx) }()
+			synctest.Wait()
+			if read != c.most {
+				t.Errorf("deliveries of %d bytes: %d were read, want %d", c.bytes, read, c.most)
+			}
+			cancel()
+			<-done
+		})
+	}
+}

@@ -34,6 +34,38 @@ func LoadClock(ctx context.Context, q Querier, from wal.LSN) (wal.Micros, error)
 	return wal.Micros(at), nil
 }
 
+// ClockAt is the highest time of the transactions below a position, as it is stored.
+type ClockAt struct {
+	LSN  wal.LSN
+	High wal.Micros
+}
+
+// StoredClock reads what is stored from a position on, rising, behind what LoadClock says of that
+// position.
+func StoredClock(ctx context.Context, q Querier, from wal.LSN) ([]ClockAt, error) {
+	high, err := LoadClock(ctx, q, from)
+	if err != nil {
+		return nil, err
+	}
+	out := []ClockAt{{from, high}}
+	rows, err := q.Query(ctx, `select (lsn - '0/0'::pg_lsn)::int8, at from pgwaltz.clock where lsn > $1::text::pg_lsn order by lsn`, from.String())
+	if err != nil {
+		return nil, fmt.Errorf("read the clock of the WAL: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var lsn, at int64
+		if err := rows.Scan(&lsn, &at); err != nil {
+			return nil, fmt.Errorf("read the clock of the WAL: %w", err)
+		}
+		out = append(out, ClockAt{wal.LSN(lsn), wal.Micros(at)})
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read the clock of the WAL: %w", err)
+	}
+	return out, nil
+}
+
 // SaveClock stores the highest time of the transactions below a position. It has to be on disk
 // before the position is confirmed.
 func SaveClock(ctx context.Context, q Querier, at wal.LSN, high wal.Micros) error {

@@ -12,6 +12,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/internal/status"
 	"github.com/pgwaltz/pgwaltz/sink/publish"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
@@ -34,6 +35,7 @@ func (e *slotBusyError) Error() string {
 type beginning struct {
 	at     wire.Position // of the stream
 	slot   wal.LSN       // of the WAL: what the slot has confirmed
+	from   wal.LSN       // of the WAL: where it is read from
 	resync bool
 	// resumed: a new incarnation behind what the stream holds.
 	resumed bool
@@ -42,6 +44,7 @@ type beginning struct {
 	knew     map[string]pgstore.Place // how far each peer's stream was applied when its gap was found
 	loose    uint64                   // see outboundState
 	past     *checkpoint.Repetition   // what the WAL repeats of what the stream held; nil for nothing
+	clock    []tombstone.ClockAt      // what is stored of it from the slot's position on
 }
 
 // begin finds out where to begin, and stores what peers will get to know before they do. nil
@@ -88,6 +91,9 @@ func (s *Sidecar) situation(ctx context.Context, c *pgx.Conn, tail publish.Tail)
 		return sit, nil, err
 	}
 	sit.Stored = row.Stored
+	if sit.Merged, err = s.mergedIn(ctx, c); err != nil {
+		return sit, nil, err
+	}
 	if sit.WALEnd, err = walEnd(ctx, c); err != nil {
 		return sit, nil, err
 	}
@@ -95,6 +101,15 @@ func (s *Sidecar) situation(ctx context.Context, c *pgx.Conn, tail publish.Tail)
 	s.out.row, s.out.seenAt = slot, time.Now()
 	s.out.mu.Unlock()
 	return sit, slot, nil
+}
+
+// mergedIn is the position of this WAL up to which the database holds what the self-merge records.
+func (s *Sidecar) mergedIn(ctx context.Context, c *pgx.Conn) (wal.LSN, error) {
+	cp, found, err := pgstore.Load(ctx, c, s.cfg.Region)
+	if err != nil || !found || !cp.Epoch.SameLog(s.epoch) {
+		return 0, err
+	}
+	return cp.EndLSN, nil
 }
 
 // walEnd is the end of this server's WAL: no position beyond it was ever handed out.
@@ -109,10 +124,15 @@ func walEnd(ctx context.Context, c *pgx.Conn) (wal.LSN, error) {
 // decided carries a decision out, as far as the database goes.
 func (s *Sidecar) decided(ctx context.Context, c *pgx.Conn, sit checkpoint.Situation, d checkpoint.Decision, tail publish.Tail) (*beginning, error) {
 	from := sit.Slot.Confirmed
-	b := &beginning{slot: from, reopened: sit.Stored.Reopened}
+	b := &beginning{slot: from, from: from, reopened: sit.Stored.Reopened}
 	if d.Step != checkpoint.Reopen {
 		b.past = sit.Past()
 	}
+	stored, err := tombstone.StoredClock(ctx, c, from)
+	if err != nil {
+		return nil, err
+	}
+	b.clock, b.from = stored, sit.Reading(d, positions(stored))
 	switch d.Step {
 	case checkpoint.Stop:
 		return nil, s.gap(ctx, c, d)

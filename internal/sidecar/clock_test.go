@@ -3,6 +3,7 @@ package sidecar
 import (
 	"testing"
 
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/replicator"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -14,7 +15,7 @@ func TestConfirmedOnlyWithTheClockStored(t *testing.T) {
 	s := &Sidecar{own: replicator.NewLocalWAL(nil)}
 	k := &s.out.clock
 	s.own.BeginClock(100, 7)
-	k.at, k.high, k.kick = 100, 7, make(chan struct{}, 1)
+	k.stored, k.kick = []tombstone.ClockAt{{LSN: 100, High: 7}}, make(chan struct{}, 1)
 	want := func(lsn, allowed, stored wal.LSN) {
 		t.Helper()
 		k.want = 0
@@ -30,7 +31,7 @@ func TestConfirmedOnlyWithTheClockStored(t *testing.T) {
 	want(200, 155, 0) // an earlier process may have decoded more; this one knows nothing of it
 	s.own.Stamped(300)
 	want(200, 100, 200)
-	k.at, k.high = 200, 1000
+	k.note(tombstone.ClockAt{LSN: 200, High: 1000})
 	want(200, 200, 0)
 	want(300, 300, 0)
 	s.own.Clock(310, 900) // the server's clock was set back
@@ -39,5 +40,5 @@ func TestConfirmedOnlyWithTheClockStored(t *testing.T) {
 	if at, high := s.own.ClockAt(320); at != 320 || high != 1001 {
 		t.Errorf("%d, %d", at, high)
 	}
-	want(90, 90, 0) // in front of the beginning: it was confirmed before
+	want(90, 0, 0) // in front of the beginning: it was confirmed before
 }

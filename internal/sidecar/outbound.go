@@ -135,14 +135,15 @@ func (s *Sidecar) newPublisher(durable func(wire.Header, uint64)) (*publish.Publ
 	return publish.New(cfg), nil
 }
 
-func (s *Sidecar) newSlot(start wal.LSN) *slot.Reader {
+// newSlot makes a reader of a slot that has confirmed a position.
+func (s *Sidecar) newSlot(confirmed wal.LSN) *slot.Reader {
 	return slot.New(slot.Config{
 		Connect: s.connectSlot, Name: s.cfg.Postgres.Slot, Publications: []string{s.cfg.Postgres.Publication},
 		Decoder: decoder.Config{
 			MaxPart: maxPart, Marker: s.caps.token, ForwardOrigins: s.cfg.ForwardOrigins, Key: s.describe, OnNameless: s.nameless,
 		},
-		Confirm: s.confirm, StatusInterval: statusInterval,
-		Started: func(ctx context.Context) error { return s.unmoved(ctx, start) },
+		Confirm: s.confirm, Confirmed: confirmed, StatusInterval: statusInterval,
+		Started: func(ctx context.Context) error { return s.unmoved(ctx, confirmed) },
 	})
 }
 
@@ -151,14 +152,14 @@ const maxPart = 2 << 20
 
 // unmoved looks, once nobody else can move the slot any more, whether it is still where it was
 // when the beginning was decided. PostgreSQL silently begins at its own position otherwise.
-func (s *Sidecar) unmoved(ctx context.Context, start wal.LSN) error {
+func (s *Sidecar) unmoved(ctx context.Context, confirmed wal.LSN) error {
 	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
 		slot, err := pg.LoadSlot(ctx, c, s.cfg.Postgres.Slot)
 		if err != nil {
 			return err
 		}
-		if slot == nil || slot.ConfirmedFlushLSN > start {
-			return fmt.Errorf("begin at %s: slot %q was moved meanwhile", start, s.cfg.Postgres.Slot)
+		if slot == nil || slot.ConfirmedFlushLSN > confirmed {
+			return fmt.Errorf("begin at %s: slot %q was moved meanwhile", confirmed, s.cfg.Postgres.Slot)
 		}
 		return nil
 	})

@@ -70,9 +70,7 @@ func (s *Sidecar) publish(ctx context.Context) error {
 		}
 		s.out.prove = false
 	}
-	if err := s.beginClock(ctx, r.begin.slot); err != nil {
-		return err
-	}
+	s.beginClock(r.begin)
 	return s.ended(ctx, s.flow(ctx, r))
 }
 
@@ -152,10 +150,10 @@ func (o *outboundState) began(r *outboundRun) {
 // flow reads the slot and publishes until the context ends or something fails.
 func (s *Sidecar) flow(ctx context.Context, r *outboundRun) error {
 	s.own.Reading(r.slot.Ping, r.pipe.Flush)
-	s.log.Info("publishing", "slot", s.cfg.Postgres.Slot, "lsn", r.begin.slot.String(), "incarnation", r.begin.at.Incarnation, "frame", r.begin.at.Number)
+	s.log.Info("publishing", "slot", s.cfg.Postgres.Slot, "lsn", r.begin.from.String(), "confirmed", r.begin.slot.String(), "incarnation", r.begin.at.Incarnation, "frame", r.begin.at.Number)
 	g, gctx := errgroup.WithContext(ctx)
 	for what, work := range map[string]func() error{
-		"reading the slot":             func() error { return r.slot.Run(gctx, r.begin.slot) },
+		"reading the slot":             func() error { return r.slot.Run(gctx, r.begin.from) },
 		"publishing":                   func() error { return r.publisher.Run(gctx) },
 		"the outbound pipe":            func() error { return r.pipe.Run(gctx, r.slot) },
 		"storing the clock of the WAL": func() error { return s.storeClock(gctx) },
@@ -188,14 +186,14 @@ func (s *Sidecar) ended(ctx context.Context, err error) error {
 
 // proveFirst reads the WAL once up to where the stream ends, before it is read again and stamped.
 func (s *Sidecar) proveFirst(ctx context.Context, r *outboundRun) error {
-	s.log.Info("the WAL is proved to be the one that was published, before it is read again", "lsn", r.begin.slot.String())
+	s.log.Info("the WAL is proved to be the one that was published, before it is read again", "lsn", r.begin.from.String())
 	ctx, done := context.WithCancel(ctx)
 	defer done()
 	reader := s.newSlot(r.begin.slot)
 	g, gctx := errgroup.WithContext(ctx)
 	proved := false
 	g.Go(func() error {
-		return guard.Run("reading the slot", func() error { return reader.Run(gctx, r.begin.slot) })
+		return guard.Run("reading the slot", func() error { return reader.Run(gctx, r.begin.from) })
 	})
 	g.Go(func() error {
 		defer done()

@@ -49,7 +49,10 @@ func (r *connection) start(ctx context.Context, at wal.LSN) error {
 	// Never "origin 'none'" (16 and later): it would also leave out what applied transactions
 	// have to tell.
 	r.lastPos = at
-	r.slot.flushed.Store(uint64(at))
+	if r.slot.cfg.Confirmed != 0 {
+		r.lastPos = min(at, r.slot.cfg.Confirmed)
+	}
+	r.slot.flushed.Store(uint64(r.lastPos))
 	return pglogrepl.StartReplication(ctx, r.conn, `"`+r.slot.cfg.Name+`"`, pglogrepl.LSN(at),
 		pglogrepl.StartReplicationOptions{Mode: pglogrepl.LogicalReplication, PluginArgs: args})
 }

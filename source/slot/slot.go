@@ -30,6 +30,9 @@ type Config struct {
 	// Confirm returns the position below which everything is safe. It is asked before each
 	// status message and may be called only from Run's goroutine.
 	Confirm func() wal.LSN
+	// Confirmed is what was confirmed before; it is said again until Confirm says more. 0: where Run
+	// begins.
+	Confirmed wal.LSN
 	// Started is called once the server has begun to stream, when nobody else can move the
 	// slot any more; its error ends Run. May be nil.
 	Started func(ctx context.Context) error

@@ -263,7 +263,7 @@ func (r *follower) accept(ctx context.Context, seq uint64, raw *wire.RawFrame, r
 		r.cursor.CommitTime = raw.LastCommit
 	}
 	d := Delivery{
-		Header: raw.Header, StreamSeq: seq, Packet: packet, Bytes: int(raw.PacketSize), Checkpoint: r.cursor,
+		Header: raw.Header, StreamSeq: seq, Packet: packet, Bytes: max(int(raw.PacketSize), sizeOf(packet.Transactions)), Checkpoint: r.cursor,
 		NewIncarnation: r.fresh, Resync: r.resync,
 	}
 	r.fresh, r.resync = false, false
@@ -381,4 +381,12 @@ func (r *follower) trouble(err error) {
 	if was && !reachable {
 		r.s.cfg.Log.Warn("the origin's stream does not answer", "origin", r.s.cfg.Origin, "error", err)
 	}
+}
+
+func sizeOf(txs []*wal.Transaction) int {
+	n := 0
+	for _, tx := range txs {
+		n += tx.Size()
+	}
+	return n
 }

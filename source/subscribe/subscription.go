@@ -108,7 +108,7 @@ type Delivery struct {
 	// Packet holds the transactions that are not applied yet. It is empty for a heartbeat,
 	// and where a rewound origin repeats itself.
 	Packet *wire.Packet
-	Bytes  int // payload, uncompressed
+	Bytes  int // what it takes in memory, about: rows take several times their payload
 	// Checkpoint is the position after the packet, to be saved in the transaction that
 	// applies it; Transactions and CommitTime are brought forward, AppliedAt is not.
 	Checkpoint checkpoint.Checkpoint
@@ -204,7 +204,7 @@ func (s *Subscription) enqueue(ctx context.Context, d Delivery) error {
 	}
 }
 
-// weight is what a delivery takes of the queue. Parsed rows need more than their payload.
+// weight is what a delivery takes of the queue.
 func (s *Subscription) weight(bytes int) int64 {
 	return min(int64(bytes)+1024, s.cfg.QueueBytes)
 }

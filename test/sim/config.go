@@ -22,6 +22,7 @@ type Config struct {
 	Refuse                            bool  // tables refuse rows and deletes of appliers for a while
 	Skew                              int64 // microseconds by which the clocks differ at most
 	Jumps                             bool
+	Ahead                             bool // the clock is stored ahead of the slot, and reading begins there
 	Async                             bool // appliers commit without waiting for the disk
 	Marker                            bool // echoes are known by a message, else by an origin
 	Mode                              checkpoint.Mode
@@ -142,5 +143,6 @@ func Draw(seed uint64) Config {
 		c.IndexKeys, c.IndexOwn, c.IndexSegment, c.IndexHeld = 1+r.IntN(4), 1+r.IntN(4), 1+r.IntN(4), 1+r.IntN(4)
 	}
 	c.Refuse = later.IntN(4) == 0
+	c.Ahead = later.IntN(2) == 0
 	return c
 }

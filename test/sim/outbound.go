@@ -46,6 +46,9 @@ func (s *sidecar) publish() {
 	again := func() { s.after(time.Second, s.reopen) }
 	sit := s.situation(t, from)
 	dec := sit.Begin()
+	if w.cfg.Ahead {
+		from = sit.Reading(dec, d.clocks())
+	}
 	at := t.header.Position()
 	past := sit.Past()
 	if w.cfg.Break == SameHistory {
@@ -106,6 +109,9 @@ func (s *sidecar) publish() {
 		o.next++
 	}
 	s.out = o
+	if from > d.confirmed {
+		s.probe("ahead of the slot", from)
+	}
 	w.must(o.framer.Begin(time.Now()))
 	o.wake()
 	o.beat()
@@ -146,6 +152,9 @@ func (s *sidecar) situation(t tail, from wal.LSN) checkpoint.Situation {
 			Incarnation: h.Incarnation, EndLSN: h.EndLSN, Mark: h.Mark,
 		},
 		Stored: d.stored,
+	}
+	if cp := d.cps[s.r.name]; w.cfg.Ahead && cp.Epoch.SameLog(d.epoch) {
+		sit.Merged = cp.EndLSN
 	}
 	sit.Stored.Incarnation = d.incarnation
 	if w.cfg.Break == StaleTail && t.found {

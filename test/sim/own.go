@@ -3,6 +3,8 @@ package sim
 import (
 	"context"
 	"hash/fnv"
+	"maps"
+	"slices"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
@@ -88,6 +90,20 @@ func (d *database) beginClock(x *tombstone.Index, from wal.LSN) {
 		}
 	}
 	x.BeginClock(from, high)
+}
+
+// clocks are the positions that the clock is stored for.
+func (d *database) clocks() []wal.LSN { return slices.Sorted(maps.Keys(d.clock)) }
+
+// clockAhead stores the clock for where the decoding is, as the outbound pipe does now and then.
+func (s *sidecar) clockAhead() {
+	d := s.r.db
+	if !s.w.cfg.Ahead || s.out == nil || s.local.Unseen(d.unseen()) {
+		return
+	}
+	if at, high := s.local.ClockAt(s.local.Session()); at != 0 {
+		d.clock[at] = high
+	}
 }
 
 func (i items) Free(xid wal.XID, commit wal.LSN) { i.index.Free(xid, commit) }

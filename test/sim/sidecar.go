@@ -197,6 +197,7 @@ func (s *sidecar) moved(origin int) {
 // confirm tells the slot what the server may forget.
 func (s *sidecar) confirm() {
 	w, d := s.w, s.r.db
+	s.clockAhead()
 	if s.out == nil || !s.out.framer.Proven() {
 		return // no connection that could tell, or it may not be the WAL that was published
 	}
