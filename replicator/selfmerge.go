@@ -102,9 +102,10 @@ func begins(txs []*wal.Transaction) bool {
 
 // pick returns the changes of a transaction that have something to merge. Behind an insert that goes
 // through, the other changes of its key go with it: without them a delete would not continue the
-// insert, and the insert by itself is a row that nobody ever saw.
+// insert, and the insert by itself is a row that nobody ever saw. The others are gone from tx: giant
+// transactions are not copied.
 func (m *SelfMerge) pick(tx *wal.Transaction) []wal.Change {
-	var picked []wal.Change
+	picked := tx.Changes[:0]
 	var inserted map[tombstone.Ref]bool
 	for i := range tx.Changes {
 		ch := &tx.Changes[i]
@@ -119,6 +120,7 @@ func (m *SelfMerge) pick(tx *wal.Transaction) []wal.Change {
 			picked = append(picked, *ch)
 		}
 	}
+	clear(tx.Changes[len(picked):])
 	return picked
 }
 

@@ -62,7 +62,8 @@ type Sidecar struct {
 	tracked tombstone.Tracked
 
 	own      *replicator.LocalWAL
-	ownDB    *db // its session
+	overdue  atomic.Bool // the last wait for own changes was in vain
+	ownDB    *db         // its session
 	parked   *parked.Index
 	parkedAt atomic.Int64               // see parkedSince
 	suspects map[string]*apply.Suspects // by origin

@@ -203,8 +203,13 @@ func (s *Sidecar) observe(in *inboundState, d subscribe.Delivery) {
 
 // barrier waits until this region's own changes that are committed by now are recorded.
 func (s *Sidecar) barrier(ctx context.Context) error {
-	err := s.own.WaitMerged(ctx, barrierLimit)
-	if errors.Is(err, replicator.ErrNotMerged) {
+	limit := barrierLimit
+	if s.overdue.Load() {
+		limit = barrierAgain
+	}
+	err := s.own.WaitMerged(ctx, limit)
+	s.overdue.Store(errors.Is(err, replicator.ErrNotMerged))
+	if s.overdue.Load() {
 		// The own WAL does not move (the slot is away, or the stream is full). The merge
 		// puts right what is overwritten meanwhile.
 		return apply.ErrOverdue
@@ -212,8 +217,12 @@ func (s *Sidecar) barrier(ctx context.Context) error {
 	return err
 }
 
-// barrierLimit bounds the wait for own changes.
-const barrierLimit = 10 * time.Second
+// barrierLimit bounds the wait for own changes, barrierAgain one behind a wait that was in vain: a
+// region that has much of its own to read would take in ten seconds what comes in one.
+const (
+	barrierLimit = 10 * time.Second
+	barrierAgain = 500 * time.Millisecond
+)
 
 func (s *Sidecar) insertLSN(ctx context.Context) (wal.LSN, error) {
 	return localDB{s.db}.InsertLSN(ctx)
