@@ -77,6 +77,14 @@ func SaveClock(ctx context.Context, q Querier, at wal.LSN, high wal.Micros) erro
 	return nil
 }
 
+// adoptClock is Adopt for the clock. Of a region that was moved, what is stamped from now on is above all
+// times of before. Times that a restored server has lost do not count: what lies below them has its own.
+const adoptClock = `with gone as (
+  delete from pgwaltz.clock where lsn > '0/0' and ($1 or lsn > pg_catalog.pg_current_wal_insert_lsn()) returning at
+)
+insert into pgwaltz.clock as c (lsn, at) select '0/0', max(at) from gone where $1 having count(*) > 0
+on conflict (lsn) do update set at = greatest(c.at, excluded.at)`
+
 // TrimClock removes what no decoding can begin with any more: the slot never goes back to a
 // position in front of horizon.
 func TrimClock(ctx context.Context, q Querier, horizon wal.LSN) error {

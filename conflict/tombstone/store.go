@@ -307,7 +307,7 @@ func entries(ctx context.Context, q Querier, sql string, rel wal.RelationName, k
 // came before everything that this server has to stamp. It is called before the index is loaded.
 func Adopt(ctx context.Context, q Querier, moved bool) error {
 	where := ` where $1 or lsn > pg_catalog.pg_current_wal_insert_lsn()`
-	for _, sql := range []string{`update pgwaltz.tombstone set lsn = '0/0'` + where, `delete from pgwaltz.past` + where} {
+	for _, sql := range []string{`update pgwaltz.tombstone set lsn = '0/0'` + where, `delete from pgwaltz.past` + where, adoptClock} {
 		if _, err := q.Exec(ctx, sql, moved); err != nil {
 			return fmt.Errorf("adopt tombstones: %w", err)
 		}

@@ -3,6 +3,7 @@ package tombstone_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -238,6 +239,34 @@ func TestAdopt(t *testing.T) {
 		}
 		if got := lookup(t, c, "near", 3); (got.Next == 2) != (want == 2) {
 			t.Errorf("moved %v: a position within it: %+v", moved, got)
+		}
+	}
+}
+
+// What is stored of the clock at positions of another server counts below everything: times go on
+// rising. What a restore has lost is forgotten.
+func TestAdoptClock(t *testing.T) {
+	t.Parallel()
+	c := database(t)
+	far := wal.LSN(1) << 60
+	for moved, want := range map[bool][]tombstone.ClockAt{
+		false: {{LSN: 1}, {LSN: 5, High: 70}}, true: {{LSN: 1, High: 900}},
+	} {
+		if _, err := c.Exec(t.Context(), "delete from pgwaltz.clock"); err != nil {
+			t.Fatal(err)
+		}
+		for at, high := range map[wal.LSN]wal.Micros{5: 70, far: 900} {
+			if err := tombstone.SaveClock(t.Context(), c, at, high); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 { // a term may begin again before the gap is accepted
+			if err := tombstone.Adopt(t.Context(), c, moved); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, err := tombstone.StoredClock(t.Context(), c, 1); err != nil || !slices.Equal(got, want) {
+			t.Errorf("moved %v: %v (%v), want %v", moved, got, err, want)
 		}
 	}
 }
