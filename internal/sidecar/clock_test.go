@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
@@ -41,4 +42,27 @@ func TestConfirmedOnlyWithTheClockStored(t *testing.T) {
 		t.Errorf("%d, %d", at, high)
 	}
 	want(90, 0, 0) // in front of the beginning: it was confirmed before
+}
+
+// The clock may be stored ahead of what is confirmed. A position between two that are stored is not
+// confirmed without its own; what lies in front of the confirmed one is forgotten.
+func TestClockStoredAhead(t *testing.T) {
+	t.Parallel()
+	k := &clockStore{}
+	for _, at := range []wal.LSN{100, 300, 200, 300} {
+		k.note(tombstone.ClockAt{LSN: at, High: wal.Micros(at) / 10})
+	}
+	for at, want := range map[wal.LSN]wal.LSN{99: 0, 100: 100, 250: 200, 300: 300, 900: 300} {
+		if got := k.last(at); got.LSN != want || got.High != wal.Micros(want)/10 {
+			t.Errorf("at %d: %v, want that of %d", at, got, want)
+		}
+	}
+	k.forget(250)
+	if got := positions(k.stored); !slices.Equal(got, []wal.LSN{200, 300}) {
+		t.Errorf("left behind 250: %v", got)
+	}
+	k.forget(50)
+	if got := positions(k.stored); len(got) != 2 {
+		t.Errorf("left behind 50: %v", got)
+	}
 }
