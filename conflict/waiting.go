@@ -60,15 +60,19 @@ func (w *Waiting) Fill(rel *wal.Relation, image wal.Tuple) wal.Tuple {
 	return out
 }
 
-// Fulfilled returns what a repair is beside w. The answer for a change that lacks values is that
-// change, made whole: it is decided as the change is, so that a row which it presumably
-// overwrote is no conflict. Any other event is returned as it is. Of a row that is not here the
+// Fulfilled returns what a repair of rel is beside w. The answer for a change that lacks values, or
+// whose columns are gone, is that change, made whole: it is decided as the change is, so that a row which
+// it presumably overwrote is no conflict. Any other event is returned as it is. Of a row that is not here the
 // conflict was recorded when the change was set aside.
-func (w *Waiting) Fulfilled(e Event, local Side) Event {
-	if e.Kind != Repair || e.Op == wal.Delete || w.Op == wal.Delete || w.Image.Complete() || e.Stamp != w.Stamp || !local.Alive {
+func (w *Waiting) Fulfilled(e Event, rel *wal.Relation, local Side) Event {
+	gone := !hasColumns(rel, w.Relation)
+	if e.Kind != Repair || e.Op == wal.Delete || w.Op == wal.Delete || w.Image.Complete() && !gone || e.Stamp != w.Stamp || !local.Alive {
 		return e
 	}
 	e.Kind, e.Op, e.Base, e.Born = Live, w.Op, w.Base, w.Born
+	if gone {
+		e.Base = wal.Base{} // it is of columns that are not here
+	}
 	return e
 }
 

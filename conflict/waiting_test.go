@@ -247,11 +247,11 @@ func TestFulfilled(t *testing.T) {
 		{"another entry of the origin", higher, row(4), UpdateOriginDiffers},
 		{"no row: it was recorded when it was set aside", answer, Side{}, None},
 	} {
-		if got := Resolve(Policy{}, w.Fulfilled(c.event, c.local), c.local); got.Verdict != Apply || got.Type != c.want {
+		if got := Resolve(Policy{}, w.Fulfilled(c.event, w.Relation, c.local), c.local); got.Verdict != Apply || got.Type != c.want {
 			t.Errorf("%s: %s %q", c.name, got.Verdict, got.Type)
 		}
 	}
-	if got := Resolve(Policy{}, w.Fulfilled(answer, row(6)), row(6)); got.Verdict != Keep {
+	if got := Resolve(Policy{}, w.Fulfilled(answer, w.Relation, row(6)), row(6)); got.Verdict != Keep {
 		t.Errorf("over a later row: %s", got.Verdict)
 	}
 }

@@ -60,7 +60,9 @@ type OutboundConfig struct {
 	Stamped func(wal.LSN)
 	// Extra brings packets of other kinds: copied rows.
 	Extra <-chan Extra
-	Log   *slog.Logger
+	// TooLarge as in framing.Config.
+	TooLarge func(rel *wal.Relation, op wal.Op, size int)
+	Log      *slog.Logger
 }
 
 // Extra is a packet that does not come from the log.
@@ -116,7 +118,8 @@ func (o *Outbound) Run(ctx context.Context, log Log) error {
 	o.framer = framing.New(framing.Config{
 		Encoder: o.cfg.Encoder, Tail: o.cfg.Tail, Past: o.cfg.Past, Resync: o.cfg.Resync, Resumed: o.cfg.Resumed, FrameBytes: o.cfg.FrameBytes,
 		Linger: o.cfg.Linger, Heartbeat: o.cfg.Heartbeat,
-		Put: func(f wire.Frame) error { return o.put(ctx, f) },
+		Put:      func(f wire.Frame) error { return o.put(ctx, f) },
+		TooLarge: o.cfg.TooLarge,
 	}, time.Now())
 	if err := o.framer.Begin(time.Now()); err != nil {
 		return err

@@ -23,8 +23,6 @@ type Options struct {
 	Role   string // what the connection is for: apply, slot, status
 	// LockTimeout is how long a statement waits for a lock before 55P03; 0 waits for ever.
 	LockTimeout time.Duration
-	// Apply switches off what costs more than it gains for many small statements.
-	Apply bool
 	// Settings are added to the start-up packet; a pinned setting wins over them.
 	Settings map[string]string
 	// ConnectTimeout is used where the connection string has none; 0 means 10 s.
@@ -52,6 +50,17 @@ func pins() map[string]string {
 		// The server notices a client that is gone by these; the dialer does it the other way.
 		"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3",
 	}
+}
+
+// plans are the settings of the planner that a role or a database may have for the application's
+// statements. Ours find rows by their keys, many times a second: without an index scan or a join
+// they would read whole tables, and compiling them would take longer than running them.
+func plans() map[string]string {
+	m := map[string]string{"jit": "off", "plan_cache_mode": "auto", "max_parallel_workers_per_gather": "0", "constraint_exclusion": "partition"}
+	for _, name := range []string{"indexscan", "indexonlyscan", "bitmapscan", "seqscan", "tidscan", "sort", "hashagg", "hashjoin", "mergejoin", "nestloop", "material", "partition_pruning"} {
+		m["enable_"+name] = "on"
+	}
+	return m
 }
 
 // Pinned names the settings that every session is given and that a statement could change.
@@ -86,15 +95,13 @@ func tune(c *pgconn.Config, o Options, replication bool) {
 	}
 	role := c.RuntimeParams["role"]
 	maps.Copy(c.RuntimeParams, o.Settings)
+	maps.Copy(c.RuntimeParams, plans())
 	maps.Copy(c.RuntimeParams, pins())
 	if role != "" {
 		c.RuntimeParams["role"] = role // somebody wrote it into the connection string
 	}
 	c.RuntimeParams["application_name"] = "pgwaltz_" + o.Region + "_" + o.Role
 	c.RuntimeParams["lock_timeout"] = strconv.FormatInt(o.LockTimeout.Milliseconds(), 10)
-	if o.Apply {
-		c.RuntimeParams["jit"] = "off"
-	}
 	delete(c.RuntimeParams, "replication")
 	if replication {
 		c.RuntimeParams["replication"] = "database"

@@ -21,11 +21,12 @@ func TestSettingsArePinned(t *testing.T) {
 		"idle_in_transaction_session_timeout": "1s", "idle_session_timeout": "1s", "row_security": "on", "synchronous_commit": "off",
 		"standard_conforming_strings": "off", "IntervalStyle": "sql_standard", "extra_float_digits": "-5", "xmloption": "document", "xmlbinary": "hex",
 		"array_nulls": "off", "quote_all_identifiers": "on", "transform_null_equals": "on", "client_encoding": "LATIN1", "client_min_messages": "debug1",
+		"enable_indexscan": "off", "enable_bitmapscan": "off", "enable_nestloop": "off", "plan_cache_mode": "force_generic_plan", "jit": "on", "max_parallel_workers_per_gather": "8",
 	}
 	for name, value := range hurt {
 		exec(t, admin, fmt.Sprintf(`do $$ begin execute format('alter database %%I set %s = %%L', current_database(), '%s'); end $$`, name, value))
 	}
-	conn, err := pg.Connect(t.Context(), dsn, pg.Options{Region: "eu", Role: "apply", Apply: true, LockTimeout: 1500 * time.Millisecond})
+	conn, err := pg.Connect(t.Context(), dsn, pg.Options{Region: "eu", Role: "apply", LockTimeout: 1500 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,6 +39,7 @@ func TestSettingsArePinned(t *testing.T) {
 		"idle_in_transaction_session_timeout": "0", "idle_session_timeout": "0", "synchronous_commit": "local",
 		"standard_conforming_strings": "on", "xmloption": "content", "xmlbinary": "base64",
 		"array_nulls": "on", "quote_all_identifiers": "off", "transform_null_equals": "off", "client_encoding": "UTF8", "client_min_messages": "warning",
+		"enable_indexscan": "on", "enable_bitmapscan": "on", "enable_nestloop": "on", "plan_cache_mode": "auto", "max_parallel_workers_per_gather": "0",
 	}
 	for name := range hurt {
 		if _, ok := want[name]; !ok {

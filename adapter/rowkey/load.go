@@ -35,6 +35,16 @@ func (k *Key) Params() []statement.Param {
 	return ps
 }
 
+// Generated lists the expressions of the generated columns of the key.
+func (k *Key) Generated() (exprs []string) {
+	for i := range k.Columns {
+		if e := k.Columns[i].Generated; e != "" {
+			exprs = append(exprs, e)
+		}
+	}
+	return exprs
+}
+
 // Column is one column of a key.
 type Column struct {
 	Name  string

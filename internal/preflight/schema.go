@@ -49,6 +49,7 @@ func objects() []object {
 		{"parked", parked.Schema, "changes that could not be applied yet", mayWrite},
 		{"quarantine", quarantine.Schema, "messages that were refused", mayWrite},
 		{"copy", tablecopy.Schema, "progress of the initial copy and of resyncs", mayUpdate},
+		{"partition", tablecopy.PartitionSchema, "which partitions the published tables have", mayWrite},
 		{"stream", streamstore.Schema, "what this region has published into", mayUpdate},
 		{"lead", `create table if not exists pgwaltz.lead (
   region text primary key,

@@ -225,7 +225,7 @@ func (s *Sidecar) connectSlot(ctx context.Context, frontend func(io.Reader, io.W
 func (s *Sidecar) connectApply(origin string) func(ctx context.Context) (*pgx.Conn, error) {
 	return func(ctx context.Context) (*pgx.Conn, error) {
 		conn, err := pg.Connect(ctx, s.cfg.Postgres.Fresh().Reveal(), pg.Options{
-			Region: s.cfg.Region, Role: "apply_" + origin, Apply: true, LockTimeout: s.lockWait(),
+			Region: s.cfg.Region, Role: "apply_" + origin, LockTimeout: s.lockWait(),
 		})
 		if err != nil {
 			return nil, err

@@ -19,8 +19,13 @@ import (
 // name, as tools do that rebuild tables, is not published: its changes are lost to the peers. So
 // what is published is looked at now and then.
 
-// memberPause is between two looks at the publication.
+// memberPause is between two looks at the publication, unless one of its tables was altered: that is
+// asked every second, since what is written to a table that was made anew is not seen until then.
 const memberPause = 5 * time.Second
+
+// alteredSQL is another text whenever a table of the publication was altered, dropped or renamed.
+const alteredSQL = `select pg_catalog.concat_ws('.', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashint8(c.oid::int8 * 2147483647 + c.xmin::text::int8)))
+from pg_catalog.pg_publication_rel r join pg_catalog.pg_publication p on p.oid = r.prpubid join pg_catalog.pg_class c on c.oid = r.prrelid where p.pubname = $1`
 
 // membership remembers what was published.
 type membership struct {
@@ -28,9 +33,13 @@ type membership struct {
 	known  map[wal.RelationName]uint32 // published tables, and their OIDs
 	lost   map[wal.RelationName]uint32 // selected tables that were published and are not now
 	narrow narrowing
-	// nameless is the last table whose deletes could not be named; empty for none.
-	nameless wal.RelationName
-	due      time.Time
+	// leftOut is the last table of which changes were left out; empty for none.
+	leftOut wal.RelationName
+	why     string // they were
+	// unable says since when keys of a table could not be computed.
+	unable  map[wal.RelationName]time.Time
+	altered string // what alteredSQL said last
+	due     time.Time
 }
 
 // missing returns a table that is here and was published, and is not now.
@@ -60,11 +69,15 @@ where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'p') and not (c.r
 // out is only named; when it is back, its rows are copied.
 func (s *Sidecar) lookAtMembers(ctx context.Context) error {
 	m := &s.members
-	if time.Now().Before(m.due) {
-		return nil
-	}
-	m.due = time.Now().Add(memberPause)
 	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		var altered string
+		if err := c.QueryRow(ctx, alteredSQL, s.cfg.Postgres.Publication).Scan(&altered); err != nil {
+			return fmt.Errorf("read publication: %w", err)
+		}
+		if altered == m.altered && time.Now().Before(m.due) {
+			return nil
+		}
+		m.altered, m.due = "", time.Now().Add(memberPause)
 		rows, err := c.Query(ctx, membersSQL, s.cfg.Postgres.Publication)
 		if err != nil {
 			return fmt.Errorf("read publication: %w", err)
@@ -103,6 +116,9 @@ func (s *Sidecar) lookAtMembers(ctx context.Context) error {
 		if err := s.lookAtNarrowing(ctx, c, now); err != nil {
 			return err
 		}
+		if err := s.lookAtAttached(ctx, c); err != nil {
+			return err
+		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		// What is not here is remembered as it was: it may come again.
@@ -112,6 +128,9 @@ func (s *Sidecar) lookAtMembers(ctx context.Context) error {
 			}
 		}
 		m.known, m.lost = now, lost
+		if len(lost) == 0 {
+			m.altered = altered
+		}
 		return nil
 	})
 }
@@ -135,7 +154,8 @@ func (s *Sidecar) settleMember(ctx context.Context, c *pgx.Conn, n wal.RelationN
 	}
 	switch err := preflight.Republish(ctx, c, s.cfg, n); {
 	case err == nil:
-		s.log.Info("a table was made anew; it is published again, and its rows are copied", "relation", n.String())
+		s.log.Warn("a table was made anew; it is published again, and its rows are copied", "relation", n.String(),
+			"remedy", "rows that were deleted from it meanwhile are still in the other regions: pgwaltz keys names them")
 		now[n] = uint32(oid)
 		return false, nil
 	case errors.Is(err, preflight.ErrNotSelected):

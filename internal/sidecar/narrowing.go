@@ -7,10 +7,13 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/internal/config"
+	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -165,10 +168,10 @@ func (n *narrowing) text(publication string) string {
 func (m *membership) narrowed(publication string) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if text := m.narrow.text(publication); text != "" || m.nameless.Name == "" {
+	if text := m.narrow.text(publication); text != "" || m.leftOut.Name == "" {
 		return text
 	}
-	return "changes of " + m.nameless.String() + " were left out, because the key of their rows could not be told: " +
+	return "changes of " + m.leftOut.String() + " were left out, because " + m.why + ": " +
 		"see the log, then run pgwaltz resync; pgwaltz keys names the rows that only one region has"
 }
 
@@ -176,19 +179,67 @@ func (m *membership) narrowed(publication string) string {
 func (m *membership) forgive() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.nameless = wal.RelationName{}
+	m.leftOut = wal.RelationName{}
+}
+
+// leaveOut notes that changes of a table were left out. It reports whether that is new.
+func (m *membership) leaveOut(name wal.RelationName, why string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.leftOut == name && m.why == why {
+		return false
+	}
+	m.leftOut, m.why = name, why
+	return true
 }
 
 // nameless notes a table of which rows could not be named by their key, so that changes are left out: a
 // partition has another replica identity than its table, or a key cannot be computed from what the WAL holds.
 func (s *Sidecar) nameless(rel *wal.Relation, op wal.Op) {
-	m := &s.members
-	m.mu.Lock()
-	said := m.nameless == rel.Ref()
-	m.nameless = rel.Ref()
-	m.mu.Unlock()
-	if !said {
+	if s.members.leaveOut(rel.Ref(), "the key of their rows could not be told") {
 		s.log.Warn("a change is left out: the key of its row cannot be told", "relation", rel.Ref().String(), "kind", op.String(),
-			"remedy", "give all partitions the replica identity of their table, and see that the type and the expression of the key take the values that they had; then run pgwaltz resync; pgwaltz keys names the rows that only one region has")
+			"remedy", "give all partitions the replica identity of their table, FULL where the key is generated, and see that the type and the expression of the key take the values that they had; then run pgwaltz resync; pgwaltz keys names the rows that only one region has")
 	}
+}
+
+// tooLarge notes a table of which a row could not be sent.
+func (s *Sidecar) tooLarge(rel *wal.Relation, op wal.Op, size int) {
+	s.members.leaveOut(rel.Ref(), "a row of theirs is too large to be sent")
+	s.log.Warn("a change is left out: its row is too large to be sent", "relation", rel.Ref().String(), "kind", op.String(), "bytes", size,
+		"remedy", "split the value into several rows, or store it elsewhere; then run pgwaltz resync")
+}
+
+// Patience with what is missing to compute the keys of a table.
+const (
+	unablePatience = 10 * time.Second // so long everything waits for it
+	unableForget   = time.Hour        // then it is waited for again
+)
+
+// unable decides what becomes of changes whose keys cannot be computed because a right or a function is
+// missing. At first everything waits, since it may be granted again in a moment. Then the changes of that table are
+// left out, and its rows are asked for: they are copied when it can be read again.
+func (s *Sidecar) unable(ctx context.Context, rel *wal.Relation, cause error) (bool, error) {
+	m, name := &s.members, rel.Ref()
+	m.mu.Lock()
+	since, ok := m.unable[name]
+	if !ok || time.Since(since) > unableForget {
+		if m.unable == nil {
+			m.unable = map[wal.RelationName]time.Time{}
+		}
+		since, m.unable[name] = time.Now(), time.Now()
+	}
+	m.mu.Unlock()
+	if time.Since(since) < unablePatience {
+		return false, nil
+	}
+	reason := publicMessage(cause)
+	if !ok || time.Since(since) < 2*unablePatience {
+		s.log.Warn("changes are left out: keys of their table cannot be computed", "relation", name.String(), "reason", reason,
+			"remedy", "grant what is missing; the rows are copied then, and pgwaltz keys names those that were deleted meanwhile")
+	}
+	if s.cfg.Copy.Mode != config.CopyAuto {
+		return true, nil // Nameless has said it
+	}
+	err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error { return tablecopy.Await(ctx, c, name, reason) })
+	return err == nil, err
 }

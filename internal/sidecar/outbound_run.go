@@ -114,7 +114,7 @@ func (s *Sidecar) awaitSlot(ctx context.Context, busy *slotBusyError) error {
 // newOutbound makes the pipe of a run.
 func (s *Sidecar) newOutbound(r *outboundRun) *replicator.Outbound {
 	c := s.completer()
-	c.Nameless = s.nameless
+	c.Nameless, c.Unable = s.nameless, s.unable
 	return replicator.NewOutbound(replicator.OutboundConfig{
 		Encoder: wire.EncoderConfig{
 			Cluster: s.cfg.Cluster, Origin: s.cfg.Region, Epoch: s.epoch,
@@ -127,7 +127,7 @@ func (s *Sidecar) newOutbound(r *outboundRun) *replicator.Outbound {
 		Linger: s.cfg.Publish.Linger, Heartbeat: s.cfg.Publish.Heartbeat,
 		Stamped: s.own.Stamped,
 		Changed: s.watch.Changed,
-		Extra:   s.out.extra, Log: s.log,
+		Extra:   s.out.extra, TooLarge: s.tooLarge, Log: s.log,
 	}, stream{r.publisher}, &s.out.stats)
 }
 

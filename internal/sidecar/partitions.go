@@ -7,6 +7,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/internal/config"
+	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -57,4 +59,19 @@ func briefly(ctx context.Context, c *pgx.Conn, sql string) error {
 		return err
 	}
 	return tx.Commit(ctx)
+}
+
+// lookAtAttached asks for copies of partitions that were attached with rows in them: nothing in the
+// WAL says that they are the table's.
+func (s *Sidecar) lookAtAttached(ctx context.Context, c *pgx.Conn) error {
+	auto := s.cfg.Copy.Mode == config.CopyAuto
+	found, err := tablecopy.Attached(ctx, c, s.cfg.Postgres.Publication, auto)
+	for _, n := range found {
+		if auto {
+			s.log.Info("a partition with rows was attached; its rows are copied", "relation", n.String())
+		} else {
+			s.log.Warn("a partition with rows was attached, which are not in the other regions", "relation", n.String(), "remedy", "run pgwaltz resync")
+		}
+	}
+	return err
 }

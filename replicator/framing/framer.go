@@ -27,6 +27,9 @@ type Config struct {
 	// Put takes each frame as it is cut, in the order in which they must be published. It
 	// may wait. An error ends the packet; the pipe has to be opened anew then.
 	Put func(wire.Frame) error
+	// TooLarge is told of a change that no packet can hold and that is left out, with its size in
+	// bytes. May be nil.
+	TooLarge func(rel *wal.Relation, op wal.Op, size int)
 }
 
 // Framer cuts the stamped transactions of one run of the outbound pipe into frames. It belongs
@@ -114,6 +117,7 @@ func (f *Framer) Add(tx *wal.Transaction, now time.Time) error {
 		}
 	}
 	f.inParts = tx.More
+	f.fit(tx)
 	messages := tx.Messages
 	tx.Messages = nil
 	err := f.enc.Add(tx)
@@ -255,6 +259,7 @@ func (f *Framer) release(now time.Time) error {
 			if x.Keep != nil {
 				tx.Changes = slices.DeleteFunc(tx.Changes, func(ch wal.Change) bool { return !x.Keep(&ch) })
 			}
+			f.fit(tx)
 			if err := f.enc.Add(tx); err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
+	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // askMax is the longest pause between two questions for what parked changes lack.
@@ -29,7 +30,7 @@ func (q *queue) asks(waiting int64) bool {
 }
 
 // askMore asks for what the next changes of a queue lack.
-func (r *Retrier) askMore(ctx context.Context, k parked.Queue, q *queue, ask *told) error {
+func (r *Retrier) askMore(ctx context.Context, k parked.Queue, q *queue, now *wal.Relation, ask *told) error {
 	ids, err := parked.Page(ctx, r.a.conn, k, q.askCursor, retryChunk, false)
 	if err != nil {
 		return err
@@ -38,7 +39,7 @@ func (r *Retrier) askMore(ctx context.Context, k parked.Queue, q *queue, ask *to
 		q.askCursor, q.asking = 0, 0
 		return nil
 	}
-	if q.asking, err = r.askFor(ctx, ids, ask); err != nil {
+	if q.asking, err = r.askFor(ctx, ids, now, ask); err != nil {
 		return err
 	}
 	q.askCursor, q.asked, q.askedOf = ids[len(ids)-1], time.Now(), r.last[k].Changes
@@ -46,14 +47,14 @@ func (r *Retrier) askMore(ctx context.Context, k parked.Queue, q *queue, ask *to
 	return nil
 }
 
-// askFor gathers the questions for what parked changes lack, and returns of how many.
-func (r *Retrier) askFor(ctx context.Context, ids []int64, ask *told) (n int, err error) {
+// askFor gathers the questions for what parked changes lack, and returns of how many; now as in wants.
+func (r *Retrier) askFor(ctx context.Context, ids []int64, now *wal.Relation, ask *told) (n int, err error) {
 	changes, err := parked.Read(ctx, r.a.conn, ids)
 	if err != nil {
 		return 0, err
 	}
 	for _, c := range changes {
-		wants := r.a.wants(c)
+		wants := r.a.wants(c, now)
 		for _, w := range wants {
 			ask.notice(w)
 		}

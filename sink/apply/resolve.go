@@ -257,7 +257,7 @@ func (a *Applier) decide(ctx context.Context, g *batch.Group, t *target, i int, 
 		}
 	}
 	if w := st.waiting(); w != nil && st.parked.Origin == a.cfg.Origin && st.parked.Kind == conflict.Live {
-		e = w.Fulfilled(e, side)
+		e = w.Fulfilled(e, g.Rel, side)
 	}
 	against := side
 	if a.cfg.Self {

@@ -63,6 +63,16 @@ func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i in
 		return r.Followed || a.cfg.Index.Later(g.Rel.Ref(), key, at) || r.Op != wal.Delete && st.row == nil && a.cfg.Index.Cut(g.Rel.Ref(), at)
 	}
 	o.Later = later()
+	if r.Op == wal.Delete && st.row != nil && !t.schema.plain && !o.Later {
+		// Rows that are moved to a partition which is attached then: of that only the deletes are in the WAL.
+		writer, err := a.writerOf(ctx, g, t, i)
+		if err != nil {
+			return v, true, against, err
+		}
+		if writer == uint32(r.Tx.XID) {
+			return verdict{i: i, Decision: conflict.Decision{Verdict: conflict.Same}, side: side, event: e, known: st}, true, against, nil
+		}
+	}
 	pol := a.cfg.Policy.table(g.Rel.Ref()).Resolve
 	step, against := conflict.DecideOwn(pol, o)
 	if step == conflict.OwnWait {
@@ -113,17 +123,14 @@ func (a *Applier) isStamped(ctx context.Context, g *batch.Group, t *target, i in
 	if a.waited > maxWaited {
 		return true, nil // the self-merge of a later change puts right what this misses
 	}
-	var writer uint64
-	err := a.query(ctx, statement.Lock(a.keyShape(g, t), []string{"xmin"}), a.keyArrays(g, t, []int{i}, nil), []int16{1, 0}, func(v [][]byte) {
-		writer, _ = strconv.ParseUint(string(v[1]), 10, 32)
-	})
+	writer, err := a.writerOf(ctx, g, t, i)
 	if err != nil {
-		return false, fmt.Errorf("ask who wrote a row of %s: %w", g.Rel, err)
+		return false, err
 	}
-	if !a.stamped.Shows(uint32(writer)) {
-		return a.wroteIt(ctx, uint32(writer))
+	if !a.stamped.Shows(writer) {
+		return a.wroteIt(ctx, writer)
 	}
-	above := a.stamped.Above(uint32(writer))
+	above := a.stamped.Above(writer)
 	if len(above) == 0 {
 		return true, nil
 	}
@@ -134,6 +141,18 @@ func (a *Applier) isStamped(ctx context.Context, g *batch.Group, t *target, i in
 		return false, err
 	}
 	return !slices.ContainsFunc(above, now.Shows), nil
+}
+
+// writerOf returns the transaction that wrote a row, which is locked then.
+func (a *Applier) writerOf(ctx context.Context, g *batch.Group, t *target, i int) (uint32, error) {
+	var writer uint64
+	err := a.query(ctx, statement.Lock(a.keyShape(g, t), []string{"xmin"}), a.keyArrays(g, t, []int{i}, nil), []int16{1, 0}, func(v [][]byte) {
+		writer, _ = strconv.ParseUint(string(v[1]), 10, 32)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("ask who wrote a row of %s: %w", g.Rel, err)
+	}
+	return uint32(writer), nil
 }
 
 // maxWaited is how often a batch of the self-merge is tried again for one row.

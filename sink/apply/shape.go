@@ -18,7 +18,7 @@ import (
 // columns in the order of pg_attribute.attnum, and a new column stands behind all others. So a
 // column whose name alone has changed, in front of one that is as it was, was renamed; the parked
 // changes go in under its new name. Where that can't be told from a dropped and an added column,
-// they stay parked.
+// the origin is asked for the rows that it holds under their keys (goneColumns). A delete goes in without them.
 
 // shapes knows the newest description of each table that an origin's changes came with. Safe for
 // concurrent use.
@@ -69,9 +69,12 @@ func (r *Retrier) fit(ctx context.Context, c *parked.Change) (*target, error) {
 	}
 	rel, kept := renamed(ch.Relation, now)
 	if rel == nil {
-		rel, kept = without(ch.Relation, now)
+		rel, kept = without(ch.Relation, now, ch.Op == wal.Delete)
 	}
 	if rel == nil {
+		if _, nerr := r.a.target(ctx, r.intern(now)); nerr == nil && sameKeyColumns(ch.Relation, now) {
+			return nil, &goneColumns{se, now}
+		}
 		return nil, err
 	}
 	t, terr := r.a.target(ctx, r.intern(rel))
@@ -80,6 +83,20 @@ func (r *Retrier) fit(ctx context.Context, c *parked.Change) (*target, error) {
 	}
 	ch.Relation, ch.New, ch.Old = r.intern(rel), only(ch.New, kept), only(ch.Old, kept)
 	return t, nil
+}
+
+// goneColumns says that the origin does not have columns of a parked change any more, and that nobody
+// can tell whether they have other names now.
+type goneColumns struct {
+	*schemaError
+	now *wal.Relation // how the origin describes the table
+}
+
+func (e *goneColumns) Unwrap() error { return e.schemaError }
+
+// sameKeyColumns reports whether the keys of two descriptions have the same names.
+func sameKeyColumns(was, is *wal.Relation) bool {
+	return slices.EqualFunc(was.KeyColumns(), is.KeyColumns(), func(a, b int) bool { return was.Columns[a].Name == is.Columns[b].Name })
 }
 
 // renamed describes a table with the names that its columns have now, and returns their places. It
@@ -108,9 +125,9 @@ func renamed(rel, now *wal.Relation) (*wal.Relation, []int) {
 }
 
 // without describes a table without the columns that now lacks, and returns the places of the
-// others. It returns nil when that would change the key, or nothing, and when one of the columns
-// may have another name now.
-func without(rel, now *wal.Relation) (*wal.Relation, []int) {
+// others. It returns nil when that would change the key, or nothing, and, unless their values do not
+// matter, when one of the columns may have another name now.
+func without(rel, now *wal.Relation, valueless bool) (*wal.Relation, []int) {
 	out := *rel
 	out.Columns, out.PrimaryKey = nil, nil
 	var kept []int
@@ -135,7 +152,7 @@ func without(rel, now *wal.Relation) (*wal.Relation, []int) {
 	}
 	for i := range now.Columns {
 		is := &now.Columns[i]
-		if rel.Column(is.Name) < 0 && slices.ContainsFunc(rel.Columns, func(was wal.Column) bool {
+		if !valueless && rel.Column(is.Name) < 0 && slices.ContainsFunc(rel.Columns, func(was wal.Column) bool {
 			return now.Column(was.Name) < 0 && was.OID == is.OID && was.Type == is.Type
 		}) {
 			return nil, nil

@@ -85,12 +85,14 @@ const (
 	spelledPadded           // character of another length: blanks at the end
 	spelledDated            // a date as a timestamp: midnight
 	spelledZoned            // a timestamp with a time zone, which is UTC in our sessions
+	spelledDay              // a timestamp as a date: it has to be midnight
+	spelledUnzoned          // a timestamp without the time zone, which is UTC in our sessions
 )
 
 // spellingOf tells the spelling from the types here and there.
 func spellingOf(here, there uint32) spelling {
 	switch {
-	case here == wal.OIDNumeric && (there == wal.OIDNumeric || integer(there)):
+	case here == wal.OIDNumeric && (there == wal.OIDNumeric || integer(there) || floating(there)), floating(here) && there == wal.OIDNumeric:
 		return spelledDecimal
 	case here == wal.OIDBpchar && there == wal.OIDBpchar:
 		return spelledPadded
@@ -98,6 +100,10 @@ func spellingOf(here, there uint32) spelling {
 		return spelledDated
 	case there == wal.OIDTimestamp && here == wal.OIDTimestamptz:
 		return spelledZoned
+	case here == wal.OIDDate && (there == wal.OIDTimestamp || there == wal.OIDTimestamptz):
+		return spelledDay
+	case here == wal.OIDTimestamp && there == wal.OIDTimestamptz:
+		return spelledUnzoned
 	}
 	return spelledAlike
 }
@@ -114,15 +120,29 @@ func (x spelling) same(sent wal.Value, stored []byte) bool {
 	case spelledPadded:
 		return bytes.Equal(bytes.TrimRight(sent.Bytes, " "), bytes.TrimRight(stored, " "))
 	case spelledDated:
-		sent, era := cutEra(sent.Bytes)
-		got, ours := cutEra(stored)
-		return era == ours && bytes.Equal(append(sent, " 00:00:00"...), bytes.TrimSuffix(got, []byte("+00")))
+		return midnight(sent.Bytes, stored)
+	case spelledDay:
+		return midnight(stored, sent.Bytes)
 	case spelledZoned:
-		sent, era := cutEra(sent.Bytes)
-		got, ours := cutEra(stored)
-		return era == ours && bytes.Equal(append(sent, "+00"...), got)
+		return zoned(sent.Bytes, stored)
+	case spelledUnzoned:
+		return zoned(stored, sent.Bytes)
 	}
 	return false
+}
+
+// midnight reports whether at is the beginning of the day, in UTC if it has a time zone.
+func midnight(day, at []byte) bool {
+	d, era := cutEra(day)
+	t, its := cutEra(at)
+	return era == its && bytes.Equal(append(d, " 00:00:00"...), bytes.TrimSuffix(t, []byte("+00")))
+}
+
+// zoned reports whether with is the time without a zone, taken as UTC.
+func zoned(without, with []byte) bool {
+	w, era := cutEra(without)
+	z, its := cutEra(with)
+	return era == its && bytes.Equal(append(w, "+00"...), z)
 }
 
 // withoutZeros is a decimal number without zeros at the end of its fraction.

@@ -163,3 +163,30 @@ func TestUpdateOfNoRow(t *testing.T) {
 	b.want("select a, b from loose", "1|x")
 	b.want("select type from pgwaltz.conflict", "update_missing")
 }
+
+// A type that prints one value in another way loses nothing of it; what it cuts off is lost.
+func TestSpelling(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		here, there  uint32
+		sent, stored string
+		want         bool
+	}{
+		{wal.OIDTimestamp, wal.OIDDate, "2024-01-02", "2024-01-02 00:00:00", true},
+		{wal.OIDTimestamptz, wal.OIDDate, "0044-03-15 BC", "0044-03-15 00:00:00+00 BC", true},
+		{wal.OIDDate, wal.OIDTimestamp, "2024-01-02 00:00:00", "2024-01-02", true},
+		{wal.OIDDate, wal.OIDTimestamp, "2024-01-02 00:00:01", "2024-01-02", false},
+		{wal.OIDDate, wal.OIDTimestamptz, "0044-03-15 00:00:00+00 BC", "0044-03-15 BC", true},
+		{wal.OIDDate, wal.OIDTimestamptz, "0044-03-15 00:00:00+00 BC", "0044-03-15", false},
+		{wal.OIDDate, wal.OIDTimestamp, "infinity", "infinity", true},
+		{wal.OIDTimestamp, wal.OIDTimestamptz, "2024-01-02 03:04:05.6+00", "2024-01-02 03:04:05.6", true},
+		{wal.OIDTimestamptz, wal.OIDTimestamp, "2024-01-02 03:04:05.6", "2024-01-02 03:04:05.6+00", true},
+		{wal.OIDFloat8, wal.OIDNumeric, "1.50", "1.5", true},
+		{wal.OIDFloat8, wal.OIDNumeric, "0.12345678901234567890", "0.12345678901234568", false},
+		{wal.OIDNumeric, wal.OIDFloat8, "1.5", "1.50", true},
+	} {
+		if got := sameValue(spellingOf(tt.here, tt.there), wal.Value{Kind: wal.Text, Bytes: []byte(tt.sent)}, []byte(tt.stored)); got != tt.want {
+			t.Errorf("%d for %d: %s stored as %s: %t", tt.here, tt.there, tt.sent, tt.stored, got)
+		}
+	}
+}

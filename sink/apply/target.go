@@ -143,6 +143,8 @@ const oidVarchar = 1043
 
 func integer(oid uint32) bool { return oid == wal.OIDInt2 || oid == wal.OIDInt4 || oid == wal.OIDInt8 }
 
+func floating(oid uint32) bool { return oid == wal.OIDFloat4 || oid == wal.OIDFloat8 }
+
 func keyNames(rel *wal.Relation) string {
 	var names []string
 	for _, k := range rel.KeyColumns() {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
+	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // turn is the work on one queue in one turn of the retrier.
@@ -18,8 +19,9 @@ type turn struct {
 	round    bool   // the end of the queue was reached
 	applied  int
 	failures []parked.Failure
-	lacking  []int64 // lack values, and somebody waits for them
-	ask      told    // what peers are asked for
+	lacking  []int64       // lack values, and somebody waits for them
+	ask      told          // what peers are asked for
+	now      *wal.Relation // how the origin describes the table, where columns of changes are gone there
 }
 
 // work tries a queue for one turn.
@@ -106,6 +108,9 @@ func (t *turn) failed(ctx context.Context, ids []int64, err error) (more bool, _
 	}
 	if errors.As(err, new(*schemaError)) {
 		// Nothing of it can go in, and nothing was written to find that out.
+		if gone := new(goneColumns); errors.As(err, &gone) {
+			t.now = gone.now
+		}
 		if t.wanted {
 			return false, parked.Refused(ctx, r.a.conn, t.k)
 		}
@@ -133,13 +138,14 @@ func (t *turn) report(ctx context.Context) error {
 			return err
 		}
 	}
-	if t.k.State == stateLacks && r.a.cfg.Tell && t.q.asks(r.last[t.k].Changes) {
-		if err := r.askMore(ctx, t.k, t.q, &t.ask); err != nil {
+	first := t.now != nil && t.q.asked.IsZero() // nobody asked when they were parked
+	if (t.k.State == stateLacks || t.now != nil) && r.a.cfg.Tell && (first || t.q.asks(r.last[t.k].Changes)) {
+		if err := r.askMore(ctx, t.k, t.q, t.now, &t.ask); err != nil {
 			return err
 		}
 	}
 	if len(t.lacking) > 0 && r.a.cfg.Tell {
-		if _, err := r.askFor(ctx, t.lacking, &t.ask); err != nil {
+		if _, err := r.askFor(ctx, t.lacking, nil, &t.ask); err != nil {
 			return err
 		}
 	}

@@ -27,20 +27,29 @@ func wantOf(origin string, g *batch.Group, r *batch.Run) wal.Notice {
 }
 
 // wants asks for what is held under the key of a parked change: its origin, or the peers if that is
-// this region. A change that lacks nothing asks for nothing.
-func (a *Applier) wants(c *parked.Change) []wal.Notice {
+// this region. A change that lacks nothing asks for nothing, unless now tells how the origin describes
+// the table since columns of the change are gone there.
+func (a *Applier) wants(c *parked.Change, now *wal.Relation) []wal.Notice {
 	w := &c.Waiting
-	if w.Op == wal.Delete || w.Image.Complete() || parked.IsKeyless(c.Key) {
+	if w.Op == wal.Delete || now == nil && w.Image.Complete() || parked.IsKeyless(c.Key) {
 		return nil
 	}
-	key := make(wal.Tuple, len(w.Image))
+	rel := w.Relation
+	if now != nil {
+		lost := func(c wal.Column) bool { return now.Column(c.Name) < 0 }
+		if rel = now; !sameKeyColumns(w.Relation, now) || !slices.ContainsFunc(w.Relation.Columns, lost) {
+			return nil
+		}
+	}
+	key := make(wal.Tuple, len(rel.Columns))
 	for i := range key {
 		key[i].Kind = wal.Null
 	}
-	for _, i := range w.Relation.KeyColumns() {
-		key[i] = w.Image[i]
+	from := w.Relation.KeyColumns()
+	for n, i := range rel.KeyColumns() {
+		key[i] = w.Image[from[n]]
 	}
-	n := wal.Notice{Relation: w.Relation, Outcome: wal.Wanted, Yours: wal.Entry{Known: true, Alive: true, Stamp: w.Stamp, Row: key}}
+	n := wal.Notice{Relation: rel, Outcome: wal.Wanted, Yours: wal.Entry{Known: true, Alive: true, Stamp: w.Stamp, Row: key}}
 	var out []wal.Notice
 	for _, n.To = range a.holders(c.Origin) {
 		out = append(out, n)

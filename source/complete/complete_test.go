@@ -217,7 +217,7 @@ func TestMovedKeysAreBounded(t *testing.T) {
 	}
 }
 
-// TestCompleteWithoutTheOldRow: the log must say which row a delete removed.
+// TestCompleteWithoutTheOldRow: a delete of which the WAL does not say which row it removed is left out.
 func TestCompleteWithoutTheOldRow(t *testing.T) {
 	t.Parallel()
 	conn := pgtest.Connect(t, server.Database(t))
@@ -227,9 +227,11 @@ func TestCompleteWithoutTheOldRow(t *testing.T) {
 	if err := c.Describe(t.Context(), gen); err != nil {
 		t.Fatal(err)
 	}
-	err := c.Complete(t.Context(), &wal.Transaction{XID: 3, Changes: []wal.Change{{Op: wal.Delete, Relation: gen, Old: text("1", "<null>")}}})
-	if err == nil || !strings.Contains(err.Error(), "replica identity full") {
-		t.Errorf("got %v", err)
+	told := ""
+	c.Nameless = func(rel *wal.Relation, op wal.Op) { told = op.String() + " of " + rel.Name }
+	tx := &wal.Transaction{XID: 3, Changes: []wal.Change{{Op: wal.Delete, Relation: gen, Old: text("1", "<null>")}, {Op: wal.Insert, Relation: gen, New: text("2", "<null>")}}}
+	if err := c.Complete(t.Context(), tx); err != nil || len(tx.Changes) != 1 || told != "delete of gen" {
+		t.Errorf("got %v, %d changes, told of a %q", err, len(tx.Changes), told)
 	}
 }
 
@@ -255,5 +257,54 @@ func TestSees(t *testing.T) {
 		if _, err := sees(bad, 1); err == nil {
 			t.Errorf("%q is read as a snapshot", bad)
 		}
+	}
+}
+
+// Where a right on the function of a key is missing, somebody decides what becomes of the changes; those
+// of other tables are complete.
+func TestKeysThatCannotBeComputed(t *testing.T) {
+	t.Parallel()
+	dsn := server.Database(t)
+	admin := pgtest.Connect(t, dsn)
+	pgtest.Exec(t, admin, `create function public.norm(text) returns text language sql immutable as 'select pg_catalog.lower($1)'`,
+		`create table public.g (id text, k text generated always as (public.norm(id)) stored primary key)`, `create table public.h (id int, k int generated always as (id) stored primary key)`,
+		`revoke execute on function public.norm(text) from public`, `do $$ begin if not exists (select from pg_roles where rolname = 'unable') then create role unable; end if; end $$`,
+		`grant select on public.g, public.h to unable`)
+	conn := pgtest.Connect(t, dsn)
+	pgtest.Exec(t, conn, `set role unable`, `set search_path = ''`)
+	c := newer(conn)
+	var told, left []string
+	decide := false
+	c.Unable = func(_ context.Context, rel *wal.Relation, _ error) (bool, error) {
+		told = append(told, rel.Name)
+		return decide, nil
+	}
+	c.Nameless = func(rel *wal.Relation, op wal.Op) { left = append(left, rel.Name) }
+	g := &wal.Relation{Schema: "public", Name: "g", Identity: wal.IdentityFull, Columns: []wal.Column{{Name: "id", OID: wal.OIDText, Key: true}}}
+	h := &wal.Relation{Schema: "public", Name: "h", Identity: wal.IdentityFull, Columns: []wal.Column{{Name: "id", OID: wal.OIDInt4, Key: true}}}
+	for _, rel := range []*wal.Relation{g, h} {
+		if err := c.Describe(t.Context(), rel); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tx := func() *wal.Transaction {
+		return &wal.Transaction{Changes: []wal.Change{
+			{Op: wal.Insert, Relation: g, New: text("A", "<null>")}, {Op: wal.Insert, Relation: h, New: text("1", "<null>")}, {Op: wal.Insert, Relation: g, New: text("B", "<null>")}}}
+	}
+	if err := c.Complete(t.Context(), tx()); state(err) != "42501" {
+		t.Errorf("while it is waited for: %v", err)
+	}
+	decide = true
+	whole := tx()
+	if err := c.Complete(t.Context(), whole); err != nil || len(whole.Changes) != 1 || show(whole.Changes[0].New) != "1|1" {
+		t.Errorf("%v, %d changes stay", err, len(whole.Changes))
+	}
+	pgtest.Exec(t, admin, `grant execute on function public.norm(text) to unable`)
+	whole = tx()
+	if err := c.Complete(t.Context(), whole); err != nil || len(whole.Changes) != 3 {
+		t.Errorf("when it is granted again: %v, %d changes stay", err, len(whole.Changes))
+	}
+	if fmt.Sprint(told, left) != "[g g] [g g]" {
+		t.Errorf("told %v, left out %v", told, left)
 	}
 }

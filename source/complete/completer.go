@@ -2,6 +2,7 @@ package complete
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -24,6 +25,10 @@ type Completer struct {
 	// Nameless is told of changes that are left out because the key of their rows cannot be
 	// computed: the server refuses the values that the WAL holds. May be nil.
 	Nameless func(rel *wal.Relation, op wal.Op)
+	// Unable is told that keys of a table cannot be computed because of something other than their values:
+	// a right or a function is missing. It reports whether changes that need it are left out now, having
+	// seen to it that the table's rows are copied later; otherwise the error stands. May be nil.
+	Unable func(ctx context.Context, rel *wal.Relation, cause error) (bool, error)
 }
 
 // table is what is known of one relation.
@@ -57,10 +62,34 @@ func (c *Completer) Describe(ctx context.Context, rel *wal.Relation) error {
 // an error it is to be decoded again.
 func (c *Completer) Complete(ctx context.Context, tx *wal.Transaction) error {
 	bad := map[*wal.Change]bool{}
-	err := c.each(ctx, []*wal.Transaction{tx}, func(ch *wal.Change) bool { return ch.Relation.Sent() < len(ch.Relation.Columns) || ch.Relation.Asks() },
-		func(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, changes []*wal.Change) error {
-			return alone(changes, bad, func(changes []*wal.Change) error { return c.keys(ctx, conn, t, rel, changes) })
+	left := map[*wal.Relation]bool{} // changes that need what is missing are left out
+	var failing *wal.Relation
+	needs := func(ch *wal.Change) bool { return ch.Relation.Sent() < len(ch.Relation.Columns) || ch.Relation.Asks() }
+	each := func() error {
+		return c.each(ctx, []*wal.Transaction{tx}, needs, func(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, changes []*wal.Change) error {
+			failing = rel
+			leave := refused
+			if left[rel] {
+				leave = func(err error) bool { return refused(err) || unable(err) }
+				if unable(c.keys(ctx, conn, t, rel, nil)) {
+					for _, ch := range changes {
+						bad[ch] = true
+					}
+					return nil
+				}
+			}
+			return alone(changes, bad, leave, func(changes []*wal.Change) error { return c.keys(ctx, conn, t, rel, changes) })
 		})
+	}
+	err := each()
+	for unable(err) && c.Unable != nil && !left[failing] {
+		out, says := c.Unable(ctx, failing, err)
+		if says != nil || !out {
+			return errors.Join(err, says)
+		}
+		left[failing] = true
+		err = each()
+	}
 	if err != nil || len(bad) == 0 {
 		return err
 	}
@@ -77,30 +106,47 @@ func (c *Completer) Complete(ctx context.Context, tx *wal.Transaction) error {
 	return nil
 }
 
-// alone runs f for some changes, and finds those for which it fails because of what they hold.
-func alone(changes []*wal.Change, bad map[*wal.Change]bool, f func([]*wal.Change) error) error {
+// alone runs f for some changes, and finds those for which it fails with an error that leave reports.
+func alone(changes []*wal.Change, bad map[*wal.Change]bool, leave func(error) bool, f func([]*wal.Change) error) error {
 	err := f(changes)
 	switch {
 	case err == nil:
 		return nil
-	case !refused(err):
+	case !leave(err):
 		return err
 	case len(changes) == 1:
 		bad[changes[0]] = true
 		return nil
 	}
 	half := len(changes) / 2
-	if err := alone(changes[:half], bad, f); err != nil {
+	if err := alone(changes[:half], bad, leave, f); err != nil {
 		return err
 	}
-	return alone(changes[half:], bad, f)
+	return alone(changes[half:], bad, leave, f)
 }
 
 // refused reports whether the server does not take a value, or a function of the application
-// raises an error for it.
+// raises an error for it, or the value is not there.
 func refused(err error) bool {
+	if errors.Is(err, errNoKey) {
+		return true
+	}
 	code := state(err)
 	return len(code) == 5 && (code[:2] == "22" || code[:2] == "23" || code[:2] == "P0")
+}
+
+// unable reports whether the server cannot compute keys of a table, whatever their values are: a right
+// or a function is missing, or a function does what it may not.
+func unable(err error) bool {
+	code := state(err)
+	if len(code) != 5 {
+		return false
+	}
+	switch code[:2] {
+	case "0A", "2F", "38", "39", "3F", "42", "54", "XX":
+		return true
+	}
+	return false
 }
 
 // Values completes the images of transactions, or parts of one, that are stamped: their

@@ -2,6 +2,7 @@ package complete
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -9,6 +10,10 @@ import (
 	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
+
+// errNoKey says that the WAL lacks what the generated key of a change is computed from: the table
+// had not the replica identity FULL.
+var errNoKey = errors.New("its key is generated, and the WAL does not hold what it is made of")
 
 // compute fills in the generated columns that the log does not hold, in new images and in full
 // old ones.
@@ -20,7 +25,7 @@ func compute(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, c
 		}
 		if ch.Old != nil {
 			if !ch.OldFull {
-				return fmt.Errorf("its key is generated, and the log does not hold the old row: run `alter table ... replica identity full`")
+				return errNoKey
 			}
 			rows = append(rows, ch.Old)
 		}
@@ -96,7 +101,7 @@ func rowText(rel *wal.Relation, columns []int, row wal.Tuple) (string, error) {
 			continue
 		}
 		if row[i].Kind != wal.Text {
-			return "", fmt.Errorf("compute generated columns: column %s is not there as text", rel.Columns[i].Name)
+			return "", errNoKey
 		}
 		b = append(b, '"')
 		for _, c := range row[i].Bytes {

@@ -259,7 +259,7 @@ func (c *Copier) table(ctx context.Context, j *Job) (err error) {
 			c.hangUp()
 		}
 	}()
-	p, err := newPlan(ctx, conn, j.Table, c.cfg.Stamps(j.Table), c.cfg.Tracked)
+	p, err := newPlan(ctx, conn, j.Table, c.cfg.Stamps, c.cfg.Tracked)
 	switch {
 	case errors.Is(err, errNoKey):
 		c.cfg.Log.Warn("table is not copied", "relation", j.Table.String(), "reason", err.Error())
@@ -270,8 +270,13 @@ func (c *Copier) table(ctx context.Context, j *Job) (err error) {
 	if err != nil {
 		return err
 	}
+	if is, err := published(ctx, conn, c.cfg.Publication, p.rel.Ref()); err != nil {
+		return err
+	} else if !is {
+		return fmt.Errorf("copy %s: %w", p.rel, ErrNotPublished)
+	}
 	c.cfg.Log.Info("copying", "relation", j.Table.String(), "rows_done", j.Rows)
-	c.cfg.Watch.start(j.Table)
+	c.cfg.Watch.start(p.rel.Ref())
 	defer c.cfg.Watch.stop()
 	back := 0
 	if _, dead := parseDead(j.LastKey); !dead {
@@ -279,7 +284,7 @@ func (c *Copier) table(ctx context.Context, j *Job) (err error) {
 			return err
 		}
 	}
-	if c.cfg.Index.Any(j.Table) {
+	if !p.part && c.cfg.Index.Any(j.Table) {
 		if err := c.dead(ctx, conn, p, j); err != nil {
 			return err
 		}

@@ -29,10 +29,11 @@ type plan struct {
 	// timed: behind the columns there is the time when this region wrote the row.
 	timed bool
 	next  string // further pages; parameters: the key, then the limit
+	part  bool   // a partition alone is read: its rows go out as its table's
 }
 
-// newPlan describes a published table; nil when there is none of that name.
-func newPlan(ctx context.Context, conn *pgx.Conn, name wal.RelationName, stamps StampColumns, tracked tombstone.Tracked) (*plan, error) {
+// newPlan describes a published table, or a partition of one; nil when there is none of that name.
+func newPlan(ctx context.Context, conn *pgx.Conn, name wal.RelationName, stampsOf func(wal.RelationName) StampColumns, tracked tombstone.Tracked) (*plan, error) {
 	t, err := pg.LoadTable(ctx, conn, name.Schema, name.Name)
 	if errors.Is(err, pg.ErrNoTable) {
 		return nil, nil
@@ -40,6 +41,16 @@ func newPlan(ctx context.Context, conn *pgx.Conn, name wal.RelationName, stamps 
 	if err != nil {
 		return nil, err
 	}
+	from, part := t.SQL(), t.Partition
+	if part {
+		if name, err = rootOf(ctx, conn, t); err != nil {
+			return nil, err
+		}
+		if t, err = pg.LoadTable(ctx, conn, name.Schema, name.Name); err != nil {
+			return nil, err
+		}
+	}
+	stamps := stampsOf(name)
 	key, err := rowkey.Load(ctx, conn, name)
 	if err != nil {
 		return nil, err
@@ -50,13 +61,19 @@ func newPlan(ctx context.Context, conn *pgx.Conn, name wal.RelationName, stamps 
 	if column, why := key.Unknown(); column != "" {
 		return nil, fmt.Errorf("key column %s: %s: %w", column, why, errNoKey)
 	}
-	p := &plan{rel: relationOf(t, key), key: key}
+	// What cannot be computed for the WAL is not copied either: what changes meanwhile is not sent.
+	if exprs := key.Generated(); exprs != nil {
+		if _, err := conn.Exec(ctx, statement.Compute(t.SQL(), exprs), []string{}); err != nil {
+			return nil, fmt.Errorf("compute its key: %w", err)
+		}
+	}
+	p := &plan{rel: relationOf(t, key), key: key, part: part}
 	p.cols = conflict.ColumnsOf(p.rel, stamps.Version, stamps.UpdatedAt)
 	names := make([]string, len(p.rel.Columns))
 	for i := range p.rel.Columns {
 		names[i] = p.rel.Columns[i].Name
 	}
-	p.shape = statement.Shape{Table: t.SQL(), Only: !key.Partitioned, Key: key.Params()}
+	p.shape = statement.Shape{Table: from, Only: part || !key.Partitioned, Key: key.Params()}
 	if p.cols.Stampless() {
 		p.shape.Time = tracked.SQL()
 	}

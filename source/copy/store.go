@@ -71,7 +71,7 @@ func (j *Job) Open() bool { return j.State == Pending || j.State == Running }
 
 // again puts a table back to the beginning.
 const again = `on conflict (schema_name, table_name) do update set state = 'pending', last_key = null, rows_done = 0,
-  sent_incarnation = null, sent_frame = null, applied_key = null, applied_rows = 0, applied_at = null, started_at = null, finished_at = null, requested_at = excluded.requested_at, reason = null,
+  sent_incarnation = null, sent_frame = null, applied_key = null, applied_rows = 0, applied_at = null, started_at = null, finished_at = null, requested_at = excluded.requested_at, reason = excluded.reason,
   asked = excluded.asked or c.asked and c.applied_at is null`
 
 // RequestSQL is the statement that asks for a copy of the named tables from the beginning.
@@ -81,6 +81,17 @@ func RequestSQL(tables []wal.RelationName) string {
 		rows[i] = fmt.Sprintf("(%s, %s, 'pending', pg_catalog.now())", pg.Literal(t.Schema), pg.Literal(t.Name))
 	}
 	return "insert into pgwaltz.copy as c (schema_name, table_name, state, requested_at) values " + strings.Join(rows, ", ") + "\n" + again
+}
+
+// Await asks for a copy of a table from the beginning, for a reason that keeps it from being copied
+// now, unless one that has not begun is asked for already.
+func Await(ctx context.Context, c Execer, t wal.RelationName, reason string) error {
+	_, err := c.Exec(ctx, `insert into pgwaltz.copy as c (schema_name, table_name, state, requested_at, reason) values ($1, $2, 'pending', pg_catalog.now(), $3)
+`+again+` where c.state <> 'pending' or c.last_key is not null`, t.Schema, t.Name, reason)
+	if err != nil {
+		return fmt.Errorf("ask for a copy of %s: %w", t, err)
+	}
+	return nil
 }
 
 // ErrNotPublished says that a table is not in the publication.

@@ -116,7 +116,7 @@ func TestTombstonesAreReadBehindTheRows(t *testing.T) {
 		`insert into pgwaltz.tombstone (relation, key, generation, version, updated_at, live, lsn) values
 ('public.k', '["1","gone"]', 2, 7, 1000, false, '0/1'), ('public.k', '["2","lives"]', 0, 1, 1, true, '0/1'), ('public.k', '["3","there"]', 0, 1, 1, false, '0/1'),
 ('public.k', '#00', 0, 1, 1, false, '0/1'), ('public.k', '["4","o''neil \"x\""]', 0, 8, 1, false, '0/1'), ('public.other', '["5","y"]', 0, 1, 1, false, '0/1')`)
-	p, err := newPlan(ctx, c, wal.RelationName{Schema: "public", Name: "k"}, StampColumns{}, tombstone.Tracked{})
+	p, err := newPlan(ctx, c, wal.RelationName{Schema: "public", Name: "k"}, func(wal.RelationName) StampColumns { return StampColumns{} }, tombstone.Tracked{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func (a *applier) row(r *run) outcome {
 	}
 	a.complete(r, e)
 	if e.parked != nil && e.parked.origin == a.in.origin && e.parked.kind == conflict.Live {
-		r.ev = e.parked.Fulfilled(r.ev, l)
+		r.ev = e.parked.Fulfilled(r.ev, e.parked.Relation, l)
 	}
 	if a.in.self {
 		same, wait, against := a.decideOwn(r, e, l)
