@@ -65,7 +65,7 @@ func briefly(ctx context.Context, c *pgx.Conn, sql string) error {
 // WAL says that they are the table's.
 func (s *Sidecar) lookAtAttached(ctx context.Context, c *pgx.Conn) error {
 	auto := s.cfg.Copy.Mode == config.CopyAuto
-	found, err := tablecopy.Attached(ctx, c, s.cfg.Postgres.Publication, auto)
+	found, err := tablecopy.Attached(ctx, c, s.cfg.Postgres.Publication, auto, func(n wal.RelationName) bool { return !s.cfg.Selected(n.Schema, n.Name) })
 	for _, n := range found {
 		if auto {
 			s.log.Info("a partition with rows was attached; its rows are copied", "relation", n.String())

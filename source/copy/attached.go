@@ -38,14 +38,14 @@ const freshSQL = `with recursive tree(root, oid, attached, last) as (
   where not exists (select from pgwaltz.partition k where k.root = now.root and k.relid = now.oid and k.attached = now.attached)
   on conflict (root, relid) do update set attached = excluded.attached returning p.root, p.relid
 )
-select now.nspname::text, now.relname::text, now.last::text, pg_catalog.has_table_privilege(now.oid, 'select')
-from fresh join now on now.root = fresh.root and now.oid = fresh.relid and now.oid <> now.root
+select now.nspname::text, now.relname::text, r.nspname::text, r.relname::text, now.last::text, pg_catalog.has_table_privilege(now.oid, 'select')
+from fresh join now on now.root = fresh.root and now.oid = fresh.relid and now.oid <> now.root join now as r on r.root = now.root and r.oid = now.root
 where exists (select from pgwaltz.partition k where k.root = now.root and k.relid = now.root) order by 1, 2`
 
 // Attached returns the partitions of the published tables that were attached since the last call,
 // and that hold rows from before: these are in nobody's stream. With ask set their copies are asked
-// for. Nothing counts as looked at when it fails.
-func Attached(ctx context.Context, conn *pgx.Conn, publication string, ask bool) (found []wal.RelationName, err error) {
+// for. Tables that out reports are left alone. Nothing counts as looked at when it fails.
+func Attached(ctx context.Context, conn *pgx.Conn, publication string, ask bool, out func(wal.RelationName) bool) (found []wal.RelationName, err error) {
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		found = nil
 		if _, err := tx.Exec(ctx, "set local lock_timeout = '300ms'"); err != nil {
@@ -56,17 +56,20 @@ func Attached(ctx context.Context, conn *pgx.Conn, publication string, ask bool)
 			return err
 		}
 		type fresh struct {
-			name     wal.RelationName
-			attached string
-			readable bool
+			name, root wal.RelationName
+			attached   string
+			readable   bool
 		}
 		all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (f fresh, err error) {
-			return f, r.Scan(&f.name.Schema, &f.name.Name, &f.attached, &f.readable)
+			return f, r.Scan(&f.name.Schema, &f.name.Name, &f.root.Schema, &f.root.Name, &f.attached, &f.readable)
 		})
 		if err != nil {
 			return err
 		}
 		for _, f := range all {
+			if out(f.root) {
+				continue
+			}
 			older := true
 			if f.readable {
 				// What was written after it was attached is in the WAL as the table's.

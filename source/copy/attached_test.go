@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/pgwaltz/pgwaltz/test/pgtest"
+	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // Partitions that were attached with rows are found once, and copied; others are not.
@@ -13,7 +14,7 @@ func TestAttached(t *testing.T) {
 	c := pgtest.Connect(t, server.Database(t))
 	look := func(want string) {
 		t.Helper()
-		found, err := Attached(t.Context(), c, "p", true)
+		found, err := Attached(t.Context(), c, "p", true, func(n wal.RelationName) bool { return n.Name == "excluded" })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -24,7 +25,9 @@ func TestAttached(t *testing.T) {
 	pgtest.Exec(t, c, "create schema pgwaltz", Schema, PartitionSchema,
 		"create table public.t (id int primary key) partition by range (id)", "create table public.t0 partition of public.t for values from (0) to (10)",
 		"insert into public.t values (1)", "create publication p for table public.t with (publish_via_partition_root)")
+	pgtest.Exec(t, c, "create table public.excluded (id int primary key) partition by range (id)", "alter publication p add table public.excluded")
 	look("[]") // the whole table is copied
+	pgtest.Exec(t, c, "create table public.excluded0 (id int primary key)", "insert into public.excluded0 values (1)", "alter table public.excluded attach partition public.excluded0 default")
 	pgtest.Exec(t, c, "create table public.t1 partition of public.t for values from (10) to (20)", "insert into public.t values (11)",
 		"create table public.t2 (id int primary key)", "insert into public.t2 values (21)", "alter table public.t attach partition public.t2 for values from (20) to (30)")
 	look("[public.t2]")
