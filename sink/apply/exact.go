@@ -16,12 +16,20 @@ import (
 )
 
 // Tables with replica identity FULL and no key: rows can be told apart only by their whole
-// contents. Each change is applied by itself, in order, to exactly one row whose columns all
-// equal the old image. There is no stamp and no tombstone for such rows; a change whose row
+// contents. Each update and delete is applied by itself, in order, to exactly one row whose columns
+// all equal the old image; inserts that follow each other go in together. There is no stamp and no tombstone for such rows; a change whose row
 // is not here is written to the audit log and left out.
 
 func (a *Applier) exact(ctx context.Context, g *batch.Group, t *target, fx *effects) error {
-	for i := range g.Exact {
+	for i := 0; i < len(g.Exact); i++ {
+		if rows := insertsOf(t, g.Exact[i:]); len(rows) > 1 {
+			if err := a.exactInserts(ctx, t, rows); err != nil {
+				return fmt.Errorf("apply inserts of %s: %w", g.Rel, err)
+			}
+			fx.rows += uint64(len(rows))
+			i += len(rows) - 1
+			continue
+		}
 		x := &g.Exact[i]
 		ok, err := a.exactChange(ctx, t, x.Change)
 		if err != nil {
@@ -169,6 +177,41 @@ func (a *Applier) exactInsert(ctx context.Context, t *target, row wal.Tuple) err
 	s.Check, s.Place = t.names(t.check), t.schema.after
 	_, err := a.exactQuery(ctx, t, statement.ExactInsert(s, params), args, t.check, row)
 	return err
+}
+
+// maxInserts is how many rows go in with one statement.
+const maxInserts = 4000
+
+// insertsOf returns the inserts that a run of changes begins with, where nothing has to be looked at
+// behind each of them.
+func insertsOf(t *target, run []batch.Exact) (rows []wal.Tuple) {
+	if len(t.check) > 0 || t.schema.after || t.schema.disturbs || len(t.insert) == 0 {
+		return nil
+	}
+	for i := range run {
+		ch := run[i].Change
+		if ch.Op != wal.Insert || len(rows) == maxInserts || slices.ContainsFunc(t.insert, func(c int) bool { return ch.New[c].Kind != wal.Text && ch.New[c].Kind != wal.Null }) {
+			break
+		}
+		rows = append(rows, ch.New)
+	}
+	return rows
+}
+
+// exactInserts inserts rows in their order with one statement.
+func (a *Applier) exactInserts(ctx context.Context, t *target, rows []wal.Tuple) error {
+	s := t.shape
+	s.Values, s.Plain = t.paramsOf(t.insert, func(int) bool { return false }), true
+	s.Version, s.UpdatedAt, s.Check = "", "", nil
+	args := make([][]byte, len(t.insert))
+	for n, c := range t.insert {
+		arr := a.array(s.Values[n], t, c)
+		for _, row := range rows {
+			arr.value(row[c])
+		}
+		args[n] = arr.param()
+	}
+	return a.query(ctx, statement.Insert(s), args, []int16{1}, func([][]byte) {})
 }
 
 func (a *Applier) exactRecord(g *batch.Group, t *target, x *batch.Exact) audit.Record {
