@@ -34,6 +34,7 @@ type Stored struct {
 	History     bool   // the gap is a restored server: nothing may be published
 	Why         string // of the gap
 	Resync      bool   // an operator asked for `pgwaltz resync`
+	Newcomer    bool   // a peer that has applied nothing waits for an incarnation to begin with
 }
 
 // Situation is everything that decides where publishing begins.
@@ -97,6 +98,7 @@ const (
 
 // Begin decides where publishing begins; the table is in doc.go. No clock takes part.
 func (s Situation) Begin() Decision {
+	s.Renew = s.Renew || s.Stored.Newcomer
 	d := s.gap()
 	switch {
 	case d.Step == Stop && d.Remedy == RemedySlot:

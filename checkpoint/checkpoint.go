@@ -38,6 +38,9 @@ type FrameRef struct {
 	// Resumed: the incarnation holds nothing of what lies before its beginning, unlike one that begins
 	// at the slot, which holds all that anybody may miss.
 	Resumed bool
+	// Newcomers: who has applied nothing of the origin may begin with the incarnation: all tables are
+	// copied behind it.
+	Newcomers bool
 }
 
 // Verdict is what a frame is to a checkpoint; doc.go says what follows from each.
@@ -84,7 +87,7 @@ func (c Checkpoint) Check(f FrameRef) Verdict {
 	case f.Incarnation < c.Incarnation:
 		return Duplicate
 	case f.Incarnation > c.Incarnation:
-		if f.Number == 1 && f.PrevChain == [32]byte{} && (!known && !f.Resumed || f.Resync || f.PrevEndLSN <= c.EndLSN) {
+		if f.Number == 1 && f.PrevChain == [32]byte{} && (!known && f.whole() || f.Resync || known && f.PrevEndLSN <= c.EndLSN) {
 			return NextIncarnation
 		}
 		return Gap
@@ -98,6 +101,13 @@ func (c Checkpoint) Check(f FrameRef) Verdict {
 		return Fit
 	}
 	return Gap
+}
+
+// whole reports whether everything of the origin comes behind the frame: what was written before its
+// incarnation began was copied to nobody yet, or is copied again. Otherwise a region that begins
+// there would lack rows and not know it.
+func (f FrameRef) whole() bool {
+	return f.Newcomers || f.Incarnation == 1 && !f.Resumed
 }
 
 // Next is the checkpoint after f, which Check has found Fit or NextIncarnation. The caller

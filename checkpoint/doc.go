@@ -11,8 +11,9 @@
 //	Fit              same log and incarnation, number+1, chain fits     applies it
 //	NextIncarnation  first frame of a newer incarnation that begins at  applies it; says so at Info,
 //	                 or below what is applied (same log), or that       with the gap if it is a resync
-//	                 admits a gap (Resync), or the first frame ever,
-//	                 except of an incarnation that was resumed
+//	                 admits a gap (Resync); where nothing was applied
+//	                 before, of incarnation 1, or of one behind which
+//	                 all tables are copied (Newcomers)
 //	Duplicate        an older number, or an older incarnation           drops it, counts it
 //	Gap              anything of this log that does not continue us,    applies nothing: reads again from
 //	                 or another frame with our number                   the stream, then asks the origin to
@@ -59,6 +60,7 @@
 //	a peer has applied a later incarnation, or beyond the WAL's end    Stop: the database went back
 //	a peer has applied this or a later incarnation of another WAL      Stop
 //	the WAL ends before the stream's tail                              Stop: the database went back
+//	a peer that has applied nothing waits for an incarnation to begin  Renew (Newcomers)
 //	the tail is inside a transaction, and the stream holds all that    Resume: a new incarnation from the last
 //	any peer may miss before it                                        complete transaction on
 //	no tail, a damaged one, another one inside a transaction, one of   Renew: again from the slot; peers that

@@ -19,7 +19,10 @@ type Rewind struct {
 type RewindDecision struct {
 	Step    Step
 	History bool
-	Why     string
+	// Newcomer: the peer has applied nothing yet. What the slot gives is not enough for it: the tables
+	// have to be copied behind the new incarnation (wire.Newcomers).
+	Newcomer bool
+	Why      string
 }
 
 // Decide answers; the table is in doc.go.
@@ -47,5 +50,5 @@ func (r Rewind) Decide() RewindDecision {
 	case known && a.EndLSN < r.Slot.Confirmed:
 		return stop(false, "WAL before %s is gone, and peer %s needs it from %s on%s", r.Slot.Confirmed, a.Peer, a.EndLSN, remedy)
 	}
-	return RewindDecision{Step: Renew}
+	return RewindDecision{Step: Renew, Newcomer: !known}
 }

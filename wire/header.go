@@ -51,8 +51,10 @@ const (
 	NewIncarnation Flags = 1 << 5 // the incarnation's first frame (Number 1)
 	Open           Flags = 1 << 6 // the packets up to this frame end inside a transaction
 	Resumed        Flags = 1 << 7 // an incarnation that begins where the stream's last whole transaction ends
+	// Newcomers: who has applied nothing of the origin may begin here. Its tables are copied behind it.
+	Newcomers Flags = 1 << 8
 
-	knownFlags = First | Last | Compressed | Signed | Resync | NewIncarnation | Open | Resumed
+	knownFlags = First | Last | Compressed | Signed | Resync | NewIncarnation | Open | Resumed | Newcomers
 )
 
 // Has reports whether all bits of g are set.
@@ -61,7 +63,7 @@ func (f Flags) Has(g Flags) bool { return f&g == g }
 // String lists the flags, for example first,last,s2.
 func (f Flags) String() string {
 	var words []string
-	for i, w := range [...]string{"first", "last", "s2", "signed", "resync", "new", "open"} {
+	for i, w := range [...]string{"first", "last", "s2", "signed", "resync", "new", "open", "resumed", "newcomers"} {
 		if f&(1<<i) != 0 {
 			words = append(words, w)
 		}

@@ -31,6 +31,7 @@ const Schema = `create table if not exists pgwaltz.stream (
   gap_at              timestamptz,
   gap_why             text,
   gap_history         boolean not null default false,
+  newcomer            boolean not null default false,
   resync_requested_at timestamptz,
   resynced_at         timestamptz
 )`
@@ -56,8 +57,8 @@ func Load(ctx context.Context, c Conn, region string) (Row, error) {
 	var timeline int32
 	var resynced *time.Time
 	err := c.QueryRow(ctx, `select incarnation, reopened, coalesce(system_id, '0'), coalesce(timeline, 0), coalesce(slot, ''),
-  gap_at is not null, resync_requested_at is not null, resynced_at, gap_history, coalesce(gap_why, ''), loose_frame, loosened
-from pgwaltz.stream where region = $1`, region).Scan(&n, &reopened, &system, &timeline, &r.Epoch.Slot, &r.Gap, &r.Resync, &resynced, &r.History, &r.Why, &loose, &loosened)
+  gap_at is not null, resync_requested_at is not null, resynced_at, gap_history, coalesce(gap_why, ''), loose_frame, loosened, newcomer
+from pgwaltz.stream where region = $1`, region).Scan(&n, &reopened, &system, &timeline, &r.Epoch.Slot, &r.Gap, &r.Resync, &resynced, &r.History, &r.Why, &loose, &loosened, &r.Newcomer)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Row{}, nil
 	}
@@ -82,7 +83,7 @@ func Begin(ctx context.Context, c Conn, region string, incarnation uint32, e wal
 values ($1, $2::bigint, $3, $4, $5, case when $6 then $2::bigint else 0 end)
 on conflict (region) do update set incarnation = excluded.incarnation, system_id = excluded.system_id, timeline = excluded.timeline, slot = excluded.slot,
   reopened = case when $6 then excluded.incarnation else s.reopened end,
-  loose_frame = 0, gap_from = null, gap_to = null, gap_at = null, gap_why = null, gap_history = false, resync_requested_at = null`,
+  loose_frame = 0, gap_from = null, gap_to = null, gap_at = null, gap_why = null, gap_history = false, newcomer = false, resync_requested_at = null`,
 		region, int64(incarnation), strconv.FormatUint(e.SystemID, 10), int32(e.Timeline), e.Slot, reopen)
 	if err != nil {
 		return fmt.Errorf("save stream row: %w", err)
@@ -113,6 +114,16 @@ returning gap_at = pg_catalog.now()`,
 		return false, fmt.Errorf("record gap: %w", err)
 	}
 	return first, nil
+}
+
+// NoteNewcomer records that a peer which has applied nothing needs an incarnation to begin with. It
+// reports whether that is new: then the tables have to be copied.
+func NoteNewcomer(ctx context.Context, c Conn, region string) (bool, error) {
+	tag, err := c.Exec(ctx, `update pgwaltz.stream set newcomer = true where region = $1 and not newcomer`, region)
+	if err != nil {
+		return false, fmt.Errorf("save stream row: %w", err)
+	}
+	return tag.RowsAffected() > 0, nil
 }
 
 // NoteLoose records that frames of an incarnation up to one are purged although not every peer

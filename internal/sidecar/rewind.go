@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -11,6 +12,8 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
+	"github.com/pgwaltz/pgwaltz/internal/config"
+	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 	"github.com/pgwaltz/pgwaltz/source/subscribe"
 )
 
@@ -55,12 +58,42 @@ func (s *Sidecar) grantRewind(ctx context.Context, req subscribe.RewindRequest) 
 			}
 			return s.copyAgain(ctx, c)
 		}
+		if d.Newcomer {
+			return s.welcome(ctx, c, req.Region)
+		}
 		return nil
 	})
 	if err != nil {
 		return subscribe.RewindReply{}, err
 	}
 	return s.rewindReply(req, slot, d), nil
+}
+
+// welcome prepares for a peer that has applied nothing yet: a region that was added to others which
+// have run for long, or one that was lost and made anew. What stream and slot hold is only the end of
+// the story, so all tables are copied behind the incarnation that it will begin with.
+func (s *Sidecar) welcome(ctx context.Context, c *pgx.Conn, peer string) error {
+	tx, err := c.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("note a new peer: %w", err)
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // after a commit it does nothing
+	fresh, err := streamstore.NoteNewcomer(ctx, tx, s.cfg.Region)
+	if err != nil || !fresh {
+		return err
+	}
+	if s.cfg.Copy.Mode == config.CopyAuto {
+		if _, err := tablecopy.Request(ctx, tx, s.cfg.Postgres.Publication, nil); err != nil {
+			return err
+		}
+		s.log.Info("a peer has applied nothing yet; the tables are copied for it", "peer", peer)
+	} else {
+		s.log.Warn("a peer has applied nothing yet, and copy.mode keeps its rows from being copied", "peer", peer, "remedy", "run: pgwaltz resync --config FILE")
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return fmt.Errorf("note a new peer: %w", err)
+	}
+	return nil
 }
 
 // rewindSituation gathers what decides. The end of the WAL is read after the request came.

@@ -20,7 +20,9 @@ type Config struct {
 	// Resync marks a new incarnation that admits a gap.
 	Resync bool
 	// Resumed marks one that begins behind what the stream holds.
-	Resumed    bool
+	Resumed bool
+	// Newcomers marks one behind which all tables are copied, for peers that have applied nothing.
+	Newcomers  bool
 	FrameBytes int           // from this size on a packet is cut; bytes
 	Linger     time.Duration // how long to gather while something is under way
 	Heartbeat  time.Duration // how long the stream may be quiet
@@ -216,6 +218,9 @@ func (f *Framer) packet(kind wire.Kind, end wal.LSN, now time.Time) (wire.Header
 	}
 	if f.cfg.Resumed {
 		flags |= wire.Resumed
+	}
+	if f.cfg.Newcomers {
+		flags |= wire.Newcomers
 	}
 	var last wire.Header
 	for fr := range f.enc.CutSeq(kind, flags, end, wal.MicrosOf(now)) {

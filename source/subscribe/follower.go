@@ -178,6 +178,8 @@ func (r *follower) message(ctx context.Context, seq uint64, data []byte) error {
 // frame holds an intact frame of the origin against the cursor.
 func (r *follower) frame(ctx context.Context, seq uint64, raw *wire.RawFrame, data []byte) error {
 	ref := frameRef(&raw.Header)
+	// What of its own WAL a region has not merged yet is held by its slot, wherever an incarnation begins.
+	ref.Newcomers = ref.Newcomers || r.s.cfg.Origin == r.s.cfg.Region && !ref.Resumed
 	v := r.cursor.Check(ref)
 	if v != checkpoint.Foreign {
 		r.s.note(func(st *State) {
@@ -342,7 +344,7 @@ func frameRef(h *wire.Header) checkpoint.FrameRef {
 	return checkpoint.FrameRef{
 		Origin: h.Origin, Epoch: h.Epoch, Incarnation: h.Incarnation, Number: h.Number,
 		PrevEndLSN: h.PrevEndLSN, EndLSN: h.EndLSN, Mark: h.Mark, PrevChain: h.PrevChain, Chain: h.Chain, Resync: h.Flags.Has(wire.Resync),
-		Resumed: h.Flags.Has(wire.Resumed),
+		Resumed: h.Flags.Has(wire.Resumed), Newcomers: h.Flags.Has(wire.Newcomers),
 	}
 }
 

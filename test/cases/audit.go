@@ -37,7 +37,7 @@ var kinds = map[string][]string{
 var quietTypes = map[string]bool{"clock_skew": true}
 
 // parseAudit reads `both|A|B: kind table key [winner=x] [reason=y]`, `none`, and
-// `both: none`; the result maps A and B to their expectation.
+// `both: none`; the result maps sides to their expectation, both stands for all of them.
 func parseAudit(arg string) (map[string]expectation, error) {
 	side, rest, ok := strings.Cut(arg, ":")
 	if !ok || strings.Contains(side, " ") {
@@ -78,11 +78,11 @@ func parseAudit(arg string) (map[string]expectation, error) {
 	}
 	switch strings.TrimSpace(side) {
 	case "both":
-		return map[string]expectation{"A": e, "B": e}, nil
-	case "A", "B":
+		return map[string]expectation{"A": e, "B": e, "C": e}, nil
+	case "A", "B", "C":
 		return map[string]expectation{strings.TrimSpace(side): e}, nil
 	}
-	return nil, fmt.Errorf("read audit line %q: side must be A, B or both", arg)
+	return nil, fmt.Errorf("read audit line %q: side must be A, B, C or both", arg)
 }
 
 var rangeRE = regexp.MustCompile(`^(-?[0-9]+)\.\.(-?[0-9]+)$`)

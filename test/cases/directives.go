@@ -26,12 +26,12 @@ var directives = map[string]shape{
 	"failpoint": takesNone, "config": takesNone, "env": takesNone, "exit": takesNone, "cli": takesNone, "resync": takesNone,
 	"standby": takesNone, "rss": takesNone, "signal": takesNone, "ensure": takesNone,
 	// servers
-	"pg.A": takesNone, "pg.B": takesNone, "pg.C": takesNone, "nats": takesNone, "topology": takesNone,
+	"pg.A": takesNone, "pg.B": takesNone, "pg.C": takesNone, "nats": takesNone, "topology": takesNone, "regions": takesNone,
 	"slot": takesNone, "stream": takesNone, "store": takesNone,
 	// links
 	"throttle": takesNone, "delay": takesNone, "flap": takesNone, "dropacks": takesNone,
 	// sessions and background work
-	"session": takesLines, "load": takesLines, "poll": takesLines, "chaos": takesLines, "shuffle": takesLines, "storm": takesNone,
+	"session": takesLines, "load": takesLines, "poll": takesLines, "chaos": takesLines, "shuffle": takesLines, "storm": takesNone, "paired": takesNone,
 	// assertions and control
 	"let": takesLines, "assert": takesLines, "status": takesNone, "metric": takesNone, "log": takesNone, "pglog": takesNone,
 	"http": takesNone, "pause": takesNone, "repeat": takesNone, "foreach": takesNone, "end": takesNone, "limit": takesNone, "nostart": takesNone,
@@ -44,7 +44,7 @@ func known(name string) (shape, bool) {
 
 // startsBefore are the directives before which a case without --@start is started.
 var startsBefore = map[string]bool{
-	"A?": true, "B?": true, "wait": true, "cut": true, "heal": true, "eq": true, "audit": true, "err": true, "kill": true, "stop": true,
+	"A?": true, "B?": true, "C?": true, "wait": true, "cut": true, "heal": true, "eq": true, "audit": true, "err": true, "kill": true, "stop": true,
 	"restart": true, "crash": true, "freeze": true, "load": true, "poll": true, "chaos": true, "shuffle": true, "storm": true, "rss": true, "status": true, "metric": true,
 	"failpoint": true, "exit": true, "throttle": true, "flap": true, "dropacks": true,
 }
@@ -66,7 +66,7 @@ func startAt(steps []Step) int {
 	sections := 0
 	for i, s := range steps {
 		switch s.Name {
-		case "both", "A", "B", "std":
+		case "both", "A", "B", "C", "std":
 			if sections > 0 && s.Name != "std" && writes(s.Body) {
 				return i
 			}

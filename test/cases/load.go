@@ -19,7 +19,7 @@ import (
 )
 
 // loader writes in the background. Each transaction has a number n of its own, unique
-// over both sides; it is tried again until it commits, so at the end every number that was
+// over all sides; it is tried again until it commits, so at the end every number that was
 // begun is acknowledged.
 type loader struct {
 	alternatives []string
@@ -32,11 +32,11 @@ type loader struct {
 	rejected     int
 }
 
-var loadRE = regexp.MustCompile(`(?s)^(\w+)\s+(A|B|both)\s*:\s*(.*?)\s*:\s+(.*)$`)
+var loadRE = regexp.MustCompile(`(?s)^(\w+)\s+([ABC](?:,[ABC])*|both)\s*:\s*(.*?)\s*:\s+(.*)$`)
 
 // load reads
 //
-//	NAME A|B|both: 200/s for 10s workers=4 seed=7: sql
+//	NAME A|B|C|A,C|both: 200/s for 10s workers=4 seed=7: sql
 //	NAME A: 500 times: sql
 //	NAME stop | NAME wait | NAME acked A: query
 //
@@ -268,7 +268,7 @@ func (l *loader) finish(ctx context.Context, x *run) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	x.note("load: %d acknowledged on A, %d on B, %d refused", len(l.acked["A"]), len(l.acked["B"]), l.rejected)
+	x.note("load: %d acknowledged on A, %d on B, %d on C, %d refused", len(l.acked["A"]), len(l.acked["B"]), len(l.acked["C"]), l.rejected)
 	return nil
 }
 

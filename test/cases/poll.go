@@ -19,7 +19,7 @@ type poller struct {
 	samples [][][]string // sample, row, column
 }
 
-var pollRE = regexp.MustCompile(`(?s)^(\w+)\s+([AB])\s+every\s+(\S+)\s*:\s+(.*)$`)
+var pollRE = regexp.MustCompile(`(?s)^(\w+)\s+([ABC])\s+every\s+(\S+)\s*:\s+(.*)$`)
 var pollCheckRE = regexp.MustCompile(`(?s)^(\w+)\s+check\s*:\s*(.*)$`)
 
 // poll reads `NAME B every 5ms: query`, then `NAME check: [columnN] all op value`,

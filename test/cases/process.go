@@ -12,7 +12,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/test/harness"
 )
 
-// startAll installs and starts both sidecars. With wait it also waits until both see each
+// startAll installs and starts all sidecars. With wait it also waits until they see each
 // other; a pair that does not get that far is left to the steps that follow, because some
 // cases start into trouble on purpose.
 func (x *run) startAll(ctx context.Context, wait bool) error {
@@ -99,7 +99,7 @@ func (x *run) act(ctx context.Context, text string) error {
 }
 
 func (x *run) cluster(side string) (*harness.Cluster, error) {
-	if side == "C" {
+	if side == "C" && x.p.C == nil {
 		if x.third == nil {
 			return nil, errors.New("use the third cluster: --@pg.C create comes first")
 		}
@@ -269,7 +269,7 @@ func (x *run) server(ctx context.Context, side, arg string) error {
 	if len(f) == 0 {
 		return errors.New("act on a cluster: what?")
 	}
-	if side == "C" && f[0] == "create" {
+	if side == "C" && f[0] == "create" && x.p.C == nil {
 		return x.createThird(ctx)
 	}
 	k, err := x.cluster(side)

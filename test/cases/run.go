@@ -142,13 +142,15 @@ func (x *run) open(ctx context.Context) error {
 		switch {
 		case s.Name == "topology":
 			o.Topology = harness.Topology(s.Arg)
+		case s.Name == "regions":
+			o.Three = s.Arg == "3"
 		case s.Name == "nats" && strings.HasPrefix(s.Arg, "tmpfs "):
 			_, _ = fmt.Sscanf(s.Arg, "tmpfs %d", &o.NATSMB)
 		case strings.HasPrefix(s.Name, "pg.") && strings.HasPrefix(s.Arg, "tmpfs "):
 			var mb int
 			_, _ = fmt.Sscanf(s.Arg, "tmpfs %d", &mb)
 			conf[s.Name[3:]] = harness.ClusterConfig{TmpfsMB: mb, Fsync: true}
-		case strings.Contains(s.Arg, "A-pg") || strings.Contains(s.Arg, "B-pg"):
+		case strings.Contains(s.Arg, "A-pg") || strings.Contains(s.Arg, "B-pg") || strings.Contains(s.Arg, "C-pg"):
 			o.ProxyPG = true
 		}
 		return false

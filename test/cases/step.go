@@ -20,7 +20,7 @@ func (x *run) step(ctx context.Context, s Step) error {
 	}
 	s = x.expandStep(s)
 	switch s.Name {
-	case "topology", "limit", "nostart":
+	case "topology", "regions", "limit", "nostart":
 		return nil // read before the case began
 	case "both", "A", "B", "C":
 		return x.section(ctx, s)
@@ -60,6 +60,8 @@ func (x *run) step(ctx context.Context, s Step) error {
 			}
 		}
 		return x.act(ctx, strings.TrimSpace(s.Arg+" nats"))
+	case "paired":
+		return x.paired(ctx, s.Arg)
 	case "config", "env", "failpoint", "exit", "cli", "resync", "standby", "rss":
 		return x.sidecarStep(ctx, s)
 	case "slot", "stream", "store":
@@ -118,16 +120,20 @@ func (x *run) loop(ctx context.Context, s Step) error {
 	return nil
 }
 
-// regions reads A, B or both.
+// regions reads both (all of them), or one region or several: A or A,C.
 func (x *run) regions(side string) ([]*harness.Region, error) {
 	if side == "both" {
 		return x.p.Regions(), nil
 	}
-	r, err := x.p.Region(side)
-	if err != nil {
-		return nil, err
+	var out []*harness.Region
+	for _, one := range strings.Split(side, ",") {
+		r, err := x.p.Region(one)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
 	}
-	return []*harness.Region{r}, nil
+	return out, nil
 }
 
 // cutSide splits "A: rest" or "A rest".

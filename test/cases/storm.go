@@ -44,8 +44,8 @@ func (x *run) storm(ctx context.Context, arg string) error {
 	if len(f) == 0 || !identRE.MatchString(f[0]) {
 		return fmt.Errorf("read storm %q: want TABLE keys=10 writes=1000 seed=1", arg)
 	}
-	errs := make([]error, 2)
-	tips := make([]map[int]string, 2)
+	errs := make([]error, len(x.p.Regions()))
+	tips := make([]map[int]string, len(x.p.Regions()))
 	var both sync.WaitGroup
 	for i, r := range x.p.Regions() {
 		both.Go(func() {

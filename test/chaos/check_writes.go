@@ -11,10 +11,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// logged is what the audit logs of both regions say of one key or one write.
+// logged is what the audit logs of two regions, at least, say of one key or one write.
 type logged struct {
-	losers map[int64]bool     // ids that both logs name as the loser
-	wins   map[string][]int64 // table/key -> ids that both logs name as winner over a delete
+	losers map[int64]bool     // ids that two logs name as the loser
+	wins   map[string][]int64 // table/key -> ids that two logs name as winner over a delete
 }
 
 // finals is the id in each final row: table index and key -> ids (several without a key).
@@ -38,7 +38,7 @@ func checkWrites(ctx context.Context, w *world) error {
 	return some(explain(w.tables, w.j.all(), have, log), "writes without explanation")
 }
 
-// readFinals reads region A; that B is equal is another check's question.
+// readFinals reads region A; that the others are equal is another check's question.
 func readFinals(ctx context.Context, w *world) (finals, error) {
 	c, err := w.sides[0].Cluster.Connect(ctx, w.sides[0].Database)
 	if err != nil {
@@ -65,10 +65,9 @@ func readFinals(ctx context.Context, w *world) (finals, error) {
 }
 
 func readLogs(ctx context.Context, w *world) (logged, error) {
-	var losers [2]map[int64]bool
-	var wins [2]map[string]bool
-	for i, s := range w.sides {
-		losers[i], wins[i] = map[int64]bool{}, map[string]bool{}
+	losers, wins := map[int64]int{}, map[string]int{} // how many logs name it
+	for _, s := range w.sides {
+		lostHere, wonHere := map[int64]bool{}, map[string]bool{}
 		c, err := s.Cluster.Connect(ctx, s.Database)
 		if err != nil {
 			return logged{}, fmt.Errorf("read audit log: %w", err)
@@ -81,10 +80,10 @@ coalesce((case verdict when 'apply' then remote_row else local_row end)->>'wid',
 			var typ, table, key, lost, won string
 			_, err = pgx.ForEachRow(rows, []any{&typ, &table, &key, &lost, &won}, func() error {
 				if id, err := strconv.ParseInt(lost, 10, 64); err == nil {
-					losers[i][id] = true
+					lostHere[id] = true
 				}
 				if won != "" && (typ == "delete_origin_differs" || typ == "update_deleted") {
-					wins[i][table+"/"+trimKey(key)+"/"+won] = true
+					wonHere[table+"/"+trimKey(key)+"/"+won] = true
 				}
 				return nil
 			})
@@ -93,15 +92,21 @@ coalesce((case verdict when 'apply' then remote_row else local_row end)->>'wid',
 		if err != nil {
 			return logged{}, fmt.Errorf("read audit log: %w", err)
 		}
+		for id := range lostHere {
+			losers[id]++
+		}
+		for k := range wonHere {
+			wins[k]++
+		}
 	}
 	out := logged{losers: map[int64]bool{}, wins: map[string][]int64{}}
-	for id := range losers[0] {
-		if losers[1][id] {
+	for id, n := range losers {
+		if n > 1 {
 			out.losers[id] = true
 		}
 	}
-	for k := range wins[0] {
-		if !wins[1][k] {
+	for k, n := range wins {
+		if n < 2 {
 			continue
 		}
 		at := strings.LastIndexByte(k, '/')

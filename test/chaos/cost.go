@@ -35,7 +35,7 @@ func (w *world) cost(ctx context.Context, v *verdicts) {
 			if f.name == "sidecar-freeze" {
 				d.n += 150 // not the long kind
 			}
-			s := w.sides[i%2]
+			s := w.sides[i%len(w.sides)]
 			before, err := w.cross(ctx)
 			if err == nil {
 				err = f.do(ctx, w, s, d)

@@ -108,7 +108,7 @@ func drawPlan(seed uint64, n int) string {
 	var out strings.Builder
 	rnd := planRand(seed)
 	for range n {
-		p := drawPlanned(rnd, faultKinds(), 1e9)
+		p := drawPlanned(rnd, faultKinds(), 2, 1e9)
 		out.WriteString(p.f.name + p.after.String() + p.draw.length.String())
 	}
 	return out.String()

@@ -38,13 +38,13 @@ type planned struct {
 }
 
 // drawPlanned draws the next fault.
-func drawPlanned(rnd *rand.Rand, kinds []*fault, every time.Duration) planned {
+func drawPlanned(rnd *rand.Rand, kinds []*fault, sides int, every time.Duration) planned {
 	total := 0
 	for _, f := range kinds {
 		total += f.weight
 	}
 	p := planned{
-		after: time.Duration(rnd.Int64N(int64(2 * every))), side: rnd.IntN(2),
+		after: time.Duration(rnd.Int64N(int64(2 * every))), side: rnd.IntN(sides),
 		draw: draw{length: time.Duration(8e9 * rnd.Float64() * rnd.Float64()), n: rnd.IntN(1000), kind: rnd.IntN(1000)},
 	}
 	x := rnd.IntN(total)
@@ -81,7 +81,7 @@ func (w *world) breakThings(ctx context.Context) map[string]int {
 	held := &targets{names: map[string]bool{}}
 	var running sync.WaitGroup
 	for {
-		p := drawPlanned(rnd, kinds, w.o.every)
+		p := drawPlanned(rnd, kinds, len(w.sides), w.o.every)
 		if harness.Pause(ctx, p.after) != nil {
 			break
 		}

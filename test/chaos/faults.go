@@ -236,11 +236,11 @@ func skewServer(ctx context.Context, w *world, s *side, d draw) error {
 	return err
 }
 
-func cutLink(ctx context.Context, w *world, _ *side, d draw) error {
-	for _, l := range w.pair.NatsLinks() {
+func cutLink(ctx context.Context, w *world, s *side, d draw) error {
+	for _, l := range w.links(s) {
 		l.Cut()
 	}
-	return w.healAfter(ctx, 2*d.length, w.pair.NatsLinks())
+	return w.healAfter(ctx, 2*d.length, w.links(s))
 }
 
 func (w *world) healAfter(ctx context.Context, d time.Duration, links []*proxy.Proxy) error {
@@ -251,23 +251,23 @@ func (w *world) healAfter(ctx context.Context, d time.Duration, links []*proxy.P
 	return err
 }
 
-func holdLink(ctx context.Context, w *world, _ *side, d draw) error {
-	for _, l := range w.pair.NatsLinks() {
+func holdLink(ctx context.Context, w *world, s *side, d draw) error {
+	for _, l := range w.links(s) {
 		l.Hold(proxy.Direction(d.n % 2))
 	}
-	return w.healAfter(ctx, 2*d.length, w.pair.NatsLinks())
+	return w.healAfter(ctx, 2*d.length, w.links(s))
 }
 
-func dropLink(ctx context.Context, w *world, _ *side, d draw) error {
-	for _, l := range w.pair.NatsLinks() {
+func dropLink(ctx context.Context, w *world, s *side, d draw) error {
+	for _, l := range w.links(s) {
 		l.Drop(proxy.Direction(d.n % 2))
 	}
-	return w.healAfter(ctx, d.length, w.pair.NatsLinks())
+	return w.healAfter(ctx, d.length, w.links(s))
 }
 
-func flapLink(ctx context.Context, w *world, _ *side, d draw) error {
+func flapLink(ctx context.Context, w *world, s *side, d draw) error {
 	for range 2 + d.n%6 {
-		for _, l := range w.pair.NatsLinks() {
+		for _, l := range w.links(s) {
 			l.CloseConns()
 		}
 		if err := harness.Pause(ctx, d.length/8); err != nil {
@@ -277,11 +277,11 @@ func flapLink(ctx context.Context, w *world, _ *side, d draw) error {
 	return nil
 }
 
-func slowLink(ctx context.Context, w *world, _ *side, d draw) error {
-	for _, l := range w.pair.NatsLinks() {
+func slowLink(ctx context.Context, w *world, s *side, d draw) error {
+	for _, l := range w.links(s) {
 		l.Delay(100 * time.Millisecond)
 	}
-	return w.healAfter(ctx, d.length, w.pair.NatsLinks())
+	return w.healAfter(ctx, d.length, w.links(s))
 }
 
 func cutPG(ctx context.Context, w *world, s *side, d draw) error {

@@ -15,6 +15,7 @@ type options struct {
 	drain    time.Duration // how long both regions may take to come into step
 	keep     string        // folder for what a failed run leaves; "" keeps nothing
 	topology string
+	regions  int
 	rate     int // transactions per second and region that the writers try
 	workers  int // per region
 	keys     int // per table
@@ -34,9 +35,10 @@ func parseOptions(args []string) (options, error) {
 	fs := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	fs.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()%1e6), "seed of faults and writers")
 	fs.DurationVar(&o.duration, "duration", time.Hour, "how long to write and break")
-	fs.DurationVar(&o.drain, "drain", 3*time.Minute, "how long both regions may take to come into step afterwards")
+	fs.DurationVar(&o.drain, "drain", 3*time.Minute, "how long the regions may take to come into step afterwards")
 	fs.StringVar(&o.keep, "keep", "", "folder for logs and dumps of a failed run")
 	fs.StringVar(&o.topology, "topology", "embedded", "embedded, external (one NATS server) or cluster (three)")
+	fs.IntVar(&o.regions, "regions", 2, "how many regions: 2 or 3")
 	fs.IntVar(&o.rate, "rate", 40, "transactions per second in each region")
 	fs.IntVar(&o.workers, "workers", 4, "writers in each region")
 	fs.IntVar(&o.keys, "keys", 12, "keys of each table")
@@ -67,6 +69,9 @@ func parseOptions(args []string) (options, error) {
 	o.faults, err2 = regexp.Compile(*faults)
 	if err := errors.Join(err1, err2); err != nil {
 		return o, fmt.Errorf("read flags: %w", err)
+	}
+	if o.regions != 2 && o.regions != 3 {
+		return o, errors.New("read flags: -regions is 2 or 3")
 	}
 	if o.rate < 1 || o.workers < 1 || o.keys < 1 || o.duration <= 0 {
 		return o, errors.New("read flags: -rate, -workers, -keys and -duration must be positive")

@@ -7,21 +7,23 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/pgwaltz/pgwaltz/adapter/proxy"
 	"github.com/pgwaltz/pgwaltz/internal/status"
 	"github.com/pgwaltz/pgwaltz/test/harness"
 )
 
-// world is everything that runs: two regions with their servers, links and sidecars.
+// world is everything that runs: two or three regions with their servers, links and sidecars.
 type world struct {
 	o      options
 	fleet  *harness.Fleet
 	pair   *harness.Pair
-	sides  [2]*side
+	sides  []*side
 	tables []*table
 	j      *journal
 	begun  time.Time
@@ -60,24 +62,24 @@ func newWorld(ctx context.Context, o options) (_ *world, err error) {
 			fmt.Println("chaos: the clocks of the sidecars are left alone:", err)
 		}
 	}
-	var conf [2]harness.ClusterConfig
-	skews := [2]string{}
+	conf := make([]harness.ClusterConfig, o.regions)
+	skews := make([]string, o.regions)
 	for i := range conf {
 		conf[i] = harness.ClusterConfig{Settings: map[string]string{"max_wal_size": "'2GB'", "log_min_messages": "warning", "wal_sender_timeout": "'10s'"}}
 		skews[i], conf[i].Env = skewEnv(w.fleet.Room.Dir, i)
 	}
-	if err := w.fleet.Special(ctx, conf[0], conf[1]); err != nil {
+	if err := w.fleet.Special(ctx, conf...); err != nil {
 		return nil, err
 	}
 	w.pair, err = w.fleet.Pair(ctx, "chaos", harness.PairOptions{
-		Topology: harness.Topology(o.topology), ProxyPG: true,
+		Topology: harness.Topology(o.topology), ProxyPG: true, Three: o.regions == 3,
 		Settings: map[string]string{"tables.rules": tableRules(), "log.level": "info"},
 	})
 	if err != nil {
 		return nil, err
 	}
 	for i, r := range w.pair.Regions() {
-		w.sides[i] = &side{Region: r, index: uint8(i), skew: skews[i]}
+		w.sides = append(w.sides, &side{Region: r, index: uint8(i), skew: skews[i]})
 		if _, err := r.Cluster.PSQL(ctx, r.Database, schemaSQL(w.tables)); err != nil {
 			return nil, fmt.Errorf("make tables: %w", err)
 		}
@@ -91,7 +93,7 @@ func newWorld(ctx context.Context, o options) (_ *world, err error) {
 	return w, w.waitReady(ctx)
 }
 
-// waitReady waits until both regions see each other, whoever of their sidecars is at work.
+// waitReady waits until all regions see each other, whoever of their sidecars is at work.
 func (w *world) waitReady(ctx context.Context) error {
 	return harness.Poll(ctx, 60*time.Second, 100*time.Millisecond, func(ctx context.Context) (bool, string, error) {
 		for _, s := range w.sides {
@@ -99,12 +101,28 @@ func (w *world) waitReady(ctx context.Context) error {
 			if err != nil {
 				return false, err.Error(), nil
 			}
-			if st.Outbound == nil || len(st.Outbound.Peers) == 0 || !st.Outbound.Peers[0].Reachable {
-				return false, "sidecar " + s.Side + " to see its peer: " + string(st.State), nil
+			if st.Outbound == nil || len(st.Outbound.Peers) == 0 || slices.ContainsFunc(st.Outbound.Peers, func(p status.Peer) bool { return !p.Reachable }) {
+				return false, "sidecar " + s.Side + " to see its peers: " + string(st.State), nil
 			}
 		}
 		return true, "", nil
 	})
+}
+
+// links are those that a fault of the region's link concerns: with three regions its own, and all of
+// them for A, through which the others meet.
+func (w *world) links(s *side) []*proxy.Proxy {
+	all := w.pair.NatsLinks()
+	if len(w.sides) == 2 || s.Side == "A" {
+		return all
+	}
+	var own []*proxy.Proxy
+	for name, l := range w.pair.Links {
+		if strings.HasPrefix(name, s.Side+"-") && name != s.Side+"-pg" || name == "link" && s.Side == "B" {
+			own = append(own, l)
+		}
+	}
+	return own
 }
 
 // leader is the keeper of the sidecar that is at work, as far as one can tell.
@@ -151,7 +169,7 @@ func (w *world) complain(format string, args ...any) {
 	w.bad = append(w.bad, text)
 }
 
-// write starts the writers of both regions and waits for their end, which comes with ctx.
+// write starts the writers of all regions and waits for their end, which comes with ctx.
 func (w *world) write(ctx context.Context) {
 	var all sync.WaitGroup
 	gap := time.Duration(float64(time.Second) * float64(w.o.workers) / float64(w.o.rate))

@@ -12,8 +12,8 @@ import (
 // pinned are the settings under which rows become text on both sides.
 const pinned = `set timezone='UTC'; set datestyle='ISO'; set intervalstyle='postgres'; set extra_float_digits=1; set bytea_output='hex'; set search_path=''; set row_security=off`
 
-// Equal compares tables of both regions by an ordered hash of all rows: the columns that
-// both sides have, without generated ones. The error names tables and counts, and for
+// Equal compares tables of all regions by an ordered hash of all rows: the columns that
+// both sides have, without generated ones. A third region is compared with A. The error names tables and counts, and for
 // small tables the rows that differ (test data, never a user's).
 func (p *Pair) Equal(ctx context.Context, tables ...string) error {
 	var errs []error
@@ -22,14 +22,16 @@ func (p *Pair) Equal(ctx context.Context, tables ...string) error {
 		return fmt.Errorf("compare regions: %w", err)
 	}
 	defer a.Close(ctx)
-	b, err := p.B.Cluster.Connect(ctx, p.B.Database)
-	if err != nil {
-		return fmt.Errorf("compare regions: %w", err)
-	}
-	defer b.Close(ctx)
-	for _, t := range tables {
-		if err := equalTable(ctx, a, b, strings.TrimSpace(t)); err != nil {
-			errs = append(errs, err)
+	for _, r := range p.Peers(p.A) {
+		b, err := r.Cluster.Connect(ctx, r.Database)
+		if err != nil {
+			return fmt.Errorf("compare regions: %w", err)
+		}
+		defer b.Close(ctx)
+		for _, t := range tables {
+			if err := equalTable(ctx, a, b, r.Side, strings.TrimSpace(t)); err != nil {
+				errs = append(errs, err)
+			}
 		}
 	}
 	return errors.Join(errs...)
@@ -66,7 +68,7 @@ where c.oid = to_regclass($1) order by a.attnum`, table)
 	return s, err
 }
 
-func equalTable(ctx context.Context, a, b *pgx.Conn, table string) error {
+func equalTable(ctx context.Context, a, b *pgx.Conn, side, table string) error {
 	for _, c := range []*pgx.Conn{a, b} {
 		if _, err := c.Exec(ctx, `reset all`); err != nil {
 			return fmt.Errorf("compare %s: %w", table, err)
@@ -78,7 +80,7 @@ func equalTable(ctx context.Context, a, b *pgx.Conn, table string) error {
 	}
 	sb, err := shapeOf(ctx, b, table)
 	if err != nil {
-		return fmt.Errorf("compare %s: find it on B: %w", table, err)
+		return fmt.Errorf("compare %s: find it on %s: %w", table, side, err)
 	}
 	var cols []string
 	for _, c := range sa.order {
@@ -92,12 +94,12 @@ func equalTable(ctx context.Context, a, b *pgx.Conn, table string) error {
 	}
 	nb, hb, err := hashTable(ctx, b, sb.name, cols)
 	if err != nil {
-		return fmt.Errorf("compare %s on B: %w", table, err)
+		return fmt.Errorf("compare %s on %s: %w", table, side, err)
 	}
 	if na == nb && ha == hb {
 		return nil
 	}
-	return fmt.Errorf("table %s differs: %d rows on A, %d on B%s", table, na, nb, difference(ctx, a, b, sa.name, sb.name, cols, na+nb))
+	return fmt.Errorf("table %s differs: %d rows on A, %d on %s%s", table, na, nb, side, difference(ctx, a, b, side, sa.name, sb.name, cols, na+nb))
 }
 
 func rowText(cols []string) string {
@@ -115,7 +117,7 @@ from (select pg_catalog.md5(`+rowText(cols)+`) h from `+name+`) x`).Scan(&n, &ha
 }
 
 // difference shows up to three rows that only one side has.
-func difference(ctx context.Context, a, b *pgx.Conn, na, nb string, cols []string, total int64) string {
+func difference(ctx context.Context, a, b *pgx.Conn, side, na, nb string, cols []string, total int64) string {
 	if total > 300_000 {
 		return ""
 	}
@@ -124,7 +126,7 @@ func difference(ctx context.Context, a, b *pgx.Conn, na, nb string, cols []strin
 	if err1 != nil || err2 != nil {
 		return ""
 	}
-	return onlyIn("A", left, right) + onlyIn("B", right, left)
+	return onlyIn("A", left, right) + onlyIn(side, right, left)
 }
 
 func allRows(ctx context.Context, c *pgx.Conn, name string, cols []string) (map[string]int, error) {

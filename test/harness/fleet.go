@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Fleet holds the two clusters that many pairs share one after another: a pair gets a
+// Fleet holds the clusters that many pairs share one after another: a pair gets a
 // fresh database in each, which is far quicker than fresh clusters. A fleet is used by
 // one goroutine at a time.
 type Fleet struct {
@@ -17,6 +17,7 @@ type Fleet struct {
 	bin   Binaries
 	conf  ClusterConfig
 	a, b  *Cluster
+	c     *Cluster // of a third region; made when a pair wants one
 	count int
 }
 
@@ -61,6 +62,37 @@ func (f *Fleet) clusters(ctx context.Context) error {
 	return nil
 }
 
+// thirdCluster starts the cluster of a third region, where none runs.
+func (f *Fleet) thirdCluster(ctx context.Context) error {
+	if f.c != nil {
+		return nil
+	}
+	f.count++
+	conf := f.conf
+	conf.Name = fmt.Sprintf("c%d", f.count)
+	k, err := f.NewCluster(conf)
+	if err != nil {
+		return err
+	}
+	if err := k.Start(ctx); err != nil {
+		k.Close()
+		return err
+	}
+	f.c = k
+	return nil
+}
+
+// running are the clusters at hand.
+func (f *Fleet) running() []*Cluster {
+	var out []*Cluster
+	for _, k := range []*Cluster{f.a, f.b, f.c} {
+		if k != nil {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
 var digits = regexp.MustCompile(`[0-9]+$`)
 
 // NewCluster makes a further cluster in the fleet's room; the caller closes it. Clusters
@@ -77,7 +109,14 @@ func (f *Fleet) Pair(ctx context.Context, name string, o PairOptions) (*Pair, er
 	if err := f.clusters(ctx); err != nil {
 		return nil, err
 	}
-	for _, k := range []*Cluster{f.a, f.b} {
+	used := []*Cluster{f.a, f.b}
+	if o.Three {
+		if err := f.thirdCluster(ctx); err != nil {
+			return nil, err
+		}
+		used = append(used, f.c)
+	}
+	for _, k := range used {
 		c, err := k.Connect(ctx, "postgres")
 		if err != nil {
 			return nil, fmt.Errorf("connect to cluster %s: %w", k.Name, err)
@@ -100,7 +139,7 @@ func (f *Fleet) Recycle(ctx context.Context, database string, dirty bool) {
 	}
 	if !dirty {
 		var errs []error
-		for _, k := range []*Cluster{f.a, f.b} {
+		for _, k := range f.running() {
 			errs = append(errs, sweep(ctx, k, database))
 		}
 		if errors.Join(errs...) == nil {
@@ -112,12 +151,10 @@ func (f *Fleet) Recycle(ctx context.Context, database string, dirty bool) {
 
 // Discard throws the shared clusters away; the next pair gets new ones.
 func (f *Fleet) Discard() {
-	for _, k := range []*Cluster{f.a, f.b} {
-		if k != nil {
-			k.Close()
-		}
+	for _, k := range f.running() {
+		k.Close()
 	}
-	f.a, f.b = nil, nil
+	f.a, f.b, f.c = nil, nil, nil
 }
 
 func sweep(ctx context.Context, k *Cluster, database string) error {
@@ -160,7 +197,7 @@ func sweep(ctx context.Context, k *Cluster, database string) error {
 	}
 	for _, q := range []string{
 		`select pg_replication_origin_drop(roname) from pg_replication_origin`,
-		`drop database "` + database + `" with (force)`,
+		`drop database if exists "` + database + `" with (force)`,
 	} {
 		if _, err := admin.Exec(ctx, q); err != nil {
 			return err
@@ -184,24 +221,24 @@ func (f *Fleet) Close() {
 	_ = f.Room.Close()
 }
 
-// Special replaces the shared clusters by two of the given kinds; Recycle with dirty set
-// gets rid of them.
-func (f *Fleet) Special(ctx context.Context, a, b ClusterConfig) error {
+// Special replaces the shared clusters by two or three of the given kinds; Recycle with dirty
+// set gets rid of them.
+func (f *Fleet) Special(ctx context.Context, kinds ...ClusterConfig) error {
 	f.Discard()
 	f.count++
-	a.Name, b.Name = fmt.Sprintf("a%d", f.count), fmt.Sprintf("b%d", f.count)
-	ka, err := f.NewCluster(a)
-	if err != nil {
-		return err
+	for i, place := range []**Cluster{&f.a, &f.b, &f.c}[:len(kinds)] {
+		conf := kinds[i]
+		conf.Name = fmt.Sprintf("%c%d", 'a'+i, f.count)
+		k, err := f.NewCluster(conf)
+		if err != nil {
+			return err
+		}
+		*place = k
 	}
-	f.a = ka
-	kb, err := f.NewCluster(b)
-	if err != nil {
-		return err
+	for _, k := range f.running() {
+		if err := k.Start(ctx); err != nil {
+			return err
+		}
 	}
-	f.b = kb
-	if err := ka.Start(ctx); err != nil {
-		return err
-	}
-	return kb.Start(ctx)
+	return nil
 }

@@ -15,8 +15,8 @@ import (
 // Topology says where the NATS server is.
 type Topology string
 
-// Embedded: each sidecar has its server, region a listens and region b dials through a
-// proxy. External: one server process, both sidecars dial it through proxies of their own.
+// Embedded: each sidecar has its server, region a listens and the others dial it, each through a
+// proxy. External: one server process, all sidecars dial it through proxies of their own.
 // Clustered: three server processes of one JetStream cluster, and streams with three copies.
 const (
 	Embedded  Topology = "embedded"
@@ -30,15 +30,16 @@ func (t Topology) Valid() bool { return t == Embedded || t == External || t == C
 // PairOptions are the choices for one pair of regions.
 type PairOptions struct {
 	Topology Topology
+	Three    bool              // a third region C joins the two
 	NATSMB   int               // put the external server's store on a tmpfs of this size (needs root)
 	ProxyPG  bool              // put a proxy between each sidecar and its PostgreSQL
-	Settings map[string]string // configuration of both sidecars: dotted key -> YAML value
+	Settings map[string]string // configuration of all sidecars: dotted key -> YAML value
 }
 
 // Region is one PostgreSQL with its sidecar.
 type Region struct {
-	Side     string // A or B
-	Name     string // a or b
+	Side     string // A, B or C
+	Name     string // a, b or c
 	Cluster  *Cluster
 	Database string
 	Sidecar  *Sidecar
@@ -47,12 +48,13 @@ type Region struct {
 	settings map[string]any
 }
 
-// Pair is two regions with everything between them. It is used by one goroutine, except
+// Pair is two regions, or three, with everything between them. It is used by one goroutine, except
 // for the methods of its parts that say otherwise.
 type Pair struct {
 	Name     string
 	Topology Topology
 	A, B     *Region
+	C        *Region // nil with two regions
 	NATS     *NATS   // only in the external topology
 	Nodes    []*NATS // only in the cluster topology
 	Links    map[string]*proxy.Proxy
@@ -77,6 +79,9 @@ func newPair(ctx context.Context, f *Fleet, name string, o PairOptions) (_ *Pair
 	}()
 	p.A = &Region{Side: "A", Name: "a", Cluster: f.a, Database: name}
 	p.B = &Region{Side: "B", Name: "b", Cluster: f.b, Database: name}
+	if o.Three {
+		p.C = &Region{Side: "C", Name: "c", Cluster: f.c, Database: name}
+	}
 	broker, err := p.brokers(ctx, o.NATSMB)
 	if err != nil {
 		return nil, err
@@ -94,7 +99,7 @@ func newPair(ctx context.Context, f *Fleet, name string, o PairOptions) (_ *Pair
 			"postgres.slot": "pgwaltz_" + r.Name, "postgres.unbounded_wal": true,
 			"cluster": strings.ReplaceAll(name, "_", "-"), "region": r.Name,
 			"postgres.dsn":   r.Cluster.DSNVia(addr, name),
-			"peers":          []any{map[string]any{"region": p.Other(r).Name}},
+			"peers":          p.peerSettings(r),
 			"nats.store_dir": filepath.Join(room.Dir, r.Name, "nats"),
 			"log.level":      "debug",
 		}
@@ -150,10 +155,27 @@ func (p *Pair) brokers(ctx context.Context, storeMB int) (map[string]map[string]
 	if err != nil {
 		return nil, err
 	}
-	return map[string]map[string]any{
+	out := map[string]map[string]any{
 		"a": {"nats.listen": listen},
 		"b": {"nats.dial": []any{"nats-leaf://" + px.Addr()}},
-	}, nil
+	}
+	if p.C != nil { // links must not form a ring: b and c meet through a
+		px, err := p.link("C-link", listen)
+		if err != nil {
+			return nil, err
+		}
+		out["c"] = map[string]any{"nats.dial": []any{"nats-leaf://" + px.Addr()}}
+	}
+	return out, nil
+}
+
+// peerSettings are the peers of a region in its configuration.
+func (p *Pair) peerSettings(r *Region) []any {
+	var out []any
+	for _, x := range p.Peers(r) {
+		out = append(out, map[string]any{"region": x.Name})
+	}
+	return out
 }
 
 func (p *Pair) link(name, target string) (*proxy.Proxy, error) {
@@ -165,10 +187,20 @@ func (p *Pair) link(name, target string) (*proxy.Proxy, error) {
 	return px, nil
 }
 
-// Regions lists both regions, A first.
-func (p *Pair) Regions() []*Region { return []*Region{p.A, p.B} }
+// Regions lists all regions, A first.
+func (p *Pair) Regions() []*Region {
+	if p.C == nil {
+		return []*Region{p.A, p.B}
+	}
+	return []*Region{p.A, p.B, p.C}
+}
 
-// Other is the peer of a region.
+// Peers lists the other regions.
+func (p *Pair) Peers(r *Region) []*Region {
+	return slices.DeleteFunc(p.Regions(), func(x *Region) bool { return x == r })
+}
+
+// Other is the first peer of a region.
 func (p *Pair) Other(r *Region) *Region {
 	if r == p.A {
 		return p.B
@@ -176,15 +208,19 @@ func (p *Pair) Other(r *Region) *Region {
 	return p.A
 }
 
-// Region finds a region by A, B, a or b.
+// Region finds a region by its letter.
 func (p *Pair) Region(side string) (*Region, error) {
 	switch strings.ToUpper(side) {
 	case "A":
 		return p.A, nil
 	case "B":
 		return p.B, nil
+	case "C":
+		if p.C != nil {
+			return p.C, nil
+		}
 	}
-	return nil, fmt.Errorf("find region %q: only A and B exist", side)
+	return nil, fmt.Errorf("find region %q: there are %d", side, len(p.Regions()))
 }
 
 // Dir is the pair's temporary folder.
@@ -193,11 +229,15 @@ func (p *Pair) Dir() string { return p.room.Dir }
 // NatsLinks are the links that a cut between the regions concerns.
 func (p *Pair) NatsLinks() []*proxy.Proxy {
 	if p.Topology == Embedded {
-		return []*proxy.Proxy{p.Links["link"]}
+		out := []*proxy.Proxy{p.Links["link"]}
+		if p.C != nil {
+			out = append(out, p.Links["C-link"])
+		}
+		return out
 	}
 	var out []*proxy.Proxy
 	for _, name := range slices.Sorted(maps.Keys(p.Links)) {
-		if strings.HasPrefix(name, "A-nats") || strings.HasPrefix(name, "B-nats") {
+		if strings.Contains(name, "-nats") {
 			out = append(out, p.Links[name])
 		}
 	}
@@ -224,7 +264,7 @@ func (p *Pair) StandbyOf(r *Region) (*Sidecar, error) {
 	return s, nil
 }
 
-// Setup runs `pgwaltz setup` for both regions.
+// Setup runs `pgwaltz setup` for all regions.
 func (p *Pair) Setup(ctx context.Context) error {
 	for _, r := range p.Regions() {
 		if err := r.Sidecar.Setup(ctx); err != nil {
@@ -234,7 +274,7 @@ func (p *Pair) Setup(ctx context.Context) error {
 	return nil
 }
 
-// WaitReady waits until both sidecars answer, hold their slot and see their peer. It
+// WaitReady waits until all sidecars answer, hold their slot and see their peers. It
 // fails at once when one of them ends.
 func (p *Pair) WaitReady(ctx context.Context, limit time.Duration) error {
 	return Poll(ctx, limit, 50*time.Millisecond, func(ctx context.Context) (bool, string, error) {
@@ -249,12 +289,21 @@ func (p *Pair) WaitReady(ctx context.Context, limit time.Duration) error {
 			if st.Outbound == nil || !st.Outbound.SlotActive {
 				return false, "sidecar " + r.Side + " to hold its slot", nil
 			}
-			if !slices.ContainsFunc(st.Outbound.Peers, func(x peer) bool { return x.Reachable }) {
-				return false, "sidecar " + r.Side + " to see its peer", nil
+			if !p.sees(r, st.Outbound.Peers) {
+				return false, "sidecar " + r.Side + " to see its peers", nil
 			}
 		}
 		return true, "", nil
 	})
+}
+
+// sees reports whether the region's sidecar reaches the other regions: of three, all that it lists.
+func (p *Pair) sees(_ *Region, peers []peer) bool {
+	away := func(x peer) bool { return !x.Reachable }
+	if p.C == nil {
+		return slices.ContainsFunc(peers, func(x peer) bool { return x.Reachable })
+	}
+	return len(peers) > 0 && !slices.ContainsFunc(peers, away)
 }
 
 // HealAll heals every link.

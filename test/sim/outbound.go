@@ -50,7 +50,7 @@ func (s *sidecar) publish() {
 		from = sit.Reading(dec, d.clocks())
 	}
 	at := t.header.Position()
-	past := sit.Past()
+	past, newcomers := sit.Past(), false
 	if w.cfg.Break == SameHistory {
 		past = nil
 		if dec.Step == checkpoint.Stop {
@@ -67,7 +67,8 @@ func (s *sidecar) publish() {
 		again()
 		return
 	case checkpoint.Resume, checkpoint.Renew, checkpoint.Reopen:
-		d.incarnation, d.stored.Epoch = dec.Incarnation, d.epoch
+		newcomers = d.stored.Newcomer
+		d.incarnation, d.stored.Epoch, d.stored.Newcomer = dec.Incarnation, d.epoch, false
 		d.flush()
 		at = wire.Position{Incarnation: d.incarnation}
 		at.EndLSN, at.Mark = sit.Opening(dec)
@@ -103,7 +104,7 @@ func (s *sidecar) publish() {
 		Encoder: wire.EncoderConfig{
 			Cluster: cluster, Origin: s.r.name, Epoch: d.epoch, Compress: w.cfg.Compress, MaxFrame: w.cfg.MaxFrame, MaxPacket: 1 << 20,
 		},
-		Tail: at, Past: past, Resync: dec.Step == checkpoint.Reopen, Resumed: dec.Step == checkpoint.Resume, FrameBytes: w.cfg.FrameBytes, Linger: linger, Heartbeat: heartbeat, Put: o.put,
+		Tail: at, Past: past, Resync: dec.Step == checkpoint.Reopen, Resumed: dec.Step == checkpoint.Resume, Newcomers: newcomers, FrameBytes: w.cfg.FrameBytes, Linger: linger, Heartbeat: heartbeat, Put: o.put,
 	}, time.Now())
 	for o.next < len(d.log) && d.log[o.next].end <= from {
 		o.next++

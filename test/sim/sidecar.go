@@ -379,6 +379,9 @@ func (s *sidecar) rewind(from int, cp checkpoint.Checkpoint, history error) {
 	case !s.lastRewind.IsZero() && time.Since(s.lastRewind) < rewindPause:
 		return
 	}
+	if dec.Newcomer && !d.stored.Newcomer {
+		d.stored.Newcomer, d.copies = true, true
+	}
 	s.lastRewind = time.Now()
 	s.newLife = true
 	w.Stats.Rewinds++
