@@ -73,6 +73,8 @@ func TestBeginTruthTable(t *testing.T) {
 		"inside one, slot behind":    {func(s *Situation) { s.Tail.Open, s.Slot.Confirmed = true, 701 }, Renew, 4, "", ""},
 		"slot went back, no mark":    {func(s *Situation) { s.Tail.Mark = wal.Mark{} }, Renew, 4, "", ""},
 		"no mark, slot at the end":   {func(s *Situation) { s.Tail.Mark, s.Slot.Confirmed = wal.Mark{}, 700 }, Continue, 0, "", ""},
+		"a newcomer waits":           {func(s *Situation) { s.Stored.Newcomer = true }, Renew, 4, "", ""},
+		"a newcomer, inside one":     {func(s *Situation) { s.Stored.Newcomer, s.Tail.Open = true, true }, Renew, 4, "", ""},
 		"a peer misses frames":       {func(s *Situation) { s.Renew = true }, Renew, 4, "", ""},
 		"slot behind, not applied":   {func(s *Situation) { s.Slot.Confirmed = 701 }, Stop, 0, "slot begins at", RemedyResync},
 		"slot behind, applied":       {func(s *Situation) { s.Slot.Confirmed, s.Acks[0].Proved = 701, 701 }, Renew, 4, "", ""},
@@ -205,6 +207,9 @@ func TestRewindDecisions(t *testing.T) {
 		c.change(&r)
 		if d := r.Decide(); d.Step != c.step || d.History != c.history || !strings.Contains(d.Why, c.why) {
 			t.Errorf("%s: got %s, history %t, %q", name, d.Step, d.History, d.Why)
+		}
+		if d := r.Decide(); d.Newcomer != (name == "a new peer") {
+			t.Errorf("%s: newcomer %t", name, d.Newcomer)
 		}
 	}
 }

@@ -41,6 +41,8 @@ type FrameRef struct {
 	// Newcomers: who has applied nothing of the origin may begin with the incarnation: all tables are
 	// copied behind it.
 	Newcomers bool
+	// SameWAL: a Resync for the sake of peers that miss something. Who does not goes on with what it has.
+	SameWAL bool
 }
 
 // Verdict is what a frame is to a checkpoint; doc.go says what follows from each.
@@ -148,5 +150,8 @@ func (c Checkpoint) Covers(f FrameRef, commit, end wal.LSN) bool {
 
 // comparable reports whether f's positions and ours are of one history.
 func (c Checkpoint) comparable(f FrameRef) bool {
-	return !f.Resync && c.Epoch.SystemID != 0 && f.Epoch.SameLog(c.Epoch)
+	if f.Resync && !(f.SameWAL && f.PrevEndLSN <= c.EndLSN) {
+		return false
+	}
+	return c.Epoch.SystemID != 0 && f.Epoch.SameLog(c.Epoch)
 }

@@ -196,3 +196,38 @@ func TestVerdictWords(t *testing.T) {
 		}
 	}
 }
+
+// A resync for the sake of one peer gives nothing twice to another one, which misses nothing.
+func TestGapOfAnotherPeer(t *testing.T) {
+	t.Parallel()
+	at := Checkpoint{Origin: "eu", Epoch: log1, Incarnation: 3, FrameNo: 9, EndLSN: 500, Seen: 500, Mark: wal.Mark{EndLSN: 480, XID: 7}}
+	for name, c := range map[string]struct {
+		prev     wal.LSN
+		sameWAL  bool
+		covers   bool
+		end      wal.LSN
+		repeated bool
+	}{
+		"it misses nothing":          {300, true, true, 500, true},
+		"it misses something":        {501, true, false, 501, false},
+		"the server was restored":    {300, false, false, 300, false},
+		"restored, and far behind":   {501, false, false, 501, false},
+		"it begins just where it is": {500, true, true, 500, true},
+	} {
+		open := FrameRef{Origin: "eu", Epoch: log1, Incarnation: 4, Number: 1, PrevEndLSN: c.prev, EndLSN: c.prev, Resync: true, SameWAL: c.sameWAL}
+		if v := at.Check(open); v != NextIncarnation {
+			t.Fatalf("%s: %s", name, v)
+		}
+		if rep := at.Repetition(open); (rep != nil) != c.repeated {
+			t.Errorf("%s: repetition %v", name, rep)
+		}
+		next := at.Next(open)
+		if err := MustAdvance(at, next, true); err != nil || next.EndLSN != c.end {
+			t.Errorf("%s: goes on at %s, %v", name, next.EndLSN, err)
+		}
+		data := FrameRef{Origin: "eu", Epoch: log1, Incarnation: 4, Number: 2, PrevEndLSN: c.prev, EndLSN: c.prev + 100}
+		if got := next.Covers(data, 470, 480); got != c.covers {
+			t.Errorf("%s: the newest transaction is covered: %t", name, got)
+		}
+	}
+}

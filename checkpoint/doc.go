@@ -28,7 +28,8 @@
 // A new incarnation may begin below the checkpoint: the origin has rewound. Its frames then
 // repeat transactions, and Covers tells which: those at or below the checkpoint's Mark, the
 // newest transaction that is applied, compared only inside the same WAL (system identifier and
-// timeline), and never in a Resync frame. The checkpoint's EndLSN does not decrease while the
+// timeline), and in a Resync frame only where that says that the WAL is the same (SameWAL) and begins at
+// or below what is applied. The checkpoint's EndLSN does not decrease while the
 // origin repeats itself; continuity is proved by the chain.
 //
 // # Two histories

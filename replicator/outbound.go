@@ -41,6 +41,8 @@ type OutboundConfig struct {
 	Resync bool
 	// Resumed marks one that begins behind what the stream holds.
 	Resumed bool
+	// SameWAL, with Resync: what peers have applied before it counts.
+	SameWAL bool
 	// Newcomers marks one behind which all tables are copied, for peers that have applied nothing.
 	Newcomers bool
 	// Complete adds to a decoded transaction what the log leaves out, before it is stamped; may
@@ -118,7 +120,7 @@ func (o *Outbound) Passed() wal.LSN { return wal.LSN(o.passed.Load()) }
 // *checkpoint.HistoryError: the server was restored from an older state.
 func (o *Outbound) Run(ctx context.Context, log Log) error {
 	o.framer = framing.New(framing.Config{
-		Encoder: o.cfg.Encoder, Tail: o.cfg.Tail, Past: o.cfg.Past, Resync: o.cfg.Resync, Resumed: o.cfg.Resumed, Newcomers: o.cfg.Newcomers, FrameBytes: o.cfg.FrameBytes,
+		Encoder: o.cfg.Encoder, Tail: o.cfg.Tail, Past: o.cfg.Past, Resync: o.cfg.Resync, Resumed: o.cfg.Resumed, Newcomers: o.cfg.Newcomers, SameWAL: o.cfg.SameWAL, FrameBytes: o.cfg.FrameBytes,
 		Linger: o.cfg.Linger, Heartbeat: o.cfg.Heartbeat,
 		Put:      func(f wire.Frame) error { return o.put(ctx, f) },
 		TooLarge: o.cfg.TooLarge,

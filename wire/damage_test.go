@@ -94,7 +94,7 @@ func TestForgedHeaders(t *testing.T) {
 	}{
 		"kind 0":                    {func(b []byte) { b[offKind] = 0 }, ErrKind},
 		"kind 5":                    {func(b []byte) { b[offKind] = 5 }, ErrKind},
-		"unknown flag":              {put16(offFlags, flags|1<<9), ErrMalformed},
+		"unknown flag":              {put16(offFlags, flags|1<<12), ErrMalformed},
 		"reserved":                  {put16(offReserved, 1), ErrMalformed},
 		"signed without signature":  {put16(offFlags, flags|uint16(Signed)), ErrMalformed},
 		"not new with number 1":     {put16(offFlags, uint16(First|Last)), ErrMalformed},

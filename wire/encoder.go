@@ -106,7 +106,7 @@ func (e *Encoder) Position() Position { return e.pos }
 // Cut finishes the packet and returns its frames in the order in which they must be
 // published. endLSN is the position that is complete once the packet is applied; a lower one
 // than the last, such as 0 in the middle of a transaction, repeats the last. Of flags only
-// Resync, Resumed and Newcomers matter, on the first frame of an incarnation; open such an incarnation with a
+// openingFlags matter, on the first frame of an incarnation; open such an incarnation with a
 // heartbeat, so that the frame with the flag is a packet of its own. An empty packet makes
 // one frame without payload. now is the origin's clock.
 func (e *Encoder) Cut(kind Kind, flags Flags, endLSN wal.LSN, now wal.Micros) []Frame {
@@ -142,7 +142,7 @@ func (e *Encoder) CutSeq(kind Kind, flags Flags, endLSN wal.LSN, now wal.Micros)
 				h.Flags |= First
 			}
 			if e.pos.Number == 0 {
-				h.Flags |= NewIncarnation | flags&(Resync|Resumed|Newcomers)
+				h.Flags |= NewIncarnation | flags&openingFlags
 			}
 			if len(payload) == 0 {
 				h.Flags |= Last

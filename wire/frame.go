@@ -119,7 +119,8 @@ func checkHeader(h *Header, reserved uint16, sig int) error {
 		return malformed("signature of %d bytes", sig)
 	case h.Incarnation == 0 || h.Number == 0:
 		return malformed("incarnation %d, number %d", h.Incarnation, h.Number)
-	case h.Flags.Has(NewIncarnation) != (h.Number == 1), h.Flags&(Resync|Resumed|Newcomers) != 0 && h.Number != 1:
+	case h.Flags.Has(NewIncarnation) != (h.Number == 1), h.Flags&openingFlags != 0 && h.Number != 1,
+		h.Flags.Has(SameWAL) && !h.Flags.Has(Resync):
 		return malformed("flags %s on frame number %d", h.Flags, h.Number)
 	case h.Number == 1 && h.PrevChain != [32]byte{}:
 		return malformed("the first frame of an incarnation has a previous chain")

@@ -53,9 +53,14 @@ const (
 	Resumed        Flags = 1 << 7 // an incarnation that begins where the stream's last whole transaction ends
 	// Newcomers: who has applied nothing of the origin may begin here. Its tables are copied behind it.
 	Newcomers Flags = 1 << 8
+	// SameWAL, with Resync: the gap is one of some peers. Who has applied what lies before goes on.
+	SameWAL Flags = 1 << 9
 
-	knownFlags = First | Last | Compressed | Signed | Resync | NewIncarnation | Open | Resumed | Newcomers
+	knownFlags = First | Last | Compressed | Signed | Resync | NewIncarnation | Open | Resumed | Newcomers | SameWAL
 )
+
+// openingFlags may stand on the first frame of an incarnation only.
+const openingFlags = Resync | Resumed | Newcomers | SameWAL
 
 // Has reports whether all bits of g are set.
 func (f Flags) Has(g Flags) bool { return f&g == g }
@@ -63,7 +68,7 @@ func (f Flags) Has(g Flags) bool { return f&g == g }
 // String lists the flags, for example first,last,s2.
 func (f Flags) String() string {
 	var words []string
-	for i, w := range [...]string{"first", "last", "s2", "signed", "resync", "new", "open", "resumed", "newcomers"} {
+	for i, w := range [...]string{"first", "last", "s2", "signed", "resync", "new", "open", "resumed", "newcomers", "same-wal"} {
 		if f&(1<<i) != 0 {
 			words = append(words, w)
 		}

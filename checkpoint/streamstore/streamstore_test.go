@@ -61,7 +61,18 @@ func TestStoredStream(t *testing.T) {
 	if r := load(); r.Incarnation != 5 || r.Reopened != 5 || r.Gap || r.History || r.Resync || r.Loose != 0 || r.Why != "" {
 		t.Errorf("reopened: %+v", r)
 	}
+	for _, first := range []bool{true, false} { // asked twice before the incarnation opens: copied once
+		if fresh, err := NoteNewcomer(ctx, c, "eu"); err != nil || fresh != first {
+			t.Errorf("a newcomer: %t, %v", fresh, err)
+		}
+	}
+	if r := load(); !r.Newcomer {
+		t.Errorf("the newcomer is forgotten: %+v", r)
+	}
 	must(Begin(ctx, c, "eu", 6, e, false))
+	if r := load(); r.Newcomer {
+		t.Errorf("the newcomer has its incarnation: %+v", r)
+	}
 	if r := load(); r.Reopened != 5 {
 		t.Errorf("the incarnation that admitted the gap is forgotten: %+v", r)
 	}

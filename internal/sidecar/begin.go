@@ -39,6 +39,8 @@ type beginning struct {
 	resync bool
 	// resumed: a new incarnation behind what the stream holds.
 	resumed bool
+	// sameWAL: the gap is one of some peers; the WAL is the one that was published before.
+	sameWAL bool
 	// newcomers: all tables are copied behind it, so that a peer which has applied nothing may begin with it.
 	newcomers bool
 	// reopened is the newest incarnation that admitted a gap.
@@ -153,6 +155,7 @@ func (s *Sidecar) decided(ctx context.Context, c *pgx.Conn, sit checkpoint.Situa
 	b.at, b.resync = wire.Position{Incarnation: d.Incarnation}, d.Step == checkpoint.Reopen
 	b.at.EndLSN, b.at.Mark = sit.Opening(d)
 	b.resumed = d.Step == checkpoint.Resume
+	b.sameWAL = b.resync && !d.History
 	b.newcomers = b.resync || sit.Stored.Newcomer
 	if b.resync {
 		b.reopened = d.Incarnation

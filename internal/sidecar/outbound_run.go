@@ -120,7 +120,7 @@ func (s *Sidecar) newOutbound(r *outboundRun) *replicator.Outbound {
 			Cluster: s.cfg.Cluster, Origin: s.cfg.Region, Epoch: s.epoch,
 			Compress: s.cfg.Publish.Compress, MaxFrame: int(s.cfg.Publish.MaxFrame), Sign: s.signer(),
 		},
-		Tail: r.begin.at, Past: r.begin.past, Resync: r.begin.resync, Resumed: r.begin.resumed, Newcomers: r.begin.newcomers,
+		Tail: r.begin.at, Past: r.begin.past, Resync: r.begin.resync, Resumed: r.begin.resumed, Newcomers: r.begin.newcomers, SameWAL: r.begin.sameWAL,
 		Complete: c.Complete, Values: c.Values,
 		LeftOut: func(n wal.RelationName) bool { return s.cfg.Excluded(n.Schema, n.Name) },
 		Stamper: s.out.stamper, FrameBytes: int(s.cfg.Publish.FrameBytes),

@@ -21,6 +21,8 @@ type Config struct {
 	Resync bool
 	// Resumed marks one that begins behind what the stream holds.
 	Resumed bool
+	// SameWAL, with Resync: what peers have applied before it counts.
+	SameWAL bool
 	// Newcomers marks one behind which all tables are copied, for peers that have applied nothing.
 	Newcomers  bool
 	FrameBytes int           // from this size on a packet is cut; bytes
@@ -218,6 +220,9 @@ func (f *Framer) packet(kind wire.Kind, end wal.LSN, now time.Time) (wire.Header
 	}
 	if f.cfg.Resumed {
 		flags |= wire.Resumed
+	}
+	if f.cfg.SameWAL {
+		flags |= wire.SameWAL
 	}
 	if f.cfg.Newcomers {
 		flags |= wire.Newcomers

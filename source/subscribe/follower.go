@@ -344,7 +344,7 @@ func frameRef(h *wire.Header) checkpoint.FrameRef {
 	return checkpoint.FrameRef{
 		Origin: h.Origin, Epoch: h.Epoch, Incarnation: h.Incarnation, Number: h.Number,
 		PrevEndLSN: h.PrevEndLSN, EndLSN: h.EndLSN, Mark: h.Mark, PrevChain: h.PrevChain, Chain: h.Chain, Resync: h.Flags.Has(wire.Resync),
-		Resumed: h.Flags.Has(wire.Resumed), Newcomers: h.Flags.Has(wire.Newcomers),
+		Resumed: h.Flags.Has(wire.Resumed), Newcomers: h.Flags.Has(wire.Newcomers), SameWAL: h.Flags.Has(wire.SameWAL),
 	}
 }
 

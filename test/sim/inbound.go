@@ -194,6 +194,7 @@ func (in *inbound) take(seq uint64, data []byte) {
 		Origin: h.Origin, Epoch: h.Epoch, Incarnation: h.Incarnation, Number: h.Number,
 		PrevEndLSN: h.PrevEndLSN, EndLSN: h.EndLSN, Mark: h.Mark, PrevChain: h.PrevChain, Chain: h.Chain, Resync: h.Flags.Has(wire.Resync),
 		Resumed: h.Flags.Has(wire.Resumed), Newcomers: h.Flags.Has(wire.Newcomers) || in.origin == in.s.r.id && !h.Flags.Has(wire.Resumed),
+		SameWAL: h.Flags.Has(wire.SameWAL),
 	}
 	v := in.cp.Check(ref)
 	if w.cfg.Break == NoChain && v == checkpoint.Gap && ref.Number > in.cp.FrameNo {

@@ -104,7 +104,7 @@ func (s *sidecar) publish() {
 		Encoder: wire.EncoderConfig{
 			Cluster: cluster, Origin: s.r.name, Epoch: d.epoch, Compress: w.cfg.Compress, MaxFrame: w.cfg.MaxFrame, MaxPacket: 1 << 20,
 		},
-		Tail: at, Past: past, Resync: dec.Step == checkpoint.Reopen, Resumed: dec.Step == checkpoint.Resume, Newcomers: newcomers, FrameBytes: w.cfg.FrameBytes, Linger: linger, Heartbeat: heartbeat, Put: o.put,
+		Tail: at, Past: past, Resync: dec.Step == checkpoint.Reopen, Resumed: dec.Step == checkpoint.Resume, Newcomers: newcomers, SameWAL: dec.Step == checkpoint.Reopen && !dec.History, FrameBytes: w.cfg.FrameBytes, Linger: linger, Heartbeat: heartbeat, Put: o.put,
 	}, time.Now())
 	for o.next < len(d.log) && d.log[o.next].end <= from {
 		o.next++
