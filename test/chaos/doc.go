@@ -1,6 +1,6 @@
 // Command chaos lets two regions write, breaks everything around them for a while, and then
 // asks an oracle of its own whether anything was lost. It runs real PostgreSQL clusters,
-// the real binary and, if asked, a real NATS cluster of three nodes.
+// the real binary and, if asked, a real NATS cluster of three nodes, or a third region.
 //
 //	make chaos SEED=7 DURATION=10m
 //	go run ./test/chaos -seed 7 -duration 60s -keep /tmp/chaos
