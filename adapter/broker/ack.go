@@ -29,6 +29,8 @@ type Ack struct {
 	At          wal.Micros `json:"at"`             // the peer's clock, for display
 	// Parked is since when the peer has changes set aside, of whatever origin, by its clock; 0 for none.
 	Parked wal.Micros `json:"parked,omitempty"`
+	// Silent: the peer publishes nothing (direction: apply), so nothing is to be waited for from it.
+	Silent bool `json:"silent,omitempty"`
 	// Anew is the newest incarnation of the peer's own stream that admitted a gap, 0 for none; KnewIncarnation
 	// and KnewFrame say how far the peer had applied the origin's stream when that gap was found.
 	Anew            uint32 `json:"anew,omitempty"`

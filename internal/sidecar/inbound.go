@@ -310,7 +310,7 @@ func (s *Sidecar) sendAck(in *inboundState) {
 		Anew: anew, KnewIncarnation: knew.Incarnation, KnewFrame: knew.Frame,
 		Epoch: cp.Epoch, Incarnation: cp.Incarnation, Frame: cp.FrameNo, Chain: hex.EncodeToString(cp.Chain[:]), StreamSeq: cp.StreamSeq,
 		EndLSN: cp.EndLSN, Proved: cp.Seen, CommitTime: sent, Read: read, At: wal.MicrosOf(time.Now()),
-		Parked: s.parkedSince(),
+		Parked: s.parkedSince(), Silent: !s.cfg.Publishes(),
 	})
 	if err != nil {
 		s.log.Debug("acknowledge", "origin", in.origin, "reason", err.Error())

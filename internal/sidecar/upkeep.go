@@ -160,7 +160,10 @@ const collectBatch = 10000
 
 // collectTombstones removes what no peer and no later decoding can ask for.
 func (s *Sidecar) collectTombstones(ctx context.Context, c *pgx.Conn) error {
-	horizon := s.horizon()
+	horizon, passed, caught := s.horizon(), s.passedByAll(), s.own.Caught()
+	if !s.cfg.Publishes() { // nothing is decoded here, and nobody reads it
+		horizon, passed, caught = ^wal.LSN(0), ^wal.LSN(0), true
+	}
 	if horizon == 0 {
 		return nil
 	}
@@ -178,8 +181,8 @@ func (s *Sidecar) collectTombstones(ctx context.Context, c *pgx.Conn) error {
 			return err
 		}
 	}
-	passed, age := min(s.passedByAll(), horizon), s.settledAge()
-	if passed == 0 || s.cfg.Tombstones.MinAge <= 0 || !s.own.Caught() {
+	passed, age := min(passed, horizon), s.settledAge()
+	if passed == 0 || s.cfg.Tombstones.MinAge <= 0 || !caught {
 		return nil
 	}
 	all := 0
@@ -218,6 +221,9 @@ func (s *Sidecar) horizon() wal.LSN {
 func (s *Sidecar) settledAge() time.Duration {
 	age := s.cfg.Tombstones.MinAge
 	for _, in := range s.in {
+		if !s.cfg.Applies() || s.silent(in.origin) {
+			continue // nothing comes from there
+		}
 		in.mu.Lock()
 		sent := in.sent
 		in.mu.Unlock()
@@ -238,6 +244,13 @@ func (s *Sidecar) settledAge() time.Duration {
 		}
 	}
 	return age
+}
+
+// silent reports whether a peer has said that it publishes nothing.
+func (s *Sidecar) silent(peer string) bool {
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	return s.out.acks[peer].Silent
 }
 
 // seqIndex remembers which stream sequence holds which frame of the incarnation at hand,
