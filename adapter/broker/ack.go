@@ -31,6 +31,8 @@ type Ack struct {
 	Parked wal.Micros `json:"parked,omitempty"`
 	// Silent: the peer publishes nothing (direction: apply), so nothing is to be waited for from it.
 	Silent bool `json:"silent,omitempty"`
+	// Deaf: the peer applies nothing (direction: publish), so nobody waits for it. Such a word says no more.
+	Deaf bool `json:"deaf,omitempty"`
 	// Anew is the newest incarnation of the peer's own stream that admitted a gap, 0 for none; KnewIncarnation
 	// and KnewFrame say how far the peer had applied the origin's stream when that gap was found.
 	Anew            uint32 `json:"anew,omitempty"`

@@ -3,11 +3,13 @@ package sidecar
 import (
 	"context"
 	"encoding/hex"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/broker"
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -32,7 +34,9 @@ func (a *peerAck) word() checkpoint.Ack {
 func (o *outboundState) words() []checkpoint.Ack {
 	out := make([]checkpoint.Ack, 0, len(o.acks))
 	for _, a := range o.acks {
-		out = append(out, a.word())
+		if !a.Deaf {
+			out = append(out, a.word())
+		}
 	}
 	return out
 }
@@ -70,13 +74,33 @@ func (s *Sidecar) acked(a broker.Ack) {
 	o.acks[a.Peer] = peerAck{a, time.Now(), old.said}
 }
 
-// counting returns, for each peer, its newest word and whether it counts. The end of the WAL
+// readers are the peers that apply what this region publishes: all but those that have said that they
+// only publish. The caller holds mu.
+func (s *Sidecar) readers() []string {
+	return slices.DeleteFunc(s.cfg.PeerNames(), func(p string) bool { return s.out.acks[p].Deaf })
+}
+
+// saysDeaf tells the peers of a region that only publishes that they need not wait for it.
+func (s *Sidecar) saysDeaf(ctx context.Context) error {
+	for {
+		for _, p := range s.cfg.PeerNames() {
+			if err := s.broker.PublishAck(p, broker.Ack{Deaf: true, At: wal.MicrosOf(time.Now())}); err != nil {
+				s.log.Debug("acknowledge", "origin", p, "reason", err.Error())
+			}
+		}
+		if err := pause.For(ctx, time.Second); err != nil {
+			return err
+		}
+	}
+}
+
+// counting returns, for each peer that applies, its newest word and whether it counts. The end of the WAL
 // is not asked here: what lies beyond it cannot count anyway (checkpoint.Confirm), and
 // judgeAcks looks for it every second. The caller holds mu.
 func (s *Sidecar) counting(f func(peer string, a peerAck, counts bool)) {
 	o := &s.out
 	now := o.present(s.epoch, ^wal.LSN(0))
-	for _, p := range s.cfg.PeerNames() {
+	for _, p := range s.readers() {
 		a := o.acks[p]
 		f(p, a, a.word().Judge(now) == checkpoint.Counts)
 	}
@@ -226,12 +250,12 @@ func (s *Sidecar) broke(err error) {
 func (s *Sidecar) passedByAll() wal.LSN {
 	s.out.mu.Lock()
 	defer s.out.mu.Unlock()
-	low, all := ^wal.LSN(0), true
+	low, all := ^wal.LSN(0), len(s.cfg.Peers) > 0
 	s.counting(func(_ string, a peerAck, counts bool) {
 		all = all && counts
 		low = min(low, a.Proved)
 	})
-	if !all || low == ^wal.LSN(0) {
+	if !all {
 		return 0
 	}
 	return low
@@ -242,12 +266,12 @@ func (s *Sidecar) passedByAll() wal.LSN {
 func (s *Sidecar) ackedFrame() (incarnation uint32, frame uint64) {
 	s.out.mu.Lock()
 	defer s.out.mu.Unlock()
-	low, all := ^uint64(0), true
+	low, all := s.out.frame.Load(), len(s.cfg.Peers) > 0
 	s.counting(func(_ string, a peerAck, counts bool) {
 		all = all && counts
 		low = min(low, a.Frame)
 	})
-	if !all || low == ^uint64(0) {
+	if !all {
 		return s.out.incarnation, 0
 	}
 	return s.out.incarnation, low

@@ -76,7 +76,7 @@ func (s *Sidecar) begin(ctx context.Context, tail publish.Tail) (b *beginning, e
 // lies below it.
 func (s *Sidecar) situation(ctx context.Context, c *pgx.Conn, tail publish.Tail) (checkpoint.Situation, *pg.Slot, error) {
 	s.out.mu.Lock()
-	sit := checkpoint.Situation{Epoch: s.epoch, Peers: len(s.cfg.PeerNames()), Acks: s.out.words(), Renew: s.out.newLife}
+	sit := checkpoint.Situation{Epoch: s.epoch, Peers: len(s.readers()), Acks: s.out.words(), Renew: s.out.newLife}
 	s.out.mu.Unlock()
 	h := tail.Header
 	sit.Tail = checkpoint.Tail{

@@ -60,6 +60,10 @@ func (s *Sidecar) publish(ctx context.Context) error {
 	s.out.stamper = replicator.NewStamper(s.stampPolicy, s.own)
 	r.pipe = s.newOutbound(r)
 	s.out.began(r)
+	if tail.Found && tail.Header.Incarnation == r.begin.at.Incarnation {
+		// A stream that is full takes no frame from which the index could learn where the others are.
+		s.out.seqs.add(tail.Header, tail.Seq)
+	}
 	if s.out.prove {
 		err := s.proveFirst(ctx, r)
 		if errors.Is(err, checkpoint.ErrHistory) {

@@ -148,6 +148,9 @@ func (o *outboundState) late(now time.Time) float64 {
 func (o *outboundState) peerStatus(name string, epoch wal.Epoch, now time.Time) (status.Peer, uint64) {
 	a := o.acks[name]
 	peer := status.Peer{Region: name, AppliedLSN: wal.LSN(0).String(), AckedAt: a.received}
+	if a.Deaf {
+		return peer, 0 // it applies nothing
+	}
 	// Of a peer that was not heard of since the start, as much is known as was confirmed.
 	has, frames := wal.LSN(o.confirmed.Load()), uint64(0)
 	if !a.received.IsZero() && a.Epoch.SameLog(epoch) {

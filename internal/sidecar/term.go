@@ -158,6 +158,9 @@ func (s *Sidecar) work(ctx context.Context, lock *pgx.Conn) error {
 		}
 		defer stopRewind()
 	}
+	if !s.cfg.Applies() {
+		g.Go(func() error { return s.supervise(ctx, "acknowledge", nil, s.saysDeaf) })
+	}
 	if s.cfg.Applies() {
 		for _, p := range s.cfg.PeerNames() {
 			in := s.in[p]
