@@ -64,12 +64,11 @@ func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i in
 	}
 	o.Later = later()
 	if r.Op == wal.Delete && st.row != nil && !t.schema.plain && !o.Later {
-		// Rows that are moved to a partition which is attached then: of that only the deletes are in the WAL.
-		writer, err := a.writerOf(ctx, g, t, i)
+		attached, err := a.cameAttached(ctx, g, t, i, r.Tx.XID)
 		if err != nil {
 			return v, true, against, err
 		}
-		if writer == uint32(r.Tx.XID) {
+		if attached {
 			return verdict{i: i, Decision: conflict.Decision{Verdict: conflict.Same}, side: side, event: e, known: st}, true, against, nil
 		}
 	}
@@ -153,6 +152,24 @@ func (a *Applier) writerOf(ctx context.Context, g *batch.Group, t *target, i int
 		return 0, fmt.Errorf("ask who wrote a row of %s: %w", g.Rel, err)
 	}
 	return uint32(writer), nil
+}
+
+// cameAttached reports whether the row came with a partition that was attached by the transaction
+// that deleted its key, or later. Of rows that are moved so, only the deletes are in the WAL.
+func (a *Applier) cameAttached(ctx context.Context, g *batch.Group, t *target, i int, deleted wal.XID) (is bool, err error) {
+	var writer, part string
+	err = a.query(ctx, statement.Lock(a.keyShape(g, t), []string{"xmin", "tableoid"}), a.keyArrays(g, t, []int{i}, nil), []int16{1, 0, 0}, func(v [][]byte) {
+		writer, part = string(v[1]), string(v[2])
+	})
+	if err == nil && writer != "" {
+		err = a.conn.QueryRow(ctx, `select exists (select from pg_catalog.pg_inherits h where h.inhrelid = $1::text::oid
+  and pg_catalog.age(h.xmin) <= pg_catalog.age($2::text::pg_catalog.xid) and pg_catalog.age($3::text::pg_catalog.xid) >= pg_catalog.age(h.xmin))`,
+			part, strconv.FormatUint(uint64(deleted), 10), writer).Scan(&is)
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask where a row of %s came from: %w", g.Rel, err)
+	}
+	return is, nil
 }
 
 // maxWaited is how often a batch of the self-merge is tried again for one row.
