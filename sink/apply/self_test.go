@@ -151,3 +151,23 @@ func TestSelfMergeBehindATruncate(t *testing.T) {
 		t.Error("a truncate that is merged is remembered")
 	}
 }
+
+// TestSelfMergeOfMovedRows: rows that were put into a table which then became a partition are in nobody's
+// WAL, but the deletes of where they were are. A row that stood in a partition before is deleted as ever.
+func TestSelfMergeOfMovedRows(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+` partition by range (id); create table public.low partition of acct for values from (0) to (10); create table public.high (like acct);
+alter table public.high add primary key (id); insert into public.high values (11, 'moved', 1, '2024-01-01 00:00:00+00'); insert into public.low values (1, 'theirs', 1, '2023-12-31 00:00:00+00')`), acct()
+	r.Partitioned = true
+	merge := b.selfMerge()
+	tx := b.tx(nil, remove(r, row("11", "moved", 1, 1)), remove(r, row("1", "old", 1, 1)))
+	var xid int64
+	if err := b.conn.QueryRow(t.Context(), "select pg_catalog.pg_current_xact_id()::text::int8").Scan(&xid); err != nil {
+		t.Fatal(err)
+	}
+	tx.XID = wal.XID(xid)
+	b.exec("begin; savepoint a; alter table acct attach partition public.high for values from (10) to (20); commit")
+	merge(tx)
+	b.want(acctRows, "11|moved|1")
+	b.want("select string_agg(key || live, ' ' order by key) from pgwaltz.tombstone", `["1"]false ["11"]false`)
+}
