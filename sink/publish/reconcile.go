@@ -22,6 +22,9 @@ type runner struct {
 	repairAt time.Time
 	readAt   time.Time     // when a frame was last read from the stream
 	rest     time.Duration // between two repairs
+	refused  int           // looks in a row that found nothing of what was sent, though the stream can be read
+	since    time.Time     // of the first of them
+	end      uint64        // of the stream, at all of them
 }
 
 // reconcile reads the stream from the last frame known to be durable, and finds out which of
@@ -30,6 +33,7 @@ type runner struct {
 func (r *runner) reconcile(ctx context.Context) {
 	p := r.p
 	if time.Now().Before(r.notUntil) || !p.cfg.Conn.IsConnected() {
+		r.explain()
 		return
 	}
 	p.metrics.reconciles.Inc()
@@ -48,8 +52,43 @@ func (r *runner) reconcile(ctx context.Context) {
 		r.unread(ctx, err)
 		return
 	}
-	r.backoff, r.missing, r.rest = 0, 0, 0
+	r.backoff, r.missing = 0, 0
+	if len(pending) > 0 && len(found.seqs) == 0 {
+		r.takesNothing(ctx, durable.seq)
+	} else {
+		r.refused, r.rest = 0, 0
+	}
 	p.durables(p.goOn(pending, found))
+}
+
+// takesNothing handles a stream that can be read and stores nothing, whatever is sent: a server whose disk
+// was full says so once, and then refuses every frame for another reason until it starts again.
+func (r *runner) takesNothing(ctx context.Context, end uint64) {
+	if r.refused == 0 || end != r.end {
+		r.refused, r.end, r.since = 0, end, time.Now()
+	}
+	r.refused++
+	if r.refused < refusedOften {
+		return
+	}
+	r.notUntil = time.Now().Add(min(50*time.Millisecond<<min(r.refused, 10), maxBackoff))
+	if time.Since(r.since) > repairAfter {
+		r.repair(ctx, "the stream takes nothing")
+	}
+}
+
+// refusedOften is how often in a row nothing of what was sent may be stored before that is a matter of the
+// server.
+const refusedOften = 4
+
+// explain says why nothing is sent while a stream takes nothing.
+func (r *runner) explain() {
+	p := r.p
+	p.lock(func() {
+		if r.refused >= refusedOften && p.mode == broken && p.problem != nil && !errors.Is(p.problem, ErrResources) {
+			p.problem = fmt.Errorf("%w: the stream refuses frames that continue it (%w); is the disk of its store full?", ErrResources, p.problem)
+		}
+	})
 }
 
 // unread handles a stream that could not be read: it is lost, or read again later.
