@@ -99,13 +99,14 @@ create table public.narrow(id int primary key, d date, n numeric(4,2), version b
 	b.apply(b.tx(nil,
 		insert(wide, text("1", "5", "1.50", "abc", "2020-01-02", "0044-03-15 BC", "2020-01-02 03:04:05.6", "1", at)),
 		insert(wide, text("2", "100", "100", "", "infinity", "-infinity", "infinity", "1", at)),
-		insert(narrow, text("1", "2020-01-02 00:00:00", "1.5", "1", at)),
+		insert(narrow, text("1", "2020-01-02 00:00:00", "1.5", "1", at)),  // midnight
 		insert(narrow, text("2", "2020-01-02 03:04:05", "1.50", "1", at)), // the time is lost
 		insert(narrow, text("3", "infinity", "1.005", "1", at)),           // rounded
 	))
 	b.want("select id, i::text, n::text, c, d::text, e::text, f::text from w order by id",
 		"1|5.00|1.5000|abc  |2020-01-02 00:00:00|0044-03-15 00:00:00+00 BC|2020-01-02 03:04:05.6+00;2|100.00|100.0000|     |infinity|-infinity|infinity")
-	b.want("select key, sqlstate from pgwaltz.parked order by key", `["1"]|PW002;["2"]|PW002;["3"]|PW002`)
+	b.want("select id, d::text, n::text from narrow", "1|2020-01-02|1.50")
+	b.want("select key, sqlstate from pgwaltz.parked order by key", `["2"]|PW002;["3"]|PW002`)
 }
 
 // Who gets a deferrable constraint while the applier relies on having none is looked at again
