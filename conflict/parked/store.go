@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -40,20 +41,40 @@ returning p.schema_name, p.table_name, p.key`, origin)
 
 // FollowSchema gives changes that were set aside because their table was not here the new name of its
 // schema, once the table is there under that. A change that was under way while both regions
-// renamed the schema comes by the old name.
-func FollowSchema(ctx context.Context, q Querier, was, is string, x *Index) error {
+// renamed the schema comes by the old name. It returns the tables that any of them belong to.
+func FollowSchema(ctx context.Context, q Querier, was, is string, x *Index) ([]wal.RelationName, error) {
 	rows, err := q.Query(ctx, `update pgwaltz.parked p set schema_name = $2
 where p.schema_name = $1 and p.table_oid = 0 and pg_catalog.to_regclass(pg_catalog.format('%I.%I', $2::text, p.table_name)) is not null
   and not exists (select from pgwaltz.parked o where o.schema_name = $2 and o.table_name = p.table_name and o.key = p.key)
 returning p.table_name, p.key`, was, is)
 	if err != nil {
-		return fmt.Errorf("follow a renamed schema: %w", err)
+		return nil, fmt.Errorf("follow a renamed schema: %w", err)
 	}
 	name, key := wal.RelationName{Schema: is}, ""
-	if _, err := pgx.ForEachRow(rows, []any{&name.Name, &key}, func() error { x.Put(name, key); return nil }); err != nil {
-		return fmt.Errorf("follow a renamed schema: %w", err)
+	var tables []wal.RelationName
+	if _, err := pgx.ForEachRow(rows, []any{&name.Name, &key}, func() error {
+		x.Put(name, key)
+		if !slices.Contains(tables, name) {
+			tables = append(tables, name)
+		}
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("follow a renamed schema: %w", err)
 	}
-	return nil
+	return tables, nil
+}
+
+// Absent reports whether changes wait for the table to be there, and were not tried since it is.
+func Absent(ctx context.Context, q Querier, table wal.RelationName) (bool, error) {
+	rows, err := q.Query(ctx, `select exists (select from pgwaltz.parked where schema_name = $1 and table_name = $2 and table_oid = 0 and sqlstate = '42P01')`, table.Schema, table.Name)
+	if err != nil {
+		return false, fmt.Errorf("look for changes that wait for %s: %w", table, err)
+	}
+	some, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
+	if err != nil {
+		return false, fmt.Errorf("look for changes that wait for %s: %w", table, err)
+	}
+	return some, nil
 }
 
 const columns = `id, origin, schema_name, table_name, table_oid::int8, key, kind, born, event, coalesce(sqlstate, ''), coalesce(message, ''), attempts, stray, denied`

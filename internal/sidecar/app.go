@@ -70,6 +70,7 @@ type Sidecar struct {
 	members  membership
 	schemas  schemaNames
 	moved    movedSchemas
+	followed map[wal.RelationName]struct{} // tables whose changes followed a schema, until these are tried
 	watch    tablecopy.Watch
 	arrived  tablecopy.Arrived
 	redactor *audit.Redactor
@@ -101,7 +102,7 @@ type view struct {
 func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error) {
 	s := &Sidecar{
 		cfg: cfg, log: log, version: version, started: time.Now(),
-		moved: movedSchemas{}, subMetrics: map[string]*subscribe.Metrics{},
+		moved: movedSchemas{}, followed: map[wal.RelationName]struct{}{}, subMetrics: map[string]*subscribe.Metrics{},
 		parked: parked.NewIndex(), suspects: map[string]*apply.Suspects{}, stopping: make(chan struct{}), in: map[string]*inboundState{}, role: status.Down, why: "starting", troubles: troubles{}, registry: prometheus.NewRegistry(),
 	}
 	s.db = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "status") }}

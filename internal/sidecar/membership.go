@@ -113,6 +113,15 @@ func (s *Sidecar) lookAtMembers(ctx context.Context) error {
 				s.log.Warn("a table is not published any more", "relation", n.String(), "remedy", "run pgwaltz setup, or leave it out with tables.exclude")
 			}
 		}
+		for _, n := range renamedTables(m.known, now) {
+			if !s.cfg.Selected(n.Schema, n.Name) {
+				continue
+			}
+			s.log.Info("a table was renamed; its rows are copied", "relation", n.String())
+			if err := s.copyTable(ctx, c, n); err != nil {
+				return err
+			}
+		}
 		if err := s.lookAtNarrowing(ctx, c, now); err != nil {
 			return err
 		}
@@ -133,6 +142,24 @@ func (s *Sidecar) lookAtMembers(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// renamedTables are the tables that were known by another name. What was under way when both regions
+// renamed one comes by the name that it had, and waits beside it: so its rows are copied.
+func renamedTables(known, now map[wal.RelationName]uint32) []wal.RelationName {
+	var names []wal.RelationName
+	for n, oid := range now {
+		if _, ok := known[n]; ok {
+			continue
+		}
+		for _, was := range known {
+			if was == oid {
+				names = append(names, n)
+				break
+			}
+		}
+	}
+	return names
 }
 
 // settleMember deals with a table that was published under the OID was. It reports whether it is

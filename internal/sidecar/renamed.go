@@ -90,14 +90,33 @@ func (s *Sidecar) lookAtSchemas(ctx context.Context) error {
 }
 
 // followSchemas lets parked changes follow the schemas that were renamed while this process runs.
+// Tombstones and stored stamps keep the old name, so what goes in by the new one may meet less than it
+// would have: behind it, the rows are copied, and the regions settle what differs.
 func (s *Sidecar) followSchemas(ctx context.Context, c *pgx.Conn) error {
-	if !s.parked.Waits() {
-		return nil
-	}
-	for was, is := range s.moved {
-		if err := parked.FollowSchema(ctx, c, was, is, s.parked); err != nil {
-			return err
+	if s.parked.Waits() {
+		for was, is := range s.moved {
+			tables, err := parked.FollowSchema(ctx, c, was, is, s.parked)
+			if err != nil {
+				return err
+			}
+			for _, n := range tables {
+				s.followed[n] = struct{}{}
+			}
 		}
+	}
+	for n := range s.followed {
+		if waits, err := parked.Absent(ctx, c, n); err != nil {
+			return err
+		} else if waits {
+			continue
+		}
+		if s.cfg.Selected(n.Schema, n.Name) {
+			s.log.Info("changes by the old name of a schema are in; the rows of their table are copied", "relation", n.String())
+			if err := s.copyTable(ctx, c, n); err != nil {
+				return err
+			}
+		}
+		delete(s.followed, n)
 	}
 	return nil
 }
