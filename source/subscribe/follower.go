@@ -223,6 +223,10 @@ func (r *follower) accept(ctx context.Context, seq uint64, raw *wire.RawFrame, r
 	}
 	parts := r.parts
 	if err == nil && packet != nil {
+		// First of all: parts of another history may look as if they came without order.
+		if err := prove(r.cursor, ref, raw.Kind, packet); err != nil {
+			return r.otherHistory(seq, raw, ref, err)
+		}
 		parts, err = r.parts.After(packet.Transactions, func(tx *wal.Transaction) bool {
 			return raw.Kind == wire.Data && r.cursor.Covers(ref, tx.CommitLSN, tx.EndLSN)
 		})
@@ -235,11 +239,6 @@ func (r *follower) accept(ctx context.Context, seq uint64, raw *wire.RawFrame, r
 			return err
 		}
 		return r.missing(seq, raw, ref, err.Error())
-	}
-	if packet != nil {
-		if err := prove(r.cursor, ref, raw.Kind, packet); err != nil {
-			return r.otherHistory(seq, raw, ref, err)
-		}
 	}
 	before := r.cursor
 	r.parts = parts

@@ -227,6 +227,10 @@ func (in *inbound) take(seq uint64, data []byte) {
 	p, err := in.asm.Add(raw)
 	parts := in.parts
 	if err == nil && p != nil {
+		if err := in.prove(ref, h.Kind, p); err != nil {
+			in.otherHistory(err)
+			return
+		}
 		parts, err = parts.After(p.Transactions, func(tx *wal.Transaction) bool {
 			return h.Kind == wire.Data && in.cp.Covers(ref, tx.CommitLSN, tx.EndLSN)
 		})
@@ -242,12 +246,6 @@ func (in *inbound) take(seq uint64, data []byte) {
 			return
 		}
 		w.fail("region %s: a frame that fits does not assemble: %v", in.s.r.name, err)
-	}
-	if p != nil {
-		if err := in.prove(ref, h.Kind, p); err != nil {
-			in.otherHistory(err)
-			return
-		}
 	}
 	before := in.cp
 	in.parts = parts
