@@ -101,13 +101,13 @@ func TestOutboundFramesAtOnceWhenIdleAndGathersOtherwise(t *testing.T) {
 		if _, txs, _ := stream.packets(t); len(txs) != 2 {
 			t.Errorf("packets %v while a frame is under way", txs)
 		}
-		time.Sleep(4 * time.Millisecond) // fake time: the linger
+		<-time.After(4 * time.Millisecond) // fake time: the linger
 		synctest.Wait()
 		kinds, txs, ends := stream.packets(t)
 		if len(kinds) != 3 || kinds[0] != wire.Heartbeat || txs[1] != 1 || txs[2] != 2 || ends[2] != 350 {
 			t.Errorf("kinds %v, transactions %v, ends %v", kinds, txs, ends)
 		}
-		time.Sleep(13 * time.Second) // fake time: the heartbeat interval
+		<-time.After(13 * time.Second) // fake time: the heartbeat interval
 		synctest.Wait()
 		if kinds, _, _ := stream.packets(t); kinds[len(kinds)-1] != wire.Heartbeat {
 			t.Errorf("no heartbeat in a quiet stream: %v", kinds)

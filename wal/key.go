@@ -10,6 +10,17 @@ import (
 // maxKey is the longest key that is kept as it is; B-tree entries must stay below 2704 bytes.
 const maxKey = 512
 
+// TextOf returns the text form of v as AppendText gives it, for a parameter of a statement; nil where there
+// is none.
+func TextOf(oid uint32, v Value) *string {
+	b, ok := AppendText(nil, oid, v)
+	if !ok {
+		return nil
+	}
+	text := string(b)
+	return &text
+}
+
 // AppendText appends the text form of v, a value of type oid, to dst. It reports false for a
 // binary value of any other type than those above, and for NULL and absent values.
 func AppendText(dst []byte, oid uint32, v Value) ([]byte, bool) {

@@ -49,10 +49,7 @@ func fill(ctx context.Context, q Querier, k *Key, rel *wal.Relation, changes []*
 	for n, i := range at {
 		texts := make([]*string, len(rows))
 		for j, row := range rows {
-			if text, ok := wal.AppendText(nil, rel.Columns[i].OID, row[i]); ok {
-				s := string(text)
-				texts[j] = &s
-			}
+			texts[j] = wal.TextOf(rel.Columns[i].OID, row[i])
 		}
 		args[n] = texts
 	}

@@ -95,7 +95,7 @@ func (r *Retrier) byColumns(ctx context.Context, t *target, by []int, image wal.
 		p := t.params[c]
 		p.Binary, p.Digest = false, false
 		s.Key = append(s.Key, p)
-		args = append(args, []*string{textOf(t.rel, c, image)})
+		args = append(args, []*string{wal.TextOf(t.rel.Columns[c].OID, image[c])})
 	}
 	names := make([]string, len(columns))
 	for n, c := range columns {
@@ -123,14 +123,4 @@ func (r *Retrier) byColumns(ctx context.Context, t *target, by []int, image wal.
 		return nil, fmt.Errorf("look for rows of %s by other columns: %w", t.rel, err)
 	}
 	return rows, nil
-}
-
-// textOf is one value of an image as text; nil for NULL.
-func textOf(rel *wal.Relation, c int, image wal.Tuple) *string {
-	b, ok := wal.AppendText(nil, rel.Columns[c].OID, image[c])
-	if !ok {
-		return nil
-	}
-	v := string(b)
-	return &v
 }

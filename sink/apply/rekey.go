@@ -134,7 +134,7 @@ func (r *Retrier) otherRow(ctx context.Context, t *target, old *wal.Relation, im
 	}
 	for _, row := range rows {
 		for _, c := range t.key {
-			is := textOf(t.rel, c, image)
+			is := wal.TextOf(t.rel.Columns[c].OID, image[c])
 			if is == nil || row[c].Kind == wal.Null || *is != string(row[c].Bytes) {
 				return true, nil
 			}

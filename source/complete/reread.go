@@ -262,10 +262,7 @@ func readBack(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, 
 	for _, k := range rel.PrimaryKey {
 		texts := make([]*string, len(open))
 		for i, ch := range open {
-			if text, ok := wal.AppendText(nil, rel.Columns[k].OID, ch.New[k]); ok {
-				v := string(text)
-				texts[i] = &v
-			}
+			texts[i] = wal.TextOf(rel.Columns[k].OID, ch.New[k])
 		}
 		args = append(args, texts)
 	}
