@@ -68,7 +68,7 @@ func (a Ack) Judge(p Present) AckVerdict {
 		return Outdated
 	case far(a.Incarnation, p.Incarnation):
 		return Senseless
-	case !a.Epoch.SameLog(p.Epoch):
+	case !a.Epoch.SameWAL(p.Epoch):
 		// The peer takes nothing but an incarnation above the one that it knows.
 		if a.Incarnation >= p.Incarnation {
 			return OtherHistory
@@ -97,7 +97,7 @@ func (a Ack) Judge(p Present) AckVerdict {
 
 // Because says why an acknowledgement is of another history.
 func (a Ack) Because(p Present) string {
-	if !a.Epoch.SameLog(p.Epoch) {
+	if !a.Epoch.SameWAL(p.Epoch) {
 		return fmt.Sprintf("peer %s has applied incarnation %d of another WAL (%s, now %s): the server was replaced, failed over or restored", a.Peer, a.Incarnation, a.Epoch, p.Epoch)
 	}
 	if a.Incarnation > p.Incarnation {

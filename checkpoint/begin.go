@@ -157,7 +157,7 @@ func (s Situation) resumes() bool {
 // Past watches what the WAL repeats of what the stream holds; nil when it holds nothing of it. What is
 // merged need not be shown again.
 func (s Situation) Past() *Repetition {
-	if !s.Tail.Found || !s.Tail.Epoch.SameLog(s.Epoch) {
+	if !s.Tail.Found || !s.Tail.Epoch.SameWAL(s.Epoch) {
 		return nil
 	}
 	return NewRepetition(s.Tail.Mark, s.Tail.EndLSN, max(s.Slot.Confirmed, s.Merged))
@@ -166,7 +166,7 @@ func (s Situation) Past() *Repetition {
 // mark is the newest transaction at or below the slot's position; zero when it is not known: a
 // stream that has lost its end does not tell.
 func (s Situation) mark() wal.Mark {
-	if s.Tail.Found && s.Tail.Epoch.SameLog(s.Epoch) && s.Tail.Mark.EndLSN <= s.Slot.Confirmed && s.Slot.Confirmed <= s.Tail.EndLSN {
+	if s.Tail.Found && s.Tail.Epoch.SameWAL(s.Epoch) && s.Tail.Mark.EndLSN <= s.Slot.Confirmed && s.Slot.Confirmed <= s.Tail.EndLSN {
 		return s.Tail.Mark
 	}
 	return wal.Mark{}
@@ -188,9 +188,9 @@ func (s Situation) gap() Decision {
 		return stop(last, s.WALEnd, RemedySlot, "the slot is missing")
 	case s.Slot.Lost:
 		return stop(last, s.WALEnd, RemedySlot, "the slot is lost: the server removed WAL that it still needed (max_slot_wal_keep_size)")
-	case s.Stored.Epoch.SystemID != 0 && !s.Stored.Epoch.SameLog(s.Epoch):
+	case s.Stored.Epoch.SystemID != 0 && !s.Stored.Epoch.SameWAL(s.Epoch):
 		return history(last, from, "this region published from another WAL before (%s, now %s): the server was replaced, failed over or restored", s.Stored.Epoch, s.Epoch)
-	case s.Tail.Found && !s.Tail.Epoch.SameLog(s.Epoch):
+	case s.Tail.Found && !s.Tail.Epoch.SameWAL(s.Epoch):
 		return history(last, from, "the stream was published from another WAL (%s, now %s): the server was replaced, failed over or restored", s.Tail.Epoch, s.Epoch)
 	case s.Stored.History:
 		return history(last, from, "%s", s.Stored.Why)
@@ -241,7 +241,7 @@ func (s Situation) tooLow() bool {
 		if far(a.Incarnation, s.Stored.Incarnation) {
 			continue
 		}
-		if a.Incarnation > s.Stored.Incarnation || a.Incarnation == s.Stored.Incarnation && !a.Epoch.SameLog(s.Epoch) {
+		if a.Incarnation > s.Stored.Incarnation || a.Incarnation == s.Stored.Incarnation && !a.Epoch.SameWAL(s.Epoch) {
 			return true
 		}
 	}
@@ -252,7 +252,7 @@ func (s Situation) tooLow() bool {
 func (s Situation) appliedEverywhere(at wal.LSN) bool {
 	n := 0
 	for _, a := range s.Acks {
-		if !a.Epoch.SameLog(s.Epoch) || a.Proved < at {
+		if !a.Epoch.SameWAL(s.Epoch) || a.Proved < at {
 			return false
 		}
 		n++

@@ -10,7 +10,7 @@ type Checkpoint struct {
 	Epoch       wal.Epoch
 	Incarnation uint32
 	FrameNo     uint64
-	// EndLSN: every transaction of Epoch's log at or below it is applied.
+	// EndLSN: every transaction of Epoch's WAL at or below it is applied.
 	EndLSN wal.LSN
 	// Mark is the newest transaction that is applied; none lies between it and EndLSN.
 	Mark wal.Mark
@@ -81,7 +81,7 @@ func (c Checkpoint) Check(f FrameRef) Verdict {
 		return Foreign
 	case c.Incarnation != 0 && far(f.Incarnation, c.Incarnation):
 		return Foreign // following it would use the numbers up
-	case known && !f.Epoch.SameLog(c.Epoch):
+	case known && !f.Epoch.SameWAL(c.Epoch):
 		if f.Resync && f.Number == 1 && f.Incarnation > c.Incarnation && f.PrevChain == [32]byte{} {
 			return NextIncarnation
 		}
@@ -153,5 +153,5 @@ func (c Checkpoint) comparable(f FrameRef) bool {
 	if f.Resync && !(f.SameWAL && f.PrevEndLSN <= c.EndLSN) {
 		return false
 	}
-	return c.Epoch.SystemID != 0 && f.Epoch.SameLog(c.Epoch)
+	return c.Epoch.SystemID != 0 && f.Epoch.SameWAL(c.Epoch)
 }

@@ -71,10 +71,10 @@ func TestCheck(t *testing.T) {
 		"admits the gap":               {here, opening(func(f *FrameRef) { f.PrevEndLSN, f.Resync = 501, true }), NextIncarnation},
 		"incarnation's second frame":   {here, opening(func(f *FrameRef) { f.Number = 2 }), Gap},
 		"opens with a chain":           {here, opening(func(f *FrameRef) { f.PrevChain[0] = 1 }), Gap},
-		"other log":                    {here, opening(func(f *FrameRef) { f.Epoch = timeline2 }), Foreign},
-		"other log by resync":          {here, opening(func(f *FrameRef) { f.Epoch, f.Resync = timeline2, true }), NextIncarnation},
-		"other log by old resync":      {here, opening(func(f *FrameRef) { f.Epoch, f.Resync, f.Incarnation = timeline2, true, 2 }), Foreign},
-		"other log's second frame":     {here, opening(func(f *FrameRef) { f.Epoch, f.Number = timeline2, 2 }), Foreign},
+		"other WAL":                    {here, opening(func(f *FrameRef) { f.Epoch = timeline2 }), Foreign},
+		"other WAL by resync":          {here, opening(func(f *FrameRef) { f.Epoch, f.Resync = timeline2, true }), NextIncarnation},
+		"other WAL by old resync":      {here, opening(func(f *FrameRef) { f.Epoch, f.Resync, f.Incarnation = timeline2, true, 2 }), Foreign},
+		"other WAL's second frame":     {here, opening(func(f *FrameRef) { f.Epoch, f.Number = timeline2, 2 }), Foreign},
 		"first ever":                   {fresh, opening(func(f *FrameRef) { f.PrevEndLSN, f.Incarnation = 77, 1 }), NextIncarnation},
 		"first ever, rows are missing": {fresh, opening(func(f *FrameRef) { f.PrevEndLSN = 77 }), Gap},
 		"first ever, rows follow":      {fresh, opening(func(f *FrameRef) { f.PrevEndLSN, f.Newcomers = 77, true }), NextIncarnation},
@@ -133,14 +133,14 @@ func TestNextAndCovers(t *testing.T) {
 		"part of a new giant":     {rewound, 500, 0, false},
 		"part, commit unknown":    {rewound, 0, 0, false},
 		"resync":                  {resync, 480, 500, false},
-		"other log":               {opening(func(f *FrameRef) { f.Epoch.Timeline = 2 }), 480, 500, false},
+		"other WAL":               {opening(func(f *FrameRef) { f.Epoch.Timeline = 2 }), 480, 500, false},
 	} {
 		if got := here.Covers(c.f, c.commit, c.end); got != c.want {
 			t.Errorf("%s: got %t", name, got)
 		}
 	}
 	if (Checkpoint{Origin: "eu", EndLSN: 500}).Covers(due(nil), 1, 2) {
-		t.Error("positions of an unknown log were compared")
+		t.Error("positions of an unknown WAL were compared")
 	}
 }
 

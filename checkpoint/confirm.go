@@ -30,8 +30,8 @@ func ParseMode(s string) (Mode, error) {
 // Peer is what one peer has acknowledged.
 type Peer struct {
 	Region string
-	// Applied is the position in this region's log up to which the peer has applied
-	// durably; 0 before the first acknowledgement, and for one of another log.
+	// Applied is the position in this region's WAL up to which the peer has applied
+	// durably; 0 before the first acknowledgement, and for one of another WAL.
 	Applied wal.LSN
 	// AckAge and Reachable do not change the decision (a silent peer is waited for as long
 	// as the budget lasts); they tell status why WAL is held.
@@ -86,7 +86,7 @@ func (in *Inputs) RiskKnown() bool {
 }
 
 // applied is the lowest position of all peers, at most Published: a peer cannot have applied
-// what was never published, so a higher one is of another log. Without peers nobody is waited for.
+// what was never published, so a higher one is of another WAL. Without peers nobody is waited for.
 func (in *Inputs) applied() wal.LSN {
 	low := in.Published
 	for i := range in.Peers {

@@ -30,12 +30,12 @@ func TestConfirm(t *testing.T) {
 		"adaptive at the budget":           {Adaptive, Inputs{Published: 5000, Peers: peers(400), Retained: 1000}, 400, Applied, 0},
 		"adaptive past the budget":         {Adaptive, Inputs{Published: 5000, Peers: peers(400), Retained: 1001}, 4900, Published, 4500},
 		"adaptive, margin below applied":   {Adaptive, Inputs{Published: 5000, Peers: peers(4950), Retained: 9000}, 4950, Applied, 0},
-		"adaptive, margin above log":       {Adaptive, Inputs{Published: 50, Peers: peers(0), Retained: 9000}, 0, Applied, 0},
+		"adaptive, margin above WAL":       {Adaptive, Inputs{Published: 50, Peers: peers(0), Retained: 9000}, 0, Applied, 0},
 		"adaptive after the budget":        {Adaptive, Inputs{Published: 5000, Confirmed: 4900, Peers: peers(400), Retained: 10}, 4900, Applied, 4500},
 		"adaptive without peers":           {Adaptive, Inputs{Published: 5000}, 5000, Applied, 0},
 		"applied past the budget":          {Applied, Inputs{Published: 5000, Peers: peers(400, 900), Retained: 1 << 40}, 400, Applied, 0},
 		"applied, peer never heard of":     {Applied, Inputs{Published: 5000, Confirmed: 300, Peers: peers(400, 0)}, 300, Applied, 0},
-		"applied, peer of another log":     {Applied, Inputs{Published: 5000, Peers: peers(1 << 50)}, 5000, Applied, 0},
+		"applied, peer of another WAL":     {Applied, Inputs{Published: 5000, Peers: peers(1 << 50)}, 5000, Applied, 0},
 		"published":                        {Published, Inputs{Published: 5000, Peers: peers(400)}, 5000, Published, 4600},
 		"published, confirmed is monotone": {Published, Inputs{Published: 5000, Confirmed: 4999, Peers: peers(5000)}, 5000, Published, 0},
 	} {
@@ -120,8 +120,8 @@ func TestInvariants(t *testing.T) {
 		"advance frame back":        {MustAdvance(here, change(func(c *Checkpoint) { c.FrameNo = 9 }), true), "checkpoint_monotonic"},
 		"advance position back":     {MustAdvance(here, change(func(c *Checkpoint) { c.EndLSN = 499 }), false), "checkpoint_monotonic"},
 		"advance slot":              {MustAdvance(here, change(func(c *Checkpoint) { c.Epoch.Slot = "x" }), false), "checkpoint_epoch"},
-		"advance log":               {MustAdvance(here, change(func(c *Checkpoint) { c.Epoch.Timeline, c.Incarnation = 9, 3 }), false), "checkpoint_epoch"},
-		"advance log by resync":     {MustAdvance(here, change(func(c *Checkpoint) { c.Epoch.Timeline, c.Incarnation, c.EndLSN = 9, 3, 1 }), true), ""},
+		"advance WAL":               {MustAdvance(here, change(func(c *Checkpoint) { c.Epoch.Timeline, c.Incarnation = 9, 3 }), false), "checkpoint_epoch"},
+		"advance WAL by resync":     {MustAdvance(here, change(func(c *Checkpoint) { c.Epoch.Timeline, c.Incarnation, c.EndLSN = 9, 3, 1 }), true), ""},
 		"advance from nothing":      {MustAdvance(Checkpoint{Origin: "eu"}, here, false), ""},
 	} {
 		var broken *InvariantError

@@ -8,17 +8,17 @@
 // rows that it covers (package pgstore). Check holds the next frame against it:
 //
 //	verdict          when                                              the subscriber
-//	Fit              same log and incarnation, number+1, chain fits     applies it
+//	Fit              same WAL and incarnation, number+1, chain fits     applies it
 //	NextIncarnation  first frame of a newer incarnation that begins at  applies it; says so at Info,
-//	                 or below what is applied (same log), or that       with the gap if it is a resync
+//	                 or below what is applied (same WAL), or that       with the gap if it is a resync
 //	                 admits a gap (Resync); where nothing was applied
 //	                 before, of incarnation 1, or of one behind which
 //	                 all tables are copied (Newcomers)
 //	Duplicate        an older number, or an older incarnation           drops it, counts it
-//	Gap              anything of this log that does not continue us,    applies nothing: reads again from
+//	Gap              anything of this WAL that does not continue us,    applies nothing: reads again from
 //	                 or another frame with our number                   the stream, then asks the origin to
 //	                                                                    rewind, then stops this origin
-//	Foreign          another origin or another log without Resync,      applies nothing: quarantine, stop
+//	Foreign          another origin or another WAL without Resync,      applies nothing: quarantine, stop
 //	                 or numbers no writer makes                         this origin, name both epochs
 //
 // The cluster is part of the subject and of the frame header; the subscriber compares it

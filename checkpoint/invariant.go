@@ -50,7 +50,7 @@ func MustConfirm(m Mode, lsn wal.LSN, in Inputs) error {
 }
 
 // MustAdvance checks a checkpoint about to be saved over prev. Inside an epoch positions do
-// not decrease and frames follow each other; the log changes only with a Resync.
+// not decrease and frames follow each other; the WAL changes only with a Resync.
 func MustAdvance(prev, next Checkpoint, resync bool) error {
 	const remedy = "stop this sidecar and compare pgwaltz.checkpoint with the stream; nothing was committed"
 	switch {
@@ -67,8 +67,8 @@ func MustAdvance(prev, next Checkpoint, resync bool) error {
 		return nil
 	}
 	switch {
-	case !next.Epoch.SameLog(prev.Epoch):
-		return broken("checkpoint_epoch", remedy, "log %s after %s without a resync", next.Epoch, prev.Epoch)
+	case !next.Epoch.SameWAL(prev.Epoch):
+		return broken("checkpoint_epoch", remedy, "WAL %s after %s without a resync", next.Epoch, prev.Epoch)
 	case next.EndLSN < prev.EndLSN:
 		return broken("checkpoint_monotonic", remedy, "end %s after %s", next.EndLSN, prev.EndLSN)
 	}

@@ -39,7 +39,7 @@ func (r Rewind) Decide() RewindDecision {
 	switch {
 	case !r.Slot.Found || r.Slot.Lost:
 		return stop(false, "the slot is gone; at region %s %s", r.Region, RemedySlot)
-	case known && !a.Epoch.SameLog(r.Present.Epoch):
+	case known && !a.Epoch.SameWAL(r.Present.Epoch):
 		return stop(false, "the server's WAL is another one now (%s, peer %s has applied %s)%s", r.Present.Epoch, a.Peer, a.Epoch, remedy)
 	case known && a.Judge(r.Present) == Senseless:
 		return RewindDecision{Step: Stop, Why: fmt.Sprintf("peer %s says that it has applied incarnation %d; the newest one is %d", a.Peer, a.Incarnation, r.Present.Incarnation)}

@@ -72,7 +72,7 @@
 //	         stamp; tie>, tie<: equal stamps, decided by the contents; =: the same entry;
 //	         expired: below a tombstone older than Policy.ForgetAfter (for a copied row: older
 //	         than the row's time by that much)
-//	image    part: it lacks unchanged values that the log does not hold, and the local row is
+//	image    part: it lacks unchanged values that the WAL does not hold, and the local row is
 //	         not known to have the same (wal.Digest)
 //
 // A part whose contents are not known meets an equal stamp like one below it: only the contents
@@ -119,6 +119,6 @@
 //     made the later write.
 //
 // Own changes with Stamping.SelfMerge are run against the own database as Self events, in
-// log order. One that a later own change of the same key has superseded may be left out;
+// WAL order. One that a later own change of the same key has superseded may be left out;
 // otherwise an application could see its older write for a moment.
 package conflict

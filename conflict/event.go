@@ -6,7 +6,7 @@ import "github.com/pgwaltz/pgwaltz/wal"
 type EventKind uint8
 
 const (
-	// Live events come from the origin's log, in its order.
+	// Live events come from the origin's WAL, in its order.
 	Live EventKind = iota
 	// Copy events are rows read from the origin's table (initial copy, resync), and behind
 	// them its tombstones. They say what is, not what happened. What beats them is

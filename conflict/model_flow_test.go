@@ -4,7 +4,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// publish reads one change from the log and stamps it.
+// publish reads one change from the WAL and stamps it.
 func (m *model) publish(r *modelRegion) {
 	if r.read == len(r.log) {
 		return
@@ -280,7 +280,7 @@ func (m *model) selfMerge(r *modelRegion) {
 	m.apply(r, e)
 }
 
-// superseded reports whether the log holds a later change of the key: what the table shows
+// superseded reports whether the WAL holds a later change of the key: what the table shows
 // may be that one, whose turn comes.
 func (m *model) superseded(r *modelRegion, e modelEvent) bool {
 	for i := len(r.log) - 1; i >= 0 && r.log[i].lsn > e.lsn; i-- {

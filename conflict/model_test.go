@@ -8,7 +8,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// The model: regions with a table, tombstones, a log, a publisher that reads the log later, an
+// The model: regions with a table, tombstones, a WAL, a publisher that reads the WAL later, an
 // applier for each other region, and a self-merge of what the publisher stamped. All of it
 // uses the real StampChange, SplitKeyChange, StampOf, Content and Resolve.
 
@@ -41,7 +41,7 @@ type window uint8
 const (
 	open      window = iota // nothing: the worst case
 	lookAhead               // the self-merge leaves alone what a later own change has superseded
-	barrier                 // before an event is applied, the log is read to its end and merged
+	barrier                 // before an event is applied, the WAL is read to its end and merged
 	windows
 )
 
@@ -87,7 +87,7 @@ type modelEvent struct {
 	row  wal.Tuple
 	wid  int
 	from int
-	lsn  int // in the log of its origin
+	lsn  int // in the WAL of its origin
 }
 
 type modelRegion struct {
@@ -98,7 +98,7 @@ type modelRegion struct {
 	last       map[string]int        // wid of what the application sees under a key, or of the delete
 	index      map[string]indexed    // the publisher's view of the tombstones
 	log        []logged
-	read       int // how much of the log is published
+	read       int // how much of the WAL is published
 	lsn        int
 	hlc        wal.Micros
 	offset     int64

@@ -130,7 +130,7 @@ func (e *Event) needsWhole(d Decision, t Type) Decision {
 		return d
 	}
 	if e.Kind == Self {
-		// The row was deleted here after this change, and its delete follows in our log; or something
+		// The row was deleted here after this change, and its delete follows in our WAL; or something
 		// lower took it away, and the caller asks the other regions.
 		return Decision{Verdict: Keep, Reason: Incomplete}
 	}

@@ -148,7 +148,7 @@ func setBase(c Columns, ch *wal.Change, gen uint32) error {
 	case !inIdentity(ch.Relation, c):
 		return nil
 	case old == nil && ch.Op == wal.Update:
-		// The log names the old identity only when it changed.
+		// The WAL names the old identity only when it changed.
 		old = ch.New
 	case old == nil:
 		return nil

@@ -78,7 +78,7 @@ func TestStampChange(t *testing.T) {
 	}
 }
 
-// TestIdentityIndexKnowsTheBase: the log names the old identity only when it changed.
+// TestIdentityIndexKnowsTheBase: the WAL names the old identity only when it changed.
 func TestIdentityIndexKnowsTheBase(t *testing.T) {
 	t.Parallel()
 	rel := account(wal.IdentityIndex)

@@ -89,7 +89,7 @@ func (w *Waiting) side() Side {
 // It reports false when w stays as it is.
 //
 // follows says that next is a later change of w's origin, which does not hold w any more. So next
-// takes its place also where it does not rise above it, because the log does not say what it
+// takes its place also where it does not rise above it, because the WAL does not say what it
 // overwrote. Whoever shows w sends it back.
 func (p Policy) Wait(w, next Waiting, follows bool) (Waiting, bool) {
 	if follows && w.Op == wal.Delete && next.Op == wal.Insert && p.Compare(next.Stamp, w.Stamp) > 0 {

@@ -33,11 +33,11 @@ type Config struct {
 	// Form of the key's columns, and may append columns that are Computed. It leaves
 	// PrimaryKey nil when the table has no key. It is asked once for each Relation
 	// message with an identity, on the goroutine that calls Feed, and must not keep rel. An
-	// answer that contradicts the log's own key columns is not used: the catalog may be
-	// ahead of the log. An error ends Feed: not to know is not the same as to have no key.
+	// answer that contradicts the WAL's own key columns is not used: the catalog may be
+	// ahead of the WAL. An error ends Feed: not to know is not the same as to have no key.
 	// May be nil.
 	Key func(rel *wal.Relation) error
-	// OnNameless is told of a relation whose old rows the log names by other columns than the key,
+	// OnNameless is told of a relation whose old rows the WAL names by other columns than the key,
 	// on the goroutine that calls Feed: a partition has another replica identity than its table. A
 	// delete is left out then, since nobody can tell of which row, and so is an update where the table
 	// has no key; another update counts as one that leaves the key alone. May be nil.

@@ -67,7 +67,7 @@ func (d *Decoder) identify(rel *wal.Relation) error {
 	return nil
 }
 
-// plausible reports whether an answer fits what the log says of the table, whose message named
+// plausible reports whether an answer fits what the WAL says of the table, whose message named
 // the given number of columns.
 func plausible(rel *wal.Relation, sent int) bool {
 	if len(rel.PrimaryKey) == 0 || len(rel.Columns) < sent {

@@ -15,8 +15,8 @@ import (
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
-// Log is the source of the outbound pipe: the decoded log of this region.
-type Log interface {
+// WAL is the source of the outbound pipe: the decoded WAL of this region.
+type WAL interface {
 	Items() <-chan slot.Item
 	Taken(slot.Item)
 	Ping()
@@ -30,7 +30,7 @@ type Stream interface {
 	InFlight() int
 }
 
-// OutboundConfig joins a log and a stream.
+// OutboundConfig joins a WAL and a stream.
 type OutboundConfig struct {
 	Encoder wire.EncoderConfig
 	// Tail is where the stream ends, or an incarnation begins.
@@ -45,13 +45,13 @@ type OutboundConfig struct {
 	SameWAL bool
 	// Newcomers marks one behind which all tables are copied, for peers that have applied nothing.
 	Newcomers bool
-	// Complete adds to a decoded transaction what the log leaves out, before it is stamped; may
+	// Complete adds to a decoded transaction what the WAL leaves out, before it is stamped; may
 	// be nil.
 	Complete func(context.Context, *wal.Transaction) error
 	// LeftOut reports tables whose changes are not published although they are in the
 	// publication; may be nil.
 	LeftOut func(wal.RelationName) bool
-	// Values adds what the log leaves out of stamped transactions that are to be published; may
+	// Values adds what the WAL leaves out of stamped transactions that are to be published; may
 	// be nil.
 	Values     func(context.Context, []*wal.Transaction) error
 	Stamper    *Stamper
@@ -69,7 +69,7 @@ type OutboundConfig struct {
 	Log      *slog.Logger
 }
 
-// Extra is a packet that does not come from the log.
+// Extra is a packet that does not come from the WAL.
 type Extra = framing.Extra
 
 // OutboundStats counts since the start of the pipe. Safe to read from anywhere.
@@ -80,7 +80,7 @@ type OutboundStats struct {
 	Sent                       atomic.Int64  // when the last frame was handed over, this clock
 }
 
-// Outbound moves transactions from the log to the stream. Run is its only goroutine.
+// Outbound moves transactions from the WAL to the stream. Run is its only goroutine.
 type Outbound struct {
 	cfg    OutboundConfig
 	framer *framing.Framer
@@ -118,7 +118,7 @@ func (o *Outbound) Passed() wal.LSN { return wal.LSN(o.passed.Load()) }
 
 // Run moves until the context ends or something breaks. Among its errors is
 // *checkpoint.HistoryError: the server was restored from an older state.
-func (o *Outbound) Run(ctx context.Context, log Log) error {
+func (o *Outbound) Run(ctx context.Context, from WAL) error {
 	o.framer = framing.New(framing.Config{
 		Encoder: o.cfg.Encoder, Tail: o.cfg.Tail, Past: o.cfg.Past, Resync: o.cfg.Resync, Resumed: o.cfg.Resumed, Newcomers: o.cfg.Newcomers, SameWAL: o.cfg.SameWAL, FrameBytes: o.cfg.FrameBytes,
 		Linger: o.cfg.Linger, Heartbeat: o.cfg.Heartbeat,
@@ -135,7 +135,7 @@ func (o *Outbound) Run(ctx context.Context, log Log) error {
 	defer beat.Stop()
 	var armed time.Time // when due fires; zero: not at all
 	for {
-		fired, err := o.event(ctx, log, due.C, beat.C)
+		fired, err := o.event(ctx, from, due.C, beat.C)
 		if err != nil {
 			return err
 		}
@@ -160,7 +160,7 @@ func (o *Outbound) Run(ctx context.Context, log Log) error {
 
 // event takes the next thing that happens. It reports whether that was the timer of what is
 // gathered.
-func (o *Outbound) event(ctx context.Context, log Log, due, beat <-chan time.Time) (bool, error) {
+func (o *Outbound) event(ctx context.Context, from WAL, due, beat <-chan time.Time) (bool, error) {
 	extra := o.cfg.Extra
 	if o.framer.Held() > maxHeld {
 		extra = nil
@@ -168,26 +168,26 @@ func (o *Outbound) event(ctx context.Context, log Log, due, beat <-chan time.Tim
 	select {
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
-	case it, ok := <-log.Items():
+	case it, ok := <-from.Items():
 		if !ok {
 			if err := o.framer.Flush(time.Now()); err != nil {
 				return false, err
 			}
-			return false, errLogEnded
+			return false, errWALEnded
 		}
 		err := o.item(ctx, it)
-		log.Taken(it)
+		from.Taken(it)
 		return false, err
 	case x := <-extra:
 		o.framer.Hold(x)
-		log.Ping()
+		from.Ping()
 		return false, nil
 	case <-o.kick:
 		return false, nil
 	case <-due:
 		return true, nil
 	case <-beat:
-		log.Ping()
+		from.Ping()
 		return false, o.framer.Beat(time.Now())
 	}
 }
@@ -212,7 +212,7 @@ func (o *Outbound) Flush() error {
 
 // Prove reads the WAL, without stamping it, until it is proved to be the one that was published.
 // Then the WAL has to be read again from the same position, by Run. Errors are those of Run.
-func (o *Outbound) Prove(ctx context.Context, log Log) error {
+func (o *Outbound) Prove(ctx context.Context, from WAL) error {
 	o.framer = framing.New(framing.Config{
 		Encoder: o.cfg.Encoder, Tail: o.cfg.Tail, Past: o.cfg.Past,
 		Put: func(wire.Frame) error { return errors.New("a frame is published while the WAL is being proved") },
@@ -224,13 +224,13 @@ func (o *Outbound) Prove(ctx context.Context, log Log) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-ping.C:
-			log.Ping()
-		case it, ok := <-log.Items():
+			from.Ping()
+		case it, ok := <-from.Items():
 			if !ok {
-				return errLogEnded
+				return errWALEnded
 			}
 			err := o.prove(it)
-			log.Taken(it)
+			from.Taken(it)
 			if err != nil {
 				return err
 			}
@@ -263,9 +263,9 @@ func (o *Outbound) prove(it slot.Item) error {
 // maxHeld is from how many packets held back on no more are taken.
 const maxHeld = 8
 
-var errLogEnded = errors.New("the log reader has ended")
+var errWALEnded = errors.New("the WAL reader has ended")
 
-// item takes one batch of the log.
+// item takes one batch of the WAL.
 func (o *Outbound) item(ctx context.Context, it slot.Item) error {
 	changes := 0
 	for _, tx := range it.Transactions {

@@ -14,15 +14,15 @@ import (
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
-// fakeLog hands out items and counts what was given back.
-type fakeLog struct {
+// fakeWAL hands out items and counts what was given back.
+type fakeWAL struct {
 	items chan slot.Item
 	taken int
 }
 
-func (l *fakeLog) Items() <-chan slot.Item { return l.items }
-func (l *fakeLog) Taken(slot.Item)         { l.taken++ }
-func (l *fakeLog) Ping()                   {}
+func (l *fakeWAL) Items() <-chan slot.Item { return l.items }
+func (l *fakeWAL) Taken(slot.Item)         { l.taken++ }
+func (l *fakeWAL) Ping()                   {}
 
 // fakeStream keeps frames; held frames count as under way.
 type fakeStream struct {
@@ -85,18 +85,18 @@ func ins(lsn wal.LSN, id string) *wal.Transaction {
 func TestOutboundFramesAtOnceWhenIdleAndGathersOtherwise(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		log, stream := &fakeLog{items: make(chan slot.Item)}, &fakeStream{}
+		in, stream := &fakeWAL{items: make(chan slot.Item)}, &fakeStream{}
 		o := newOutbound(stream, wire.Position{Incarnation: 1, EndLSN: 50}, nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- o.Run(ctx, log) }()
-		log.items <- slot.Item{Transactions: []*wal.Transaction{ins(100, "1")}, Decoded: 150}
+		go func() { done <- o.Run(ctx, in) }()
+		in.items <- slot.Item{Transactions: []*wal.Transaction{ins(100, "1")}, Decoded: 150}
 		synctest.Wait()
 		stream.mu.Lock()
 		stream.held = true
 		stream.mu.Unlock()
-		log.items <- slot.Item{Transactions: []*wal.Transaction{ins(200, "2")}, Decoded: 250}
-		log.items <- slot.Item{Transactions: []*wal.Transaction{ins(300, "3")}, Decoded: 350}
+		in.items <- slot.Item{Transactions: []*wal.Transaction{ins(200, "2")}, Decoded: 250}
+		in.items <- slot.Item{Transactions: []*wal.Transaction{ins(300, "3")}, Decoded: 350}
 		synctest.Wait()
 		if _, txs, _ := stream.packets(t); len(txs) != 2 {
 			t.Errorf("packets %v while a frame is under way", txs)
@@ -116,8 +116,8 @@ func TestOutboundFramesAtOnceWhenIdleAndGathersOtherwise(t *testing.T) {
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("run ended with %v", err)
 		}
-		if log.taken != 3 {
-			t.Errorf("%d items given back", log.taken)
+		if in.taken != 3 {
+			t.Errorf("%d items given back", in.taken)
 		}
 	})
 }
@@ -125,14 +125,14 @@ func TestOutboundFramesAtOnceWhenIdleAndGathersOtherwise(t *testing.T) {
 func TestOutboundLeavesOutWhatTheStreamHolds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		log, stream := &fakeLog{items: make(chan slot.Item)}, &fakeStream{}
+		in, stream := &fakeWAL{items: make(chan slot.Item)}, &fakeStream{}
 		first := ins(100, "1")
 		o := newOutbound(stream, wire.Position{Incarnation: 1, Number: 4, EndLSN: 150}, nil)
 		o.cfg.Past = checkpoint.NewRepetition(wal.MarkOf(first), 150, 50)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		go o.Run(ctx, log)
-		log.items <- slot.Item{Transactions: []*wal.Transaction{first, ins(200, "2")}, Decoded: 250}
+		go o.Run(ctx, in)
+		in.items <- slot.Item{Transactions: []*wal.Transaction{first, ins(200, "2")}, Decoded: 250}
 		synctest.Wait()
 		if !o.Proven() {
 			t.Error("the transaction was shown, and nothing is proved")
@@ -147,19 +147,19 @@ func TestOutboundHoldsCopiedRowsBackUntilTheirPosition(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		extra := make(chan Extra, 1)
-		log, stream := &fakeLog{items: make(chan slot.Item)}, &fakeStream{}
+		in, stream := &fakeWAL{items: make(chan slot.Item)}, &fakeStream{}
 		o := newOutbound(stream, wire.Position{Incarnation: 1, Number: 4, EndLSN: 50}, extra)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		go o.Run(ctx, log)
+		go o.Run(ctx, in)
 		framed := make(chan wire.Header, 1)
 		extra <- Extra{Kind: wire.Copy, After: 200, Transactions: []*wal.Transaction{ins(10, "9")}, Done: func(h wire.Header) { framed <- h }}
-		log.items <- slot.Item{Transactions: []*wal.Transaction{ins(100, "1")}, Decoded: 150}
+		in.items <- slot.Item{Transactions: []*wal.Transaction{ins(100, "1")}, Decoded: 150}
 		synctest.Wait()
 		if kinds, _, _ := stream.packets(t); len(kinds) != 1 || kinds[0] != wire.Data {
 			t.Errorf("kinds %v before the position", kinds)
 		}
-		log.items <- slot.Item{Decoded: 200}
+		in.items <- slot.Item{Decoded: 200}
 		h := <-framed
 		if h.Kind != wire.Copy || h.EndLSN != 150 {
 			t.Errorf("copied rows went out as %v with end %v", h.Kind, h.EndLSN)
@@ -172,33 +172,33 @@ func TestOutboundHoldsCopiedRowsBackUntilTheirPosition(t *testing.T) {
 func TestOutboundProvesWithoutStamping(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		log, stream := &fakeLog{items: make(chan slot.Item)}, &fakeStream{}
+		in, stream := &fakeWAL{items: make(chan slot.Item)}, &fakeStream{}
 		mark := ins(200, "2")
 		o := newOutbound(stream, wire.Position{Incarnation: 1, Number: 4, EndLSN: 250}, nil)
 		o.cfg.Past = checkpoint.NewRepetition(wal.MarkOf(mark), 250, 50)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		done := make(chan error, 1)
-		go func() { done <- o.Prove(ctx, log) }()
+		go func() { done <- o.Prove(ctx, in) }()
 		first := ins(100, "1")
-		log.items <- slot.Item{Transactions: []*wal.Transaction{first}, Decoded: 150}
+		in.items <- slot.Item{Transactions: []*wal.Transaction{first}, Decoded: 150}
 		synctest.Wait()
 		if err := o.Flush(); !errors.Is(err, ErrUnproved) {
 			t.Errorf("before the proof what is gathered can be handed on: %v", err)
 		}
-		log.items <- slot.Item{Transactions: []*wal.Transaction{mark}, Decoded: 250}
+		in.items <- slot.Item{Transactions: []*wal.Transaction{mark}, Decoded: 250}
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
 		if first.Changes[0].Stamp != (wal.Stamp{}) {
 			t.Error("a change was stamped")
 		}
-		go o.Run(ctx, log)
+		go o.Run(ctx, in)
 		synctest.Wait()
 		if !o.Proven() {
 			t.Error("the WAL is not proved at the second reading")
 		}
-		log.items <- slot.Item{Transactions: []*wal.Transaction{first, mark, ins(300, "3")}, Decoded: 350}
+		in.items <- slot.Item{Transactions: []*wal.Transaction{first, mark, ins(300, "3")}, Decoded: 350}
 		synctest.Wait()
 		if _, txs, ends := stream.packets(t); len(txs) != 1 || txs[0] != 1 || ends[0] != 350 {
 			t.Errorf("transactions %v, ends %v", txs, ends)
@@ -210,11 +210,11 @@ func TestOutboundProvesWithoutStamping(t *testing.T) {
 func TestOutboundDoesNotProveAnotherHistory(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		log := &fakeLog{items: make(chan slot.Item, 1)}
+		in := &fakeWAL{items: make(chan slot.Item, 1)}
 		o := newOutbound(&fakeStream{}, wire.Position{Incarnation: 1, Number: 4, EndLSN: 250}, nil)
 		o.cfg.Past = checkpoint.NewRepetition(wal.MarkOf(ins(200, "2")), 250, 50)
-		log.items <- slot.Item{Transactions: []*wal.Transaction{ins(220, "2")}, Decoded: 270}
-		if err := o.Prove(t.Context(), log); !errors.Is(err, checkpoint.ErrHistory) {
+		in.items <- slot.Item{Transactions: []*wal.Transaction{ins(220, "2")}, Decoded: 270}
+		if err := o.Prove(t.Context(), in); !errors.Is(err, checkpoint.ErrHistory) {
 			t.Errorf("the other history gives %v", err)
 		}
 	})

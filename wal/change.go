@@ -39,7 +39,7 @@ type Base struct {
 type Change struct {
 	Op       Op
 	Relation *Relation
-	// Old is what the log said of the row before the change: nil, a key-only tuple or
+	// Old is what the WAL said of the row before the change: nil, a key-only tuple or
 	// the full old image (OldFull). The publisher drops it where the receiver has no use
 	// for it: it stays for deletes and for changes of the key.
 	Old     Tuple

@@ -1,4 +1,4 @@
-// Package wal holds the nouns that every other room shares: log positions, relations,
+// Package wal holds the nouns that every other room shares: WAL positions, relations,
 // tuples, row keys, stamps, changes and transactions.
 //
 // Nothing here does I/O, reads a clock or starts a goroutine. Values travel as pgoutput

@@ -7,10 +7,10 @@ import (
 )
 
 // LSN is a byte position in the write-ahead log of one server and timeline. Positions of
-// two servers must never be compared; Epoch says which log a position belongs to.
+// two servers must never be compared; Epoch says which WAL a position belongs to.
 type LSN uint64
 
-// XID is a transaction id as it stands in the log of its origin.
+// XID is a transaction id as it stands in the WAL of its origin.
 type XID uint32
 
 // String prints the position the way PostgreSQL does, for example 0/16B3748.
@@ -35,18 +35,18 @@ func ParseLSN(s string) (LSN, error) {
 	return LSN(h<<32 | l), nil
 }
 
-// Epoch names one continuous log: positions are comparable only inside one epoch.
+// Epoch names one continuous WAL: positions are comparable only inside one epoch.
 // SystemID and Timeline come from IDENTIFY_SYSTEM, Slot is the name of the slot that
-// the log is read through.
+// the WAL is read through.
 type Epoch struct {
 	SystemID uint64
 	Timeline uint32
 	Slot     string
 }
 
-// SameLog reports whether positions of both epochs may be compared. The slot does not
-// matter for that: two slots of one server read one log.
-func (e Epoch) SameLog(o Epoch) bool {
+// SameWAL reports whether positions of both epochs may be compared. The slot does not
+// matter for that: two slots of one server read one WAL.
+func (e Epoch) SameWAL(o Epoch) bool {
 	return e.SystemID == o.SystemID && e.Timeline == o.Timeline
 }
 

@@ -19,12 +19,12 @@ type Column struct {
 	Key     bool // in the replica identity; true for every column under FULL
 	// Form says what of the value's text names the row; it matters for key columns only.
 	Form Form
-	// Computed: the log does not hold the column (a generated one of the key); the publisher
+	// Computed: the WAL does not hold the column (a generated one of the key); the publisher
 	// has the server compute it. Such columns stand at the end. Known at the origin only.
 	Computed bool
 }
 
-// Relation describes a published table at one moment of its origin's log. It is immutable
+// Relation describes a published table at one moment of its origin's WAL. It is immutable
 // once made; a changed table gets a new Relation.
 type Relation struct {
 	Schema   string
@@ -61,7 +61,7 @@ func (r *Relation) Column(name string) int {
 	return -1
 }
 
-// Sent is the number of columns that the log holds: all but the computed ones.
+// Sent is the number of columns that the WAL holds: all but the computed ones.
 func (r *Relation) Sent() int {
 	n := len(r.Columns)
 	for n > 0 && r.Columns[n-1].Computed {

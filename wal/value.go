@@ -11,7 +11,7 @@ type Kind byte
 const (
 	// Null is SQL NULL.
 	Null Kind = 'n'
-	// Unchanged is a TOASTed value that the update did not touch and the log does not
+	// Unchanged is a TOASTed value that the update did not touch and the WAL does not
 	// hold. It must never become NULL and never be filled from another region's row.
 	Unchanged Kind = 'u'
 	// Digest is such a value, too; Bytes is the SHA-256 of its text at the origin. Who has a

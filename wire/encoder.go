@@ -40,7 +40,7 @@ type EncoderConfig struct {
 }
 
 // Position is the place after a frame: what the next one continues. A new incarnation starts
-// at Number 0 and the zero Chain, with the EndLSN that its log is read from.
+// at Number 0 and the zero Chain, with the EndLSN that its WAL is read from.
 type Position struct {
 	Incarnation uint32
 	Number      uint64

@@ -22,7 +22,7 @@ type Kind uint8
 
 const (
 	Data      Kind = 1 // transactions of the origin's WAL, in commit order; repairs and notices are in them
-	Heartbeat Kind = 2 // no transactions: proves that the log is read up to EndLSN
+	Heartbeat Kind = 2 // no transactions: proves that the WAL is read up to EndLSN
 	Copy      Kind = 3 // rows of an initial copy; EndLSN does not advance
 )
 

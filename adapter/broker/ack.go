@@ -51,7 +51,7 @@ func (a *Ack) After(old *Ack, silent bool) bool {
 	switch {
 	case a.Session == old.Session:
 		return a.Number > old.Number
-	case !a.Epoch.SameLog(old.Epoch), a.Incarnation > old.Incarnation, a.Incarnation == old.Incarnation && a.Frame >= old.Frame:
+	case !a.Epoch.SameWAL(old.Epoch), a.Incarnation > old.Incarnation, a.Incarnation == old.Incarnation && a.Frame >= old.Frame:
 		return true
 	}
 	return silent

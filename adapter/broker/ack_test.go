@@ -21,7 +21,7 @@ func TestAckOrder(t *testing.T) {
 		"the next, behind":             {func(a *Ack) { a.Number, a.Frame = 21, 10 }, false, true},
 		"a new run, further":           {func(a *Ack) { a.Session, a.Number, a.Frame = 8, 1, 51 }, false, true},
 		"a new run, new incarnation":   {func(a *Ack) { a.Session, a.Number, a.Incarnation, a.Frame = 8, 1, 4, 1 }, false, true},
-		"a new run, other log":         {func(a *Ack) { a.Session, a.Number, a.Epoch, a.Frame = 8, 1, wal.Epoch{SystemID: 2}, 1 }, false, true},
+		"a new run, other WAL":         {func(a *Ack) { a.Session, a.Number, a.Epoch, a.Frame = 8, 1, wal.Epoch{SystemID: 2}, 1 }, false, true},
 		"recorded before, sent again":  {func(a *Ack) { a.Session, a.Number, a.Frame, a.At = 6, 99, 20, 1<<60 }, false, false},
 		"a new run that lost frames":   {func(a *Ack) { a.Session, a.Number, a.Frame = 8, 4, 20 }, true, true},
 		"a new run, older incarnation": {func(a *Ack) { a.Session, a.Number, a.Incarnation, a.Frame = 8, 1, 2, 999 }, false, false},

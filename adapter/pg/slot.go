@@ -37,7 +37,7 @@ func (s *Slot) Lost() bool {
 	return s.WALStatus == "lost" || s.InvalidationReason != "" || s.Conflicting
 }
 
-// RetainedBytes is how much log the slot keeps from being removed.
+// RetainedBytes is how much WAL the slot keeps from being removed.
 func (s *Slot) RetainedBytes() int64 {
 	if s.RestartLSN == 0 || s.CurrentLSN < s.RestartLSN {
 		return 0

@@ -21,7 +21,7 @@ type System struct {
 	WALLevel   string
 }
 
-// LoadSystem reads it over an ordinary session. The timeline is that of the log being
+// LoadSystem reads it over an ordinary session. The timeline is that of the WAL being
 // written; a server in recovery tells that of its last checkpoint.
 func LoadSystem(ctx context.Context, q Querier) (System, error) {
 	var s System

@@ -97,7 +97,7 @@ func (c *Column) asked() statement.Param {
 
 // Describe sets what the publisher has to know of the key of rel: PrimaryKey, Deferrable, Partitioned, NotNull, the
 // form of each key column, and behind the others the generated columns of the key that the
-// log does not hold. It leaves rel as it is when a key column is missing for another reason.
+// WAL does not hold. It leaves rel as it is when a key column is missing for another reason.
 func (k *Key) Describe(rel *wal.Relation) {
 	var key []int
 	columns := append([]wal.Column(nil), rel.Columns...)

@@ -142,7 +142,7 @@ func TestCanonicalIsEquality(t *testing.T) {
 			equal := 0
 			for range 150 {
 				a, b := tt.value(), tt.value()
-				// The log holds what the output function makes of a value. That is the text we see.
+				// The WAL holds what the output function makes of a value. That is the text we see.
 				var outA, outB string
 				var inserted int
 				if _, err := conn.Exec(t.Context(), "delete from public.k"); err != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 // ColumnDiff is one column of both images. A nil side did not have the column: there was
-// no row, or the log did not hold the value.
+// no row, or the WAL did not hold the value.
 type ColumnDiff struct {
 	Column  string `json:"column"`
 	Local   JSON   `json:"local"`

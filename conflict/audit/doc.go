@@ -6,7 +6,7 @@
 // redelivered event harmless. The table is in no publication and never travels.
 //
 // Images are jsonb objects from column name to value, typed where JSON has the type. A
-// column that the log did not hold (an unchanged TOAST value) is absent from the image. A
+// column that the WAL did not hold (an unchanged TOAST value) is absent from the image. A
 // nil image stands for "no row": a delete, or a row that was not there. Redacted columns
 // hold the string "[redacted]", whatever they held before.
 package audit

@@ -15,7 +15,7 @@ import (
 
 // Imager prints row images as JSON objects, the way to_jsonb prints a row for the built-in
 // scalar types: numbers, booleans and json as themselves, the rest as strings. Values of
-// types that it does not know are strings of what the log held (hex for binary). The
+// types that it does not know are strings of what the WAL held (hex for binary). The
 // result is always accepted by a cast to jsonb. It masks redacted columns. It is pure; one
 // Imager must not be used by two goroutines at once.
 type Imager struct {

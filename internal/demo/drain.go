@@ -78,7 +78,7 @@ func (d *demo) round(ctx context.Context) error {
 	return nil
 }
 
-// mark updates the region's own mark row and returns the write id and a position of the log
+// mark updates the region's own mark row and returns the write id and a position of the WAL
 // that lies before the commit.
 func (d *demo) mark(ctx context.Context, i int) (string, wal.LSN, error) {
 	var text string

@@ -171,7 +171,7 @@ func (s *Sidecar) noteHistory(ctx context.Context, c *pgx.Conn, row streamstore.
 func (s *Sidecar) renew(incarnation bool) {
 	o := &s.out
 	if incarnation {
-		o.newLife, o.lastRewind = true, time.Now()
+		o.anew, o.lastRewind = true, time.Now()
 	}
 	if o.reopen != nil {
 		o.reopen(errAgain)
@@ -193,7 +193,7 @@ func (s *Sidecar) confirm() wal.LSN {
 		switch {
 		case counts:
 			peer.Applied = a.Proved
-		case a.Epoch.SameLog(s.epoch) && a.Incarnation >= o.reopened:
+		case a.Epoch.SameWAL(s.epoch) && a.Incarnation >= o.reopened:
 			// Of an incarnation before: it releases nothing, and puts nothing at risk either.
 			peer.Applied = min(a.Proved, confirmed)
 		}

@@ -76,7 +76,7 @@ func (s *Sidecar) begin(ctx context.Context, tail publish.Tail) (b *beginning, e
 // lies below it.
 func (s *Sidecar) situation(ctx context.Context, c *pgx.Conn, tail publish.Tail) (checkpoint.Situation, *pg.Slot, error) {
 	s.out.mu.Lock()
-	sit := checkpoint.Situation{Epoch: s.epoch, Peers: len(s.readers()), Acks: s.out.words(), Renew: s.out.newLife}
+	sit := checkpoint.Situation{Epoch: s.epoch, Peers: len(s.readers()), Acks: s.out.words(), Renew: s.out.anew}
 	s.out.mu.Unlock()
 	h := tail.Header
 	sit.Tail = checkpoint.Tail{
@@ -110,7 +110,7 @@ func (s *Sidecar) situation(ctx context.Context, c *pgx.Conn, tail publish.Tail)
 // mergedIn is the position of this WAL up to which the database holds what the self-merge records.
 func (s *Sidecar) mergedIn(ctx context.Context, c *pgx.Conn) (wal.LSN, error) {
 	cp, found, err := pgstore.Load(ctx, c, s.cfg.Region)
-	if err != nil || !found || !cp.Epoch.SameLog(s.epoch) {
+	if err != nil || !found || !cp.Epoch.SameWAL(s.epoch) {
 		return 0, err
 	}
 	return cp.EndLSN, nil

@@ -229,7 +229,7 @@ func (s *Sidecar) insertLSN(ctx context.Context) (wal.LSN, error) {
 }
 
 // acknowledge tells the origin how far its changes are durably applied: a commit counts when
-// the local log is flushed behind it.
+// the local WAL is flushed behind it.
 func (s *Sidecar) acknowledge(ctx context.Context, in *inboundState) error {
 	in.mu.Lock()
 	if in.fresh == nil {

@@ -54,7 +54,7 @@ type outboundState struct {
 	acks            map[string]peerAck
 	reopen          context.CancelCauseFunc // ends the run at hand
 	live            bool                    // a run is past its beginning
-	newLife         bool                    // the next run starts a new incarnation
+	anew            bool                    // the next run starts a new incarnation
 	lastRewind      time.Time
 	budgets         map[string]*budget // of rewinds, by peer
 	extra           chan replicator.Extra

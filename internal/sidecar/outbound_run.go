@@ -148,7 +148,7 @@ func (o *outboundState) began(r *outboundRun) {
 	o.frame.Store(at.Number)
 	o.chains.Begin(at.Incarnation, at.Number, at.Chain)
 	o.content.Store(at.Number)
-	o.state, o.reason, o.gap, o.newLife, o.live = status.Replicating, "", nil, false, true
+	o.state, o.reason, o.gap, o.anew, o.live = status.Replicating, "", nil, false, true
 }
 
 // flow reads the slot and publishes until the context ends or something fails.

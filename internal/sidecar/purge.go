@@ -107,7 +107,7 @@ func (s *Sidecar) outdatedCovered() bool {
 	}
 	all := s.own.Safe() >= o.begunAt
 	s.counting(func(_ string, a peerAck, _ bool) {
-		all = all && a.Epoch.SameLog(s.epoch) && a.Incarnation >= o.reopened && a.EndLSN >= o.begunAt
+		all = all && a.Epoch.SameWAL(s.epoch) && a.Incarnation >= o.reopened && a.EndLSN >= o.begunAt
 	})
 	return all
 }

@@ -80,7 +80,7 @@ func (in *inboundState) lag(st *status.Inbound, cp checkpoint.Checkpoint, r subs
 	has, end := cp.EndLSN, r.OriginLSN
 	st.BacklogFrames = r.Backlog
 	p := peer.Position
-	if p != nil && p.Epoch.SameLog(cp.Epoch) {
+	if p != nil && p.Epoch.SameWAL(cp.Epoch) {
 		end = max(end, p.WALEnd)
 		if p.Incarnation == cp.Incarnation {
 			if cp.FrameNo >= p.Frame {

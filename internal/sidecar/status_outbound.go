@@ -153,7 +153,7 @@ func (o *outboundState) peerStatus(name string, epoch wal.Epoch, now time.Time) 
 	}
 	// Of a peer that was not heard of since the start, as much is known as was confirmed.
 	has, frames := wal.LSN(o.confirmed.Load()), uint64(0)
-	if !a.received.IsZero() && a.Epoch.SameLog(epoch) {
+	if !a.received.IsZero() && a.Epoch.SameWAL(epoch) {
 		peer.AppliedLSN, has = a.EndLSN.String(), a.EndLSN
 		if a.Incarnation == o.incarnation {
 			if a.Frame >= o.content.Load() {

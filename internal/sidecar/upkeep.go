@@ -100,11 +100,11 @@ func (s *Sidecar) lookAtSlot(ctx context.Context) error {
 	})
 }
 
-// beatBytes is how far the server's log may run ahead of a slot that has nothing to send
+// beatBytes is how far the server's WAL may run ahead of a slot that has nothing to send
 // before a message of our own makes it move.
 const beatBytes = 1 << 20
 
-// beat writes a transactional logical message when other databases fill the log: it is
+// beat writes a transactional logical message when other databases fill the WAL: it is
 // decoded, framed, acknowledged and confirmed like any change, and so releases what was
 // retained, without a table or a change of the publication.
 func (s *Sidecar) beat(ctx context.Context, last *int64) error {

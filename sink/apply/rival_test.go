@@ -72,7 +72,7 @@ func TestParkedAtOnce(t *testing.T) {
 	}
 }
 
-// Of one origin an earlier change waits, and a later one does not rise above it, because the log does
+// Of one origin an earlier change waits, and a later one does not rise above it, because the WAL does
 // not say what it overwrote. The origin holds the later one, so the earlier one waits no longer.
 func TestParkedGivesWayToItsSuccessor(t *testing.T) {
 	t.Parallel()

@@ -82,7 +82,7 @@ func complete(t *testing.T, c *Completer, tx *wal.Transaction) error {
 	return c.Values(t.Context(), []*wal.Transaction{tx})
 }
 
-// TestComplete asks a real server for what the log leaves out.
+// TestComplete asks a real server for what the WAL leaves out.
 func TestComplete(t *testing.T) {
 	t.Parallel()
 	conn := pgtest.Connect(t, server.Database(t))

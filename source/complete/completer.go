@@ -211,7 +211,7 @@ func (c *Completer) each(ctx context.Context, txs []*wal.Transaction, needs func
 	})
 }
 
-// partial reports whether the change lacks a value that the log does not hold.
+// partial reports whether the change lacks a value that the WAL does not hold.
 func partial(ch *wal.Change) bool {
 	return ch.New != nil && !ch.New.Complete() && ch.Relation.PrimaryKey != nil
 }

@@ -15,7 +15,7 @@ import (
 // had not the replica identity FULL.
 var errNoKey = errors.New("its key is generated, and the WAL does not hold what it is made of")
 
-// compute fills in the generated columns that the log does not hold, in new images and in full
+// compute fills in the generated columns that the WAL does not hold, in new images and in full
 // old ones.
 func compute(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, changes []*wal.Change) error {
 	var rows []wal.Tuple
@@ -68,7 +68,7 @@ func compute(ctx context.Context, conn *pgx.Conn, t *table, rel *wal.Relation, c
 }
 
 // columnsOf lists for each column of the table, in the order of its row type, where rel has it;
-// -1 for those that the log does not hold.
+// -1 for those that the WAL does not hold.
 func columnsOf(ctx context.Context, conn *pgx.Conn, rel *wal.Relation) ([]int, error) {
 	rows, err := conn.Query(ctx, `select a.attname::text from pg_catalog.pg_attribute a
 join pg_catalog.pg_class c on c.oid = a.attrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -90,7 +90,7 @@ where n.nspname = $1 and c.relname = $2 and a.attnum > 0 and not a.attisdropped 
 }
 
 // rowText prints a row as the input function of the table's row type reads it. The columns that
-// the log does not hold are NULL.
+// the WAL does not hold are NULL.
 func rowText(rel *wal.Relation, columns []int, row wal.Tuple) (string, error) {
 	b := []byte{'('}
 	for n, i := range columns {

@@ -19,7 +19,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// patience bounds the wait for a transaction that is in the log already to become visible.
+// patience bounds the wait for a transaction that is in the WAL already to become visible.
 const patience = time.Minute
 
 // How long a lock on the table is waited for: LOCK TABLE or VACUUM FULL may hold it for minutes,
@@ -308,7 +308,7 @@ func tuple(n int, at []int, v [][]byte) wal.Tuple {
 }
 
 // beginBehind opens a read-only transaction whose snapshot sees the given ones, and which waits so
-// long for a lock: a commit is in the log, and may be decoded, some time before it is visible.
+// long for a lock: a commit is in the WAL, and may be decoded, some time before it is visible.
 func beginBehind(ctx context.Context, conn *pgx.Conn, xids []wal.XID, lock string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -328,7 +328,7 @@ func beginBehind(ctx context.Context, conn *pgx.Conn, xids []wal.XID, lock strin
 		select {
 		case <-ctx.Done():
 			wait.Stop()
-			return fmt.Errorf("transaction %d is in the log and not visible: %w", *hidden, context.Cause(ctx))
+			return fmt.Errorf("transaction %d is in the WAL and not visible: %w", *hidden, context.Cause(ctx))
 		case <-wait.C:
 		}
 	}
@@ -360,7 +360,7 @@ func hides(snapshot string, xids []wal.XID) (*wal.XID, error) {
 }
 
 // sees reports whether a snapshot, as its type prints it (xmin:xmax:xip,...), sees a committed
-// transaction as over. Its numbers have 64 bits, those of the log the lower 32.
+// transaction as over. Its numbers have 64 bits, those of the WAL the lower 32.
 func sees(snapshot string, xid wal.XID) (bool, error) {
 	f := strings.Split(snapshot, ":")
 	if len(f) != 3 {

@@ -43,10 +43,10 @@ type Config struct {
 }
 
 // Item is what the reader hands on: a batch of transactions in commit order, and then a
-// position up to which the log was decoded with nothing left open.
+// position up to which the WAL was decoded with nothing left open.
 type Item struct {
 	Transactions []*wal.Transaction
-	// Decoded is the position of the log up to which everything has been handed on with
+	// Decoded is the position of the WAL up to which everything has been handed on with
 	// this item or an earlier one; zero when a transaction is open.
 	Decoded wal.LSN
 	bytes   int64
@@ -109,7 +109,7 @@ func (s *Reader) Taken(it Item) {
 // Received is the position up to which the server has sent.
 func (s *Reader) Received() wal.LSN { return wal.LSN(s.received.Load()) }
 
-// WALEnd is the end of the server's log when it last told.
+// WALEnd is the end of the server's WAL when it last told.
 func (s *Reader) WALEnd() wal.LSN { return wal.LSN(s.walEnd.Load()) }
 
 // Confirmed is the position last confirmed to the server.

@@ -197,7 +197,7 @@ func (r *follower) frame(ctx context.Context, seq uint64, raw *wire.RawFrame, da
 		return r.missing(seq, raw, ref, "a frame does not follow the last one")
 	}
 	if r.gap == nil { // one of them is enough to see what came
-		if err := r.refuse(ctx, seq, fmt.Sprintf("frame of another log: %s, ours is %s", ref.Epoch, r.cursor.Epoch), data); err != nil {
+		if err := r.refuse(ctx, seq, fmt.Sprintf("frame of another WAL: %s, ours is %s", ref.Epoch, r.cursor.Epoch), data); err != nil {
 			return err
 		}
 	}
@@ -289,7 +289,7 @@ func prove(at checkpoint.Checkpoint, ref checkpoint.FrameRef, kind wire.Kind, pa
 }
 
 // dropCovered removes what a rewound origin repeats. Copied rows and repairs have no place in
-// the origin's log and are never covered.
+// the origin's WAL and are never covered.
 func (r *follower) dropCovered(before checkpoint.Checkpoint, ref checkpoint.FrameRef, packet *wire.Packet) {
 	kept := packet.Transactions[:0:0]
 	for _, tx := range packet.Transactions {

@@ -33,12 +33,12 @@ type RewindRequest struct {
 }
 
 // RewindReply is the answer. With Granted, Incarnation is or will be in the stream and begins
-// at or below the checkpoint. Without, Reason says why the log from there on is no more.
+// at or below the checkpoint. Without, Reason says why the WAL from there on is no more.
 type RewindReply struct {
 	Granted     bool    `json:"granted"`
 	Incarnation uint32  `json:"incarnation,omitempty"`
 	Start       wal.LSN `json:"start,omitempty"`     // of the incarnation
-	Available   wal.LSN `json:"available,omitempty"` // the slot holds the log from here on
+	Available   wal.LSN `json:"available,omitempty"` // the slot holds the WAL from here on
 	Reason      string  `json:"reason,omitempty"`
 }
 

@@ -17,7 +17,7 @@ type State struct {
 	SeenAt    time.Time
 	// Read is the place up to which frames were read and checked, ahead of what is applied.
 	Read checkpoint.Checkpoint
-	// OriginLSN is the highest EndLSN seen in the origin's present log, SentAt the origin's
+	// OriginLSN is the highest EndLSN seen in the origin's present WAL, SentAt the origin's
 	// clock in its newest frame, LastSeq the stream's newest sequence that we know of.
 	OriginLSN wal.LSN
 	SentAt    wal.Micros
@@ -31,7 +31,7 @@ type State struct {
 	LastRefused                          string // the reason
 }
 
-// GapError: the stream goes on behind a hole. From and To are positions of the origin's log;
+// GapError: the stream goes on behind a hole. From and To are positions of the origin's WAL;
 // what lies between was not received. It heals when the missing frames or a new incarnation
 // come; while Refused is empty that is under way.
 type GapError struct {

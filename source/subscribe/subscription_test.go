@@ -494,7 +494,7 @@ func TestSubscriptionGap(t *testing.T) {
 }
 
 // Another database stands in the origin's place: nothing of it is applied without a resync.
-func TestSubscriptionOtherLog(t *testing.T) {
+func TestSubscriptionOtherWAL(t *testing.T) {
 	t.Parallel()
 	b := brokertest.Start(t, broker.Config{Region: origin})
 	w := newWriter(t, b)

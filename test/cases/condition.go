@@ -81,7 +81,7 @@ func sum(expr string) string {
 	return strconv.FormatInt(total+sign*n, 10)
 }
 
-// holds compares numbers as numbers, log positions as positions, and the rest as text.
+// holds compares numbers as numbers, WAL positions as positions, and the rest as text.
 func (c condition) holds(got string) bool {
 	switch c.op {
 	case "contains":

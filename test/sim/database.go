@@ -58,21 +58,21 @@ type record struct {
 func (e entry) entry() bool { return e.tomb != nil || e.stampd }
 func (e entry) live() bool  { return e.tomb == nil && e.stampd || e.tomb != nil && e.tomb.live }
 
-// logChange is one row change in the log.
-type logChange struct {
+// walChange is one row change in the WAL.
+type walChange struct {
 	table    int
 	op       wal.Op
 	old, new wal.Tuple
 	full     bool
 }
 
-// logTx is one committed transaction in the log.
-type logTx struct {
+// walTx is one committed transaction in the WAL.
+type walTx struct {
 	xid         uint32
 	commit, end wal.LSN
 	at          wal.Micros
 	applied     bool // by an applier: carries an origin or the marker
-	changes     []logChange
+	changes     []walChange
 
 	undo    []undo // until it is on disk
 	cp, old checkpoint.Checkpoint
@@ -89,7 +89,7 @@ type undo struct {
 	old entry
 }
 
-// database is a server: tables, side tables, log, slot.
+// database is a server: tables, side tables, WAL, slot.
 type database struct {
 	w      *World
 	r      *region
@@ -111,9 +111,9 @@ type database struct {
 	resynced    time.Time
 	copies      bool          // the tables are to be copied, until every peer has them
 	copied      wire.Position // of the frame that ends the copy
-	log         []*logTx
-	flushed     int     // so many transactions of the log are on disk
-	insert      wal.LSN // where the log ends
+	wal         []*walTx
+	flushed     int     // so many transactions of the WAL are on disk
+	insert      wal.LSN // where the WAL ends
 	xid         uint32
 	offset      int64 // of its clock, microseconds
 	confirmed   wal.LSN
@@ -149,12 +149,12 @@ func (e entry) with(it conflict.Item, horizon wal.LSN) entry {
 	return e
 }
 
-// flushLSN is the end of the log on disk.
+// flushLSN is the end of the WAL on disk.
 func (d *database) flushLSN() wal.LSN {
-	if d.flushed == len(d.log) {
+	if d.flushed == len(d.wal) {
 		return d.insert
 	}
-	return d.log[d.flushed].commit - 1
+	return d.wal[d.flushed].commit - 1
 }
 
 // side is the entry of a key as the merge sees it.
@@ -179,13 +179,13 @@ func (d *database) side(k rowKey, e entry) conflict.Side {
 	return conflict.Side{Known: true, Alive: true, Stamp: s, Content: content}
 }
 
-// flush brings the log to disk.
+// flush brings the WAL to disk.
 func (d *database) flush() {
-	if d.flushed == len(d.log) {
+	if d.flushed == len(d.wal) {
 		return
 	}
-	for ; d.flushed < len(d.log); d.flushed++ {
-		tx := d.log[d.flushed]
+	for ; d.flushed < len(d.wal); d.flushed++ {
+		tx := d.wal[d.flushed]
 		tx.undo = nil
 		if tx.hasCP {
 			d.onDisk[tx.cp.Origin] = tx.cp
@@ -201,8 +201,8 @@ func (d *database) crash() {
 	for len(d.open) > 0 {
 		d.open[0].rollback()
 	}
-	for i := len(d.log) - 1; i >= d.flushed; i-- {
-		tx := d.log[i]
+	for i := len(d.wal) - 1; i >= d.flushed; i-- {
+		tx := d.wal[i]
 		for n := len(tx.undo) - 1; n >= 0; n-- {
 			d.keys[tx.undo[n].key] = tx.undo[n].old
 		}
@@ -213,8 +213,8 @@ func (d *database) crash() {
 		d.audit = d.audit[:len(d.audit)-tx.audits]
 		d.insert = tx.commit - 1
 	}
-	d.w.note(d.r.id, "pg crash", uint64(len(d.log)-d.flushed), uint64(d.saved))
-	d.log = d.log[:d.flushed]
+	d.w.note(d.r.id, "pg crash", uint64(len(d.wal)-d.flushed), uint64(d.saved))
+	d.wal = d.wal[:d.flushed]
 	d.restart()
 }
 

@@ -20,7 +20,7 @@ type dbtx struct {
 	parks   map[rowKey]bool // what is set aside under these keys it has locked or written
 	order   []rowKey        // of writes
 	locked  []rowKey
-	changes []logChange
+	changes []walChange
 	cp      checkpoint.Checkpoint
 	hasCP   bool
 	rows    int // changes of the origin that it applied
@@ -110,8 +110,8 @@ func (t *dbtx) get(k rowKey) entry {
 	return e
 }
 
-// put replaces an entry; c is what the log says of it, nil for side tables only.
-func (t *dbtx) put(k rowKey, e entry, c *logChange) {
+// put replaces an entry; c is what the WAL says of it, nil for side tables only.
+func (t *dbtx) put(k rowKey, e entry, c *walChange) {
 	if _, ok := t.writes[k]; !ok {
 		t.order = append(t.order, k)
 	}
@@ -169,12 +169,12 @@ func (t *dbtx) rollback() { t.close() }
 
 func (t *dbtx) over() bool { return !slices.Contains(t.d.open, t) }
 
-// commit makes it visible and appends it to the log.
-func (t *dbtx) commit(sync bool) *logTx {
+// commit makes it visible and appends it to the WAL.
+func (t *dbtx) commit(sync bool) *walTx {
 	d := t.d
 	d.xid++
 	t.xid = d.xid
-	l := &logTx{xid: d.xid, at: d.now(), applied: t.applied, changes: t.changes, cp: t.cp, hasCP: t.hasCP, rows: t.rows, audits: len(t.audit), repairs: t.repairs, notices: t.notices}
+	l := &walTx{xid: d.xid, at: d.now(), applied: t.applied, changes: t.changes, cp: t.cp, hasCP: t.hasCP, rows: t.rows, audits: len(t.audit), repairs: t.repairs, notices: t.notices}
 	l.commit = d.insert + wal.LSN(1+8*len(t.changes)+d.w.rng.IntN(30))
 	l.end = l.commit + 48
 	d.insert = l.end
@@ -198,7 +198,7 @@ func (t *dbtx) commit(sync bool) *logTx {
 		d.rows[t.cp.Origin] += t.rows
 	}
 	d.audit = append(d.audit, t.audit...)
-	d.log = append(d.log, l)
+	d.wal = append(d.wal, l)
 	t.close()
 	if sync || t.sync {
 		d.flush()
@@ -227,7 +227,7 @@ func (t *dbtx) reveal() {
 			return e
 		}
 		d.keys[k] = put(d.keys[k])
-		for _, l := range d.log[d.flushed:] {
+		for _, l := range d.wal[d.flushed:] {
 			for i := range l.undo {
 				if l.undo[i].key == k {
 					l.undo[i].old = put(l.undo[i].old)

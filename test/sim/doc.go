@@ -1,7 +1,7 @@
 // Package sim runs the pure parts of pgwaltz (decoder, stamper, wire, checkpoint, conflict)
 // between simulated databases, streams and links, under faults, in fake time.
 //
-//	local transactions -> database (rows, tombstones, log) -> pgoutput bytes -> decoder
+//	local transactions -> database (rows, tombstones, WAL) -> pgoutput bytes -> decoder
 //	-> replicator.Stamper -> wire.Encoder -> stream -> link -> wire.Parse, checkpoint.Check,
 //	wire.Assembler -> conflict.Resolve -> database of the peer -> ack -> Confirm -> slot
 //

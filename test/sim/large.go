@@ -5,7 +5,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// Large values that an update did not touch are not in the log. The pipe names them by their
+// Large values that an update did not touch are not in the WAL. The pipe names them by their
 // digests, as the tables are when it comes to them; a receiver whose row has other values sets
 // the change aside and asks.
 

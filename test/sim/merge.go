@@ -192,7 +192,7 @@ func (a *applier) decideOwn(r *run, e entry, l conflict.Side) (same, wait bool, 
 // carryOut makes the event the entry of its key.
 func (a *applier) carryOut(r *run, e entry, at wal.LSN) {
 	t := a.in.s.r.db.tables[r.key.table]
-	c := &logChange{table: r.key.table}
+	c := &walChange{table: r.key.table}
 	switch {
 	case r.row == nil && e.row == nil:
 		c = nil

@@ -58,7 +58,7 @@ func (w *World) restless() string {
 		if len(r.db.late) > 0 {
 			return "region " + r.name + " has commits that nobody sees"
 		}
-		if r.db.flushed < len(r.db.log) {
+		if r.db.flushed < len(r.db.wal) {
 			return "region " + r.name + " has commits that are not on disk"
 		}
 		if s.out.next < r.db.flushed || s.out.framer.Gathered() > 0 || s.out.framer.Held() > 0 || len(s.out.queue) > 0 || s.out.inFlight > 0 {

@@ -21,11 +21,11 @@ const (
 // outbound is one run of the pipe from the slot to the stream.
 type outbound struct {
 	s      *sidecar
-	log    *reader
+	reader *reader
 	stamps stamping
 	framer *framing.Framer
 
-	next    int // transaction of the log that is due
+	next    int // transaction of the WAL that is due
 	pumping bool
 	more    bool
 	flushed bool      // what is gathered was handed on, because stamping waits for it
@@ -96,7 +96,7 @@ func (s *sidecar) publish() {
 	}
 	s.durable, s.frame = max(s.durable, at.EndLSN), at.Number
 	s.chains.Begin(at.Incarnation, at.Number, at.Chain)
-	o.log = newReader(d, true, func() bool { return w.rng.IntN(20) == 0 })
+	o.reader = newReader(d, true, func() bool { return w.rng.IntN(20) == 0 })
 	s.local.Index.Reading()
 	d.beginClock(s.local.Index, from)
 	o.stamps = stamping{s: s, stamper: replicator.NewStamper(s.policy, items{s, s.local.Index, true})}
@@ -106,7 +106,7 @@ func (s *sidecar) publish() {
 		},
 		Tail: at, Past: past, Resync: dec.Step == checkpoint.Reopen, Resumed: dec.Step == checkpoint.Resume, Newcomers: newcomers, SameWAL: dec.Step == checkpoint.Reopen && !dec.History, FrameBytes: w.cfg.FrameBytes, Linger: linger, Heartbeat: heartbeat, Put: o.put,
 	}, time.Now())
-	for o.next < len(d.log) && d.log[o.next].end <= from {
+	for o.next < len(d.wal) && d.wal[o.next].end <= from {
 		o.next++
 	}
 	s.out = o
@@ -118,13 +118,13 @@ func (s *sidecar) publish() {
 	o.beat()
 }
 
-// proveFirst reads the log once, without stamping it, until it is proved to be the one that was
+// proveFirst reads the WAL once, without stamping it, until it is proved to be the one that was
 // published, as Outbound.Prove does.
 func (s *sidecar) proveFirst(cfg framing.Config, from wal.LSN) {
 	d := s.r.db
 	r := newReader(d, false, func() bool { return false })
 	f := framing.New(cfg, time.Now())
-	for _, tx := range d.log[:d.flushed] {
+	for _, tx := range d.wal[:d.flushed] {
 		if tx.end <= from || f.Proven() {
 			continue
 		}
@@ -154,7 +154,7 @@ func (s *sidecar) situation(t tail, from wal.LSN) checkpoint.Situation {
 		},
 		Stored: d.stored,
 	}
-	if cp := d.cps[s.r.name]; w.cfg.Ahead && cp.Epoch.SameLog(d.epoch) {
+	if cp := d.cps[s.r.name]; w.cfg.Ahead && cp.Epoch.SameWAL(d.epoch) {
 		sit.Merged = cp.EndLSN
 	}
 	sit.Stored.Incarnation = d.incarnation
@@ -210,14 +210,14 @@ func (o *outbound) one() {
 		return // back-pressure; an acknowledgement wakes it
 	}
 	if o.next >= d.flushed {
-		if end := d.flushLSN(); !o.log.dec.InTransaction() {
+		if end := d.flushLSN(); !o.reader.dec.InTransaction() {
 			o.passed(end) // a keepalive
 			o.s.local.Stamped(end)
 		}
 		o.due()
 		return
 	}
-	tx := d.log[o.next]
+	tx := d.wal[o.next]
 	o.more = true
 	if o.held(tx) {
 		o.due()
@@ -225,7 +225,7 @@ func (o *outbound) one() {
 	}
 	o.stalled = time.Time{}
 	o.framer.Count(1, len(tx.changes), time.Now())
-	o.log.read(tx, o.transaction)
+	o.reader.read(tx, o.transaction)
 	o.s.local.Stamped(tx.end)
 	o.next++
 	o.due()
@@ -237,7 +237,7 @@ const blockedFor = 3 * time.Second
 
 // held reports whether the stamps of a transaction depend on one of an applier that is open, or
 // on own changes that are not merged.
-func (o *outbound) held(tx *logTx) bool {
+func (o *outbound) held(tx *walTx) bool {
 	if tx.applied || o.s.w.cfg.Break == BlindStamps {
 		return false
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// What a sidecar knows of its own region's log is replicator.LocalWAL. Its methods that wait are
+// What a sidecar knows of its own region's WAL is replicator.LocalWAL. Its methods that wait are
 // not called here: what they wait for is asked again as events come.
 
 // newLocal is what a process knows at its start: what the tables hold.
@@ -132,7 +132,7 @@ func (i items) Below(_ context.Context, at wal.LSN, refs []tombstone.Ref) ([]con
 		}
 	}
 	if wait != nil && !i.live {
-		i.s.w.fail("a decoding of the log of %s without a limit has to wait at %s", i.s.r.name, at)
+		i.s.w.fail("a decoding of the WAL of %s without a limit has to wait at %s", i.s.r.name, at)
 	}
 	for o := i.s.out; wait != nil; { // in the middle of a giant transaction
 		o.stall(at, refs)

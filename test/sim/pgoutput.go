@@ -15,13 +15,13 @@ const epochMicros = 946_684_800_000_000
 
 func cstring(b []byte, s string) []byte { return append(append(b, s...), 0) }
 
-func beginMsg(b []byte, tx *logTx) []byte {
+func beginMsg(b []byte, tx *walTx) []byte {
 	b = be.AppendUint64(append(b, 'B'), uint64(tx.commit))
 	b = be.AppendUint64(b, uint64(int64(tx.at)-epochMicros))
 	return be.AppendUint32(b, tx.xid)
 }
 
-func commitMsg(b []byte, tx *logTx) []byte {
+func commitMsg(b []byte, tx *walTx) []byte {
 	b = be.AppendUint64(append(b, 'C', 0), uint64(tx.commit))
 	b = be.AppendUint64(b, uint64(tx.end))
 	return be.AppendUint64(b, uint64(int64(tx.at)-epochMicros))
@@ -67,7 +67,7 @@ func tupleData(b []byte, t wal.Tuple) []byte {
 	return b
 }
 
-func changeMsg(b []byte, t *table, c *logChange) []byte {
+func changeMsg(b []byte, t *table, c *walChange) []byte {
 	b = be.AppendUint32(append(b, byte(c.op)), t.oid)
 	if c.op != wal.Insert && c.old != nil {
 		mark := byte('K')

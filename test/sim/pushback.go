@@ -10,7 +10,7 @@ import (
 
 // repair is the entry that a region holds of a key, to be told to those that have a lower one.
 // It goes into the transaction that refused the other entry, as a logical message, and so
-// stands in the log behind every write that it may rest on.
+// stands in the WAL behind every write that it may rest on.
 func (t *dbtx) repair(k rowKey) *wal.Change {
 	tab := t.d.tables[k.table]
 	e := t.get(k)
@@ -29,7 +29,7 @@ func (t *dbtx) repair(k rowKey) *wal.Change {
 }
 
 // tell is the content of the logical messages of a transaction.
-func (l *logTx) tell() [][]byte {
+func (l *walTx) tell() [][]byte {
 	if len(l.repairs)+len(l.notices) == 0 {
 		return nil
 	}

@@ -17,7 +17,7 @@ func (s *sidecar) failed() {
 	panic(stop{})
 }
 
-// reader turns the log of a database into what the decoder gives out, as a session of the
+// reader turns the WAL of a database into what the decoder gives out, as a session of the
 // slot does.
 type reader struct {
 	d         *database
@@ -44,7 +44,7 @@ func newReader(d *database, live bool, again func() bool) *reader {
 }
 
 // read feeds the messages of one transaction and hands on what comes out.
-func (r *reader) read(tx *logTx, take func(*wal.Transaction)) {
+func (r *reader) read(tx *walTx, take func(*wal.Transaction)) {
 	w, d := r.d.w, r.d
 	feed := func(b []byte) {
 		r.buf = b[:0]

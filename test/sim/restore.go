@@ -22,7 +22,7 @@ type backup struct {
 	keys        map[rowKey]entry
 	clock       map[wal.LSN]wal.Micros
 	cps         map[string]checkpoint.Checkpoint
-	log         []*logTx
+	wal         []*walTx
 	insert      wal.LSN
 	confirmed   wal.LSN
 	incarnation uint32
@@ -40,7 +40,7 @@ func (d *database) copyFiles() *backup {
 	d.flush()
 	d.saved = d.confirmed
 	return &backup{
-		keys: maps.Clone(d.keys), clock: maps.Clone(d.clock), cps: maps.Clone(d.cps), log: slices.Clone(d.log), insert: d.insert, confirmed: d.confirmed,
+		keys: maps.Clone(d.keys), clock: maps.Clone(d.clock), cps: maps.Clone(d.cps), wal: slices.Clone(d.wal), insert: d.insert, confirmed: d.confirmed,
 		incarnation: d.incarnation, stored: d.stored, audit: slices.Clone(d.audit), rows: maps.Clone(d.rows), local: d.local,
 		given: maps.Clone(d.given),
 	}
@@ -51,7 +51,7 @@ func (d *database) restore(b *backup, promoted bool) {
 	d.crash()
 	d.keys, d.cps, d.onDisk = maps.Clone(b.keys), maps.Clone(b.cps), maps.Clone(b.cps)
 	d.clock = maps.Clone(b.clock)
-	d.log, d.flushed, d.insert = slices.Clone(b.log), len(b.log), b.insert
+	d.wal, d.flushed, d.insert = slices.Clone(b.wal), len(b.wal), b.insert
 	d.confirmed, d.saved = b.confirmed, b.confirmed
 	d.incarnation, d.stored = b.incarnation, b.stored
 	d.audit, d.rows, d.local = slices.Clone(b.audit), maps.Clone(b.rows), b.local
@@ -156,7 +156,7 @@ func (d *database) reopen(incarnation uint32) {
 	d.cps[d.r.name], d.onDisk[d.r.name] = cp, cp
 }
 
-// otherHistory is what a pipe does when the log is not the one that was published.
+// otherHistory is what a pipe does when the WAL is not the one that was published.
 func (s *sidecar) otherHistory(err error) {
 	if !s.w.restored {
 		s.w.fail("%v", err)

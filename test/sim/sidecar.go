@@ -27,7 +27,7 @@ type sidecar struct {
 	frame      uint64  // the last durable one
 	chains     *checkpoint.Chains
 	acks       []ack // of the peers, by region
-	prove      bool  // the log is proved before it is read again
+	prove      bool  // the WAL is proved before it is read again
 	newLife    bool  // the next opening starts a new incarnation
 	lastRewind time.Time
 	told       wal.LSN // confirmed to the slot by this process
@@ -161,7 +161,7 @@ func (s *sidecar) status() {
 	s.after(s.w.span(400_000, 600_000), s.status)
 }
 
-// flushed is told that the log of the database is on disk.
+// flushed is told that the WAL of the database is on disk.
 func (s *sidecar) flushed() {
 	if !s.up {
 		return
@@ -207,7 +207,7 @@ func (s *sidecar) confirm() {
 			continue
 		}
 		p := checkpoint.Peer{Region: r.name}
-		if a := s.acks[r.id]; s.counts(r.id) || a.epoch.SameLog(d.epoch) && w.cfg.Break == ConfirmEarly {
+		if a := s.acks[r.id]; s.counts(r.id) || a.epoch.SameWAL(d.epoch) && w.cfg.Break == ConfirmEarly {
 			p.Applied = a.end
 		}
 		in.Peers = append(in.Peers, p)
@@ -283,7 +283,7 @@ func (s *sidecar) acked(from int, a ack) {
 	if !s.up {
 		return
 	}
-	if old := s.acks[from]; old.epoch.SameLog(a.epoch) && a.end < old.end && a.at.Before(old.at) {
+	if old := s.acks[from]; old.epoch.SameWAL(a.epoch) && a.end < old.end && a.at.Before(old.at) {
 		return
 	}
 	s.acks[from] = a
@@ -366,7 +366,7 @@ func (s *sidecar) rewind(from int, cp checkpoint.Checkpoint, history error) {
 	}
 	switch {
 	case dec.Step == checkpoint.Stop && !w.restored:
-		return // asked before it applied more; the log below is not needed any more
+		return // asked before it applied more; the WAL below is not needed any more
 	case dec.Step == checkpoint.Stop:
 		d.noteGap(dec.History, dec.Why)
 		if dec.History {

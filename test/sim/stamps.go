@@ -38,7 +38,7 @@ func (g given) String() string {
 	return fmt.Sprintf("%s of t%d %s %s over %s", g.op, g.key.table, g.key.key, conflict.StampText(g.stamp), base)
 }
 
-// stamping is one decoding of the log: a stamper, and how far it is in a transaction.
+// stamping is one decoding of the WAL: a stamper, and how far it is in a transaction.
 type stamping struct {
 	s       *sidecar
 	stamper *replicator.Stamper
@@ -92,7 +92,7 @@ func (d *database) risen(now given) string {
 	return fmt.Sprintf("generations fall: in %s %s comes behind %s", d.r.name, now, was)
 }
 
-// probe decodes the log again from a position, as a process does that knows the tables only.
+// probe decodes the WAL again from a position, as a process does that knows the tables only.
 // It changes nothing.
 func (s *sidecar) probe(why string, from wal.LSN) {
 	w, d := s.w, s.r.db
@@ -103,10 +103,10 @@ func (s *sidecar) probe(why string, from wal.LSN) {
 	d.beginClock(x, from)
 	g := stamping{s: s, stamper: replicator.NewStamper(s.policy, items{s, x, false})}
 	r := newReader(d, false, func() bool { return false })
-	n, _ := slices.BinarySearchFunc(d.log[:d.flushed], from+1, func(tx *logTx, at wal.LSN) int {
+	n, _ := slices.BinarySearchFunc(d.wal[:d.flushed], from+1, func(tx *walTx, at wal.LSN) int {
 		return int(tx.end) - int(at)
 	})
-	for _, tx := range d.log[n:d.flushed] {
+	for _, tx := range d.wal[n:d.flushed] {
 		if s.out == nil || tx.end > s.out.framer.Decoded() {
 			return // not decoded for the first time yet
 		}

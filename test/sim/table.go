@@ -108,7 +108,7 @@ func (t *table) keyRow(k rowKey) wal.Tuple {
 	return row
 }
 
-// old is what the log says of a row before a change.
+// old is what the WAL says of a row before a change.
 func (t *table) old(row wal.Tuple) (wal.Tuple, bool) {
 	if t.conf.Full {
 		return row, true

@@ -96,7 +96,7 @@ func (w *World) statement(tx *dbtx, start int64) {
 	}
 	e := tx.get(k)
 	salt, roll := w.rng.IntN(10), w.rng.IntN(100)
-	c := logChange{table: n}
+	c := walChange{table: n}
 	big := text(strings.Repeat("toast", 8) + strconv.Itoa(w.rng.IntN(100)))
 	switch {
 	case e.row == nil:
@@ -195,7 +195,7 @@ func bigOf(t *table, row wal.Tuple) wal.Value {
 	return row[2]
 }
 
-// unchanged is the image as the log has it when the large value was not touched.
+// unchanged is the image as the WAL has it when the large value was not touched.
 func unchanged(t *table, row wal.Tuple) wal.Tuple {
 	if !t.conf.Toast {
 		return row

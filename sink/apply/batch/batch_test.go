@@ -34,7 +34,7 @@ func remove(id string, s wal.Stamp, b wal.Base) wal.Change {
 	return wal.Change{Op: wal.Delete, Relation: table, Old: row(id, ""), OldFull: true, Stamp: s, Base: b}
 }
 
-// unknown is an update of which the log does not say what it left alone.
+// unknown is an update of which the WAL does not say what it left alone.
 func unknown(id string, s wal.Stamp) wal.Change {
 	c := update(id, "", s, wal.Base{})
 	c.New[1] = wal.Value{Kind: wal.Unchanged}
