@@ -120,8 +120,8 @@ func (p *Inbound) once(ctx context.Context) error {
 	p.cfg.Committed(cp)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	// Some deliveries are read ahead while a batch is applied.
-	ch, room := make(chan subscribe.Delivery, 16), semaphore.NewWeighted(aheadBytes)
+	// Deliveries are read ahead while a batch is applied.
+	ch, room := make(chan subscribe.Delivery, aheadFrames), semaphore.NewWeighted(aheadBytes)
 	weight := func(d subscribe.Delivery) int64 { return min(int64(d.Bytes), aheadBytes) }
 	done := make(chan error, 1)
 	go func() {
@@ -150,8 +150,12 @@ func (p *Inbound) once(ctx context.Context) error {
 	return err
 }
 
-// aheadBytes bounds what is read ahead of a batch, beside what the subscription holds.
-const aheadBytes = 4 << 20
+// aheadBytes bounds what is read ahead of a batch, beside what the subscription holds. aheadFrames is
+// as many small frames as the next batch can gather from it: each may have cost a wait for own changes.
+const (
+	aheadBytes  = 4 << 20
+	aheadFrames = 1024
+)
 
 // apply takes batch after batch; took is told of each delivery that it takes.
 func (p *Inbound) apply(ctx context.Context, ch <-chan subscribe.Delivery, took func(subscribe.Delivery)) error {

@@ -99,10 +99,10 @@ func (a *stuckApplier) Apply(ctx context.Context, _ []apply.Unit) error {
 	return context.Cause(ctx)
 }
 
-// What is read ahead of a batch is bounded by what it takes in memory, not by how many deliveries it is.
+// What is read ahead of a batch is bounded by what it takes in memory, long before it is by how many deliveries it is.
 func TestReadingAheadIsBoundedInBytes(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ bytes, most int }{{100, 17}, {aheadBytes / 2, 3}, {8 * aheadBytes, 2}} {
+	for _, c := range []struct{ bytes, most int }{{100, aheadFrames + 1}, {aheadBytes / 2, 3}, {8 * aheadBytes, 2}} {
 		synctest.Test(t, func(t *testing.T) {
 			read := 0
 			p := NewInbound(InboundConfig{
@@ -128,4 +128,48 @@ func TestReadingAheadIsBoundedInBytes(t *testing.T) {
 			<-done
 		})
 	}
+}
+
+// slowApplier takes a second for each batch, however large it is, and notes how large they are.
+type slowApplier struct {
+	partsApplier
+	sizes []int
+}
+
+func (a *slowApplier) Apply(_ context.Context, units []apply.Unit) error {
+	a.sizes = append(a.sizes, len(units))
+	<-time.After(time.Second)
+	return nil
+}
+
+// Where every batch has to wait, as it does for own changes while the own stream is full, the next one takes
+// all that came meanwhile.
+func TestABatchTakesWhatCameMeanwhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := &slowApplier{}
+		p := NewInbound(InboundConfig{
+			Applier: a, Committed: func(checkpoint.Checkpoint) {},
+			Subscribe: func(ctx context.Context, _ checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error {
+				for range 600 {
+					tx := &wal.Transaction{Changes: []wal.Change{{Op: wal.Truncate, Relation: &wal.Relation{}}}}
+					if err := deliver(ctx, subscribe.Delivery{Packet: &wire.Packet{Transactions: []*wal.Transaction{tx}}, Bytes: 2000}); err != nil {
+						return err
+					}
+				}
+				<-ctx.Done()
+				return context.Cause(ctx)
+			},
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		_ = p.Run(ctx)
+		all := 0
+		for _, n := range a.sizes {
+			all += n
+		}
+		if all != 600 || len(a.sizes) > 3 {
+			t.Errorf("600 small frames were applied in batches of %v", a.sizes)
+		}
+	})
 }

@@ -5,7 +5,7 @@
 //
 // kill ends the process with SIGKILL, error makes Hit return ErrInjected, sleep delays. @n
 // means at the n-th pass, counted from 1 and for each entry by itself; without it, at the
-// first. Every entry fires once. Unset, a pass costs the test of a nil map.
+// first. Every entry fires once, or at every pass with @each. Unset, a pass costs the test of a nil map.
 package failpoint
 
 import (
@@ -47,7 +47,7 @@ const (
 type point struct {
 	action action
 	delay  time.Duration
-	at     int64
+	at     int64 // 0: every pass
 	passes atomic.Int64
 }
 
@@ -86,10 +86,13 @@ func parse(spec string) (points, error) {
 func parsePoint(what string) (*point, error) {
 	p := &point{at: 1}
 	what, count, ok := strings.Cut(what, "@")
-	if ok {
+	switch {
+	case ok && count == "each":
+		p.at = 0
+	case ok:
 		n, err := strconv.ParseInt(count, 10, 64)
 		if err != nil || n < 1 {
-			return nil, fmt.Errorf("pass %q: want a number from 1", count)
+			return nil, fmt.Errorf("pass %q: want a number from 1, or each", count)
 		}
 		p.at = n
 	}
@@ -114,7 +117,7 @@ func parsePoint(what string) (*point, error) {
 func (ps points) hit(name string) error {
 	var err error
 	for _, p := range ps[name] { // all of them count the pass, whichever of them fires
-		if p.passes.Add(1) != p.at {
+		if n := p.passes.Add(1); p.at != 0 && n != p.at {
 			continue
 		}
 		switch p.action {

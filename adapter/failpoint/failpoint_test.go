@@ -22,7 +22,7 @@ func TestParse(t *testing.T) {
 
 func TestHitFiresOnce(t *testing.T) {
 	t.Parallel()
-	p, err := parse("a:error@3, a:error@5 ,b:sleep=1ms")
+	p, err := parse("a:error@3, a:error@5 ,b:sleep=1ms,d:error@each")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,6 +30,11 @@ func TestHitFiresOnce(t *testing.T) {
 		err := p.hit("a")
 		if want := n == 3 || n == 5; errors.Is(err, ErrInjected) != want {
 			t.Errorf("pass %d: %v", n, err)
+		}
+	}
+	for n := range 3 {
+		if err := p.hit("d"); !errors.Is(err, ErrInjected) {
+			t.Errorf("pass %d of an entry for each: %v", n, err)
 		}
 	}
 	for _, name := range []string{"b", "c"} {

@@ -5,6 +5,7 @@ package proxy
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
@@ -26,6 +27,24 @@ type way struct {
 	drop  bool          // read and throw away; the connection is closed when this ends
 	rate  int           // bytes per second, 0 = unlimited
 	delay time.Duration // added to every chunk
+	lost  float64       // share of the segments that are lost and sent again
+}
+
+const (
+	segmentBytes = 1448                   // what a packet of 1500 bytes carries
+	resendAfter  = 200 * time.Millisecond // how long a sender waits at least before it sends a segment again
+)
+
+// resent is how long a chunk waits for the segments that were lost of it. One that is lost more
+// than once is waited for twice as long each time, as TCP does it; all behind it wait as well.
+func (w way) resent(bytes int) time.Duration {
+	var all time.Duration
+	for range (bytes + segmentBytes - 1) / segmentBytes {
+		for wait := max(resendAfter, 2*w.delay); rand.Float64() < w.lost; wait *= 2 {
+			all += wait
+		}
+	}
+	return all
 }
 
 // Proxy is a TCP proxy that breaks what passes through it. It listens from New to Close;
@@ -102,6 +121,12 @@ func (p *Proxy) Throttle(bytesPerSecond int) {
 // Delay adds d to every chunk in both directions.
 func (p *Proxy) Delay(d time.Duration) {
 	p.update(func() { p.ways[Up].delay, p.ways[Down].delay = d, d })
+}
+
+// Lose makes both directions lose a share of their segments, which TCP sends again: everything behind
+// one of them waits until it has come. 0 ends it.
+func (p *Proxy) Lose(share float64) {
+	p.update(func() { p.ways[Up].lost, p.ways[Down].lost = share, share })
 }
 
 // DropAnswers throws away what the server says for d after each n-th publish of the
@@ -262,6 +287,9 @@ func (p *Proxy) pass(pc *proxyConn, to net.Conn, chunk []byte, d Direction) bool
 	}
 	if w.delay > 0 {
 		p.sleep(w.delay)
+	}
+	if w.lost > 0 {
+		p.sleep(w.resent(len(chunk)))
 	}
 	if w.rate > 0 { // all connections share the link
 		p.sleep(p.turn(d, time.Duration(len(chunk))*time.Second/time.Duration(w.rate)))

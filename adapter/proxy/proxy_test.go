@@ -180,3 +180,31 @@ func TestProxyFlap(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// What is lost is sent again later, and nothing that follows overtakes it.
+func TestLose(t *testing.T) {
+	t.Parallel()
+	p, err := New(echo(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	l := dial(t, p.Addr())
+	if err := l.say("before", 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	p.Lose(0.5)
+	began := time.Now()
+	for _, text := range []string{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10"} {
+		if err := l.say(text, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(began); took < resendAfter { // one in a million: all twenty came at once
+		t.Errorf("ten lines and their echoes took %s, nothing was lost", took)
+	}
+	p.Lose(0)
+	if err := l.say("after", 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+}

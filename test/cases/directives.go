@@ -23,13 +23,13 @@ var directives = map[string]shape{
 	"cut": takesNone, "heal": takesNone, "eq": takesLines, "audit": takesNone, "err": takesLines, "do": takesLines,
 	// processes
 	"setup": takesNone, "stop": takesNone, "kill": takesNone, "restart": takesNone, "crash": takesNone, "freeze": takesNone, "cont": takesNone,
-	"failpoint": takesNone, "config": takesNone, "env": takesNone, "exit": takesNone, "cli": takesNone, "resync": takesNone,
+	"failpoint": takesNone, "config": takesNone, "env": takesNone, "limits": takesNone, "exit": takesNone, "cli": takesNone, "resync": takesNone,
 	"standby": takesNone, "rss": takesNone, "signal": takesNone, "ensure": takesNone,
 	// servers
 	"pg.A": takesNone, "pg.B": takesNone, "pg.C": takesNone, "nats": takesNone, "topology": takesNone, "regions": takesNone,
 	"slot": takesNone, "stream": takesNone, "store": takesNone,
 	// links
-	"throttle": takesNone, "delay": takesNone, "flap": takesNone, "dropacks": takesNone,
+	"throttle": takesNone, "delay": takesNone, "lose": takesNone, "flap": takesNone, "dropacks": takesNone,
 	// sessions and background work
 	"session": takesLines, "load": takesLines, "poll": takesLines, "chaos": takesLines, "shuffle": takesLines, "storm": takesNone, "paired": takesNone,
 	// assertions and control
@@ -46,7 +46,7 @@ func known(name string) (shape, bool) {
 var startsBefore = map[string]bool{
 	"A?": true, "B?": true, "C?": true, "wait": true, "cut": true, "heal": true, "eq": true, "audit": true, "err": true, "kill": true, "stop": true,
 	"restart": true, "crash": true, "freeze": true, "load": true, "poll": true, "chaos": true, "shuffle": true, "storm": true, "rss": true, "status": true, "metric": true,
-	"failpoint": true, "exit": true, "throttle": true, "flap": true, "dropacks": true,
+	"failpoint": true, "exit": true, "throttle": true, "lose": true, "flap": true, "dropacks": true,
 }
 
 var quotedRE = regexp.MustCompile(`(?s)'(?:[^']|'')*'|\$(\w*)\$.*?\$\w*\$`)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,7 +13,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/test/harness"
 )
 
-// linkStep is the family cut, heal, throttle, delay, flap, dropacks.
+// linkStep is the family cut, heal, throttle, delay, lose, flap, dropacks.
 func (x *run) linkStep(ctx context.Context, s Step) error {
 	f := strings.Fields(s.Arg)
 	switch s.Name {
@@ -43,11 +44,21 @@ func (x *run) linkStep(ctx context.Context, s Step) error {
 	if len(f) < 2 {
 		return fmt.Errorf("%s needs a link and a value", s.Name)
 	}
+	if node, ok := strings.CutPrefix(f[0], "nats."); ok && s.Name == "delay" {
+		return x.delayNode(node, f[1])
+	}
 	l, _, err := x.link(f[0])
 	if err != nil {
 		return err
 	}
 	switch s.Name {
+	case "lose":
+		percent, err := strconv.ParseFloat(strings.TrimSuffix(f[1], "%"), 64)
+		if err != nil {
+			return fmt.Errorf("read share: %w", err)
+		}
+		l.Lose(percent / 100)
+		return nil
 	case "throttle":
 		n, err := rate(f[1])
 		if err != nil {
@@ -91,6 +102,28 @@ func (x *run) linkStep(ctx context.Context, s Step) error {
 		}
 		return fmt.Errorf("read %q: want LINK every 20 for 2s, or LINK off", s.Arg)
 	}
+}
+
+// delayNode makes everything slow that goes to one node of a NATS cluster or comes from it.
+func (x *run) delayNode(node, text string) error {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return fmt.Errorf("read delay: %w", err)
+	}
+	n, err := x.natsServer(node)
+	if err != nil {
+		return err
+	}
+	links := slices.Clone(n.Routes)
+	for name, l := range x.p.Links {
+		if strings.HasSuffix(name, "-nats"+node) {
+			links = append(links, l)
+		}
+	}
+	for _, l := range links {
+		l.Delay(d)
+	}
+	return nil
 }
 
 // link finds a link by its name; A->B and B->A name the way the events of one region take

@@ -67,6 +67,13 @@ func (x *run) act(ctx context.Context, text string) error {
 	}
 	verb, target, opts := f[0], f[1], f[2:]
 	kind, side, _ := strings.Cut(target, ".")
+	if region, ok := strings.CutPrefix(target, "nats.leader."); ok {
+		node, err := x.streamLeader(ctx, region)
+		if err != nil {
+			return err
+		}
+		x.vars["leader"], side = node, node
+	}
 	switch {
 	case kind == "nats":
 		n, err := x.natsServer(side)
@@ -281,8 +288,14 @@ func (x *run) server(ctx context.Context, side, arg string) error {
 		x.dirty = true
 	}
 	switch f[0] {
-	case "tmpfs":
+	case "tmpfs", "waltmpfs":
 		return nil // done when the case began
+	case "clock":
+		d, err := time.ParseDuration(strings.Join(f[1:], ""))
+		if err != nil {
+			return fmt.Errorf("read how far the clock is off: %w", err)
+		}
+		return k.SetClock(d)
 	case "remount":
 		var mb int
 		if _, err := fmt.Sscanf(arg, "remount %d", &mb); err != nil {

@@ -150,6 +150,12 @@ func (x *run) open(ctx context.Context) error {
 			var mb int
 			_, _ = fmt.Sscanf(s.Arg, "tmpfs %d", &mb)
 			conf[s.Name[3:]] = harness.ClusterConfig{TmpfsMB: mb, Fsync: true}
+		case strings.HasPrefix(s.Name, "pg.") && strings.HasPrefix(s.Arg, "waltmpfs "):
+			var mb int
+			_, _ = fmt.Sscanf(s.Arg, "waltmpfs %d", &mb)
+			conf[s.Name[3:]] = harness.ClusterConfig{WALTmpfsMB: mb, Fsync: true}
+		case strings.HasPrefix(s.Name, "pg.") && strings.HasPrefix(s.Arg, "clock "):
+			conf[s.Name[3:]] = harness.ClusterConfig{Clock: true}
 		case strings.Contains(s.Arg, "A-pg") || strings.Contains(s.Arg, "B-pg") || strings.Contains(s.Arg, "C-pg"):
 			o.ProxyPG = true
 		}
@@ -197,7 +203,7 @@ func needsServer(s Step) bool {
 		return regexp.MustCompile(`\bnats\b`).MatchString(s.Arg)
 	case "let":
 		return strings.Contains(s.Arg, ":= stream ")
-	case "cut", "heal", "throttle", "delay", "flap", "dropacks":
+	case "cut", "heal", "throttle", "delay", "lose", "flap", "dropacks":
 		return strings.Contains(s.Arg, "-nats")
 	}
 	return false

@@ -38,6 +38,10 @@ func (x *run) sidecarStep(ctx context.Context, s Step) error {
 				return fmt.Errorf("read environment %q: want NAME=value", rest)
 			}
 			r.Sidecar.Setenv(strings.TrimSpace(k), strings.TrimSpace(v))
+		case "limits":
+			if err := r.Sidecar.SetLimits(rest); err != nil {
+				return err
+			}
 		case "failpoint":
 			if err := x.failpoint(ctx, r, rest); err != nil {
 				return err

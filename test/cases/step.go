@@ -40,7 +40,7 @@ func (x *run) step(ctx context.Context, s Step) error {
 		return x.setupSides(ctx, s.Arg)
 	case "wait":
 		return x.waitStep(ctx, s.Arg)
-	case "cut", "heal", "throttle", "delay", "flap", "dropacks":
+	case "cut", "heal", "throttle", "delay", "lose", "flap", "dropacks":
 		return x.linkStep(ctx, s)
 	case "eq":
 		return x.equal(ctx, s.Arg)
@@ -62,7 +62,7 @@ func (x *run) step(ctx context.Context, s Step) error {
 		return x.act(ctx, strings.TrimSpace(s.Arg+" nats"))
 	case "paired":
 		return x.paired(ctx, s.Arg)
-	case "config", "env", "failpoint", "exit", "cli", "resync", "standby", "rss":
+	case "config", "env", "limits", "failpoint", "exit", "cli", "resync", "standby", "rss":
 		return x.sidecarStep(ctx, s)
 	case "slot", "stream", "store":
 		return x.surgery(ctx, s)

@@ -146,6 +146,15 @@ func (x *run) store(r *harness.Region, f []string) error {
 			return harness.CopyStore(dir, kept)
 		}
 		return harness.CopyStore(kept, dir)
+	case "tmpfs", "remount":
+		if len(f) < 2 {
+			return errors.New("put store on a tmpfs: of how many MB?")
+		}
+		mb, err := strconv.Atoi(f[1])
+		if err != nil {
+			return fmt.Errorf("read size in MB: %w", err)
+		}
+		return x.p.StoreTmpfs(r, mb)
 	case "bitflip":
 		return harness.FlipBit(dir, stream)
 	case "truncate":
@@ -230,4 +239,18 @@ func (x *run) streamField(ctx context.Context, r *harness.Region, field string) 
 		return "", fmt.Errorf("read stream field %s: unknown", field)
 	}
 	return strings.ToLower(v), nil
+}
+
+// streamLeader is the number of the node that leads a region's stream.
+func (x *run) streamLeader(ctx context.Context, side string) (string, error) {
+	r, err := x.p.Region(side)
+	if err != nil {
+		return "", err
+	}
+	st, err := x.p.Stream(r)
+	if err != nil {
+		return "", err
+	}
+	defer st.Close()
+	return st.Leader(ctx)
 }

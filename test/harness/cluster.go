@@ -28,6 +28,7 @@ type Cluster struct {
 	env     []string
 	sockDir string
 	mount   string // tmpfs mount point, when one was made
+	clock   string // file that its clock follows
 	mu      sync.Mutex
 	proc    *Process
 	frozen  []int
@@ -39,7 +40,10 @@ type ClusterConfig struct {
 	Fsync    bool              // off is faster and survives everything but a crash of the machine
 	Settings map[string]string // extra lines of postgresql.conf
 	TmpfsMB  int               // data folder on a tmpfs of this size (needs root)
-	Env      []string          // NAME=value, for the server's processes
+	// WALTmpfsMB, above 0, puts pg_wal alone on a tmpfs of this size (needs root).
+	WALTmpfsMB int
+	Clock      bool     // its clock can be set off (needs libfaketime)
+	Env        []string // NAME=value, for the server's processes
 }
 
 // NewCluster makes the files of a cluster from a template of its own, so that clusters of
@@ -65,12 +69,8 @@ func newClusterFrom(r *Room, bin Binaries, c ClusterConfig, template string) (*C
 		if err := os.MkdirAll(k.DataDir, 0o700); err != nil {
 			return nil, fmt.Errorf("make data folder: %w", err)
 		}
-		opts := fmt.Sprintf("size=%dm,mode=0700", c.TmpfsMB)
-		if cred, _ := serverUser(); cred != nil {
-			opts += fmt.Sprintf(",uid=%d,gid=%d", cred.Uid, cred.Gid)
-		}
-		if out, err := exec.Command("mount", "-t", "tmpfs", "-o", opts, "tmpfs", k.DataDir).CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("mount tmpfs on the data folder of %s: %w: %s", c.Name, err, out)
+		if err := mountTmpfs(k.DataDir, c.TmpfsMB); err != nil {
+			return nil, err
 		}
 		k.mount = k.DataDir
 	}
@@ -80,7 +80,39 @@ func newClusterFrom(r *Room, bin Binaries, c ClusterConfig, template string) (*C
 	if err := k.writeConf(c); err != nil {
 		return nil, err
 	}
+	if c.WALTmpfsMB > 0 {
+		if err := k.walTmpfs(c.WALTmpfsMB); err != nil {
+			return nil, err
+		}
+	}
+	if c.Clock {
+		k.clock = filepath.Join(home, "clock")
+		env, err := ClockEnv(k.clock)
+		if err != nil {
+			return nil, err
+		}
+		k.env = append(k.env, env...)
+	}
 	return k, nil
+}
+
+// walTmpfs moves pg_wal to a tmpfs of its own.
+func (k *Cluster) walTmpfs(mb int) error {
+	from, to := filepath.Join(k.DataDir, "pg_wal"), filepath.Join(k.sockDir, "wal")
+	if err := os.Mkdir(to, 0o700); err != nil {
+		return fmt.Errorf("make folder of the WAL: %w", err)
+	}
+	if err := mountTmpfs(to, mb); err != nil {
+		return err
+	}
+	k.mount = to
+	if out, err := exec.Command("cp", "-a", from+"/.", to).CombinedOutput(); err != nil {
+		return fmt.Errorf("move WAL: %w: %s", err, out)
+	}
+	if err := errors.Join(os.RemoveAll(from), os.Symlink(to, from)); err != nil {
+		return fmt.Errorf("move WAL: %w", err)
+	}
+	return nil
 }
 
 func (k *Cluster) writeConf(c ClusterConfig) error {
@@ -253,13 +285,13 @@ func (k *Cluster) Continue() {
 	k.frozen = nil
 }
 
-// Remount changes the size of the tmpfs that holds the data folder.
+// Remount changes the size of the tmpfs that holds the data folder, or the WAL.
 func (k *Cluster) Remount(mb int) error {
 	if k.mount == "" {
-		return fmt.Errorf("remount data folder of %s: it is no tmpfs", k.Name)
+		return fmt.Errorf("remount files of %s: they are on no tmpfs", k.Name)
 	}
 	if out, err := exec.Command("mount", "-o", fmt.Sprintf("remount,size=%dm", mb), k.mount).CombinedOutput(); err != nil {
-		return fmt.Errorf("remount data folder of %s: %w: %s", k.Name, err, out)
+		return fmt.Errorf("remount files of %s: %w: %s", k.Name, err, out)
 	}
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/pgwaltz/pgwaltz/adapter/proxy"
 )
 
 // nodes is how many servers a NATS cluster of the harness has.
@@ -51,8 +53,7 @@ func newNATSCluster(r *Room) ([]*NATS, error) {
 		return nil, err
 	}
 	var list []*NATS
-	var routes []string
-	var peers []int
+	var peers []string
 	for i := range nodes {
 		n, err := NewNATS(r, fmt.Sprintf("nats%d", i+1))
 		if err != nil {
@@ -62,21 +63,50 @@ func newNATSCluster(r *Room) ([]*NATS, error) {
 		if err != nil {
 			return nil, err
 		}
-		list, peers = append(list, n), append(peers, port)
-		routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", port))
+		list, peers = append(list, n), append(peers, fmt.Sprintf("127.0.0.1:%d", port))
 	}
 	for i, n := range list {
-		text := fmt.Sprintf(`server_name: n%d
-listen: "127.0.0.1:%d"
-jetstream { store_dir: %q, max_file_store: %d, sync_interval: always }
-cluster { name: harness, listen: "127.0.0.1:%d", no_advertise: true, routes: [%s] }
-`, i+1, n.Port, n.Store, n.max, peers[i], strings.Join(routes, ", "))
-		n.conf = filepath.Join(filepath.Dir(n.Store), "nats.conf")
-		if err := os.WriteFile(n.conf, []byte(text), 0o600); err != nil {
-			return nil, fmt.Errorf("write settings of nats: %w", err)
+		if err := n.writeNode(i, list, peers); err != nil {
+			closeNodes(list)
+			return nil, err
 		}
 	}
 	return list, nil
+}
+
+func closeNodes(list []*NATS) {
+	for _, n := range list {
+		n.Close()
+	}
+}
+
+// writeNode writes the settings of node i. It is dialed through a proxy of its own, whose address it
+// tells, and dials each node before it in the list through another one: so all of its routes can be made slow.
+func (n *NATS) writeNode(i int, list []*NATS, peers []string) error {
+	front, err := proxy.New(peers[i])
+	if err != nil {
+		return err
+	}
+	n.Routes = append(n.Routes, front)
+	var routes []string
+	for j := range i {
+		px, err := proxy.New(peers[j])
+		if err != nil {
+			return err
+		}
+		n.Routes, list[j].Routes = append(n.Routes, px), append(list[j].Routes, px)
+		routes = append(routes, "nats://"+px.Addr())
+	}
+	text := fmt.Sprintf(`server_name: n%d
+listen: "127.0.0.1:%d"
+jetstream { store_dir: %q, max_file_store: %d, sync_interval: always }
+cluster { name: harness, listen: %q, advertise: %q, no_advertise: true, routes: [%s] }
+`, i+1, n.Port, n.Store, n.max, peers[i], front.Addr(), strings.Join(routes, ", "))
+	n.conf = filepath.Join(filepath.Dir(n.Store), "nats.conf")
+	if err := os.WriteFile(n.conf, []byte(text), 0o600); err != nil {
+		return fmt.Errorf("write settings of nats: %w", err)
+	}
+	return nil
 }
 
 // startNode starts one server of a cluster and waits until it listens; whether the cluster

@@ -14,6 +14,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pgwaltz/pgwaltz/adapter/proxy"
 )
 
 // childEnv names the environment variable that turns this program into a NATS server.
@@ -71,6 +73,8 @@ type NATS struct {
 	mount bool   // the folder around the store is a tmpfs
 	conf  string // configuration file of a node of a cluster; "" for a server of its own
 	proc  *Process
+	// Routes are the links between this node and the others of its cluster.
+	Routes []*proxy.Proxy
 }
 
 // NewNATS prepares a server whose store lies in the room; Start starts it.
@@ -172,6 +176,10 @@ func (n *NATS) Tmpfs(mb int) error {
 // Close ends the server.
 func (n *NATS) Close() {
 	n.Kill()
+	for _, r := range n.Routes {
+		r.Close()
+	}
+	n.Routes = nil
 	if n.mount {
 		_ = exec.Command("umount", "-l", filepath.Dir(n.Store)).Run()
 		n.mount = false

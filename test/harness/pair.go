@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -59,8 +60,9 @@ type Pair struct {
 	Nodes    []*NATS // only in the cluster topology
 	Links    map[string]*proxy.Proxy
 
-	fleet *Fleet
-	room  *Room
+	fleet  *Fleet
+	room   *Room
+	mounts map[string]bool // stores on a tmpfs
 }
 
 func newPair(ctx context.Context, f *Fleet, name string, o PairOptions) (_ *Pair, err error) {
@@ -333,6 +335,9 @@ func (p *Pair) Close() {
 	}
 	for _, l := range p.Links {
 		l.Close()
+	}
+	for dir := range p.mounts {
+		_ = exec.Command("umount", "-l", dir).Run()
 	}
 	_ = p.room.Close()
 }

@@ -29,6 +29,7 @@ type Sidecar struct {
 	mu       sync.Mutex
 	conf     map[string]any
 	env      map[string]string
+	limits   limits
 	proc     *Process
 	started  int   // how often the process was started
 	peak     int64 // highest resident memory of all processes so far
@@ -161,12 +162,19 @@ func (s *Sidecar) Start() error {
 	if s.proc != nil && s.proc.Running() {
 		return fmt.Errorf("start sidecar %s: it runs already", s.Region)
 	}
+	path, args := s.limits.command(bin, []string{"run", "-config", conf})
 	p, err := StartProcess(Spec{
-		Name: "sidecar " + s.Region, Path: bin, Args: []string{"run", "-config", conf}, Env: env, Dir: s.Home, Log: s.LogPath,
+		Name: "sidecar " + s.Region, Path: path, Args: args, Env: env, Dir: s.Home, Log: s.LogPath,
 	})
 	if err != nil {
 		return err
 	}
+	group := filepath.Base(filepath.Dir(s.Home)) + "-" + filepath.Base(s.Home)
+	if err := s.limits.apply(p.PID(), group); err != nil {
+		p.Kill()
+		return err
+	}
+	go func(l limits) { <-p.Done(); l.release(group) }(s.limits)
 	s.proc = p
 	s.started++
 	return nil

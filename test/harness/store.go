@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 )
@@ -25,6 +26,29 @@ func (s *Sidecar) StoreDir() string {
 	nats, _ := s.conf["nats"].(map[string]any)
 	dir, _ := nats["store_dir"].(string)
 	return dir
+}
+
+// StoreTmpfs puts the store of the region's embedded server on a tmpfs of the given size, or changes the
+// size of that tmpfs. The first call comes before the first start. It needs root.
+func (p *Pair) StoreTmpfs(r *Region, mb int) error {
+	dir := p.StoreDir(r)
+	if p.mounts[dir] {
+		if out, err := exec.Command("mount", "-o", fmt.Sprintf("remount,size=%dm", mb), dir).CombinedOutput(); err != nil {
+			return fmt.Errorf("remount store: %w: %s", err, out)
+		}
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make store folder: %w", err)
+	}
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%dm,mode=0700", mb), "tmpfs", dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("mount tmpfs for the store: %w: %s", err, out)
+	}
+	if p.mounts == nil {
+		p.mounts = map[string]bool{}
+	}
+	p.mounts[dir] = true
+	return nil
 }
 
 // DeleteStore removes everything in a store folder, whether or not a server uses it.

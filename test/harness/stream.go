@@ -56,6 +56,18 @@ func (s *Stream) Info(ctx context.Context) (*jetstream.StreamInfo, error) {
 	return info, nil
 }
 
+// Leader is the number of the node of the cluster that leads the stream.
+func (s *Stream) Leader(ctx context.Context) (string, error) {
+	info, err := s.Info(ctx)
+	if err != nil {
+		return "", err
+	}
+	if info.Cluster == nil || info.Cluster.Leader == "" {
+		return "", fmt.Errorf("look for the leader of stream %s: it has none", s.Name)
+	}
+	return strings.TrimPrefix(info.Cluster.Leader, "n"), nil
+}
+
 // Purge removes every message.
 func (s *Stream) Purge(ctx context.Context) error {
 	st, err := s.js.Stream(ctx, s.Name)
