@@ -80,8 +80,8 @@ func closeNodes(list []*NATS) {
 	}
 }
 
-// writeNode writes the settings of node i. It is dialed through a proxy of its own, whose address it
-// tells, and dials each node before it in the list through another one: so all of its routes can be made slow.
+// writeNode writes the settings of node i. It dials each other node through a proxy, and tells them the
+// address of one to dial it by: so all of its routes can be made slow.
 func (n *NATS) writeNode(i int, list []*NATS, peers []string) error {
 	front, err := proxy.New(peers[i])
 	if err != nil {
@@ -89,7 +89,10 @@ func (n *NATS) writeNode(i int, list []*NATS, peers []string) error {
 	}
 	n.Routes = append(n.Routes, front)
 	var routes []string
-	for j := range i {
+	for j := range list {
+		if j == i {
+			continue
+		}
 		px, err := proxy.New(peers[j])
 		if err != nil {
 			return err
