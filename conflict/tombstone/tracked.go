@@ -55,11 +55,15 @@ from setting`, strconv.FormatUint(systemID, 10))
 
 // SQL is an expression over a row t: when this region's own transaction wrote it, in microseconds;
 // NULL when an applier did, or nothing is known. "" where the server does not know.
+//
+// The age of a transaction is counted from the id of the one that asks. So that of one which began
+// later, and wrote the row before it was locked, is below 0. The server itself knows nothing of ids that
+// lie ahead of all others, as those of rows that are older than the count of ids seem to.
 func (t Tracked) SQL() string {
 	if !t.On {
 		return ""
 	}
 	since := `pg_catalog.age('` + strconv.FormatUint(t.Since%(1<<32), 10) + `'::xid)`
 	return `(select (extract(epoch from o."timestamp") * 1000000)::int8 from pg_catalog.pg_xact_commit_timestamp_origin(t.xmin) as o where o.roident = 0
-  and pg_catalog.age(t.xmin) between 0 and case when ` + since + ` < 0 then 2147483647 else ` + since + ` end)`
+  and pg_catalog.age(t.xmin) <= case when ` + since + ` < 0 then 2147483647 else ` + since + ` end)`
 }

@@ -176,6 +176,32 @@ func TestRowsOfWhichTheServerKnows(t *testing.T) {
 	b.want("select system_id::text from pgwaltz.tracked", "43")
 }
 
+// TestRowsOfLaterTransactions: the server knows when a row was written by a transaction that began
+// behind the applier's own, too. Such rows are met after a wait for their lock.
+func TestRowsOfLaterTransactions(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, plainDDL)
+	tr, _, err := tombstone.Track(t.Context(), b.conn, 42)
+	if err != nil {
+		t.Fatal(err)
+	}
+	applier, err := b.a.cfg.Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer applier.Close(t.Context())
+	if _, err := applier.Exec(t.Context(), "begin; select pg_current_xact_id(); select age('3'::xid)"); err != nil {
+		t.Fatal(err)
+	}
+	b.exec("insert into plain values (1, 'later')")
+	b.exec("insert into plain values (2, 'later')")
+	var known int
+	err = applier.QueryRow(t.Context(), "select count(*) from public.plain t where "+tr.SQL()+" > (extract(epoch from now()) * 1000000)::int8").Scan(&known)
+	if err != nil || known != 2 {
+		t.Errorf("%d rows of later transactions have a time, %v; want 2", known, err)
+	}
+}
+
 // TestOldestRowsLeaveNoEntry: a copied row of which its region knows no time is put in with nothing
 // beside it, as long as such a row can be told from one that was written here.
 func TestOldestRowsLeaveNoEntry(t *testing.T) {
