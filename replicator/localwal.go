@@ -38,6 +38,7 @@ type LocalWAL struct {
 	safe   wal.LSN // as merged, and on disk
 	ping   func()
 	flush  func() error
+	stuck  func(merged wal.LSN) bool
 }
 
 // NewLocalWAL makes one; Reset and tombstone.Load come before it is used.
@@ -48,17 +49,18 @@ func NewLocalWAL(db LocalDB) *LocalWAL {
 // Reset forgets everything at the start of a term.
 func (l *LocalWAL) Reset() {
 	l.mu.Lock()
-	l.merged, l.safe, l.ping = 0, 0, nil
+	l.merged, l.safe, l.ping, l.stuck = 0, 0, nil, nil
 	l.mu.Unlock()
 	l.Index.Reset()
 }
 
 // Reading is told that the WAL is read anew; ping asks the server how far it is, flush hands
-// on what the pipe gathered, in the goroutine that stamps.
-func (l *LocalWAL) Reading(ping func(), flush func() error) {
+// on what the pipe gathered, in the goroutine that stamps. stuck reports whether the stream takes nothing
+// until more than merged is merged, since it holds nothing else that could go; nil: it never does.
+func (l *LocalWAL) Reading(ping func(), flush func() error, stuck func(merged wal.LSN) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.ping, l.flush = ping, flush
+	l.ping, l.flush, l.stuck = ping, flush, stuck
 	l.Index.Reading()
 }
 
@@ -213,8 +215,21 @@ func (l *LocalWAL) wait(ctx context.Context, ok func() bool) error {
 	}
 }
 
+// stuckFor is for how long nothing is stamped before WaitStamped asks whether the stream is stuck:
+// where it is not, room comes sooner.
+const stuckFor = 3 * time.Second
+
+// isStuck reports whether nothing can be stamped any more until more is merged.
+func (l *LocalWAL) isStuck() bool {
+	l.mu.Lock()
+	stuck, merged := l.stuck, l.merged
+	l.mu.Unlock()
+	return stuck != nil && stuck(merged)
+}
+
 // WaitStamped takes a snapshot and blocks until every own change that it shows is stamped. It
-// returns tombstone.ErrStalled when that has to wait for the caller itself.
+// returns tombstone.ErrStalled when that has to wait for the caller itself: because the stamper asks for
+// what the caller has not recorded, or because the stream is full of what only has to be merged.
 func (l *LocalWAL) WaitStamped(ctx context.Context) (*tombstone.Snapshot, error) {
 	now, err := l.db.Snapshot(ctx)
 	if err != nil {
@@ -224,12 +239,16 @@ func (l *LocalWAL) WaitStamped(ctx context.Context) (*tombstone.Snapshot, error)
 	if err != nil {
 		return nil, err
 	}
-	stalled := false
+	stalled, reached, since := false, l.Done(), time.Now()
 	err = l.wait(ctx, func() bool {
-		if stalled = l.Stalled(); stalled {
+		done := l.Done()
+		if done > reached {
+			reached, since = done, time.Now()
+		}
+		if stalled = l.Stalled() || done < at && time.Since(since) > stuckFor && l.isStuck(); stalled {
 			return true
 		}
-		return l.Done() >= at
+		return done >= at
 	})
 	if err == nil && stalled {
 		err = tombstone.ErrStalled

@@ -2,8 +2,11 @@ package replicator
 
 import (
 	"context"
+	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
@@ -19,7 +22,7 @@ func TestStampingHandsOnWhatItWaitsFor(t *testing.T) {
 		l.Index = tombstone.NewLimitedIndex(tombstone.Limits{Own: 1})
 		rel := wal.RelationName{Schema: "public", Name: "acct"}
 		flushed := 0
-		l.Reading(nil, func() error { flushed++; return nil })
+		l.Reading(nil, func() error { flushed++; return nil }, nil)
 		l.Note(rel, []byte("1"), tombstone.Place{Commit: 100}, conflict.Item{Next: 1})
 		l.Note(rel, []byte("2"), tombstone.Place{Commit: 200}, conflict.Item{Next: 1}) // beyond the limit
 		l.Stamped(250)
@@ -43,6 +46,57 @@ func TestStampingHandsOnWhatItWaitsFor(t *testing.T) {
 		l.MergedTo(250)
 		if err := <-done; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// quietDB is a server whose WAL ends at a position.
+type quietDB struct {
+	LocalDB
+	end wal.LSN
+}
+
+func (d quietDB) InsertLSN(context.Context) (wal.LSN, error) { return d.end, nil }
+func (quietDB) Flush(context.Context) error                  { return nil }
+func (quietDB) Snapshot(context.Context) (*tombstone.Snapshot, error) {
+	return &tombstone.Snapshot{}, nil
+}
+
+// The self-merge does not wait for what is stamped behind a full stream, which takes nothing until the
+// self-merge has gone on; it does while the stream waits for the peers.
+func TestNothingWaitsForAStreamThatIsFullOfWhatIsNotMerged(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLocalWAL(quietDB{end: 1000})
+		var applied atomic.Uint64 // by the peers
+		l.Reading(nil, nil, func(merged wal.LSN) bool { return wal.LSN(applied.Load()) > merged })
+		l.Stamped(500)
+		l.MergedTo(300)
+		done := make(chan error, 1)
+		go func() {
+			_, err := l.WaitStamped(t.Context())
+			done <- err
+		}()
+		<-time.After(time.Minute)
+		synctest.Wait()
+		select {
+		case err := <-done:
+			t.Fatalf("%v while the peers have applied nothing", err)
+		default:
+		}
+		applied.Store(300)
+		<-time.After(time.Minute)
+		applied.Store(400)
+		if err := <-done; !errors.Is(err, tombstone.ErrStalled) {
+			t.Errorf("%v while the stream waits for the self-merge, want %v", err, tombstone.ErrStalled)
+		}
+		began := time.Now()
+		if _, err := l.WaitStamped(t.Context()); !errors.Is(err, tombstone.ErrStalled) || time.Since(began) < stuckFor {
+			t.Errorf("%v after %s", err, time.Since(began))
+		}
+		l.Stamped(1000)
+		if _, err := l.WaitStamped(t.Context()); err != nil {
+			t.Errorf("%v when all is stamped", err)
 		}
 	})
 }

@@ -153,7 +153,7 @@ func (o *outboundState) began(r *outboundRun) {
 
 // flow reads the slot and publishes until the context ends or something fails.
 func (s *Sidecar) flow(ctx context.Context, r *outboundRun) error {
-	s.own.Reading(r.slot.Ping, r.pipe.Flush)
+	s.own.Reading(r.slot.Ping, r.pipe.Flush, func(merged wal.LSN) bool { return s.roomAwaitsMerge(r.publisher, merged) })
 	s.log.Info("publishing", "slot", s.cfg.Postgres.Slot, "lsn", r.begin.from.String(), "confirmed", r.begin.slot.String(), "incarnation", r.begin.at.Incarnation, "frame", r.begin.at.Number)
 	g, gctx := errgroup.WithContext(ctx)
 	for what, work := range map[string]func() error{

@@ -7,6 +7,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/sink/publish"
+	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // purge removes from the stream what every peer has durably applied, and the self-merge has
@@ -53,17 +54,8 @@ func (s *Sidecar) purgeTo(ctx context.Context, pub *publish.Publisher, seq uint6
 func (s *Sidecar) purgeOpen(ctx context.Context, pub *publish.Publisher, inc uint32) {
 	o := &s.out
 	o.mu.Lock()
-	read := ^uint64(0)
-	s.counting(func(_ string, a peerAck, counts bool) {
-		if !counts {
-			read = 0
-		}
-		read = min(read, a.Read)
-	})
-	if o.ownReadOf != uint64(inc) {
-		read = 0
-	}
-	read = min(read, o.ownRead)
+	peers, own := s.readInParts(inc)
+	read := min(peers, own)
 	loosens := read != ^uint64(0) && read > o.loose
 	o.mu.Unlock()
 	if !loosens {
@@ -84,6 +76,37 @@ func (s *Sidecar) purgeOpen(ctx context.Context, pub *publish.Publisher, inc uin
 		s.log.Info("a transaction is larger than the stream; its parts leave it as the peers apply them", "incarnation", inc, "frame", read)
 	}
 	s.purgeTo(ctx, pub, o.seqs.upTo(read))
+}
+
+// readInParts is how far every peer, and the self-merge, have applied a transaction in parts. Without
+// peers the first is the highest number. The caller holds out.mu.
+func (s *Sidecar) readInParts(inc uint32) (peers, own uint64) {
+	peers = ^uint64(0)
+	s.counting(func(_ string, a peerAck, counts bool) {
+		if !counts {
+			peers = 0
+		}
+		peers = min(peers, a.Read)
+	})
+	if s.out.ownReadOf != uint64(inc) {
+		return peers, 0
+	}
+	return peers, s.out.ownRead
+}
+
+// roomAwaitsMerge reports whether the stream is full of what all peers have and the self-merge, which is
+// done up to merged, has not: nothing else makes room then.
+func (s *Sidecar) roomAwaitsMerge(pub *publish.Publisher, merged wal.LSN) bool {
+	if !pub.State().Full {
+		return false
+	}
+	if s.passedByAll() > merged {
+		return true
+	}
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	peers, own := s.readInParts(s.out.incarnation)
+	return peers != ^uint64(0) && peers > own
 }
 
 // tighten ends what purgeOpen began, once every peer has committed it.
