@@ -50,6 +50,9 @@ type Position struct {
 	Behind float64 `json:"behind"`
 	// Copying is the number of tables whose copy is not yet applied everywhere.
 	Copying int `json:"copying"`
+	// Stands is gap or down while the origin publishes nothing, or not everything, until somebody
+	// does something there; "" while it flows. Incarnation and frames are 0 where it has not begun.
+	Stands string `json:"stands,omitempty"`
 }
 
 type pong struct {

@@ -37,8 +37,9 @@ const (
 // Look tries the way to the peers as a sidecar with cfg would go it, and says what it found, in the
 // order of the configuration. It stores nothing, and starts no server that anybody can reach: of
 // the embedded server it tries whether it could start. maxFrame is the largest message that the
-// sidecar sends. It takes some ten seconds at most.
-func Look(ctx context.Context, cfg Config, maxFrame int64) []Probe {
+// sidecar sends; running says that a sidecar of this region is known to run on this machine. It
+// takes some ten seconds at most.
+func Look(ctx context.Context, cfg Config, maxFrame int64, running bool) []Probe {
 	if err := cfg.check(); err != nil {
 		return []Probe{{"nats", Fails, err.Error(), "correct the configuration"}}
 	}
@@ -46,10 +47,14 @@ func Look(ctx context.Context, cfg Config, maxFrame int64) []Probe {
 	if !cfg.embedded() {
 		return append(out, lookAtServers(ctx, &cfg, maxFrame)...)
 	}
-	store, running := lookAtStore(&cfg)
+	store, open := lookAtStore(&cfg)
+	if running && !open {
+		store = []Probe{{"nats.store_dir", Doubtful, "the sidecar that runs does not keep its stream in " + cfg.StoreDir + ", or this user may not look there",
+			"run check as the user of the sidecar and with its environment (STATE_DIRECTORY)"}}
+	}
 	out = append(out, store...)
 	if cfg.Listen != "" {
-		out = append(out, lookAtListener(&cfg, running))
+		out = append(out, lookAtListener(&cfg, open || running))
 	}
 	return append(out, lookAtLinks(ctx, &cfg)...)
 }

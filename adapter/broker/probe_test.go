@@ -28,7 +28,7 @@ func looked(t *testing.T, cfg broker.Config, want ...string) []broker.Probe {
 	if cfg.StoreDir == "" && cfg.URL == "" {
 		cfg.StoreDir = filepath.Join(t.TempDir(), "not", "there", "yet")
 	}
-	found := broker.Look(t.Context(), cfg, 900<<10)
+	found := broker.Look(t.Context(), cfg, 900<<10, false)
 	var lines []string
 	for _, p := range found {
 		lines = append(lines, fmt.Sprintf("%s %s: %s", map[broker.Grade]string{broker.Works: "ok", broker.Doubtful: "doubt", broker.Fails: "fail"}[p.Grade], p.About, p.What))
@@ -157,6 +157,11 @@ func TestLookAtAddresses(t *testing.T) {
 	dir := t.TempDir()
 	running := brokertest.Start(t, broker.Config{Region: "us", Peers: []string{"eu"}, Listen: "127.0.0.1:0", StoreDir: dir})
 	try(t, broker.Config{Region: "us", Peers: []string{"eu"}, Listen: running.LinkAddr(), StoreDir: dir}, "ok nats.store_dir~a sidecar of this region runs here", "ok nats.listen~belongs to the sidecar that runs")
+	// A sidecar that was started with another STATE_DIRECTORY keeps its stream elsewhere, and has the address.
+	elsewhere := broker.Look(t.Context(), broker.Config{Cluster: cluster, Region: "us", Peers: []string{"eu"}, Listen: running.LinkAddr(), StoreDir: t.TempDir(), MaxBytes: 1 << 20}, 900<<10, true)
+	if len(elsewhere) != 2 || elsewhere[0].Grade != broker.Doubtful || !strings.Contains(elsewhere[0].Remedy, "STATE_DIRECTORY") || elsewhere[1].Grade != broker.Works {
+		t.Errorf("with another folder than the sidecar that runs: %+v", elsewhere)
+	}
 }
 
 func external(t *testing.T, o *server.Options) *server.Server {

@@ -212,6 +212,22 @@ func ConnectReplication(ctx context.Context, dsn string, o Options) (*pgconn.PgC
 	return conn, nil
 }
 
+// CopiesServer reports whether the server takes a session for physical replication from the role:
+// who has that may copy all of the server, whatever the tables' privileges are.
+func CopiesServer(ctx context.Context, dsn string, o Options) bool {
+	c, err := config(dsn, o, true)
+	if err != nil {
+		return false
+	}
+	c.RuntimeParams["replication"] = "true"
+	conn, err := pgconn.ConnectConfig(ctx, c)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close(ctx) // it has shown what it could
+	return true
+}
+
 // ConnectError says which server could not be reached, and as whom, without secrets.
 type ConnectError struct {
 	Host     string
@@ -237,10 +253,10 @@ func (e *ConnectError) Hint() string {
 	case "42501":
 		return "as an admin: alter role " + Quote(e.User) + " replication"
 	case "53300":
-		return "close connections, or raise max_connections or max_wal_senders and restart PostgreSQL"
+		return "close connections, or raise max_connections or max_wal_senders and restart PostgreSQL; where the role has a limit of its own: alter role " + Quote(e.User) + " connection limit -1"
 	case "57P03":
 		return "the server is starting or stopping; wait"
-	case "42704", "22023":
+	case "42704", "22023", "08P01": // 08P01 is PgBouncer's
 		return "connect to PostgreSQL itself, not through a pooler, which may refuse settings at start-up"
 	}
 	return "check that PostgreSQL runs there and that host, port and sslmode in postgres.dsn are right"

@@ -22,20 +22,20 @@ func checkLink(ctx context.Context, cfg *config.Config) preflight.Findings {
 	}
 	severity := map[broker.Grade]preflight.Severity{broker.Works: preflight.OK, broker.Doubtful: preflight.Warning, broker.Fails: preflight.Error}
 	var out preflight.Findings
-	for _, p := range broker.Look(ctx, link, int64(cfg.Publish.MaxFrame)) {
+	st, away := fetchStatus(ctx, cfg)
+	for _, p := range broker.Look(ctx, link, int64(cfg.Publish.MaxFrame), away == nil) {
 		out = append(out, preflight.Finding{Severity: severity[p.Grade], Code: "link", What: p.About + ": " + p.What, Remedy: p.Remedy})
 	}
-	return append(out, listening(ctx, cfg)...)
+	return append(out, listening(cfg, st, away)...)
 }
 
 // listening asks the sidecar that runs here for the peers that nobody but they can reach: a region
 // that only listens cannot dial them.
-func listening(ctx context.Context, cfg *config.Config) preflight.Findings {
+func listening(cfg *config.Config, st status.Status, away error) preflight.Findings {
 	if !cfg.NATS.Embedded() || len(cfg.NATS.Dial) > 0 {
 		return nil
 	}
-	st, err := fetchStatus(ctx, cfg)
-	if err != nil || st.Outbound == nil && len(st.Inbound) == 0 {
+	if away != nil || st.Outbound == nil && len(st.Inbound) == 0 {
 		return preflight.Findings{{Severity: preflight.OK, Code: "link", What: "peers: they dial this region; whether they come shows when the sidecar runs here"}}
 	}
 	var out preflight.Findings

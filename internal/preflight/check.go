@@ -73,8 +73,15 @@ func checkServer(f *facts, fs *Findings) {
 }
 
 // checkRole warns of a role that may do more than it has to.
-func checkRole(_ context.Context, f *facts, fs *Findings) error {
-	if f.runtime != nil && f.runtime.Superuser {
+func checkRole(ctx context.Context, f *facts, fs *Findings) error {
+	if f.runtime == nil {
+		return nil
+	}
+	if !f.runtime.Superuser && f.runtime.Replication && !f.separate() && pg.CopiesServer(ctx, f.cfg.Postgres.DSN.Reveal(), pg.Options{Region: f.cfg.Region, Role: "check"}) {
+		fs.add(Warning, "copies_server", fmt.Sprintf("put these lines first in pg_hba.conf, then select pg_reload_conf(): host replication %[1]s all reject; local replication %[1]s reject", pg.Quote(f.runtime.Name)),
+			"pg_hba.conf lets role %q copy the whole server (database replication): whoever gets its password has every database of it", f.runtime.Name)
+	}
+	if f.runtime.Superuser {
 		fs.add(Warning, "superuser", "give the sidecar a role of its own in postgres.dsn, put this one into postgres.admin_dsn, and run: "+setupCommand,
 			"role %q of postgres.dsn is a superuser: whoever gets its password, or a statement into the sidecar, has the whole server", f.runtime.Name)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
@@ -90,7 +91,9 @@ func checkTriggers(f *facts, fs *Findings) {
 				"role %q may not set session_replication_role, and table %s has no triggers of ours that keep applied rows", f.runtime.Name, t.Ref())
 		}
 		if names := t.AfterRestorer(); len(names) > 0 {
-			fs.add(Warning, "late_trigger", fmt.Sprintf("alter trigger %s on %s rename to a name before %q", pg.Quote(names[0]), t.SQL(), pg.RestoreTrigger),
+			fs.add(Warning, "late_trigger", each(names, func(name string) string {
+				return "alter trigger " + pg.Quote(name) + " on " + t.SQL() + " rename to " + pg.Quote(earlier(name))
+			}),
 				"trigger %s of %s runs after ours and may change applied rows", strings.Join(names, ", "), t.Ref())
 		}
 	}
@@ -106,11 +109,36 @@ func checkLateTriggers(f *facts, fs *Findings, grant string) {
 		}
 		remedy := "see that it writes nothing that is replicated; or " + grant
 		if replica {
-			remedy = fmt.Sprintf("alter table %s enable trigger %s", t.SQL(), pg.Quote(names[0]))
+			remedy = enableTriggers(t, names)
 		}
 		fs.add(Warning, "after_trigger", remedy, "trigger %s of %s runs for applied rows too: what it writes elsewhere stays in this region, and a row that it changes again is parked",
 			strings.Join(names, ", "), t.Ref())
 	}
+}
+
+// enableTriggers lets triggers fire for the application's own writes alone.
+func enableTriggers(t *pg.Table, names []string) string {
+	return each(names, func(name string) string { return "alter table " + t.SQL() + " enable trigger " + pg.Quote(name) })
+}
+
+// each joins one statement for each name.
+func each(names []string, statement func(string) string) string {
+	all := make([]string, len(names))
+	for i, name := range names {
+		all[i] = statement(name)
+	}
+	return strings.Join(all, "; ")
+}
+
+// earlier is a name for a trigger that has to fire before our restoring one.
+func earlier(name string) string {
+	const prefix, longest = "before_", 63
+	name = prefix + name
+	for len(name) > longest {
+		_, n := utf8.DecodeLastRuneInString(name)
+		name = name[:len(name)-n]
+	}
+	return name
 }
 
 // checkRules looks for rules that act on applied rows: instead of them, or beside them.

@@ -92,7 +92,7 @@ func checkConnection(ctx context.Context, f *facts, fs *Findings) error {
 	}
 	code := pg.Code(err)
 	switch {
-	case code == "" || pg.Disconnected(err) && code != "08004":
+	case code == "" || pg.Disconnected(err) && code != "08004" && code != "08P01":
 		return err
 	case code == "42501" && f.runtime != nil && !f.runtime.Replication && !f.runtime.Superuser:
 		return nil // said already
@@ -306,7 +306,7 @@ func checkStamps(f *facts, t *pg.Table, fs *Findings) {
 	}
 	if f.cfg.Applies() && f.privileges() == config.PrivilegesReplica {
 		if names := t.AlwaysTriggers(); len(names) > 0 {
-			fs.add(Warning, "always_trigger", fmt.Sprintf("alter table %s enable trigger %s", t.SQL(), pg.Quote(names[0])),
+			fs.add(Warning, "always_trigger", enableTriggers(t, names),
 				"trigger %s of %s fires for applied rows too; where it changes a stamp the table is parked", strings.Join(names, ", "), t.Ref())
 		}
 	}

@@ -231,8 +231,13 @@ func (s *Sidecar) connectApply(origin string) func(ctx context.Context) (*pgx.Co
 		if err != nil {
 			return nil, err
 		}
-		// Where we wait for each other, we look first, and are the victim. Not every role may set that.
-		if _, err := conn.Exec(ctx, `select pg_catalog.set_config('deadlock_timeout', '`+strconv.FormatInt(max(s.lockWait().Milliseconds()/5, 1), 10)+`ms', false)`); err != nil && pg.Code(err) != "42501" {
+		// Where we wait for each other, we look first, and are the victim. Not every role may set that; who
+		// tries nevertheless leaves an error in the server's log.
+		may := `(select r.rolsuper from pg_catalog.pg_roles r where r.rolname = current_user)`
+		if pg.ServerVersion(conn.PgConn()) >= 150000 {
+			may = `pg_catalog.has_parameter_privilege('deadlock_timeout', 'set')`
+		}
+		if _, err := conn.Exec(ctx, `select pg_catalog.set_config('deadlock_timeout', '`+strconv.FormatInt(max(s.lockWait().Milliseconds()/5, 1), 10)+`ms', false) where `+may); err != nil {
 			conn.Close(ctx)
 			return nil, fmt.Errorf("prepare apply session: %w", err)
 		}

@@ -43,6 +43,7 @@ func (s *Sidecar) inboundStatus(in *inboundState, working bool) status.Inbound {
 	}
 	if p := peer.Position; p != nil {
 		copying = p.Copying
+		stands(&st, p, s.reachable(in.origin))
 	}
 	if st.State == status.Replicating {
 		switch text := behind(st.LagBytes, st.LagSeconds, st.BacklogFrames, copying); {
@@ -74,6 +75,21 @@ func doubt(st *status.Inbound, r subscribe.State) {
 	}
 }
 
+// stands takes over that the origin publishes nothing, or not everything, until somebody does
+// something there. What is worse here stays.
+func stands(st *status.Inbound, p *broker.Position, reachable bool) {
+	state := status.State(p.Stands)
+	if !reachable || worse(st.State, state) == st.State {
+		return
+	}
+	switch state {
+	case status.Gap:
+		st.State, st.Reason = state, "origin "+st.Origin+" has a gap and does not publish everything: its status has the remedy"
+	case status.Down:
+		st.State, st.Reason = state, "origin "+st.Origin+" publishes nothing: its status says why"
+	}
+}
+
 // lag measures against what the origin has committed, as it says with every sign of life, and
 // against what has come, while it says nothing.
 func (in *inboundState) lag(st *status.Inbound, cp checkpoint.Checkpoint, r subscribe.State, peer broker.Peer, now time.Time) {
@@ -82,7 +98,7 @@ func (in *inboundState) lag(st *status.Inbound, cp checkpoint.Checkpoint, r subs
 	p := peer.Position
 	if p != nil && p.Epoch.SameWAL(cp.Epoch) {
 		end = max(end, p.WALEnd)
-		if p.Incarnation == cp.Incarnation {
+		if p.Incarnation != 0 && p.Incarnation == cp.Incarnation {
 			if cp.FrameNo >= p.Frame {
 				has = max(has, p.Through)
 			}
@@ -127,7 +143,7 @@ const silent = 4 * time.Second
 // hear notes how far the origins say they are.
 func (s *Sidecar) hear() {
 	for _, in := range s.in {
-		if p := s.broker.Peer(in.origin); p.Position != nil {
+		if p := s.broker.Peer(in.origin); p.Position != nil && p.Position.WALEnd != 0 {
 			in.ends.note(p.SeenAt, p.Position.WALEnd)
 		}
 	}

@@ -40,10 +40,7 @@ func (s *Sidecar) outboundStatus(working bool) status.Outbound {
 	if flows && out.State != status.Partitioned {
 		localStatus(&out, merge)
 	}
-	if n, ok := s.members.missing(); ok && working && flows {
-		out.State, out.Reason = status.Gap, "table "+n.String()+" is selected and not published any more: run pgwaltz setup, or leave it out with tables.exclude"
-	}
-	if text := s.members.narrowed(s.cfg.Postgres.Publication); text != "" && working && flows {
+	if text := s.incomplete(); text != "" && working && flows {
 		out.State, out.Reason = status.Gap, text
 	}
 	if out.State == "" {
@@ -182,18 +179,40 @@ func (s *Sidecar) position() *broker.Position {
 	if v == nil || !s.cfg.Publishes() {
 		return nil
 	}
-	copying := s.copying()
-	o := &s.out
+	copying, failure, narrowed := s.copying(), s.trouble("outbound"), s.incomplete() != ""
+	o, now := &s.out, time.Now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	end := o.ends.end()
-	if end == 0 || o.incarnation == 0 {
+	p := broker.Position{Epoch: v.epoch, WALEnd: o.ends.end(), Stands: string(o.stands(failure, narrowed, now))}
+	if p.Stands == "" && (p.WALEnd == 0 || o.incarnation == 0) {
 		return nil
 	}
-	return &broker.Position{
-		Epoch: v.epoch, Incarnation: o.incarnation, Frame: o.content.Load(), Last: o.frame.Load(),
-		WALEnd: end, Through: o.through(), Behind: o.late(time.Now()), Copying: copying,
+	p.Incarnation, p.Frame, p.Last, p.Through = o.incarnation, o.content.Load(), o.frame.Load(), o.through()
+	p.Behind, p.Copying = o.late(now), copying
+	return &p
+}
+
+// stands is the state that peers have to know of: they get nothing, or not everything, and it does
+// not pass by itself. The caller holds mu.
+func (o *outboundState) stands(failure *status.LastError, incomplete bool, now time.Time) status.State {
+	switch {
+	case o.state == status.Down && failure != nil && now.Sub(failure.Since) > failingFor:
+		return status.Down
+	case o.state == status.Gap || incomplete:
+		return status.Gap
 	}
+	return ""
+}
+
+// incomplete says which tables are selected and not, or not in full, in the publication; "" for none.
+func (s *Sidecar) incomplete() string {
+	if text := s.members.narrowed(s.cfg.Postgres.Publication); text != "" {
+		return text
+	}
+	if n, ok := s.members.missing(); ok {
+		return "table " + n.String() + " is selected and not published any more: run pgwaltz setup, or leave it out with tables.exclude"
+	}
+	return ""
 }
 
 // copying is the number of tables whose copy the peers have not applied in full.

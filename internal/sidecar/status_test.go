@@ -1,0 +1,57 @@
+package sidecar
+
+import (
+	"testing"
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/adapter/broker"
+	"github.com/pgwaltz/pgwaltz/internal/status"
+)
+
+// What an origin says of itself, and what its peer makes of it: a direction that stands still is
+// not replicating at either end, and words that no pgwaltz says change nothing.
+func TestAnOriginThatStandsStill(t *testing.T) {
+	t.Parallel()
+	s := busy(t)
+	if p := s.position(); p == nil || p.Stands != "" || p.Incarnation != 2 || p.WALEnd != 1000 {
+		t.Fatalf("an origin that flows: %+v", p)
+	}
+	s.out.state, s.out.incarnation = status.Gap, 0
+	if p := s.position(); p == nil || p.Stands != "gap" || p.WALEnd != 1000 || p.Incarnation != 0 {
+		t.Errorf("an origin with a gap that has not begun: %+v", p)
+	}
+	s.out.state = status.Down
+	if p := s.position(); p != nil {
+		t.Errorf("an origin that begins: %+v", p)
+	}
+	now := time.Now()
+	failing := &status.LastError{Since: now.Add(-failingFor - time.Second)}
+	if got := s.out.stands(failing, false, now); got != status.Down {
+		t.Errorf("an origin that fails for long: %q", got)
+	}
+	if got := s.out.stands(&status.LastError{Since: now}, false, now); got != "" {
+		t.Errorf("an origin that failed once: %q", got)
+	}
+	s.out.state = status.Replicating
+	if got := s.out.stands(nil, true, now); got != status.Gap {
+		t.Errorf("an origin that publishes not everything: %q", got)
+	}
+	for _, tt := range []struct {
+		here, there, want status.State
+		reachable         bool
+	}{
+		{status.Replicating, status.Gap, status.Gap, true},
+		{status.CatchingUp, status.Down, status.Down, true},
+		{status.Down, status.Gap, status.Down, true},
+		{status.Replicating, status.Gap, status.Replicating, false}, // it was so when it was last heard of
+		{status.Replicating, status.Standby, status.Replicating, true},
+		{status.Replicating, "nonsense", status.Replicating, true},
+		{status.Replicating, "", status.Replicating, true},
+	} {
+		st := status.Inbound{Origin: "us", State: tt.here}
+		stands(&st, &broker.Position{Stands: string(tt.there)}, tt.reachable)
+		if st.State != tt.want {
+			t.Errorf("%s here, %s there: %s, want %s", tt.here, tt.there, st.State, tt.want)
+		}
+	}
+}
