@@ -120,7 +120,7 @@ func listConflicts(ctx context.Context, q audit.Querier, filter audit.Filter, as
 	t := tabwriter.NewWriter(stdout, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, "ID\tDETECTED\tTABLE\tKEY\tTYPE\tVERDICT\tREASON\tWINNER\tLOSER")
 	for _, r := range rows {
-		fmt.Fprintf(t, "%d\t%s\t%s.%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.DetectedAt.UTC().Format("2006-01-02 15:04:05.000Z"), r.Schema, r.Table,
+		row(t, "%d\t%s\t%s.%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.DetectedAt.UTC().Format("2006-01-02 15:04:05.000Z"), r.Schema, r.Table,
 			shorten(string(r.Key), 60), r.Type, r.Verdict, r.Reason, r.Winner, r.Loser)
 	}
 	if err := t.Flush(); err != nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/pgwaltz/pgwaltz/internal/visible"
 )
 
 // The exit codes of every command. The help of each command lists the ones it uses.
@@ -76,10 +78,10 @@ func report(stderr io.Writer, err error) int {
 	if said := silent(0); err == nil || errors.As(err, &said) {
 		return exitCode(err)
 	}
-	fmt.Fprintf(stderr, "Error: %s\n", err)
+	fmt.Fprintf(stderr, "Error: %s\n", visible.Lines(err.Error()))
 	var h interface{ Hint() string }
 	if errors.As(err, &h) && h.Hint() != "" {
-		fmt.Fprintf(stderr, "Try: %s\n", h.Hint())
+		fmt.Fprintf(stderr, "Try: %s\n", visible.Lines(h.Hint()))
 	}
 	return exitCode(err)
 }

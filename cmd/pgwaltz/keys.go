@@ -175,7 +175,7 @@ func (o *keysOptions) compare(c *cobra.Command, cmp *keys.Comparison, sides map[
 		return err
 	}
 	for t, in := range result.Missing {
-		fmt.Fprintf(c.ErrOrStderr(), "Not compared: %s is listed by %s only.\n", t, in)
+		row(c.ErrOrStderr(), "Not compared: %s is listed by %s only.\n", t, in)
 	}
 	for _, t := range cmp.Only {
 		if !slices.Contains(cmp.Here.Tables(), t) && !slices.Contains(cmp.There.Tables(), t) {
@@ -213,13 +213,13 @@ func (o *keysOptions) print(out io.Writer, d keys.Difference, cmp *keys.Comparis
 		}
 		var sql string
 		if sql, err = side.DeleteSQL(d.Table, d.Entry); err == nil {
-			_, err = fmt.Fprintln(out, sql)
+			_, err = fmt.Fprintln(forScreen(out), sql)
 		}
 	default:
 		if d.Note != "" {
 			other += " " + d.Note
 		}
-		_, err = fmt.Fprintf(out, "%s\t%s\t%s\t%s\n", d.Table, readable(d), d.In, other)
+		err = row(out, "%s\t%s\t%s\t%s\n", d.Table, readable(d), d.In, other)
 	}
 	if err != nil {
 		return fmt.Errorf("print keys: %w", err)
@@ -239,7 +239,7 @@ func readable(d keys.Difference) string {
 // leftOut says which tables are not listed.
 func (o *keysOptions) leftOut(stderr io.Writer, d *keys.Database) {
 	for t, why := range d.Left {
-		fmt.Fprintf(stderr, "Not listed in %s: %s: %s.\n", d.Region(), t, why)
+		row(stderr, "Not listed in %s: %s: %s.\n", d.Region(), t, why)
 	}
 }
 

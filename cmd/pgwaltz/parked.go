@@ -19,6 +19,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/visible"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -136,7 +137,7 @@ func listParked(ctx context.Context, q parked.Querier, f parked.Filter, asJSON b
 	t := tabwriter.NewWriter(stdout, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, "ID\tPARKED\tORIGIN\tTABLE\tKEY\tOP\tSQLSTATE\tTRIES\tREASON")
 	for _, r := range rows {
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", r.ID, r.ParkedAt.UTC().Format("2006-01-02 15:04:05Z"), r.Origin, wal.RelationName{Schema: r.Schema, Name: r.Table},
+		row(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", r.ID, r.ParkedAt.UTC().Format("2006-01-02 15:04:05Z"), r.Origin, wal.RelationName{Schema: r.Schema, Name: r.Table},
 			shorten(r.Key, 60), r.Op, r.State, r.Attempts, shorten(r.Message, 80))
 	}
 	if err := t.Flush(); err != nil {
@@ -184,8 +185,8 @@ func showParked(ctx context.Context, q parked.Querier, id int64, asJSON bool, st
 		}{r, json.RawMessage(r.Image)})
 	}
 	t := tabwriter.NewWriter(stdout, 0, 4, 2, ' ', 0)
-	fmt.Fprintf(t, "id\t%d\norigin\t%s\ntable\t%s\nkey\t%s\nop\t%s\n", r.ID, r.Origin, wal.RelationName{Schema: r.Schema, Name: r.Table}, r.Key, r.Op)
-	fmt.Fprintf(t, "sqlstate\t%s\nreason\t%s\ncommit_lsn\t%s\nparked_at\t%s\n", r.State, r.Message, r.CommitLSN, r.ParkedAt.UTC().Format(time.RFC3339))
+	row(t, "id\t%d\norigin\t%s\ntable\t%s\nkey\t%s\nop\t%s\n", r.ID, r.Origin, wal.RelationName{Schema: r.Schema, Name: r.Table}, r.Key, r.Op)
+	row(t, "sqlstate\t%s\nreason\t%s\ncommit_lsn\t%s\nparked_at\t%s\n", r.State, r.Message, r.CommitLSN, r.ParkedAt.UTC().Format(time.RFC3339))
 	if r.RetriedAt != nil {
 		fmt.Fprintf(t, "retried_at\t%s\n", r.RetriedAt.UTC().Format(time.RFC3339))
 	}
@@ -200,7 +201,7 @@ func showParked(ctx context.Context, q parked.Querier, id int64, asJSON bool, st
 	if err := json.Indent(&b, []byte(r.Image), "", "  "); err != nil {
 		return fmt.Errorf("print parked change: %w", err)
 	}
-	_, err = fmt.Fprintln(stdout, b.String())
+	_, err = fmt.Fprintln(stdout, visible.Lines(b.String()))
 	return err
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgwaltz/pgwaltz/internal/sidecar"
+	"github.com/pgwaltz/pgwaltz/internal/visible"
 )
 
 const resyncAbout = `Copies tables of this region to its peers again, through the ordinary merge: newer rows at
@@ -38,7 +39,7 @@ func newResync(env []string) *cobra.Command {
 		if err != nil {
 			return &coded{exitPostgres, err}
 		}
-		fmt.Fprint(c.OutOrStdout(), done)
+		fmt.Fprint(c.OutOrStdout(), visible.Lines(done.String()))
 		return nil
 	}
 	return c

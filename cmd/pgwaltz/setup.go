@@ -11,6 +11,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
+	"github.com/pgwaltz/pgwaltz/internal/visible"
 )
 
 const setupAbout = `Prepares the local database: schema pgwaltz, publication, replica identities, grants,
@@ -55,7 +56,7 @@ func setupRegion(ctx context.Context, cfg *config.Config, dry bool, stdout, stde
 		if err != nil {
 			return &coded{exitPostgres, err}
 		}
-		plan.Print(stdout)
+		plan.Print(forScreen(stdout))
 		plan.Findings.Print(stderr, false)
 		fmt.Fprintf(stderr, "%d statements to run, %d done already; nothing was run.\n", plan.Pending(), len(plan.Statements)-plan.Pending())
 		return plan.Findings.Err("set up")
@@ -64,10 +65,10 @@ func setupRegion(ctx context.Context, cfg *config.Config, dry bool, stdout, stde
 	plan, err := preflight.Apply(ctx, conn, cfg, preflight.Talk{
 		Ran: func(st preflight.Statement) {
 			ran++
-			fmt.Fprintf(stdout, "-- %s\n%s;\n\n", st.Why, st.SQL)
+			st.Print(forScreen(stdout))
 		},
 		Waiting: func(st preflight.Statement, who string) {
-			fmt.Fprintf(stderr, "waiting for old transaction %s: %s\n", who, st.Why)
+			fmt.Fprintf(stderr, "waiting for old transaction %s: %s\n", visible.Text(who), visible.Text(st.Why))
 		},
 		Observe: open,
 	})

@@ -15,6 +15,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/internal/admin"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/status"
+	"github.com/pgwaltz/pgwaltz/internal/visible"
 )
 
 const statusAbout = `Shows both directions of the sidecar that runs with this configuration. When it does not
@@ -91,7 +92,7 @@ func (v *view) show(ctx context.Context, c *config.Config) error {
 	case v.json:
 		err = printJSON(v.stdout(), st)
 	case v.check:
-		_, err = fmt.Fprintln(v.stdout(), checkLine(st, code, why))
+		_, err = fmt.Fprintln(v.stdout(), visible.Text(checkLine(st, code, why)))
 	default:
 		err = printStatus(v.stdout(), st, time.Now())
 	}

@@ -14,25 +14,25 @@ import (
 // printStatus prints the account as tables.
 func printStatus(w io.Writer, st status.Status, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintf(t, "region\t%s of cluster %s\n", st.Region, st.Cluster)
-	fmt.Fprintf(t, "state\t%s\n", st.State)
+	row(t, "region\t%s of cluster %s\n", st.Region, st.Cluster)
+	row(t, "state\t%s\n", st.State)
 	if !st.StartedAt.IsZero() {
-		fmt.Fprintf(t, "sidecar\t%s, process %d, up %s\n", st.Version, st.PID, now.Sub(st.StartedAt).Round(time.Second))
+		row(t, "sidecar\t%s, process %d, up %s\n", st.Version, st.PID, now.Sub(st.StartedAt).Round(time.Second))
 	}
 	fmt.Fprint(t, "\nDIRECTION\tSTATE\tLAG\t\tBACKLOG\tPOSITION\tREASON\n")
 	if o := st.Outbound; o != nil {
-		fmt.Fprintf(t, "%s -> stream\t%s\t%s\t%s\t%s\tconfirmed %s\t%s\n", st.Region, o.State, bytesText(o.BacklogBytes), secondsText(o.BacklogSeconds),
+		row(t, "%s -> stream\t%s\t%s\t%s\t%s\tconfirmed %s\t%s\n", st.Region, o.State, bytesText(o.BacklogBytes), secondsText(o.BacklogSeconds),
 			fmt.Sprintf("%d messages", o.StreamMessages), dash(o.ConfirmedLSN), o.Reason)
 		for _, p := range o.Peers {
 			word := "reachable"
 			if !p.Reachable {
 				word = "unreachable"
 			}
-			fmt.Fprintf(t, "%s -> %s\t%s\t%s\t%s\t\tapplied %s\t\n", st.Region, p.Region, word, bytesText(p.LagBytes), secondsText(p.LagSeconds), dash(p.AppliedLSN))
+			row(t, "%s -> %s\t%s\t%s\t%s\t\tapplied %s\t\n", st.Region, p.Region, word, bytesText(p.LagBytes), secondsText(p.LagSeconds), dash(p.AppliedLSN))
 		}
 	}
 	for _, in := range st.Inbound {
-		fmt.Fprintf(t, "%s -> %s\t%s\t%s\t%s\t%s\tapplied %s\t%s\n", in.Origin, st.Region, in.State, bytesText(in.LagBytes), secondsText(in.LagSeconds),
+		row(t, "%s -> %s\t%s\t%s\t%s\t%s\tapplied %s\t%s\n", in.Origin, st.Region, in.State, bytesText(in.LagBytes), secondsText(in.LagSeconds),
 			fmt.Sprintf("%d frames", in.BacklogFrames), dash(in.EndLSN), in.Reason)
 	}
 	fmt.Fprintln(t)
@@ -41,12 +41,12 @@ func printStatus(w io.Writer, st status.Status, now time.Time) error {
 		if o.SlotActive {
 			active = "in use"
 		}
-		fmt.Fprintf(t, "slot\t%s, %s, wal %s, retains %s\n", o.Slot, active, dash(o.WALStatus), bytesText(o.RetainedBytes))
+		row(t, "slot\t%s, %s, wal %s, retains %s\n", o.Slot, active, dash(o.WALStatus), bytesText(o.RetainedBytes))
 		if o.ConfirmMode != "" {
-			fmt.Fprintf(t, "confirm\t%s\n", confirmText(o))
+			row(t, "confirm\t%s\n", confirmText(o))
 		}
 	}
-	fmt.Fprintf(t, "conflicts\t%s\n", conflictsText(st.Conflicts, now))
+	row(t, "conflicts\t%s\n", conflictsText(st.Conflicts, now))
 	troubles(t, st)
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("print status: %w", err)
@@ -58,7 +58,7 @@ func printStatus(w io.Writer, st status.Status, now time.Time) error {
 func troubles(w io.Writer, st status.Status) {
 	gap := func(name string, g *status.GapInfo) {
 		if g != nil {
-			fmt.Fprintf(w, "gap\t%s: %s to %s since %s; %s\n", name, g.From, g.To, g.Since.UTC().Format(time.RFC3339), g.Remedy)
+			row(w, "gap\t%s: %s to %s since %s; %s\n", name, g.From, g.To, g.Since.UTC().Format(time.RFC3339), g.Remedy)
 		}
 	}
 	failure := func(name string, e *status.LastError) {
@@ -75,21 +75,21 @@ func troubles(w io.Writer, st status.Status) {
 		if len(at) > 0 {
 			where = " (" + strings.Join(at, ", ") + ")"
 		}
-		fmt.Fprintf(w, "last error\t%s at %s: %s%s\n", name, e.At.UTC().Format(time.RFC3339), e.Message, where)
+		row(w, "last error\t%s at %s: %s%s\n", name, e.At.UTC().Format(time.RFC3339), e.Message, where)
 	}
 	if o := st.Outbound; o != nil {
 		if o.Parked > 0 {
-			fmt.Fprintf(w, "parked\t%d changes of this region\n", o.Parked)
+			row(w, "parked\t%d changes of this region\n", o.Parked)
 		}
 		gap("outbound", o.Gap)
 		failure("outbound", o.LastError)
 	}
 	for _, in := range st.Inbound {
 		if in.Parked > 0 {
-			fmt.Fprintf(w, "parked\t%d changes from %s\n", in.Parked, in.Origin)
+			row(w, "parked\t%d changes from %s\n", in.Parked, in.Origin)
 		}
 		if in.Quarantined > 0 {
-			fmt.Fprintf(w, "quarantine\t%d messages from %s\n", in.Quarantined, in.Origin)
+			row(w, "quarantine\t%d messages from %s\n", in.Quarantined, in.Origin)
 		}
 		gap("inbound "+in.Origin, in.Gap)
 		failure("inbound "+in.Origin, in.LastError)
@@ -124,10 +124,10 @@ func copyText(w io.Writer, copies []status.Copy) {
 		if c.Reason != "" {
 			text += ": " + c.Reason
 		}
-		fmt.Fprintf(w, "copy\t%s\n", text)
+		row(w, "copy\t%s\n", text)
 	}
 	if done > 0 {
-		fmt.Fprintf(w, "copied\t%d of %d tables, %d rows\n", done, len(copies), rows)
+		row(w, "copied\t%d of %d tables, %d rows\n", done, len(copies), rows)
 	}
 }
 

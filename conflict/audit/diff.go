@@ -8,6 +8,8 @@ import (
 	"sort"
 	"text/tabwriter"
 	"unicode/utf8"
+
+	"github.com/pgwaltz/pgwaltz/internal/visible"
 )
 
 // ColumnDiff is one column of both images. A nil side did not have the column: there was
@@ -67,7 +69,7 @@ func WriteDiff(w io.Writer, r Row) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	line := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(t, "%s\t%s\n", name, value)
+			fmt.Fprintf(t, "%s\t%s\n", name, visible.Text(value))
 		}
 	}
 	line("conflict", fmt.Sprintf("%d  %s", r.ID, r.EventID))
@@ -92,7 +94,7 @@ func WriteDiff(w io.Writer, r Row) error {
 	}
 	fmt.Fprintln(w)
 	t = tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintf(t, " \tcolumn\t%s\t%s\n", side("local", r.LocalRegion(), r), side("remote", r.Origin, r))
+	fmt.Fprintf(t, " \tcolumn\t%s\t%s\n", visible.Text(side("local", r.LocalRegion(), r)), visible.Text(side("remote", r.Origin, r)))
 	if r.LocalRow == nil || r.RemoteRow == nil {
 		fmt.Fprintf(t, " \t\t%s\t%s\n", rowWord(r.LocalRow), rowWord(r.RemoteRow))
 	}
@@ -101,7 +103,7 @@ func WriteDiff(w io.Writer, r Row) error {
 		if d.Differs && r.LocalRow != nil && r.RemoteRow != nil {
 			mark = "*"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", mark, d.Column, cell(r.LocalRow, d.Local), cell(r.RemoteRow, d.Remote))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", visible.Args([]any{mark, d.Column, cell(r.LocalRow, d.Local), cell(r.RemoteRow, d.Remote)})...)
 	}
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("print conflict: %w", err)

@@ -77,7 +77,7 @@ func checkRole(ctx context.Context, f *facts, fs *Findings) error {
 	if f.runtime == nil {
 		return nil
 	}
-	if !f.runtime.Superuser && f.runtime.Replication && !f.separate() && pg.CopiesServer(ctx, f.cfg.Postgres.DSN.Reveal(), pg.Options{Region: f.cfg.Region, Role: "check"}) {
+	if !f.runtime.Superuser && f.runtime.Replication && !f.separate() && pg.CopiesServer(ctx, f.cfg.Postgres.Fresh().Reveal(), pg.Options{Region: f.cfg.Region, Role: "check"}) {
 		fs.add(Warning, "copies_server", fmt.Sprintf("put these lines first in pg_hba.conf, then select pg_reload_conf(): host replication %[1]s all reject; local replication %[1]s reject", pg.Quote(f.runtime.Name)),
 			"pg_hba.conf lets role %q copy the whole server (database replication): whoever gets its password has every database of it", f.runtime.Name)
 	}

@@ -85,13 +85,15 @@ func checkRoom(ctx context.Context, f *facts, fs *Findings) error {
 // checkConnection opens a replication connection, which is the only proof that it can be had.
 // A server that refuses is a finding; one that is away in this moment is an error.
 func checkConnection(ctx context.Context, f *facts, fs *Findings) error {
-	conn, err := pg.ConnectReplication(ctx, f.cfg.Postgres.DSN.Reveal(), pg.Options{Region: f.cfg.Region, Role: "check"})
+	conn, err := pg.ConnectReplication(ctx, f.cfg.Postgres.Fresh().Reveal(), pg.Options{Region: f.cfg.Region, Role: "check"})
 	if err == nil {
 		_ = conn.Close(ctx) // it has proved what it could
 		return nil
 	}
 	code := pg.Code(err)
 	switch {
+	case code == "28P01": // the session that asks came in: the password has changed since
+		return err
 	case code == "" || pg.Disconnected(err) && code != "08004" && code != "08P01":
 		return err
 	case code == "42501" && f.runtime != nil && !f.runtime.Replication && !f.runtime.Superuser:

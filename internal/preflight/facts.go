@@ -50,7 +50,7 @@ func loadFacts(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (*facts,
 		return nil, err
 	}
 	f.runtime = f.me
-	if name := cfg.Postgres.DSN.User(); name != "" && name != f.me.Name {
+	if name := cfg.Postgres.Fresh().User(); name != "" && name != f.me.Name {
 		if f.runtime, err = pg.LoadRole(ctx, conn, name); err != nil {
 			return nil, err
 		}
@@ -128,7 +128,7 @@ func (f *facts) runtimeName() string {
 	if f.runtime != nil {
 		return f.runtime.Name
 	}
-	return f.cfg.Postgres.DSN.User()
+	return f.cfg.Postgres.Fresh().User()
 }
 
 // separate reports whether setup runs as another role than run.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/pgwaltz/pgwaltz/internal/visible"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -39,7 +40,7 @@ func (f Finding) String() string {
 	if f.Remedy != "" {
 		s += "; " + f.Remedy
 	}
-	return s
+	return visible.Text(s)
 }
 
 // Findings collects.
@@ -101,9 +102,9 @@ func (fs Findings) Print(w io.Writer, all bool) {
 			if f.Source != "" {
 				where = f.Source + ": "
 			}
-			fmt.Fprintf(w, "%-7s  %s%s\n", strings.ToUpper(string(severity)), where, f.What)
+			fmt.Fprintf(w, "%-7s  %s%s\n", strings.ToUpper(string(severity)), where, visible.Text(f.What))
 			if f.Remedy != "" {
-				fmt.Fprintf(w, "         fix: %s\n", f.Remedy)
+				fmt.Fprintf(w, "         fix: %s\n", visible.Text(f.Remedy))
 			}
 		}
 	}

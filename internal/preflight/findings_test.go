@@ -167,6 +167,42 @@ func TestFindingsOfSetup(t *testing.T) {
 	mended(t, look, preflight.Error, "publication_generated", "updates and deletes of public.made fail", func(remedy string) { w.exec(remedy) })
 }
 
+// A name with a line break in it cannot end a remark of the script that setup --dry-run prints for
+// a superuser to run, nor begin a line of check's report.
+func TestNamesCannotLeaveTheirPlace(t *testing.T) {
+	t.Parallel()
+	w := newSite(t, logical)
+	const injected = "\ndrop table public.victim; --\rdrop table public.victim;\x1b[2J"
+	name := `"e` + injected + `"`
+	w.exec(`create table public.victim (id int primary key)`, `create table public.`+name+` (id int primary key, version int not null default 7)`)
+	cfg := w.config("postgres", "")
+	s, err := preflight.Plan(t.Context(), w.admin, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var script strings.Builder
+	s.Print(&script)
+	text, _, _ := strings.Cut(script.String(), "-- the server keeps its WAL") // a slot is made in a transaction of its own
+	if _, err := w.admin.PgConn().Exec(t.Context(), text).ReadAll(); err != nil {
+		t.Errorf("the script: %v", err)
+	}
+	if got := w.text(`to_regclass('public.victim')`); got != "victim" && got != "public.victim" {
+		t.Errorf("the script has dropped the victim: %s", got)
+	}
+	for _, line := range strings.FieldsFunc(script.String(), func(r rune) bool { return r == '\n' || r == '\r' }) {
+		if rest, ok := strings.CutPrefix(line, "-- "); ok && strings.Contains(rest, "\x1b") {
+			t.Errorf("a remark has a control character: %q", line)
+		}
+	}
+	w.apply(w.admin, cfg)
+	defer w.drop()
+	var report strings.Builder
+	w.check(w.admin, cfg).Print(&report, true)
+	if !strings.Contains(report.String(), `drop table`) || strings.ContainsAny(report.String(), "\r\x1b") || strings.Contains(report.String(), "\ndrop") {
+		t.Errorf("the report:\n%q", report.String())
+	}
+}
+
 // A server that does not keep what a slot needs, or is none to write to.
 func TestFindingsAboutTheServer(t *testing.T) {
 	t.Parallel()

@@ -11,6 +11,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/visible"
 )
 
 // Statement is one step of setup.
@@ -49,11 +50,16 @@ func (s *Setup) Print(w io.Writer) {
 			if more {
 				head += " ..."
 			}
-			fmt.Fprintf(w, "-- %s (there already)\n-- %s\n\n", st.Why, head)
+			fmt.Fprintf(w, "-- %s (there already)\n-- %s\n\n", visible.Text(st.Why), visible.Text(head))
 			continue
 		}
-		fmt.Fprintf(w, "-- %s\n%s;\n\n", st.Why, st.SQL)
+		st.Print(w)
 	}
+}
+
+// Print writes the statement as a script has it. A name in the remark above it cannot end the remark.
+func (st Statement) Print(w io.Writer) {
+	fmt.Fprintf(w, "-- %s\n%s;\n\n", visible.Text(st.Why), st.SQL)
 }
 
 // planner gathers the statements.

@@ -40,6 +40,7 @@ var level = map[string]int{
 	"conflict":               2,
 	"checkpoint":             2,
 	"wire":                   2,
+	"internal/visible":       1,
 	"internal/status":        2,
 	"conflict/audit":         3,
 	"conflict/tombstone":     3,

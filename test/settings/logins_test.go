@@ -1,9 +1,12 @@
 package settings
 
 import (
+	"fmt"
+	"os"
 	"strings"
 	"time"
 
+	"github.com/pgwaltz/pgwaltz/internal/status"
 	"github.com/pgwaltz/pgwaltz/test/harness"
 )
 
@@ -60,6 +63,7 @@ func logins(s *scene) {
 			}
 		}
 	})
+	rotate(s, plain, right)
 	s.set(c, "postgres.dsn", a.Cluster.DSN(a.Database))
 
 	// unbounded_wal: said on purpose, or an error.
@@ -88,4 +92,37 @@ func port(dsn string) string {
 	_, rest, _ := strings.Cut(dsn, "port=")
 	p, _, _ := strings.Cut(rest, " ")
 	return p
+}
+
+// rotate changes the password below a sidecar that runs: the server's first, the file later. The
+// sidecar waits meanwhile, and goes on by itself.
+func rotate(s *scene, dsn, old string) {
+	if s.from == env {
+		return // the environment of a process does not change
+	}
+	a, c := s.pair.A, s.pair.A.Sidecar
+	s.set(c, "postgres.dsn", dsn)
+	file := s.write("rotated", old)
+	s.set(c, "postgres.password_file", file)
+	s.run(a)
+	working := func() (bool, string) {
+		st, err := c.Status(s.Context())
+		return err == nil && c.Running() && st.Outbound != nil && st.Outbound.SlotActive && st.LastError == nil, fmt.Sprintf("%+v %v", st.LastError, err)
+	}
+	s.within("the sidecar to work", working)
+	s.sql(a, "alter role runtime password 'the next one'")
+	s.sql(a, "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = 'runtime'")
+	s.within("the sidecar to be refused", func() (bool, string) {
+		st, err := c.Status(s.Context())
+		return err == nil && st.State == status.Down && st.LastError != nil && strings.Contains(st.LastError.Message, "28P01"), fmt.Sprintf("%+v %v", st.LastError, err)
+	})
+	s.must(os.WriteFile(file, []byte("the next one\n"), 0o600))
+	s.within("the sidecar to work with the new password", working)
+	if text := s.log(a); strings.Contains(text, "the next one") || strings.Contains(text, old) {
+		s.Error("a password is in the log")
+	}
+	s.sql(a, "alter role runtime password '"+strings.ReplaceAll(old, "'", "''")+"'")
+	_, err := c.Stop(s.Context(), 30*time.Second)
+	s.must(err)
+	s.set(c, "postgres.password_file", nil)
 }

@@ -1,0 +1,40 @@
+package visible
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+)
+
+func TestText(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"":                                "",
+		"public.users":                    "public.users",
+		`ünï "q" \ 漢字 �`:                  `ünï "q" \ 漢字 �`,
+		"a\x1b[31m\nstate\tok\r":          `a\x1b[31m\nstate\tok\r`,
+		"c1 \u009b31m del \x7f nul \x00":  `c1 \u009b31m del \x7f nul \x00`,
+		"bidi \u202e \u2066 line\u2028":   `bidi \u202e \u2066 line\u2028`,
+		"broken \xff\xfe":                 `broken \xff\xfe`,
+		"joined\u200b\ufeff and a\u00a0b": "joined\\u200b\\ufeff and a\u00a0b",
+	} {
+		if got := Text(in); got != want {
+			t.Errorf("%q: %s, want %s", in, got, want)
+		}
+	}
+	if got := Lines("a\nb\x1b[1m\r\n"); got != "a\nb\\x1b[1m\\r\n" {
+		t.Errorf("lines: %q", got)
+	}
+}
+
+type word string
+
+func TestArgs(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	got := fmt.Sprintf("%s|%s|%s|%d|%v|%s|%.1f", Args([]any{"a\nb", word("c\x1bd"), errors.New("e\rf"), 7, at, error(nil), 1.5})...)
+	if want := `a\nb|c\x1bd|e\rf|7|2026-01-02 03:04:05 +0000 UTC|%!s(<nil>)|1.5`; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
