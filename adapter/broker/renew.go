@@ -5,7 +5,9 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -58,12 +60,14 @@ func expiry(path string) (time.Time, error) {
 	return cert.NotAfter, nil
 }
 
-// files are what a renewal changes. The password of the listener, and tokens, are read for every
-// connection anyway.
+// files are what a renewal changes. The listener reads its password, and the tokens of peers, for
+// every connection; a change of them ends the links that were let in with the former ones.
 func (c *Config) files() [][]byte {
-	list := []string{c.TLS.CertFile, c.TLS.KeyFile, c.TLS.CAFile, c.CredentialsFile}
-	if len(c.Dial) > 0 || c.URL != "" {
-		list = append(list, c.PasswordFile)
+	list := []string{c.TLS.CertFile, c.TLS.KeyFile, c.TLS.CAFile, c.CredentialsFile, c.PasswordFile}
+	if c.Listen != "" {
+		for _, p := range slices.Sorted(maps.Keys(c.Identities)) {
+			list = append(list, c.Identities[p].TokenFile)
+		}
 	}
 	var out [][]byte
 	for _, path := range list {

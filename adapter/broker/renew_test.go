@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -74,6 +75,35 @@ func TestRenewedCertificates(t *testing.T) {
 	}
 	brokertest.Until(t, "the word of files that cannot be used", func() bool { return said.has("the former ones stay in use") })
 	brokertest.Until(t, "the link with the former files", linked)
+}
+
+// A token that is changed at the listener ends the link of who has the former one only.
+func TestRenewedToken(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	var said notes
+	eu := brokertest.Start(t, broker.Config{
+		Region: "eu", Peers: []string{"us"}, Listen: "127.0.0.1:0", Identities: map[string]broker.Identity{"us": {TokenFile: write("token", "the former token")}},
+	})
+	us := brokertest.Start(t, broker.Config{
+		Region: "us", Peers: []string{"eu"}, Dial: []string{"nats-leaf://" + eu.LinkAddr()}, User: "us", PasswordFile: write("mine", "the former token"),
+		Log: slog.New(slog.NewTextHandler(&said, nil)),
+	})
+	linked := func() bool { return eu.PeerReachable("us") && us.PeerReachable("eu") }
+	brokertest.Until(t, "the link", linked)
+	write("token", "the next token")
+	brokertest.Until(t, "the end of the link", func() bool { return !eu.PeerReachable("us") })
+	brokertest.Until(t, "the word of it", func() bool { return said.has("refus") || said.has("Authori") })
+	write("mine", "the next token")
+	brokertest.Until(t, "the link with the next token", linked)
 }
 
 // shown is the certificate that a listener shows; nil when there is none to see now.
