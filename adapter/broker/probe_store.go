@@ -80,7 +80,7 @@ func lookAtListener(c *Config, running bool) Probe {
 	case running && errors.Is(err, syscall.EADDRINUSE):
 		return Probe{about, Works, c.Listen + " belongs to the sidecar that runs", ""}
 	case errors.Is(err, syscall.EADDRINUSE):
-		return Probe{about, Fails, c.Listen + " is taken by another program", "end it, or choose another port"}
+		return Probe{about, Fails, c.Listen + " is taken by another program", "end it, or choose another port; where it is this region's sidecar, give http.listen a port, so that it is found"}
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return Probe{about, Fails, c.Listen + " is no address of this machine", "listen on an address that it has, or on 0.0.0.0"}
 	case errors.Is(err, os.ErrPermission):

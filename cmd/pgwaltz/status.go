@@ -86,6 +86,9 @@ func (v *view) show(ctx context.Context, c *config.Config) error {
 	code, why := v.judge(st)
 	if unreachable != nil {
 		code, why = exitPeer, fmt.Sprintf("the sidecar of region %s is down", c.Region)
+		if st.Outbound != nil && st.Outbound.SlotActive {
+			why = fmt.Sprintf("no sidecar of region %s is found here, and its slot is in use: run this where it runs, with its environment (STATE_DIRECTORY), or give http.listen a port", c.Region)
+		}
 	}
 	var err error
 	switch {

@@ -29,7 +29,7 @@ func Address(listen, addressFile string) (string, error) {
 		}
 		b, err := os.ReadFile(addressFile)
 		if err != nil {
-			return "", fmt.Errorf("find the sidecar: %w", err)
+			return "", fmt.Errorf("find the sidecar, which writes its address there since http.listen has port 0: %w", err)
 		}
 		if host, port, err = net.SplitHostPort(strings.TrimSpace(string(b))); err != nil {
 			return "", fmt.Errorf("find the sidecar: read %s: %w", addressFile, err)
