@@ -338,6 +338,22 @@ func (x *Index) Meets(applier string, rel wal.RelationName, key string) Meeting 
 	return x.MeetsHash(applier, rel, x.Hash(rel, key))
 }
 
+// StillNoted is Meets for a row that was put although an own change of the key was known to wait for
+// the self-merge (Noted). Alone: it still waits, and the self-merge will see the row. MeetsOpen: the
+// self-merge is at it, and may not have seen the row. MeetsEntry: it was merged since.
+func (x *Index) StillNoted(h uint64) Meeting {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	o := x.own.keys[h]
+	switch {
+	case o == nil:
+		return MeetsEntry
+	case o.items[0].LSN < x.wal.merging:
+		return MeetsOpen
+	}
+	return Alone
+}
+
 // MeetsHash is Meets for what Hash returned.
 func (x *Index) MeetsHash(applier string, rel wal.RelationName, h uint64) Meeting {
 	x.mu.Lock()

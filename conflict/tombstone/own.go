@@ -213,6 +213,15 @@ func (x *Index) Merged(l wal.LSN) {
 	x.wake()
 }
 
+// Merging is told, before it looks, that a transaction of the self-merge holds own changes below a
+// position; 0: it was rolled back. Of one that was committed Merged is told.
+func (x *Index) Merging(l wal.LSN) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.wal.merging = l
+	x.wake()
+}
+
 // Recorded is told that the items of every own change below a position are in the table, though
 // the changes may not be merged.
 func (x *Index) Recorded(l wal.LSN) {

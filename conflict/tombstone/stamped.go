@@ -17,6 +17,7 @@ type stamped struct {
 	session  wal.LSN             // as done, by the session at hand, which may read again
 	current  wal.LSN             // commit of the transaction that is being stamped; 0: none
 	merged   wal.LSN             // every own change below is merged
+	merging  wal.LSN             // the self-merge's open transaction holds own changes below; of those that wait
 	recorded wal.LSN             // the items of every own change below are in the table
 	free     wal.LSN             // the last own change that is recorded without an item; 0: none
 	tracked  bool                // the server keeps commit times

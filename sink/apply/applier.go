@@ -127,6 +127,9 @@ func (a *Applier) resume(ctx context.Context) error {
 		}
 	}
 	a.cp = cp
+	if a.cfg.Self {
+		a.cfg.Index.Merging(0)
+	}
 	return nil
 }
 

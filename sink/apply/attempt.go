@@ -185,7 +185,7 @@ func (a *Applier) recover(ctx context.Context, err error, p patience) error {
 // attempt is one try of a batch: begin, rows, side effects, checkpoint, commit.
 func (a *Applier) attempt(ctx context.Context, txs []keyedTx, next checkpoint.Checkpoint, ordered bool, fx *effects) error {
 	if a.cfg.Self {
-		if err := a.awaitCommits(ctx); err != nil {
+		if err := a.announceMerge(ctx, txs); err != nil {
 			return err
 		}
 	}
@@ -343,5 +343,8 @@ func (a *Applier) rollback(ctx context.Context) error {
 		return fmt.Errorf("roll back: %w", err)
 	}
 	a.cfg.Index.Settle(a.holder(), false)
+	if a.cfg.Self {
+		a.cfg.Index.Merging(0)
+	}
 	return nil
 }

@@ -112,8 +112,9 @@ func (a *Applier) insertLSN(ctx context.Context) (wal.LSN, error) {
 
 // openError says that another applier's transaction decides about the same key.
 type openError struct {
-	rel  wal.RelationName
-	hash uint64
+	rel   wal.RelationName
+	hash  uint64
+	noted bool // it is the self-merge, see openPut
 }
 
 func (e *openError) Error() string {
@@ -129,6 +130,35 @@ type openPut struct {
 	// suspect: the index knew something of the key before the look, which found no entry. So it
 	// cannot tell whether one has come since.
 	suspect bool
+	// noted: an own change of the key was known to wait for the self-merge, which puts right what was
+	// decided without it. It has to see the row for that.
+	noted bool
+}
+
+// stillNoted is an error where the self-merge may not see a row that was put before an own change of
+// its key was merged.
+func (a *Applier) stillNoted(rel wal.RelationName, hash uint64) error {
+	switch a.cfg.Index.StillNoted(hash) {
+	case tombstone.Alone:
+		return nil
+	case tombstone.MeetsOpen:
+		return &openError{rel, hash, true}
+	}
+	return errRace
+}
+
+// announceMerge announces the own changes that are about to be merged, and waits for the commits of
+// appliers that are under way: one of the two sees the other.
+func (a *Applier) announceMerge(ctx context.Context, txs []keyedTx) error {
+	if n := len(txs); n > 0 {
+		a.cfg.Index.Merging(txs[n-1].tx.CommitLSN + 1)
+	}
+	if !a.open {
+		return a.awaitCommits(ctx)
+	}
+	waiting, cancel := context.WithTimeoutCause(ctx, openFor, errRace)
+	defer cancel()
+	return a.awaitCommits(waiting)
 }
 
 // undisturbed announces the commit and makes sure that no row that was put here meets something
@@ -140,11 +170,17 @@ func (a *Applier) undisturbed(ctx context.Context, fx *effects) error {
 	x := a.cfg.Index
 	x.Committing(a.holder())
 	for h, p := range a.openPut {
+		if p.noted {
+			if err := a.stillNoted(p.rel, h); err != nil {
+				return err
+			}
+			continue
+		}
 		switch x.MeetsHash(a.holder(), p.rel, h) {
 		case tombstone.MeetsOwn:
 			return errRace
 		case tombstone.MeetsOpen:
-			return &openError{p.rel, h}
+			return &openError{p.rel, h, false}
 		case tombstone.MeetsEntry:
 			if !p.suspect {
 				return errRace
@@ -158,11 +194,17 @@ func (a *Applier) undisturbed(ctx context.Context, fx *effects) error {
 			continue
 		}
 		key := p.g.KeyText(&p.g.Runs[p.i])
+		if p.noted {
+			if err := a.stillNoted(rel, x.Hash(rel, key)); err != nil {
+				return err
+			}
+			continue
+		}
 		switch x.Meets(a.holder(), rel, key) {
 		case tombstone.MeetsOwn:
 			return errRace
 		case tombstone.MeetsOpen:
-			return &openError{rel, x.Hash(rel, key)}
+			return &openError{rel, x.Hash(rel, key), false}
 		case tombstone.MeetsEntry:
 			if !p.entry {
 				ask[rel] = append(ask[rel], key)
@@ -195,6 +237,9 @@ func (a *Applier) awaitOpen(ctx context.Context, e *openError) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, openFor, errRace)
 	defer cancel()
 	return a.await(ctx, func(map[string]uint64) bool {
+		if e.noted {
+			return a.cfg.Index.StillNoted(e.hash) != tombstone.MeetsOpen
+		}
 		return a.cfg.Index.MeetsHash(a.holder(), e.rel, e.hash) != tombstone.MeetsOpen
 	})
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -131,6 +132,64 @@ func TestAGiantMeetsATombstoneThatCameMeanwhile(t *testing.T) {
 		}
 	}
 	b.want(acctRows, "9|c|1")
+}
+
+// An own delete of a row waits for the self-merge, which takes long; so a giant transaction puts the
+// row back without knowing of it. If the delete is merged before the row is committed, the
+// self-merge has not seen it: the row begins again.
+func TestAGiantMeetsAnOwnDeleteThatIsMergedMeanwhile(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	b.third()
+	b.a.cfg.Barrier = func(context.Context) error { return ErrOverdue }
+	key := []byte(`["1"]`)
+	b.idx.Note(r.Ref(), key, tombstone.Place{Commit: 16}, conflict.Item{Next: 1})
+	first, last := halves(b.tx(nil, insert(r, row("1", "a", 1, 1)), insert(r, row("9", "c", 1, 1))))
+	if err := deliver(t, b.a, first); !errors.Is(err, ErrStartAgain) {
+		t.Fatalf("no barrier before a row that an own delete may mean: %v", err)
+	}
+	if err := deliver(t, b.a, first); err != nil {
+		t.Fatal(err)
+	}
+	b.exec(`insert into pgwaltz.tombstone (relation, key, generation, version, updated_at, origin, lsn) values ('public.acct', '["1"]', 0, 2, 1704067200000000, 'b', '0/10')`)
+	b.idx.Put(r.Ref(), key, conflict.Item{LSN: 16, Next: 1})
+	b.idx.Merged(17)
+	if err := deliver(t, b.a, last); !errors.Is(err, ErrStartAgain) {
+		t.Fatalf("the end of the transaction: %v", err)
+	}
+	for _, p := range []*wal.Transaction{first, last} {
+		if err := deliver(t, b.a, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.want(acctRows, "9|c|1")
+}
+
+// As above, of a whole transaction, while the self-merge is at it: whether it sees the row nobody
+// knows. If it has not begun yet, it will.
+func TestARowAndAnOwnDeleteAtWork(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	b.third()
+	b.a.barrier = true
+	b.idx.Note(r.Ref(), []byte(`["1"]`), tombstone.Place{Commit: 16}, conflict.Item{Next: 1})
+	tx := b.tx(nil, insert(r, row("1", "a", 1, 1)))
+	// Behind a look, not as a new row.
+	tx.Changes[0].Op = wal.Update
+	b.idx.Merging(17)
+	var open *openError
+	if err := b.a.attempt(t.Context(), []keyedTx{{tx: tx}}, after(b.a, tx), false, &effects{}); !errors.As(err, &open) {
+		t.Fatalf("the row went in beside a delete that is being merged: %v", err)
+	}
+	if err := b.a.rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.idx.Merging(16)
+	b.a.barrier = true
+	if err := b.a.attempt(t.Context(), []keyedTx{{tx: tx}}, after(b.a, tx), false, &effects{}); err != nil {
+		t.Fatal(err)
+	}
+	b.want(acctRows, "1|a|1")
 }
 
 // Where stamping waits for the self-merge, the items of a giant transaction are written by

@@ -49,6 +49,7 @@ type putRow struct {
 	entry   bool // an entry of the key was found, and locked
 	suspect bool // see openPut
 	wrote   bool // an entry of the key is written with the row, and meets whatever is there
+	noted   bool // see openPut
 }
 
 // add merges what a nested attempt gathered.

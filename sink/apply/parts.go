@@ -129,6 +129,9 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 	b.text("savepoint part")
 	var fx effects
 	if a.cfg.Self {
+		if err := a.announceMerge(ctx, txs); err != nil {
+			return err
+		}
 		fx.items = a.ownItems(txs)
 	}
 	var err error
@@ -201,7 +204,7 @@ func (a *Applier) flushPart(ctx context.Context, fx *effects) error {
 	for _, p := range fx.put {
 		if !p.wrote && len(a.openPut) < maxOpenPut {
 			rel := p.g.Rel.Ref()
-			a.openPut[a.cfg.Index.Hash(rel, p.g.KeyText(&p.g.Runs[p.i]))] = openPut{rel, p.suspect}
+			a.openPut[a.cfg.Index.Hash(rel, p.g.KeyText(&p.g.Runs[p.i]))] = openPut{rel, p.suspect, p.noted}
 		}
 	}
 	a.openFx.blind = a.openFx.blind || fx.blind

@@ -189,9 +189,7 @@ func (a *Applier) place(ctx context.Context, out *decided, i int, st *known, not
 		}
 	case st.row == nil:
 		out.inserts = append(out.inserts, i)
-		if !st.noted {
-			fx.put = append(fx.put, putRow{g, i, st.entry != nil, st.entry != nil || st.known, noted})
-		}
+		fx.put = append(fx.put, putRow{g, i, st.entry != nil, st.entry != nil || st.known, noted, st.noted})
 	case t.replaces(r.Image, st.row):
 		if !a.cfg.Replica {
 			return &schemaError{name: g.Rel.Ref(), code: "428C9", what: "an identity column that is GENERATED ALWAYS has another value here, and only a session with session_replication_role = replica may put the row in again"}
