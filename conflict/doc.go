@@ -82,6 +82,12 @@
 // Two rows of equal content that differ in their generation alone are no conflict either:
 // nobody loses anything, and the higher generation is taken over.
 //
+// What waits because it lacks values, or because the table refuses it, is an entry like any other (Waiting). An
+// application may give one stamp to several rows; then the contents decide, and where one that waits lacks the
+// values that would, nobody here knows. It waits on then: it asks its origin, or the peers if it is an own one, and they answer with
+// the highest that they hold. So the answer is this change, made whole, or something above it, or another row: then it is not held
+// any more (Policy.Releases, Policy.Gone). What is known gives way to what asks, so nothing is lost that only one region had.
+//
 // # What the caller has to see to
 //
 // The decision is carried out in the transaction that locked and read the local entry.

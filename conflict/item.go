@@ -56,6 +56,13 @@ func (i Item) Over() (row, change uint32) {
 	return i.Next, i.Next
 }
 
+// Repeats reports whether i, an item of an own change, says nothing that o, the item of the own change before it, does not
+// say: generations come out the same without it, whatever other regions wrote in between. Something lower that
+// was written over a live row would have put i into a later generation. Over a tombstone it would not, so i
+// may be what says that it is not the last word any more (Under). Times are left out here: what is stamped from
+// i has to have a time of its own, its commit time.
+func (i Item) Repeats(o Item) bool { return i.Next == o.Next && i.Live == o.Live }
+
 // NextGeneration is the generation of the row over an entry, or that an insert over it gets:
 // its own when it lives, the one after it when it is a tombstone.
 func NextGeneration(s wal.Stamp, alive bool) uint32 {

@@ -1,6 +1,10 @@
 package conflict
 
-import "github.com/pgwaltz/pgwaltz/wal"
+import (
+	"bytes"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
 
 // Waiting is what a region knows of a key and cannot show: the net effect of changes that
 // were set aside because a constraint, a trigger or the table's definition is in their way.
@@ -108,8 +112,12 @@ func (p Policy) Wait(w, next Waiting, follows bool) (Waiting, bool) {
 		if w.Born || w.Base.Known { // of the two one may be a repair, which does not say what it overwrote
 			next.Born, next.Base = w.Born, w.Base
 		}
-	case !follows && p.CompareSides(next.side(), w.side()) < 0:
-		return w, false
+	case follows:
+	default:
+		c, sure := p.order(&next, &w)
+		if sure && c < 0 || !sure && !w.complete() {
+			return w, false // where nobody knows which one is above, the one stays that asks for the rest
+		}
 	}
 	return next, true
 }
@@ -120,13 +128,58 @@ func (p Policy) Held(w, next *Waiting, was, is EventKind) bool {
 	return was == Repair && is != Repair && p.same(w, next)
 }
 
+// complete reports whether w lacks no values.
+func (w *Waiting) complete() bool { return w.Op == wal.Delete || w.Image.Complete() }
+
+// order compares two as entries. It reports false where values that one of them lacks would decide: then they are
+// not the same entry, and either may be above. A value that a change left alone (wal.Unchanged) is taken to be what
+// the other one says, if there is nothing else in which the two differ.
+func (p Policy) order(a, b *Waiting) (c int, sure bool) {
+	if c := p.Compare(a.Stamp, b.Stamp); c != 0 {
+		return c, true
+	}
+	if a.complete() && b.complete() || a.Op == wal.Delete || b.Op == wal.Delete {
+		return p.CompareSides(a.side(), b.side()), true
+	}
+	open := false
+	for _, i := range byName(nil, b.Relation.Columns) {
+		col := &b.Relation.Columns[i]
+		n := a.Relation.Column(col.Name)
+		if n < 0 || a.Relation.Columns[n].OID != col.OID {
+			return 0, false
+		}
+		switch x, y := a.Image[n], b.Image[i]; {
+		case x.Names(y) || y.Names(x):
+		case x.Kind == wal.Unchanged || y.Kind == wal.Unchanged:
+			open = true
+		case x.Absent() || y.Absent():
+			return 0, false // they differ, and nobody knows how
+		default:
+			if c := compareValues(a.Relation, n, x, y); c != 0 {
+				return c, !open
+			}
+		}
+	}
+	return 0, true
+}
+
+// compareValues compares two values of a column as the contents of rows do.
+func compareValues(rel *wal.Relation, n int, x, y wal.Value) int {
+	one := &wal.Relation{Columns: rel.Columns[n : n+1]}
+	left, _ := Content(one, wal.Tuple{x})
+	right, _ := Content(one, wal.Tuple{y})
+	return bytes.Compare(left, right)
+}
+
 // same reports whether two that wait are the same entry.
 func (p Policy) same(w, next *Waiting) bool {
 	return p.CompareSides(next.side(), w.side()) == 0 && (w.Op == wal.Delete || w.Image.Complete())
 }
 
 // Releases reports whether w has nothing left to say once event is merged, and not refused:
-// the event is at or above it in the order of entries.
+// the event is at or above it in the order of entries. Of equal stamps the contents decide. Where w lacks the
+// values that would, it waits on: an earlier row of its origin with the same stamp does not end its
+// waiting. The answer to what it asks for does (Gone), or the look at the row that is there then.
 func (p Policy) Releases(event Waiting, w *Waiting) bool {
 	if c := p.Compare(event.Stamp, w.Stamp); c != 0 {
 		return c > 0
@@ -134,14 +187,23 @@ func (p Policy) Releases(event Waiting, w *Waiting) bool {
 	if !hasColumns(event.Relation, w.Relation) {
 		return true // the same write, after a column was renamed, dropped or given another type
 	}
-	return p.CompareSides(event.side(), w.side()) >= 0
+	c, sure := p.order(&event, w)
+	return sure && c >= 0
 }
 
-// Gone reports whether the answer of w's origin, an entry with the stamp s, says that the origin does
-// not hold w any more: the entry is below w. A tombstone is below a live row of the same stamp.
-func (p Policy) Gone(op wal.Op, s wal.Stamp, w *Waiting) bool {
-	c := p.Compare(s, w.Stamp)
-	return c < 0 || c == 0 && op == wal.Delete && w.Op != wal.Delete
+// Gone reports whether the answer of w's origin, an entry, says that the origin does not hold w any more:
+// the entry is below w, or is another row of the same stamp. A tombstone is below a live row of that.
+func (p Policy) Gone(answer, w *Waiting) bool {
+	switch c := p.Compare(answer.Stamp, w.Stamp); {
+	case c != 0:
+		return c < 0
+	case answer.Op == wal.Delete || w.Op == wal.Delete:
+		return answer.Op == wal.Delete && w.Op != wal.Delete
+	case !hasColumns(answer.Relation, w.Relation):
+		return false
+	}
+	c, sure := p.order(answer, w)
+	return !sure || c != 0
 }
 
 // hasColumns reports whether rel has all columns of old.

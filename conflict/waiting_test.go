@@ -277,8 +277,60 @@ func TestGone(t *testing.T) {
 		{wal.Delete, at(2, 0), row, false},
 		{wal.Delete, at(1, 5), dead, false},
 	} {
-		if got := (Policy{}).Gone(c.op, c.s, c.w); got != c.want {
+		answer := &Waiting{Relation: waitRel(), Op: c.op, Stamp: c.s, Image: waitRow("w", "large")}
+		if got := (Policy{}).Gone(answer, c.w); got != c.want {
 			t.Errorf("%s %s is the answer for %s %s: %t", c.op, StampText(c.s), c.w.Op, StampText(c.w.Stamp), got)
+		}
+	}
+}
+
+// waitImage is a row; "-" is a large value that was left alone, "#x" the digest of x.
+func waitImage(v, big string) wal.Tuple {
+	t := waitRow(v, big)
+	if len(big) > 1 && big[0] == '#' {
+		t[2] = wal.Digested([]byte(big[1:]))
+	}
+	return t
+}
+
+// TestEqualStampsAndMissingValues: a change that lacks a value meets another row of its own stamp: only the
+// contents could say which one is above. An earlier row does not release it, and the change itself,
+// made whole, does. The column big comes first in contents.
+func TestEqualStampsAndMissingValues(t *testing.T) {
+	t.Parallel()
+	at := wal.Stamp{Version: 5}
+	of := func(image wal.Tuple) *Waiting {
+		return &Waiting{Relation: waitRel(), Op: wal.Update, Stamp: at, Image: image}
+	}
+	for _, c := range []struct {
+		name           string
+		waits, came    wal.Tuple
+		releases, gone bool // of the answer of its origin
+		gives          bool // it gives way to what cannot be shown either
+	}{
+		{"the change, made whole", waitImage("b", "#x"), waitImage("b", "x"), true, false, true},
+		{"the change again", waitImage("b", "#x"), waitImage("b", "#x"), true, false, true},
+		{"the change, of which less was known", waitImage("b", "-"), waitImage("b", "x"), true, false, true},
+		{"a lower row with the same large value", waitImage("b", "#x"), waitImage("a", "x"), false, true, false},
+		{"a higher row with the same large value", waitImage("b", "#x"), waitImage("c", "x"), true, true, true},
+		{"a row with another large value", waitImage("b", "#x"), waitImage("b", "y"), false, true, false},
+		{"a lower row, and nothing is known of the large value", waitImage("b", "-"), waitImage("a", "x"), false, true, false},
+		{"a higher row, and nothing is known of the large value", waitImage("b", "-"), waitImage("c", "x"), false, true, false},
+		{"what lacks a value over what does not", waitImage("b", "x"), waitImage("c", "#y"), false, true, true},
+	} {
+		w, came := of(c.waits), of(c.came)
+		if got := (Policy{}).Releases(*came, w); got != c.releases {
+			t.Errorf("%s: releases %t", c.name, got)
+		}
+		if got := (Policy{}).Gone(came, w); got != c.gone {
+			t.Errorf("%s: gone %t", c.name, got)
+		}
+		got, gives := (Policy{}).Wait(*w, *came, false)
+		if gives != c.gives || gives != (string(got.Image[1].Bytes) == string(c.came[1].Bytes) && string(got.Image[2].Bytes) == string(c.came[2].Bytes)) {
+			t.Errorf("%s: gives way %t, %+v", c.name, gives, got)
+		}
+		if _, gives := (Policy{}).Wait(*w, *came, true); !gives {
+			t.Errorf("%s: a later change of its origin does not take its place", c.name)
 		}
 	}
 }

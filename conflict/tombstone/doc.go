@@ -40,5 +40,12 @@
 //     then. A local transaction that was stamped but that the look could not see yet makes the
 //     applier start again (Index.Unseen).
 //
+// An item is left out where every change is stamped the same without it. What counts is the highest generation, and
+// which one was written last (conflict.Item.Over). So an item of an own change is left out only where the one just
+// below it is of the same generation, the change that is stamped from it as well, and that has a
+// time of its own, its commit time. That an older item is of the same generation is not enough: another region's lower row
+// may have been put over that, and then this item says that it is there no more. Where several own changes are merged
+// at once, that goes for each of them (WriteSQL, apply.OwnItems).
+//
 // Index is the memory of it: bounded, and safe for concurrent use.
 package tombstone

@@ -27,7 +27,7 @@ func TestEntriesAreLookedUpByIndex(t *testing.T) {
 		"prepare f(text, text[]) as "+tombstone.FindSQL)...)
 	for what, run := range map[string]string{"write": "w('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', 'a')", "find": "f('r', '{}')"} {
 		plan := strings.Join(texts(t, c, "explain (costs off) execute "+run), "\n")
-		scans := strings.Count(plan, "Index Scan using")
+		scans := len(regexp.MustCompile(`Index Scan (Backward )?using`).FindAllString(plan, -1))
 		byKey := len(regexp.MustCompile(`Index Cond: \(\(relation = .*\) AND \(key = `).FindAllString(plan, -1))
 		if scans == 0 || byKey != scans || strings.Contains(plan, "Seq Scan") || strings.Contains(plan, "Join Filter") {
 			t.Errorf("the plan of %s is\n%s", what, plan)

@@ -56,8 +56,9 @@ const PastSchema = `create table if not exists pgwaltz.past (
 //
 // What stands there is replaced: the writer has locked it (FindSQL) and decided. Only of two
 // tombstones the higher stays. What does not stay in the entry is kept as an item, unless the
-// new entry is plain: then the change that wrote it gets its stamp also from an older item of
-// the same generation.
+// new entry is plain: then the change that wrote it gets its stamp also from the item just below the
+// old entry, if that is of the same generation. It has to be the one just below: an older one of that
+// generation may have something lower above it, and the change would be taken for one over that.
 //
 // Each key is looked up once, by index, whatever the planner thinks of the sizes: the applier's
 // statements are prepared when the table may be empty.
@@ -71,8 +72,8 @@ const WriteSQL = `with met as materialized (
   select o.r, o.k, case when o.replaced then o.olsn else o.p end, case when o.replaced then o.onext else o.n end, case when o.replaced then o.oat else o.t end,
     case when o.replaced then o.olive else o.l end
   from met o
-  where o.there and o.olsn <> o.p and not o.empty and not (o.replaced and o.plain and o.onext = o.n and (o.n = 0 or exists (
-    select from pgwaltz.past a where a.relation = o.r and a.key = o.k and a.lsn < o.olsn and a.next >= o.onext)))
+  where o.there and o.olsn <> o.p and not o.empty and not (o.replaced and o.plain and o.olsn < o.p and o.onext = o.n and (o.n = 0 or coalesce(o.onext = (
+    select a.next from pgwaltz.past a where a.relation = o.r and a.key = o.k and a.lsn < o.olsn order by a.lsn desc limit 1), false)))
   on conflict (relation, key, lsn) do update set next = greatest(past.next, excluded.next), at = greatest(past.at, excluded.at),
     live = past.live and past.next >= excluded.next or excluded.live and excluded.next >= past.next
 ), changed as (
@@ -202,7 +203,7 @@ func Lookup(ctx context.Context, q Querier, at wal.LSN, refs []Ref) ([]conflict.
 	rows, err := q.Query(ctx, `select coalesce(i.next, 0), coalesce(i.at, 0), coalesce(i.live, false), coalesce(i.last, 0), coalesce(i.lsn, '0/0')::text
 from unnest($1::text[], $2::text[]) with ordinality as u(r, k, n)
 cross join lateral (
-  select max(next) as next, max(at) as at, max(lsn) as lsn, bool_or(live) filter (where next = top) as live, (array_agg(next order by lsn desc))[1] as last
+  select max(next) as next, max(at) as at, max(lsn) as lsn, bool_or(live) filter (where next = top) as live, (array_agg(next order by lsn desc, next desc))[1] as last
   from (select *, max(next) over () as top from (
     select generation + 1 as next, updated_at as at, live, lsn from pgwaltz.tombstone where relation = u.r and key = u.k and lsn < $3::text::pg_lsn
     union all

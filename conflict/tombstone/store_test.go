@@ -124,6 +124,26 @@ func TestPlainEntriesDoNotPileUp(t *testing.T) {
 	}
 }
 
+// TestPlainEntriesOverSomethingLower: an item above something lower says what was written last, though an older
+// one is of the same generation.
+func TestPlainEntriesOverSomethingLower(t *testing.T) {
+	t.Parallel()
+	c := database(t)
+	write(t, c, row{key: "k", next: 3, lsn: 100})                          // an own delete
+	write(t, c, row{key: "k", next: 1, lsn: 110, live: true})              // of another region, which did not know it
+	write(t, c, row{key: "k", next: 3, lsn: 120, live: true, plain: true}) // own changes over that
+	write(t, c, row{key: "k", next: 3, lsn: 130, live: true, plain: true})
+	write(t, c, row{key: "k", next: 3, lsn: 140, live: true, plain: true})
+	for at, under := range map[wal.LSN]uint32{120: 2, 121: 0, 130: 0, 131: 0, 140: 0, 141: 0} {
+		if got := lookup(t, c, "k", at); got.Next != 3 || got.Under != under {
+			t.Errorf("at %s: %+v, want the last one %d below 3", at, got, under)
+		}
+	}
+	if got := texts(t, c, `select lsn::text from pgwaltz.past order by lsn`); fmt.Sprint(got) != "[0/64 0/6E 0/78]" {
+		t.Errorf("kept %v", got)
+	}
+}
+
 // TestTrimChangesNoAnswer: for what can be decoded, trimmed items say what all of them said.
 func TestTrimChangesNoAnswer(t *testing.T) {
 	t.Parallel()

@@ -255,12 +255,21 @@ func (fx *effects) queueEntries(b *pgx.Batch, origin string) {
 	rels, keys, nexts, vers, ats := columnsOf(n)
 	live, plain, lsns := make([]bool, 0, n), make([]bool, 0, n), make([]string, 0, n)
 	last := make(map[tombstone.Ref]struct{}, n)
+	lifted := map[tombstone.Ref]struct{}{} // an earlier change of the batch has its time from what stands there
+	for i := range fx.items {
+		if !fx.items[i].plain {
+			lifted[fx.items[i].Ref] = struct{}{}
+		}
+	}
 	for i := n - 1; i >= 0; i-- {
 		e := &fx.entries[i]
 		if _, ok := last[e.Ref]; ok {
 			continue
 		}
 		last[e.Ref] = struct{}{}
+		if _, ok := lifted[e.Ref]; ok {
+			e.plain = false
+		}
 		rels, keys = append(rels, tombstone.RelationText(e.Relation)), append(keys, e.Key)
 		nexts, vers, ats = append(nexts, int64(e.Next)), append(vers, e.version), append(ats, int64(e.updatedAt))
 		live, plain, lsns = append(live, e.Live), append(plain, e.plain), append(lsns, e.LSN.String())

@@ -213,7 +213,7 @@ func (a *Applier) holds(t *target, r *batch.Run, side conflict.Side, e conflict.
 type OwnItem struct {
 	tombstone.Ref
 	conflict.Item
-	plain bool
+	plain bool // it, and those that were left out for it, have times of their own
 }
 
 // OwnItems are the items of all own changes of some transactions: also of those that a later one
@@ -241,14 +241,16 @@ func OwnItems(p Policy, x *tombstone.Index, txs []*wal.Transaction) []OwnItem {
 			}
 			old := &out[n]
 			if old.LSN == row.LSN {
-				old.Item = old.Join(row.Item)
+				old.Item, old.plain = old.Join(row.Item), old.plain && row.plain
 				continue
 			}
-			if row.plain && old.Next == 0 && row.Next == 0 {
+			plain := row.plain
+			row.plain = row.plain && old.plain // all of them are
+			if plain && old.Next == 0 && row.Next == 0 {
 				*old = row // it gets its stamp from nothing
 				continue
 			}
-			if b, ok := before[row.Ref]; ok && row.plain && out[b].Next == old.Next && old.Next == row.Next {
+			if b, ok := before[row.Ref]; ok && plain && old.Repeats(out[b].Item) && old.Next == row.Next {
 				*old = row
 				continue
 			}

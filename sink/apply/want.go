@@ -210,11 +210,11 @@ func (a *Applier) held(g *batch.Group, r *batch.Run, st *known, side conflict.Si
 	if !side.Alive {
 		e.Row = keyImage(g, r)
 	}
-	w := st.waiting()
+	w, policy := st.waiting(), a.cfg.Policy.table(g.Rel.Ref()).Resolve
 	switch {
 	case w == nil:
 		return e, e.Known
-	case side.Known && a.cfg.Policy.table(g.Rel.Ref()).Resolve.Compare(w.Stamp, side.Stamp) <= 0:
+	case side.Known && policy.Compare(w.Stamp, side.Stamp) < 0, side.Known && w.Stamp == side.Stamp && (!side.Alive || w.Op == wal.Delete):
 		return e, true
 	case w.Op == wal.Delete:
 		return wal.Entry{Known: true, Stamp: w.Stamp, Row: keyImage(g, r)}, true
@@ -227,7 +227,17 @@ func (a *Applier) held(g *batch.Group, r *batch.Run, st *known, side conflict.Si
 	if !row.CompleteOver(st.row) {
 		return e, e.Known && !w.Image.Complete()
 	}
-	return wal.Entry{Known: true, Alive: true, Stamp: w.Stamp, Row: batch.Fill(row, st.row)}, true
+	row = batch.Fill(row, st.row)
+	if side.Known && w.Stamp == side.Stamp { // the contents decide which of the two will be shown
+		waiting := conflict.Side{Known: true, Alive: true, Stamp: w.Stamp}
+		waiting.Content, _ = conflict.Content(g.Rel, row)
+		shown := side
+		shown.Content, _ = conflict.Content(g.Rel, st.row)
+		if policy.CompareSides(waiting, shown) <= 0 {
+			return e, true
+		}
+	}
+	return wal.Entry{Known: true, Alive: true, Stamp: w.Stamp, Row: row}, true
 }
 
 // answers reports whether a repair is an answer (wal.Change.Answer) that ends the waiting of a parked
@@ -238,8 +248,10 @@ func (a *Applier) held(g *batch.Group, r *batch.Run, st *known, side conflict.Si
 // back while the answer was made. Nor does any answer of a peer say something of an own change that
 // it did not know when it was asked. Where there are several peers, all of them have to say so.
 func (a *Applier) answers(g *batch.Group, r *batch.Run, w *parked.Change, fx *effects) bool {
-	if w == nil || g.Kind != conflict.Repair || !r.Answer || w.Waiting.Op == wal.Delete || w.Waiting.Image.Complete() ||
-		!a.cfg.Policy.table(g.Rel.Ref()).Resolve.Gone(r.Op, r.Stamp, &w.Waiting) {
+	if w == nil || g.Kind != conflict.Repair || !r.Answer || w.Waiting.Op == wal.Delete || w.Waiting.Image.Complete() {
+		return false
+	}
+	if came := waitingOf(g, r); !a.cfg.Policy.table(g.Rel.Ref()).Resolve.Gone(&came, &w.Waiting) {
 		return false
 	}
 	switch w.Origin {

@@ -168,7 +168,7 @@ func (a *applier) absent(k rowKey, asked wal.Stamp) outcome {
 func (t *dbtx) held(k rowKey) *wal.Change {
 	tab, e := t.d.tables[k.table], t.get(k)
 	l, p := t.d.side(k, e), e.parked
-	if p == nil || l.Known && tab.pol.Compare(p.Stamp, l.Stamp) <= 0 {
+	if p == nil || l.Known && tab.pol.Compare(p.Stamp, l.Stamp) < 0 || l.Known && p.Stamp == l.Stamp && (!l.Alive || p.Op == wal.Delete) {
 		return t.repair(k)
 	}
 	c := wal.Change{Op: wal.Delete, Relation: tab.rel, Old: tab.keyRow(k), Stamp: p.Stamp, Repair: true}
@@ -182,6 +182,13 @@ func (t *dbtx) held(k rowKey) *wal.Change {
 		c.Op, c.Old, c.New = wal.Update, nil, p.Image
 		if e.row != nil {
 			c.New = p.Image.Filled(e.row)
+		}
+		if l.Known && p.Stamp == l.Stamp { // the contents decide which of the two will be shown
+			waiting := conflict.Side{Known: true, Alive: true, Stamp: p.Stamp}
+			waiting.Content, _ = conflict.Content(tab.rel, c.New)
+			if tab.pol.CompareSides(waiting, l) <= 0 {
+				return t.repair(k)
+			}
 		}
 	}
 	t.d.w.Stats.Pushbacks++

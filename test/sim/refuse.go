@@ -149,11 +149,11 @@ func (a *applier) release(r *run, came conflict.Waiting, dec conflict.Decision) 
 	if p == nil {
 		return
 	}
-	pol := a.in.s.r.db.tables[r.key.table].pol
+	pol, of := a.in.s.r.db.tables[r.key.table].pol, a.waitingOf(r)
 	switch {
-	case a.follows(r, p) || dec.Verdict != conflict.Keep && pol.Releases(a.waitingOf(r), &p.Waiting):
+	case a.follows(r, p) || dec.Verdict != conflict.Keep && pol.Releases(of, &p.Waiting):
 		a.rival(r, came, p, true)
-	case r.kind != conflict.Repair || !r.answer || p.Op == wal.Delete || p.Image.Complete() || !pol.Gone(r.ev.Op, r.ev.Stamp, &p.Waiting):
+	case r.kind != conflict.Repair || !r.answer || p.Op == wal.Delete || p.Image.Complete() || !pol.Gone(&of, &p.Waiting):
 		return
 	case p.origin == a.in.origin && (r.ev.Op != wal.Delete || !p.Born || r.asked == p.Stamp):
 	case p.origin == a.in.s.r.id && p.origin != a.in.origin && r.asked == p.Stamp:
