@@ -367,6 +367,7 @@ func (s *Sidecar) newSubscription(in *inboundState) (*subscribe.Subscription, er
 	if in.origin == s.cfg.Region {
 		cfg.PublicKey = s.publicKey()
 		cfg.Quarantine = nil // the peers keep it
+		cfg.Control = ownControl{s}
 	} else if s.broker.Embedded() { // the server that sends is the peer's own
 		cfg.Heard = func() { s.broker.Heard(in.origin) }
 	}

@@ -32,7 +32,12 @@ func (s *Sidecar) purge(ctx context.Context) {
 	}
 	switch {
 	case frame > 0:
-		s.purgeOpen(ctx, pub, inc)
+		if s.outdatedCovered() {
+			// The self-merge may have committed nothing of the present incarnation yet, because it begins with
+			// a transaction that needs the room.
+			s.purgeTo(ctx, pub, o.seqs.before())
+		}
+		s.purgeOpen(ctx, pub, inc, frame)
 	case s.outdatedCovered():
 		s.purgeTo(ctx, pub, pub.State().Seq)
 	}
@@ -51,12 +56,13 @@ func (s *Sidecar) purgeTo(ctx context.Context, pub *publish.Publisher, seq uint6
 // every peer and the self-merge have applied them, though nobody can commit yet. Who starts
 // again before the end misses them, and asks for a rewind: the slot holds the transaction until
 // every peer has committed it, whatever the budget of retained WAL (confirm).
-func (s *Sidecar) purgeOpen(ctx context.Context, pub *publish.Publisher, inc uint32) {
+// acked is the frame that all have behind them: of what lies below, nothing is open.
+func (s *Sidecar) purgeOpen(ctx context.Context, pub *publish.Publisher, inc uint32, acked uint64) {
 	o := &s.out
 	o.mu.Lock()
 	peers, own := s.readInParts(inc)
 	read := min(peers, own)
-	loosens := read != ^uint64(0) && read > o.loose
+	loosens := read != ^uint64(0) && read > max(o.loose, acked)
 	o.mu.Unlock()
 	if !loosens {
 		return

@@ -35,6 +35,34 @@ func (s *Sidecar) rewind(ctx context.Context, asker string, data []byte) ([]byte
 	return json.Marshal(reply)
 }
 
+// ownControl carries the requests of the self-merge, which are for this very process.
+type ownControl struct{ s *Sidecar }
+
+// Request answers a request to rewind: parts of a transaction that is larger than the stream have left it,
+// and the self-merge, which had to begin it again, needs them once more.
+func (c ownControl) Request(ctx context.Context, region, verb string, data []byte) ([]byte, error) {
+	var req subscribe.RewindRequest
+	if region != c.s.cfg.Region || verb != subscribe.VerbRewind {
+		return nil, fmt.Errorf("request %s of %s: the self-merge asks for its own stream only", verb, region)
+	}
+	if err := json.Unmarshal(data, &req); err != nil {
+		return nil, fmt.Errorf("read request: %w", err)
+	}
+	var r checkpoint.Rewind
+	err := c.s.db.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		r, err = c.s.rewindSituation(ctx, conn, req)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	d := r.Decide()
+	if d.Step != checkpoint.Renew { // what that means is for the outbound pipe to find out, when it begins
+		return json.Marshal(subscribe.RewindReply{Available: r.Slot.Confirmed, Reason: d.Why})
+	}
+	return json.Marshal(c.s.rewindReply(req, r.Slot, d))
+}
+
 func (s *Sidecar) grantRewind(ctx context.Context, req subscribe.RewindRequest) (subscribe.RewindReply, error) {
 	var d checkpoint.RewindDecision
 	var slot checkpoint.Slot
@@ -149,7 +177,7 @@ func (s *Sidecar) rewindReply(req subscribe.RewindRequest, slot checkpoint.Slot,
 		reply.Incarnation = o.incarnation
 		return reply // as if one were under way: it asks again
 	}
-	s.log.Warn("a peer misses frames; publishing again from the slot", "peer", req.Region, "lsn", slot.Confirmed.String(), "reason", req.Reason)
+	s.log.Warn("frames are missed; publishing again from the slot", "by", req.Region, "lsn", slot.Confirmed.String(), "reason", req.Reason)
 	s.renew(true)
 	return reply
 }

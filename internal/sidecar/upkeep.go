@@ -283,6 +283,16 @@ func (x *seqIndex) add(h wire.Header, seq uint64) {
 	x.frames = append(x.frames, frameSeq{h.Number, seq})
 }
 
+// before returns the sequence up to which only frames of earlier incarnations lie; 0 when it is not known.
+func (x *seqIndex) before() uint64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(x.frames) == 0 || x.frames[0].frame != 1 {
+		return 0
+	}
+	return x.frames[0].seq - 1
+}
+
 // upTo returns the sequence up to which all frames up to the given one lie; 0 for none. What
 // is older than that is forgotten.
 func (x *seqIndex) upTo(frame uint64) uint64 {
