@@ -8,10 +8,10 @@
 //	make chaos SEED=7 DURATION=10m CHAOS_FLAGS='-clock -topology cluster -keep /tmp/chaos'
 //
 // PGWALTZ_BIN names a ready binary, PGWALTZ_PG_BIN a PostgreSQL. Faults, their targets and
-// lengths, and what the writers draw come from the seed; what meets what is decided by the
-// machine, so the same seed gives the same plan and not the same run. The clock of a server
-// is set off by libfaketime where that is installed, the clock of a sidecar by a binary that
-// is built for it (-clock).
+// lengths, what the writers draw, and which servers keep commit times come from the seed; what
+// meets what is decided by the machine, so the same seed gives the same plan and not the same
+// run. The clock of a server is set off by libfaketime where that is installed, the clock of a
+// sidecar by a binary that is built for it (-clock).
 //
 // The run has four phases:
 //
