@@ -127,7 +127,7 @@ func (a *Applier) resume(ctx context.Context) error {
 		}
 	}
 	a.cp = cp
-	if a.cfg.Self {
+	if a.cfg.Self && !a.retrying {
 		a.cfg.Index.Merging(0)
 	}
 	return nil

@@ -343,7 +343,7 @@ func (a *Applier) rollback(ctx context.Context) error {
 		return fmt.Errorf("roll back: %w", err)
 	}
 	a.cfg.Index.Settle(a.holder(), false)
-	if a.cfg.Self {
+	if a.cfg.Self && !a.retrying {
 		a.cfg.Index.Merging(0)
 	}
 	return nil

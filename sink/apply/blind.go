@@ -144,7 +144,10 @@ func (a *Applier) stillNoted(rel wal.RelationName, hash uint64) error {
 	case tombstone.MeetsOpen:
 		return &openError{rel, hash, true}
 	}
-	return errRace
+	if a.cfg.Barrier == nil {
+		return errRace
+	}
+	return errBarrier // no race: others may have been merged by the next try, too
 }
 
 // announceMerge announces the own changes that are about to be merged, and waits for the commits of
