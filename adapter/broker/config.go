@@ -62,6 +62,9 @@ type Config struct {
 	// Position is asked for what peers are told of this region's WAL; nil tells nothing. It must
 	// not block.
 	Position func() *Position
+	// Stuck is asked for what a peer is told of how its changes are applied here: gap, down, or ""
+	// where they are. It must not block.
+	Stuck func(origin string) string
 	// OnState is called, from a goroutine of the broker, whenever the connection or the
 	// reachability of a peer changes. It must not block.
 	OnState func(State)

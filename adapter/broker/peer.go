@@ -29,6 +29,8 @@ type Peer struct {
 	Offset time.Duration
 	// Position is what the peer last said of its own WAL; nil when it says nothing.
 	Position *Position
+	// Stuck is gap or down while the peer cannot apply this region's changes; "" while it can.
+	Stuck string
 
 	misses int
 	known  bool
@@ -59,10 +61,14 @@ type pong struct {
 	Region   string     `json:"region"`
 	At       wal.Micros `json:"at"`
 	Position *Position  `json:"position,omitempty"`
+	Stuck    string     `json:"stuck,omitempty"`
 }
 
-func (b *Broker) pong(context.Context, string, []byte) ([]byte, error) {
+func (b *Broker) pong(_ context.Context, asker string, _ []byte) ([]byte, error) {
 	p := pong{Region: b.cfg.Region, At: wal.MicrosOf(time.Now())}
+	if b.cfg.Stuck != nil {
+		p.Stuck = b.cfg.Stuck(asker)
+	}
 	if b.cfg.Position != nil {
 		p.Position = b.cfg.Position()
 	}
@@ -133,7 +139,7 @@ func (b *Broker) ping(region string) {
 	} else {
 		p.misses, p.Reachable, p.SeenAt, p.RTT = 0, true, time.Now(), rtt
 		p.Offset = answer.At.Time().Sub(sent.Add(rtt / 2))
-		p.Position = answer.Position
+		p.Position, p.Stuck = answer.Position, answer.Stuck
 	}
 	now := p.Reachable
 	b.mu.Unlock()

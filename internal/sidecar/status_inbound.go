@@ -90,6 +90,30 @@ func stands(st *status.Inbound, p *broker.Position, reachable bool) {
 	}
 }
 
+// stuck is what the origin is told: its changes cannot be applied here, and that does not pass by
+// itself. What the origin itself is the reason of is not told to it.
+func (s *Sidecar) stuck(origin string) string {
+	in := s.in[origin]
+	if in == nil {
+		return ""
+	}
+	failure := s.trouble("inbound " + origin)
+	in.mu.Lock()
+	state, sub := in.state, in.sub
+	in.mu.Unlock()
+	switch {
+	case state == status.Down && failure != nil && time.Since(failure.Since) > failingFor:
+		return string(status.Down)
+	case state == status.Gap:
+		return string(status.Gap)
+	case sub != nil:
+		if g := sub.State().Gap; g != nil && g.Refused != "" {
+			return string(status.Gap)
+		}
+	}
+	return ""
+}
+
 // lag measures against what the origin has committed, as it says with every sign of life, and
 // against what has come, while it says nothing.
 func (in *inboundState) lag(st *status.Inbound, cp checkpoint.Checkpoint, r subscribe.State, peer broker.Peer, now time.Time) {

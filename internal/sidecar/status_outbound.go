@@ -27,14 +27,16 @@ func (s *Sidecar) outboundStatus(working bool) status.Outbound {
 	flows := out.State == status.Replicating
 	for _, p := range s.cfg.PeerNames() {
 		peer, frames := o.peerStatus(p, epoch, now)
+		stuck := ""
 		if v != nil && v.broker != nil && working {
-			peer.Reachable = v.broker.PeerReachable(p)
+			b := v.broker.Peer(p)
+			peer.Reachable, stuck = b.Reachable, stuckText(b.Stuck)
 		}
 		out.Peers = append(out.Peers, peer)
 		if text := behind(peer.LagBytes, peer.LagSeconds, frames, copying); flows && !peer.Reachable {
 			out.State, out.Reason = status.Partitioned, "peer "+p+" is unreachable"
 		} else if text != "" && out.State == status.Replicating {
-			out.State, out.Reason = status.CatchingUp, "peer "+p+": "+text
+			out.State, out.Reason = status.CatchingUp, "peer "+p+": "+text+stuck
 		}
 	}
 	if flows && out.State != status.Partitioned {
@@ -47,6 +49,17 @@ func (s *Sidecar) outboundStatus(working bool) status.Outbound {
 		out.State, out.Reason = status.Down, "starting"
 	}
 	return out
+}
+
+// stuckText says that a backlog does not get smaller by itself.
+func stuckText(state string) string {
+	switch status.State(state) {
+	case status.Gap:
+		return "; it applies nothing, since it has a gap: its status has the remedy"
+	case status.Down:
+		return "; it applies nothing: its status says why"
+	}
+	return ""
 }
 
 // figures is the account without what the stream and the peers say. The caller holds mu.

@@ -55,3 +55,31 @@ func TestAnOriginThatStandsStill(t *testing.T) {
 		}
 	}
 }
+
+// A peer that cannot apply says so to the origin, whose backlog does not get smaller by itself.
+func TestAPeerThatIsStuck(t *testing.T) {
+	t.Parallel()
+	s := busy(t)
+	if got := s.stuck("us") + s.stuck("nobody"); got != "" {
+		t.Errorf("a direction that flows: %q", got)
+	}
+	in := s.in["us"]
+	in.state = status.Gap
+	if got := s.stuck("us"); got != "gap" {
+		t.Errorf("a gap: %q", got)
+	}
+	in.state = status.Down
+	s.troubles["inbound us"] = &status.LastError{Since: time.Now()}
+	if got := s.stuck("us"); got != "" {
+		t.Errorf("an error that has just come: %q", got)
+	}
+	s.troubles["inbound us"].Since = time.Now().Add(-failingFor - time.Second)
+	if got := s.stuck("us"); got != "down" {
+		t.Errorf("an error that stays: %q", got)
+	}
+	for state, want := range map[string]bool{"gap": true, "down": true, "": false, "replicating": false, "nonsense": false} {
+		if got := stuckText(state); (got != "") != want {
+			t.Errorf("%s: %q", state, got)
+		}
+	}
+}

@@ -107,14 +107,20 @@ func rotate(s *scene, dsn, old string) {
 	s.run(a)
 	working := func() (bool, string) {
 		st, err := c.Status(s.Context())
-		return err == nil && c.Running() && st.Outbound != nil && st.Outbound.SlotActive && st.LastError == nil, fmt.Sprintf("%+v %v", st.LastError, err)
+		if err != nil {
+			return false, err.Error()
+		}
+		return c.Running() && st.Outbound != nil && st.Outbound.SlotActive && st.LastError == nil, fmt.Sprintf("%+v", st.LastError)
 	}
 	s.within("the sidecar to work", working)
 	s.sql(a, "alter role runtime password 'the next one'")
 	s.sql(a, "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = 'runtime'")
 	s.within("the sidecar to be refused", func() (bool, string) {
 		st, err := c.Status(s.Context())
-		return err == nil && st.State == status.Down && st.LastError != nil && strings.Contains(st.LastError.Message, "28P01"), fmt.Sprintf("%+v %v", st.LastError, err)
+		if err != nil {
+			return false, err.Error()
+		}
+		return st.State == status.Down && st.LastError != nil && strings.Contains(st.LastError.Message, "28P01"), fmt.Sprintf("%+v", st.LastError)
 	})
 	s.must(os.WriteFile(file, []byte("the next one\n"), 0o600))
 	s.within("the sidecar to work with the new password", working)
