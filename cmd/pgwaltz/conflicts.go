@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode/utf8"
@@ -15,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 )
@@ -46,7 +49,7 @@ func newConflicts(env []string) *cobra.Command {
 			return listConflicts(c.Context(), conn, filter, *asJSON, c.OutOrStdout())
 		})
 	}
-	c.RegisterFlagCompletionFunc("verdict", cobra.FixedCompletions([]string{"apply", "keep", "park"}, cobra.ShellCompDirectiveNoFileComp))
+	c.RegisterFlagCompletionFunc("verdict", cobra.FixedCompletions(verdicts, cobra.ShellCompDirectiveNoFileComp))
 	c.AddCommand(newConflictsShow(load, asJSON))
 	return c
 }
@@ -71,6 +74,9 @@ func newConflictsShow(load func() (*config.Config, error), asJSON *bool) *cobra.
 	return c
 }
 
+// verdicts are the words for what was done with the remote change.
+var verdicts = []string{"apply", "keep", "park"}
+
 // conflictFilter adds the flags that choose conflicts, and returns what reads them.
 func conflictFilter(f *pflag.FlagSet) func() (audit.Filter, error) {
 	var filter audit.Filter
@@ -87,6 +93,16 @@ func conflictFilter(f *pflag.FlagSet) func() (audit.Filter, error) {
 	return func() (audit.Filter, error) {
 		if filter.Limit < 1 {
 			return filter, &usageError{"limit must be at least 1", "pgwaltz conflicts --help"}
+		}
+		if t := filter.Type; t != "" && t != string(conflict.Other) && conflict.Told(t) == conflict.Other {
+			var words []string
+			for _, t := range conflict.Types() {
+				words = append(words, string(t))
+			}
+			return filter, &usageError{fmt.Sprintf("--type %q is none of %s", t, strings.Join(words, ", ")), "pgwaltz conflicts --help"}
+		}
+		if v := filter.Verdict; v != "" && !slices.Contains(verdicts, v) {
+			return filter, &usageError{fmt.Sprintf("--verdict %q is none of %s", v, strings.Join(verdicts, ", ")), "pgwaltz conflicts --help"}
 		}
 		return filter, errors.Join(readTime(&filter.Since, "since", *since), readTime(&filter.Until, "until", *until))
 	}

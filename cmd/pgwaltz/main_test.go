@@ -44,6 +44,8 @@ func TestUsageMistakes(t *testing.T) {
 		"word too many":      {[]string{"status", "now"}, `unexpected argument "now"`},
 		"show without id":    {[]string{"conflicts", "show"}, "show needs the id"},
 		"bad time":           {[]string{"conflicts", "-since", "yesterday"}, "neither a time nor an age"},
+		"unknown type":       {[]string{"conflicts", "--type", "update_orign_differs"}, "is none of insert_exists, update_origin_differs"},
+		"unknown verdict":    {[]string{"conflicts", "--verdict", "applied"}, "is none of apply, keep, park"},
 		"bad limit":          {[]string{"conflicts", "-limit", "0"}, "limit must be"},
 		"demo too short":     {[]string{"demo", "-duration", "1s"}, "too short"},
 		"demo without rate":  {[]string{"demo", "-rate", "0"}, "rate 0"},
