@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v4"
 
@@ -107,5 +108,42 @@ func TestComposeRefersToWhatIsThere(t *testing.T) {
 				t.Errorf("service %s depends on %s", name, other)
 			}
 		}
+	}
+}
+
+// The service for systemd runs the command as it is, keeps the stream where the default is, and
+// has time to stop.
+func TestServiceFitsTheProgram(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(deployDir, "pgwaltz@.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	setting := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		if key, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(line, "#") {
+			setting[key] = value
+		}
+	}
+	words := strings.Fields(setting["ExecStart"])
+	if len(words) != 4 || words[1] != "run" || words[2] != "--config" || setting["User"] != "pgwaltz" || setting["StateDirectory"] != "pgwaltz" {
+		t.Errorf("%v", setting)
+	}
+	base := []string{"PGWALTZ_CLUSTER=c", "PGWALTZ_REGION=eu", "PGWALTZ_PEERS=us", "PGWALTZ_POSTGRES_DSN=host=x user=y", "PGWALTZ_NATS_LISTEN=127.0.0.1:7422"}
+	plain, err := config.Load("", base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What systemd sets for the service must not lead away from where the commands look.
+	served, err := config.Load("", append(base, "STATE_DIRECTORY=/var/lib/"+setting["StateDirectory"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plain.NATS.StoreDir != served.NATS.StoreDir {
+		t.Errorf("the service keeps its stream in %s, and the commands look in %s", served.NATS.StoreDir, plain.NATS.StoreDir)
+	}
+	stop, err := time.ParseDuration(setting["TimeoutStopSec"])
+	if err != nil || stop <= time.Duration(plain.ShutdownTimeout) {
+		t.Errorf("TimeoutStopSec %s is not above shutdown_timeout %s", setting["TimeoutStopSec"], plain.ShutdownTimeout)
 	}
 }
