@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/pgwaltz/pgwaltz/internal/status"
+	"github.com/pgwaltz/pgwaltz/internal/visible"
 )
 
 // Handler returns the endpoints; Run serves them, tests call it directly.
@@ -71,7 +72,7 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 
 func line(name string, state status.State, reason string) string {
 	if reason != "" {
-		reason = ": " + reason
+		reason = ": " + visible.Text(reason)
 	}
 	return fmt.Sprintf("%s %s%s\n", name, state, reason)
 }

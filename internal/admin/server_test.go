@@ -199,3 +199,16 @@ func TestAddress(t *testing.T) {
 		}
 	}
 }
+
+// A reason can hold a name from the database: it begins no line of its own.
+func TestReadyzKeepsReasonsOnTheirLine(t *testing.T) {
+	t.Parallel()
+	s := admin.New(admin.Config{Status: func() status.Status {
+		return status.Status{State: status.Gap, Outbound: &status.Outbound{State: status.Gap, Reason: "table x\nreplicating\x1b[2J is"}}
+	}})
+	answer := httptest.NewRecorder()
+	s.Handler().ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+	if got, want := answer.Body.String(), "gap\noutbound gap: table x\\nreplicating\\x1b[2J is\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
