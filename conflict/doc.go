@@ -124,6 +124,23 @@
 //     because an application gave one stamp to two rows: Resolve is silent there, and not in the region that
 //     made the later write.
 //
+// # What waits
+//
+// An entry that a region cannot show waits (Waiting), at most one for each key. In the end all regions must show the highest
+// entry that any of them shows or lets wait. Of two entries that meet where neither can be shown, the lower one is given up
+// here. That is right as long as the higher one is not given up later for something lower. Where the WAL
+// does not say what an update overwrote, a change of a region may come below an earlier one of the same region. While only
+// changes of that region wait, the later one takes the place of the earlier one: their region shows the later one, and who
+// shows the earlier one refuses it and tells everybody. But what another region's change gave way to is held
+// (Waiting.Held), and so are repairs: the region that told of it will not tell again. What is held ends in two ways: it is
+// shown, and told to everybody then, since its origin may have gone down; or something at or above it is
+// shown. If values of it are lost, every other region is asked, and has to have answered; the answers bring
+// what was given up for it.
+//
+// What a region tells another one, it holds: an entry that waits, and is told with values of the row that is
+// here, waits with these values from then on. Otherwise two regions could each take the other one's row for one
+// stamp, and stay so.
+//
 // Own changes with Stamping.SelfMerge are run against the own database as Self events, in
 // WAL order. One that a later own change of the same key has superseded may be left out;
 // otherwise an application could see its older write for a moment.

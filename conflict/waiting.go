@@ -18,6 +18,29 @@ type Waiting struct {
 	Stamp    wal.Stamp
 	Image    wal.Tuple // the row; for deletes the old row or its key
 	Full     bool      // deletes: Image is the whole row
+	// Held: this region holds it whoever else does. Its origin may have lost it, or told of it only what
+	// another region holds; or another region's change has given way to it here. No later change of its origin
+	// ends its waiting then, and whoever shows it sends it back.
+	Held bool
+}
+
+// Ends reports whether a later change of the origin of w, of a kind, ends the waiting of w, which waits as
+// another kind, also where it does not rise above w: the origin holds w no longer. A region's own change
+// is ended by its next one in any case, because that is what its table shows.
+func (w *Waiting) Ends(was, later EventKind) bool {
+	switch later {
+	case Live:
+		return !w.Held && (was == Live || was == Copy)
+	case Self:
+		return was == Self
+	}
+	return false
+}
+
+// SendsBack reports whether the others are told of w when it goes in after it has waited. known says that
+// something else was here before. Who sent a copied row may hold something lower by now.
+func (w *Waiting) SendsBack(kind EventKind, known bool) bool {
+	return w.Held || kind == Repair || kind == Copy && known
 }
 
 // Precedes reports whether the change with this base was made over w.
@@ -90,12 +113,17 @@ func (w *Waiting) side() Side {
 }
 
 // Wait decides what waits when next comes and cannot be shown either, while w waits already.
-// It reports false when w stays as it is.
+// It reports false when w stays, and next is left out.
 //
-// follows says that next is a later change of w's origin, which does not hold w any more. So next
-// takes its place also where it does not rise above it, because the WAL does not say what it
-// overwrote. Whoever shows w sends it back.
+// follows says that next ends the waiting of w (Ends). So next takes its place also where it does not rise
+// above it, because the WAL does not say what it overwrote. Whoever shows w sends it back.
+//
+// Of two of which neither follows the other one is given up here, though the region that it is of may
+// hold it. As long as the higher one waits that does no harm, because that region will hear of the higher one.
+// So that one is held from then on: if it gave way to a later and lower change of its origin, the one that was given up
+// would be above what stays, and nobody here would know.
 func (p Policy) Wait(w, next Waiting, follows bool) (Waiting, bool) {
+	next.Held = next.Held || w.Held && !follows
 	if follows && w.Op == wal.Delete && next.Op == wal.Insert && p.Compare(next.Stamp, w.Stamp) > 0 {
 		// Deleted and born again: together they overwrote what the delete removed.
 		next.Born, next.Base = w.Born, w.Base
@@ -116,16 +144,12 @@ func (p Policy) Wait(w, next Waiting, follows bool) (Waiting, bool) {
 	default:
 		c, sure := p.order(&next, &w)
 		if sure && c < 0 || !sure && !w.complete() {
+			w.Held = true
 			return w, false // where nobody knows which one is above, the one stays that asks for the rest
 		}
+		next.Held = true
 	}
 	return next, true
-}
-
-// Held reports whether next is a change that waits already as a repair: another region than its origin
-// holds it. A later change of the origin, which need not rise above it, does not end its waiting then.
-func (p Policy) Held(w, next *Waiting, was, is EventKind) bool {
-	return was == Repair && is != Repair && p.same(w, next)
 }
 
 // complete reports whether w lacks no values.

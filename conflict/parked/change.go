@@ -25,8 +25,6 @@ type Change struct {
 	// Definition names the table's definition under which the change must not be tried again; ""
 	// for none.
 	Definition string
-	// Stray: the change's origin has begun anew since (Strays) and may have lost it.
-	Stray bool
 	// Denied are the peers that do not hold what an own change lacks.
 	Denied []string
 }

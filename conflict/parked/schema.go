@@ -24,7 +24,7 @@ const Schema = `create table if not exists pgwaltz.parked (
   retried_at  timestamptz,
   attempts    int not null default 0,
   wanted      boolean not null default false,
-  stray       boolean not null default false,
+  held        boolean not null default false,
   denied      text[] not null default '{}',
   unique (schema_name, table_name, key)
 )`

@@ -77,7 +77,7 @@ func Absent(ctx context.Context, q Querier, table wal.RelationName) (bool, error
 	return some, nil
 }
 
-const columns = `id, origin, schema_name, table_name, table_oid::int8, key, kind, born, event, coalesce(sqlstate, ''), coalesce(message, ''), attempts, stray, denied`
+const columns = `id, origin, schema_name, table_name, table_oid::int8, key, kind, born, event, coalesce(sqlstate, ''), coalesce(message, ''), attempts, held, denied`
 
 func scan(rows pgx.Rows) ([]*Change, error) {
 	defer rows.Close()
@@ -85,17 +85,18 @@ func scan(rows pgx.Rows) ([]*Change, error) {
 	for rows.Next() {
 		c := &Change{}
 		var kind int16
-		var born bool
+		var born, held bool
 		var event []byte
 		var table int64
 		var name wal.RelationName
-		if err := rows.Scan(&c.ID, &c.Origin, &name.Schema, &name.Name, &table, &c.Key, &kind, &born, &event, &c.State, &c.Message, &c.Attempts, &c.Stray, &c.Denied); err != nil {
+		if err := rows.Scan(&c.ID, &c.Origin, &name.Schema, &name.Name, &table, &c.Key, &kind, &born, &event, &c.State, &c.Message, &c.Attempts, &held, &c.Denied); err != nil {
 			return nil, fmt.Errorf("read parked changes: %w", err)
 		}
 		c.Kind, c.Table = conflict.EventKind(kind), uint32(table)
 		if err := c.decode(event, born); err != nil {
 			return nil, err
 		}
+		c.Waiting.Held = held
 		c.rename(name)
 		out = append(out, c)
 	}
@@ -134,15 +135,15 @@ func Find(ctx context.Context, q Querier, rel wal.RelationName, keys []string) (
 // putBytes bounds one statement of Put.
 const putBytes = 4 << 20
 
-const putSQL = `insert into pgwaltz.parked as p (origin, schema_name, table_name, table_oid, key, commit_lsn, kind, born, generation, version, updated_at, op, event, row, sqlstate, message, definition)
-select u.o, $1, $2, u.oid::oid, u.k, u.l::pg_lsn, u.kind, u.born, u.g, u.v, u.t, u.op, u.e, u.r::jsonb, u.s, u.m, u.d
-from unnest($3::text[], $4::text[], $5::text[], $6::int2[], $7::bool[], $8::int8[], $9::int8[], $10::int8[], $11::text[], $12::bytea[], $13::text[], $14::text[], $15::text[], $16::int8[], $17::text[])
-  as u(o, k, l, kind, born, g, v, t, op, e, r, s, m, oid, d)
+const putSQL = `insert into pgwaltz.parked as p (origin, schema_name, table_name, table_oid, key, commit_lsn, kind, born, held, generation, version, updated_at, op, event, row, sqlstate, message, definition)
+select u.o, $1, $2, u.oid::oid, u.k, u.l::pg_lsn, u.kind, u.born, u.h, u.g, u.v, u.t, u.op, u.e, u.r::jsonb, u.s, u.m, u.d
+from unnest($3::text[], $4::text[], $5::text[], $6::int2[], $7::bool[], $8::int8[], $9::int8[], $10::int8[], $11::text[], $12::bytea[], $13::text[], $14::text[], $15::text[], $16::int8[], $17::text[], $19::bool[])
+  as u(o, k, l, kind, born, g, v, t, op, e, r, s, m, oid, d, h)
 on conflict (schema_name, table_name, key) do update
-set origin = excluded.origin, table_oid = excluded.table_oid, commit_lsn = excluded.commit_lsn, kind = excluded.kind, born = excluded.born,
+set origin = excluded.origin, table_oid = excluded.table_oid, commit_lsn = excluded.commit_lsn, kind = excluded.kind, born = excluded.born, held = excluded.held,
     generation = excluded.generation, version = excluded.version, updated_at = excluded.updated_at,
     op = excluded.op, event = excluded.event, row = excluded.row, sqlstate = excluded.sqlstate, message = excluded.message, definition = excluded.definition,
-    parked_at = pg_catalog.now(), retried_at = null, attempts = 0, stray = false, denied = '{}'
+    parked_at = pg_catalog.now(), retried_at = null, attempts = 0, denied = '{}'
 where p.id = any($18::int8[]) or p.key like '@%'`
 
 // ErrRace says that another applier has set a change of the same key aside since the caller looked.
@@ -157,7 +158,7 @@ func Put(ctx context.Context, q Querier, rel wal.RelationName, changes []Change)
 		n, size := 0, 0
 		var origins, keys, lsns, ops, states, messages, definitions []string
 		var kinds []int16
-		var born []bool
+		var born, held []bool
 		var gens, vers, ats, oids, found []int64
 		var events [][]byte
 		var images []*string
@@ -169,14 +170,14 @@ func Put(ctx context.Context, q Querier, rel wal.RelationName, changes []Change)
 			}
 			w := &c.Waiting
 			origins, keys, lsns = append(origins, c.Origin), append(keys, c.Key), append(lsns, c.Transaction.CommitLSN.String())
-			kinds, born = append(kinds, int16(c.Kind)), append(born, w.Born)
+			kinds, born, held = append(kinds, int16(c.Kind)), append(born, w.Born), append(held, w.Held)
 			gens, vers, ats = append(gens, int64(w.Stamp.Generation)), append(vers, w.Stamp.Version), append(ats, int64(w.Stamp.UpdatedAt))
 			ops, events, images = append(ops, w.Op.String()), append(events, event), append(images, text(c.Row))
 			states, messages, oids = append(states, c.State), append(messages, c.Message), append(oids, int64(c.Table))
 			definitions, found = append(definitions, c.Definition), append(found, c.ID)
 			size += len(event) + len(c.Row) + 256
 		}
-		tag, err := q.Exec(ctx, putSQL, rel.Schema, rel.Name, origins, keys, lsns, kinds, born, gens, vers, ats, ops, events, images, states, messages, oids, definitions, found)
+		tag, err := q.Exec(ctx, putSQL, rel.Schema, rel.Name, origins, keys, lsns, kinds, born, gens, vers, ats, ops, events, images, states, messages, oids, definitions, found, held)
 		if err != nil {
 			return fmt.Errorf("park %d changes of %s: %w", n, rel, err)
 		}
@@ -192,9 +193,28 @@ func Put(ctx context.Context, q Querier, rel wal.RelationName, changes []Change)
 const DeleteSQL = `delete from pgwaltz.parked where id = any($1::int8[])`
 
 // StraysSQL notes that the origin $1 has begun anew, behind a gap that it admits: it may have been
-// restored from an older state, and not hold any more what waits here. Who shows such a change sends
-// it back.
-const StraysSQL = `update pgwaltz.parked set stray = true where origin = $1 and not stray`
+// restored from an older state, and not hold any more what waits here. So it is held here.
+const StraysSQL = `update pgwaltz.parked set held = true where origin = $1 and not held`
+
+// Hold notes that changes are held here (conflict.Waiting.Held).
+func Hold(ctx context.Context, q Querier, ids []int64) error {
+	if _, err := q.Exec(ctx, `update pgwaltz.parked set held = true where id = any($1::int8[])`, ids); err != nil {
+		return fmt.Errorf("hold parked changes: %w", err)
+	}
+	return nil
+}
+
+// Complete writes a change whose image was completed. The caller has found and locked it (Find).
+func Complete(ctx context.Context, q Querier, c *Change) error {
+	event, err := c.encode()
+	if err != nil {
+		return fmt.Errorf("complete a parked change: %w", err)
+	}
+	if _, err := q.Exec(ctx, `update pgwaltz.parked set event = $2, row = $3::jsonb where id = $1`, c.ID, event, text(c.Row)); err != nil {
+		return fmt.Errorf("complete a parked change: %w", err)
+	}
+	return nil
+}
 
 // DenySQL notes that the region $2 does not hold what the changes with the ids $1 lack.
 const DenySQL = `update pgwaltz.parked set denied = array_append(denied, $2::text) where id = any($1::int8[]) and $2::text <> all(denied)`

@@ -39,7 +39,7 @@ type Applier struct {
 	encoding encoding
 	retrying bool                      // parked changes are tried again: what fails stays parked
 	retryID  int64                     // the first of them
-	strays   map[*wal.Transaction]bool // those whose origins may have lost them
+	heldHere map[*wal.Transaction]bool // those that were held here (conflict.Waiting.Held)
 	resync   bool                      // the batch in hand opens an incarnation that admits a gap
 
 	began   time.Time   // of the open transaction

@@ -69,22 +69,30 @@ func (a *Applier) parkRuns(ctx context.Context, g *batch.Group, runs []int, why 
 		}
 	}
 	var changes []parked.Change
+	var hold []int64
 	for n, i := range runs {
 		r := &g.Runs[i]
 		next, replaces := waitingOf(g, r), int64(0)
-		origin, kind := a.cfg.Origin, g.Kind
+		next.Held = g.Kind == conflict.Repair
 		if old := waiting[keys[n]]; old != nil {
 			merged, ok := policy.Wait(old.Waiting, next, a.follows(g, old))
 			a.rival(g, r, old, ok, fx)
-			if !ok {
-				continue // what waits is above it
-			}
-			if policy.Held(&old.Waiting, &next, old.Kind, kind) {
-				origin, kind = old.Origin, old.Kind
+			if !ok { // what waits is above it
+				if merged.Held && !old.Waiting.Held {
+					hold = append(hold, old.ID)
+				}
+				continue
 			}
 			next, replaces = merged, old.ID
 		}
-		c := parked.Change{ID: replaces, Origin: origin, Key: keys[n], Kind: kind, Waiting: next, Transaction: r.Tx,
+		if why == lacks && next.Held && a.cfg.Tell && !a.cfg.Self {
+			for _, p := range a.cfg.Peers { // its origin was asked
+				if p != a.cfg.Origin {
+					fx.tell.notice(wantOf(p, g, r))
+				}
+			}
+		}
+		c := parked.Change{ID: replaces, Origin: a.cfg.Origin, Key: keys[n], Kind: g.Kind, Waiting: next, Transaction: r.Tx,
 			Row: a.json(g.Rel, next.Image), State: why.state, Message: why.message}
 		changes = append(changes, c)
 		if typ := conflictType(why.state); typ != "" && !a.cfg.Self {
@@ -92,23 +100,24 @@ func (a *Applier) parkRuns(ctx context.Context, g *batch.Group, runs []int, why 
 			a.conflict(fx, g.Rel, a.parkedRecord(g, r, typ, why.state), yours, wal.Entry{})
 		}
 	}
+	if len(hold) > 0 {
+		if err := parked.Hold(ctx, a.conn, hold); err != nil {
+			return side(err)
+		}
+	}
 	return a.writeParked(ctx, g.Rel, changes, fx)
 }
 
 // follows reports whether the changes of a group are later ones of the origin of what waits, in the
-// order of its WAL. What waits has to be a change, too: of a repair, the origin is another region. An
-// origin that has begun anew may not know of what waits.
+// order of its WAL, and end its waiting.
 func (a *Applier) follows(g *batch.Group, old *parked.Change) bool {
-	return old.Origin == a.cfg.Origin && !old.Stray && (g.Kind == conflict.Live || g.Kind == conflict.Self) && g.Kind == old.Kind && !a.retrying
+	return old.Origin == a.cfg.Origin && !a.retrying && old.Waiting.Ends(old.Kind, g.Kind)
 }
 
-// sendsBack reports whether the others are told of what goes in here after it has waited: a repair, or a copied
-// row. Who sent it may hold something lower by now. So may the origin of any change that has begun anew since.
+// sendsBack reports whether the others are told of what goes in here after it has waited.
 func (a *Applier) sendsBack(g *batch.Group, r *batch.Run, v *verdict) bool {
-	if !a.retrying || v.Verdict != conflict.Apply {
-		return false
-	}
-	return a.strays[r.Tx] || (g.Kind == conflict.Repair || g.Kind == conflict.Copy) && v.side.Known
+	w := conflict.Waiting{Held: a.heldHere[r.Tx]}
+	return a.retrying && v.Verdict == conflict.Apply && w.SendsBack(g.Kind, v.side.Known)
 }
 
 func waitingOf(g *batch.Group, r *batch.Run) conflict.Waiting {

@@ -117,7 +117,7 @@ func (a *Applier) decideRuns(ctx context.Context, l *looking, fx *effects) (deci
 			return out, &stillParked{*why, *why == lacks}
 		}
 		if *why == lacks && a.cfg.Tell {
-			for _, p := range a.holders(a.cfg.Origin) {
+			for _, p := range a.holders(a.cfg.Origin, false) {
 				fx.tell.notice(wantOf(p, l.g, &l.g.Runs[i]))
 			}
 		}

@@ -19,8 +19,8 @@ func (a *Applier) rival(g *batch.Group, r *batch.Run, old *parked.Change, wins b
 
 // rivalOf is rival for a run as it came, before it was merged with what waits.
 func (a *Applier) rivalOf(g *batch.Group, r *batch.Run, came conflict.Waiting, old *parked.Change, wins bool, fx *effects) {
-	if old.Origin == a.cfg.Origin || a.cfg.Self || a.retrying {
-		return // later changes of one origin know of its earlier ones
+	if a.cfg.Self || a.retrying || old.Origin == a.cfg.Origin && (wins || !old.Waiting.Held) {
+		return // later changes of one origin know of its earlier ones; they lose against one that is held here
 	}
 	waiting, remote, ok := a.cfg.Policy.table(g.Rel.Ref()).Resolve.Rivals(&old.Waiting, &came)
 	if !ok {

@@ -3,6 +3,7 @@ package apply
 import (
 	"testing"
 
+	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -11,6 +12,14 @@ func (b *bench) from(origin string) {
 	b.t.Helper()
 	b.exec("update pgwaltz.checkpoint set origin = '" + origin + "'")
 	b.a.cfg.Origin, b.a.cp.Origin = origin, origin
+}
+
+// copied applies a transaction as rows of a copy.
+func (b *bench) copied(tx *wal.Transaction) {
+	b.t.Helper()
+	if err := b.a.Apply(b.t.Context(), []Unit{{Transactions: []*wal.Transaction{tx}, Kind: conflict.Copy, Next: after(b.a, tx)}}); err != nil {
+		b.t.Fatal(err)
+	}
 }
 
 // Changes of two origins that meet on a key which cannot be shown here: the one that loses is
@@ -155,7 +164,7 @@ func TestStraysAreSentBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.apply(b.tx(nil, update(r, nil, row("3", "low", 3, 3)), update(r, row("4", "0", 1, 1), row("4", "bad", 7, 7)))) // 4 is of the new history
-	b.want("select string_agg(key || stray, ' ' order by key) from pgwaltz.parked", `["1"]true ["2"]true ["3"]true ["4"]false`)
+	b.want("select string_agg(key || held, ' ' order by key) from pgwaltz.parked", `["1"]true ["2"]true ["3"]true ["4"]false`)
 	b.slot()
 	b.exec("alter table acct drop constraint no")
 	b.turns(b.retrier(), 4)
@@ -175,12 +184,46 @@ func TestParkedRepairIsHeldElsewhere(t *testing.T) {
 	b.apply(repair)
 	b.from("a")
 	b.apply(b.tx(nil, update(r, row("1", "0", 1, 1), row("1", "bad", 7, 7))))
-	b.want("select version, kind, origin from pgwaltz.parked", "7|2|c")
+	b.want("select version, held, origin from pgwaltz.parked", "7|true|a")
 	b.apply(b.tx(nil, update(r, nil, row("1", "worse", 4, 4))))
-	b.want("select version, kind, origin from pgwaltz.parked", "7|2|c")
+	b.want("select version, held, origin from pgwaltz.parked", "7|true|a")
 	b.exec("alter table acct drop constraint no")
-	b.from("c")
 	b.retry()
 	b.want(acctRows, "1|bad|7")
 	b.want("select type, verdict, remote_row->>'v' from pgwaltz.conflict", "update_origin_differs|keep|worse") // the other one overwrote what was here
+}
+
+// A copied row that waits gives way to a later change of the region that it was copied from, as a change does: that
+// region holds it no longer.
+func TestParkedCopyGivesWayToALaterChange(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+"; alter table acct add constraint no check (v <> 'bad' and v <> 'worse')"), acct()
+	b.apply(b.tx(nil, insert(r, row("1", "bad", 7, 7))))
+	b.copied(b.tx(nil, insert(r, row("1", "bad", 7, 7)), insert(r, row("2", "bad", 7, 7)), insert(r, row("3", "bad", 7, 7))))
+	b.want("select string_agg(key || version || ' ' || kind, ', ' order by key) from pgwaltz.parked", `["1"]7 1, ["2"]7 1, ["3"]7 1`)
+	b.apply(b.tx(nil, update(r, nil, row("1", "worse", 4, 4)), update(r, nil, row("2", "low", 4, 4)))) // the one is not shown, the other is
+	b.want("select string_agg(key || version || held, ' ' order by key) from pgwaltz.parked", `["1"]4false ["3"]7false`)
+	b.exec("alter table acct drop constraint no")
+	b.turns(b.retrier(), 4)
+	b.want(acctRows, "1|worse|4;2|low|4;3|bad|7")
+}
+
+// A change to which another region's gave way does not give way to a later and lower one of its own origin:
+// what was given up for it would be above that. Whoever shows it tells the others.
+func TestParkedRivalsStay(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+"; alter table acct add constraint no check (v <> 'bad' and v <> 'worse')"), acct()
+	b.apply(b.tx(nil, insert(r, row("1", "bad", 5, 5)), insert(r, row("2", "bad", 3, 3))))
+	b.from("c")
+	b.apply(b.tx(nil, insert(r, row("1", "worse", 3, 3)), insert(r, row("2", "worse", 5, 5))))
+	b.want("select string_agg(key || version || origin || held, ' ' order by key) from pgwaltz.parked", `["1"]5atrue ["2"]5ctrue`)
+	b.apply(b.tx(nil, update(r, nil, row("2", "low", 1, 1))))
+	b.from("a")
+	b.apply(b.tx(nil, update(r, nil, row("1", "worse", 1, 1))))
+	b.want("select string_agg(key || version || origin || held, ' ' order by key) from pgwaltz.parked", `["1"]5atrue ["2"]5ctrue`)
+	b.slot()
+	b.exec("alter table acct drop constraint no")
+	b.turns(b.retrier(), 4)
+	b.want("select v, version from acct where id = 1", "bad|5")
+	b.wantTold("repair update 1=bad")
 }

@@ -119,8 +119,8 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 	}
 	a.retryID = changes[0].ID
 	defer func() { a.retryID = 0 }()
-	a.strays = map[*wal.Transaction]bool{}
-	defer func() { a.strays = nil }()
+	a.heldHere = map[*wal.Transaction]bool{}
+	defer func() { a.heldHere = nil }()
 	txs := make([]keyedTx, 0, len(changes))
 	next := checkpoint.Checkpoint{}
 	claimed := make([]int64, len(changes))
@@ -143,7 +143,7 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 			return 0, &stillParked{why: reason{stateOther, "the table was made anew since: ask for a retry if the change belongs to the new one, or discard it"}}
 		}
 		txs = append(txs, keyedTx{tx: c.Transaction, kind: c.Kind})
-		a.strays[c.Transaction] = c.Stray
+		a.heldHere[c.Transaction] = c.Waiting.Held
 	}
 	// A change must not count as waiting while it is being decided.
 	if _, err := a.conn.Exec(ctx, parked.DeleteSQL, claimed); err != nil {

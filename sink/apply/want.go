@@ -27,7 +27,7 @@ func wantOf(origin string, g *batch.Group, r *batch.Run) wal.Notice {
 }
 
 // wants asks for what is held under the key of a parked change: its origin, or the peers if that is
-// this region. A change that lacks nothing asks for nothing, unless now tells how the origin describes
+// this region or the change is held here. A change that lacks nothing asks for nothing, unless now tells how the origin describes
 // the table since columns of the change are gone there.
 func (a *Applier) wants(c *parked.Change, now *wal.Relation) []wal.Notice {
 	w := &c.Waiting
@@ -51,16 +51,17 @@ func (a *Applier) wants(c *parked.Change, now *wal.Relation) []wal.Notice {
 	}
 	n := wal.Notice{Relation: rel, Outcome: wal.Wanted, Yours: wal.Entry{Known: true, Alive: true, Stamp: w.Stamp, Row: key}}
 	var out []wal.Notice
-	for _, n.To = range a.holders(c.Origin) {
+	for _, n.To = range a.holders(c.Origin, w.Held) {
 		out = append(out, n)
 	}
 	return out
 }
 
 // holders are the regions that may hold what a change lacks. The origin of a change does; where
-// something lower was written over an own change before it was known, the others may.
-func (a *Applier) holders(origin string) []string {
-	if origin == a.cfg.Region {
+// something lower was written over an own change before it was known, the others may; so may they
+// where the change is held here (conflict.Waiting.Held), and they say what gave way to it.
+func (a *Applier) holders(origin string, held bool) []string {
+	if held || origin == a.cfg.Region {
 		return a.cfg.Peers
 	}
 	return []string{origin}
@@ -183,7 +184,10 @@ func (a *Applier) answerRuns(ctx context.Context, g *batch.Group, runs []int, fx
 			if err != nil {
 				return 0, err
 			}
-			e, ok := a.held(g, &g.Runs[i], st, side)
+			e, ok, whole := a.held(g, &g.Runs[i], st, side)
+			if err := a.keep(ctx, whole); err != nil {
+				return 0, err
+			}
 			if !ok {
 				if st.row == nil && st.entry == nil && st.parked == nil && !a.overdue && !unseen {
 					fx.tell.notice(wal.Notice{Relation: g.Rel, To: a.cfg.Origin, Outcome: wal.Absent,
@@ -205,7 +209,11 @@ func (a *Applier) answerRuns(ctx context.Context, g *batch.Group, runs []int, fx
 // held is what this region holds under the key of a run: what it shows, or what is parked above
 // that, because it will be shown. A parked change that lacks values itself is not held. It reports
 // false if there is nothing to be said.
-func (a *Applier) held(g *batch.Group, r *batch.Run, st *known, side conflict.Side) (wal.Entry, bool) {
+//
+// A parked change that is completed from the row beside it has to stay what it is told to be: another region
+// may take that for its entry, and the row here will not be the same for ever. So it is returned as it has
+// to be written.
+func (a *Applier) held(g *batch.Group, r *batch.Run, st *known, side conflict.Side) (wal.Entry, bool, *parked.Change) {
 	e := wal.Entry{Known: side.Known, Alive: side.Alive, Stamp: side.Stamp, Row: st.row}
 	if !side.Alive {
 		e.Row = keyImage(g, r)
@@ -213,11 +221,11 @@ func (a *Applier) held(g *batch.Group, r *batch.Run, st *known, side conflict.Si
 	w, policy := st.waiting(), a.cfg.Policy.table(g.Rel.Ref()).Resolve
 	switch {
 	case w == nil:
-		return e, e.Known
+		return e, e.Known, nil
 	case side.Known && policy.Compare(w.Stamp, side.Stamp) < 0, side.Known && w.Stamp == side.Stamp && (!side.Alive || w.Op == wal.Delete):
-		return e, true
+		return e, true, nil
 	case w.Op == wal.Delete:
-		return wal.Entry{Known: true, Stamp: w.Stamp, Row: keyImage(g, r)}, true
+		return wal.Entry{Known: true, Stamp: w.Stamp, Row: keyImage(g, r)}, true, nil
 	}
 	row := make(wal.Tuple, len(g.Rel.Columns))
 	for i := range row {
@@ -225,7 +233,7 @@ func (a *Applier) held(g *batch.Group, r *batch.Run, st *known, side conflict.Si
 	}
 	row = w.Fill(g.Rel, row)
 	if !row.CompleteOver(st.row) {
-		return e, e.Known && !w.Image.Complete()
+		return e, e.Known && !w.Image.Complete(), nil
 	}
 	row = batch.Fill(row, st.row)
 	if side.Known && w.Stamp == side.Stamp { // the contents decide which of the two will be shown
@@ -234,10 +242,31 @@ func (a *Applier) held(g *batch.Group, r *batch.Run, st *known, side conflict.Si
 		shown := side
 		shown.Content, _ = conflict.Content(g.Rel, st.row)
 		if policy.CompareSides(waiting, shown) <= 0 {
-			return e, true
+			return e, true, nil
 		}
 	}
-	return wal.Entry{Known: true, Alive: true, Stamp: w.Stamp, Row: row}, true
+	return wal.Entry{Known: true, Alive: true, Stamp: w.Stamp, Row: row}, true, a.completed(g.Rel, st.parked, row)
+}
+
+// keep writes a parked change as it was told; nil is none.
+func (a *Applier) keep(ctx context.Context, c *parked.Change) error {
+	if c == nil {
+		return nil
+	}
+	return side(parked.Complete(ctx, a.conn, c))
+}
+
+// completed is a parked change with the values of a row of rel in place of those that it lacks; nil if it lacks none.
+func (a *Applier) completed(rel *wal.Relation, c *parked.Change, row wal.Tuple) *parked.Change {
+	w := c.Waiting
+	if w.Image.Complete() {
+		return nil
+	}
+	whole := conflict.Waiting{Relation: rel, Op: wal.Update, Image: row}
+	w.Image = whole.Fill(w.Relation, w.Image)
+	out := *c
+	out.Waiting, out.Row = w, a.json(w.Relation, w.Image)
+	return &out
 }
 
 // answers reports whether a repair is an answer (wal.Change.Answer) that ends the waiting of a parked
@@ -246,7 +275,8 @@ func (a *Applier) held(g *batch.Group, r *batch.Run, st *known, side conflict.Si
 //
 // A tombstone says nothing of a row that was put in later than what was asked for: no lock held that
 // back while the answer was made. Nor does any answer of a peer say something of an own change that
-// it did not know when it was asked. Where there are several peers, all of them have to say so.
+// it did not know when it was asked. Where there are several peers, all of them have to say so. The same goes for a
+// change that is held here: the answer brings what gave way to it.
 func (a *Applier) answers(g *batch.Group, r *batch.Run, w *parked.Change, fx *effects) bool {
 	if w == nil || g.Kind != conflict.Repair || !r.Answer || w.Waiting.Op == wal.Delete || w.Waiting.Image.Complete() {
 		return false
@@ -254,11 +284,11 @@ func (a *Applier) answers(g *batch.Group, r *batch.Run, w *parked.Change, fx *ef
 	if came := waitingOf(g, r); !a.cfg.Policy.table(g.Rel.Ref()).Resolve.Gone(&came, &w.Waiting) {
 		return false
 	}
-	switch w.Origin {
-	case a.cfg.Origin:
-		return r.Op != wal.Delete || !w.Waiting.Born || r.Asked == w.Waiting.Stamp
-	case a.cfg.Region:
+	switch {
+	case w.Origin == a.cfg.Region || w.Waiting.Held:
 		return r.Asked == w.Waiting.Stamp && a.denied(w, fx)
+	case w.Origin == a.cfg.Origin:
+		return r.Op != wal.Delete || !w.Waiting.Born || r.Asked == w.Waiting.Stamp
 	}
 	return false
 }
@@ -309,7 +339,8 @@ func (a *Applier) absent(ctx context.Context, notices []*wal.Notice, fx *effects
 			if w == nil || w.Waiting.Op == wal.Delete || w.Waiting.Image.Complete() || w.Waiting.Stamp != g.Runs[i].Stamp {
 				continue
 			}
-			if w.Origin == a.cfg.Origin || w.Origin == a.cfg.Region && a.denied(w, fx) {
+			all := w.Waiting.Held || w.Origin == a.cfg.Region
+			if all && a.denied(w, fx) || !all && w.Origin == a.cfg.Origin {
 				fx.unpark = append(fx.unpark, w.ID)
 			}
 		}

@@ -27,7 +27,7 @@ type applier struct {
 	stamped bool // nothing is stamped while it waits: it decides as things are
 	waited  time.Time
 	retries bool // it tries what is set aside
-	stray   bool // of an origin that has begun anew since
+	held    bool // what it tries was held here
 	lasts   batch.Lasts
 }
 

@@ -43,7 +43,6 @@ type parked struct {
 	origin int
 	kind   conflict.EventKind
 	tx     *wal.Transaction // that it belongs to
-	stray  bool             // its origin has begun anew since
 	denied int              // the peers that do not hold what it lacks, as bits
 }
 

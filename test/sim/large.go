@@ -95,9 +95,9 @@ func (t *dbtx) want(k rowKey, at wal.Stamp, of int) {
 }
 
 // wants asks for what is held under the key of a change that is set aside: its origin, or the peers if
-// that is this region.
-func (s *sidecar) wants(t *dbtx, k rowKey, at wal.Stamp, origin int) {
-	if origin != s.r.id {
+// that is this region or the change is held here.
+func (s *sidecar) wants(t *dbtx, k rowKey, at wal.Stamp, origin int, held bool) {
+	if origin != s.r.id && !held {
 		t.want(k, at, origin)
 		return
 	}
@@ -134,6 +134,9 @@ func (a *applier) answer(txs []keyedTx) outcome {
 			if !a.barrier {
 				return needOwn
 			}
+			if a.tx.get(k).parked != nil && !a.tx.holdParked(k) {
+				return locked
+			}
 			unseen := s.local.Unseen(s.r.db.unseen())
 			c := a.tx.held(k)
 			switch e := a.tx.get(k); {
@@ -151,13 +154,13 @@ func (a *applier) answer(txs []keyedTx) outcome {
 func (a *applier) absent(k rowKey, asked wal.Stamp) outcome {
 	e := a.tx.get(k)
 	p := e.parked
-	if p == nil || p.Op == wal.Delete || p.Image.Complete() || p.Stamp != asked || p.origin != a.in.origin && p.origin != a.in.s.r.id {
+	if p == nil || p.Op == wal.Delete || p.Image.Complete() || p.Stamp != asked || !p.Held && p.origin != a.in.origin && p.origin != a.in.s.r.id {
 		return done
 	}
 	if !a.tx.holdParked(k) {
 		return locked
 	}
-	if p.origin == a.in.origin || a.denied(&e) {
+	if !p.Held && p.origin == a.in.origin || a.denied(&e) {
 		e.parked = nil
 	}
 	a.tx.put(k, e, nil)
@@ -180,8 +183,11 @@ func (t *dbtx) held(k rowKey) *wal.Change {
 			return t.repair(k)
 		}
 		c.Op, c.Old, c.New = wal.Update, nil, p.Image
-		if e.row != nil {
-			c.New = p.Image.Filled(e.row)
+		if e.row != nil && !p.Image.Complete() {
+			whole := *p
+			whole.Image = p.Image.Filled(e.row)
+			c.New, e.parked = whole.Image, &whole // it has to stay what it is told to be
+			t.put(k, e, nil)
 		}
 		if l.Known && p.Stamp == l.Stamp { // the contents decide which of the two will be shown
 			waiting := conflict.Side{Known: true, Alive: true, Stamp: p.Stamp}
@@ -215,7 +221,7 @@ func (s *sidecar) askAgain() {
 			for n := range tab.conf.Keys {
 				k := rowKey{i, keyText(n)}
 				if p := d.keys[k].parked; p != nil && p.Op != wal.Delete && !p.Image.Complete() {
-					s.wants(t, k, p.Stamp, p.origin)
+					s.wants(t, k, p.Stamp, p.origin, p.Held)
 				}
 			}
 		}

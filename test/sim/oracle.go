@@ -74,6 +74,9 @@ func (w *World) restless() string {
 			if a.cp.Incarnation != last.Incarnation || a.cp.FrameNo != last.Number || a.cp.Chain != last.Chain || a.busy {
 				return fmt.Sprintf("region %s is at %d/%d of %s, which is at %d/%d", o.name, a.cp.Incarnation, a.cp.FrameNo, r.name, last.Incarnation, last.Number)
 			}
+			if o != r && a.cp.Seen < a.cp.EndLSN {
+				return fmt.Sprintf("region %s has not shown %s again what that had applied", r.name, o.name)
+			}
 		}
 	}
 	return ""

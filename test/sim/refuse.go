@@ -117,6 +117,7 @@ func (a *applier) park(r *run, lacks bool) outcome {
 	s.w.Stats.Parked++
 	e := a.tx.get(r.key)
 	came := a.waitingOf(r)
+	came.Held = r.kind == conflict.Repair
 	next := parked{Waiting: came, origin: a.in.origin, kind: r.kind, tx: r.tx}
 	if e.parked != nil {
 		merged, ok := s.r.db.tables[r.key.table].pol.Wait(e.parked.Waiting, came, a.follows(r, e.parked))
@@ -125,10 +126,12 @@ func (a *applier) park(r *run, lacks bool) outcome {
 		}
 		a.rival(r, came, e.parked, ok)
 		if !ok {
+			if p := *e.parked; merged.Held != p.Held {
+				p.Held = true
+				e.parked = &p
+				a.tx.put(r.key, e, nil)
+			}
 			return done
-		}
-		if s.r.db.tables[r.key.table].pol.Held(&e.parked.Waiting, &came, e.parked.kind, r.kind) {
-			next.origin, next.kind = e.parked.origin, e.parked.kind
 		}
 		next.Waiting = merged
 	}
@@ -136,7 +139,7 @@ func (a *applier) park(r *run, lacks bool) outcome {
 	e.parked = &next
 	a.tx.put(r.key, e, nil)
 	if lacks {
-		a.in.s.wants(a.tx, r.key, r.ev.Stamp, next.origin)
+		a.in.s.wants(a.tx, r.key, r.ev.Stamp, next.origin, next.Held)
 	}
 	return done
 }
@@ -155,6 +158,14 @@ func (a *applier) release(r *run, came conflict.Waiting, dec conflict.Decision) 
 		a.rival(r, came, p, true)
 	case r.kind != conflict.Repair || !r.answer || p.Op == wal.Delete || p.Image.Complete() || !pol.Gone(&of, &p.Waiting):
 		return
+	case p.Held && p.origin != a.in.s.r.id:
+		if r.asked != p.Stamp || a.in.self {
+			return
+		}
+		if !a.denied(&e) {
+			a.tx.put(r.key, e, nil)
+			return
+		}
 	case p.origin == a.in.origin && (r.ev.Op != wal.Delete || !p.Born || r.asked == p.Stamp):
 	case p.origin == a.in.s.r.id && p.origin != a.in.origin && r.asked == p.Stamp:
 		if !a.denied(&e) {
@@ -182,21 +193,21 @@ func (a *applier) denied(e *entry) bool {
 	return true
 }
 
-// strays notes that the origin has begun anew, and may not hold any more what waits here.
+// strays notes that the origin has begun anew, and may not hold any more what waits here: it is held here.
 func (a *applier) strays() outcome {
 	d := a.in.s.r.db
 	for i, tab := range d.tables {
 		for n := range tab.conf.Keys {
 			k := rowKey{i, keyText(n)}
 			e := a.tx.get(k)
-			if e.parked == nil || e.parked.origin != a.in.origin || e.parked.stray {
+			if e.parked == nil || e.parked.origin != a.in.origin || e.parked.Held {
 				continue
 			}
 			if !a.tx.holdParked(k) {
 				return locked
 			}
 			p := *e.parked
-			p.stray = true
+			p.Held = true
 			e.parked = &p
 			a.tx.put(k, e, nil)
 		}
@@ -206,14 +217,14 @@ func (a *applier) strays() outcome {
 
 // follows reports whether a run is a later one of the origin of what waits.
 func (a *applier) follows(r *run, old *parked) bool {
-	return old.origin == a.in.origin && !old.stray && (r.kind == conflict.Live || r.kind == conflict.Self) && r.kind == old.kind && !a.retries
+	return old.origin == a.in.origin && !a.retries && old.Ends(old.kind, r.kind)
 }
 
 // rival records the conflict of a run with what waits under its key.
 func (a *applier) rival(r *run, came conflict.Waiting, old *parked, wins bool) {
 	s := a.in.s
 	t := s.r.db.tables[r.key.table]
-	if old.origin == a.in.origin || a.in.self || a.retries {
+	if a.in.self || a.retries || old.origin == a.in.origin && (wins || !old.Held) {
 		return
 	}
 	waiting, remote, ok := t.pol.Rivals(&old.Waiting, &came)
@@ -286,7 +297,7 @@ func (t *retrier) try(k rowKey, barrier bool) {
 		t.end()
 		return
 	}
-	a.stray = p.stray
+	a.held = p.Held
 	e.parked = nil // it must not count as waiting while it is being decided
 	a.tx.put(k, e, nil)
 	tab := d.tables[k.table]
