@@ -15,12 +15,12 @@ type gatherer struct {
 	took   func(subscribe.Delivery) // is told of each that was taken from there
 	limit  int                      // rows
 	linger time.Duration            // how long to wait for more while many come
-	idle   func(applied int) *subscribe.Delivery
+	self   *SelfMerge               // of the own stream: what it holds back is taken while nothing comes
 	stop   <-chan struct{}
 	quiet  time.Duration // how long next may wait; 0: for ever
 
 	held   *subscribe.Delivery // came, and belongs to the next batch
-	taken  int                 // deliveries, without those of idle
+	taken  int                 // deliveries, without those of self
 	ticker *time.Ticker
 }
 
@@ -44,7 +44,7 @@ func (g *gatherer) next(ctx context.Context) ([]subscribe.Delivery, error) {
 		return g.gather(ctx, *d), nil
 	}
 	var idle <-chan time.Time
-	if g.idle != nil {
+	if g.self != nil {
 		if g.ticker == nil {
 			g.ticker = time.NewTicker(idleEvery)
 		}
@@ -65,7 +65,7 @@ func (g *gatherer) next(ctx context.Context) ([]subscribe.Delivery, error) {
 		case <-quiet:
 			return nil, errQuiet
 		case <-idle:
-			if d := g.idle(g.taken); d != nil {
+			if d := g.self.Idle(g.taken); d != nil {
 				return []subscribe.Delivery{*d}, nil
 			}
 		case d := <-g.from:

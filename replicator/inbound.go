@@ -33,41 +33,43 @@ type Applier interface {
 	Close()
 }
 
+// Feed is where the inbound pipe begins: the stream of one origin.
+type Feed interface {
+	// Subscribe hands on what follows a checkpoint, until deliver fails or the context ends. It is
+	// called anew for each run; deliver is called by one goroutine, and may block.
+	Subscribe(ctx context.Context, from checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error
+	// Coming reports whether the origin is in reach, so that the next part is on its way however slow
+	// the link is.
+	Coming() bool
+}
+
+// Progress is told how an inbound pipe gets on, by the goroutine of Inbound.Run.
+type Progress interface {
+	// Before is told of a delivery before it is applied. It takes out of the packet what the origin may
+	// not write here.
+	Before(subscribe.Delivery)
+	// Part is told of a part of a giant transaction that is applied and not committed.
+	Part(subscribe.Delivery)
+	// Applied is told of a batch that was committed.
+	Applied(batch []subscribe.Delivery)
+	// Committed is told of the checkpoint that a run begins at, and of every later one. It may not be
+	// on disk yet.
+	Committed(checkpoint.Checkpoint)
+}
+
 // InboundConfig joins the stream of one origin and the local database.
 type InboundConfig struct {
-	Applier Applier
-	// Subscribe pulls the origin's stream from a checkpoint on.
-	Subscribe func(ctx context.Context, from checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error
+	Feed     Feed
+	Applier  Applier
+	Progress Progress
+	// Self, when set, says that the origin is this region itself, and what is to be merged of its stream.
+	Self      *SelfMerge
 	BatchRows int
 	Linger    time.Duration
-	// Committed is told of every checkpoint that was committed; it may not be durable yet.
-	Committed func(checkpoint.Checkpoint)
-	// Applied is told of the newest delivery of each commit; may be nil.
-	Applied func(subscribe.Delivery)
-	// Landed is told of every delivery outside of giant transactions that was committed; may be
-	// nil.
-	Landed func(subscribe.Delivery)
-	// Read is told of every part of a giant transaction that is applied and not committed; may
-	// be nil.
-	Read func(subscribe.Delivery)
-	// Screen removes what the origin may not write here from a delivery; may be nil.
-	Screen func(subscribe.Delivery)
-	// Observe is told of a delivery before it is applied.
-	Observe func(subscribe.Delivery)
-	Kind    conflict.EventKind // Live, or Self for the own stream
-	// Idle, when set, is asked while nothing waits for a delivery that was held back, given
-	// how many deliveries were applied in this run.
-	Idle func(applied int) *subscribe.Delivery
-	// Restart, when set, is told that Run begins again at the checkpoint, with nothing
-	// applied in the new run.
-	Restart func()
 	// Quiet is for how long the next part of a giant transaction may not come before what is
 	// applied of it is rolled back, so that nobody waits for its rows: the link may be cut for days.
 	// 15 s. It doubles each time, so that a slow link brings the whole at last.
 	Quiet time.Duration
-	// Coming reports whether the origin is in reach, so that the next part is on its way however slow
-	// the link is; nil: it is not known.
-	Coming func() bool
 	// Stop ends Run, with nil, once the batch in hand is committed.
 	Stop <-chan struct{}
 	Log  *slog.Logger
@@ -104,8 +106,8 @@ func (p *Inbound) Run(ctx context.Context) error {
 		if !errors.Is(err, apply.ErrStartAgain) {
 			return err
 		}
-		if p.cfg.Restart != nil {
-			p.cfg.Restart()
+		if p.cfg.Self != nil {
+			p.cfg.Self.Restart()
 		}
 	}
 }
@@ -117,7 +119,7 @@ func (p *Inbound) once(ctx context.Context) error {
 		return err
 	}
 	defer p.cfg.Applier.Close()
-	p.cfg.Committed(cp)
+	p.cfg.Progress.Committed(cp)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	// Deliveries are read ahead while a batch is applied.
@@ -126,7 +128,7 @@ func (p *Inbound) once(ctx context.Context) error {
 	done := make(chan error, 1)
 	go func() {
 		err := guard.Run("reading a stream", func() error {
-			return p.cfg.Subscribe(ctx, cp, func(ctx context.Context, d subscribe.Delivery) error {
+			return p.subscribe(ctx, cp, func(ctx context.Context, d subscribe.Delivery) error {
 				if err := room.Acquire(ctx, weight(d)); err != nil {
 					return context.Cause(ctx)
 				}
@@ -150,6 +152,16 @@ func (p *Inbound) once(ctx context.Context) error {
 	return err
 }
 
+// subscribe reads the stream; of the own one only what has something to merge.
+func (p *Inbound) subscribe(ctx context.Context, from checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error {
+	if p.cfg.Self == nil {
+		return p.cfg.Feed.Subscribe(ctx, from, deliver)
+	}
+	return p.cfg.Feed.Subscribe(ctx, from, func(ctx context.Context, d subscribe.Delivery) error {
+		return p.cfg.Self.Filter(ctx, d, deliver)
+	})
+}
+
 // aheadBytes bounds what is read ahead of a batch, beside what the subscription holds. aheadFrames is
 // as many small frames as the next batch can gather from it: each may have cost a wait for own changes.
 const (
@@ -159,7 +171,7 @@ const (
 
 // apply takes batch after batch; took is told of each delivery that it takes.
 func (p *Inbound) apply(ctx context.Context, ch <-chan subscribe.Delivery, took func(subscribe.Delivery)) error {
-	g := &gatherer{from: ch, took: took, limit: p.cfg.BatchRows, linger: p.cfg.Linger, idle: p.cfg.Idle, stop: p.cfg.Stop}
+	g := &gatherer{from: ch, took: took, limit: p.cfg.BatchRows, linger: p.cfg.Linger, self: p.cfg.Self, stop: p.cfg.Stop}
 	defer g.close()
 	for {
 		g.quiet = 0
@@ -168,7 +180,7 @@ func (p *Inbound) apply(ctx context.Context, ch <-chan subscribe.Delivery, took 
 		}
 		batch, err := g.next(ctx)
 		for waited := p.quiet; errors.Is(err, errQuiet); waited += g.quiet {
-			if p.cfg.Coming == nil || !p.cfg.Coming() || waited >= maxQuiet {
+			if !p.cfg.Feed.Coming() || waited >= maxQuiet {
 				return p.giveBack(ctx)
 			}
 			g.quiet = time.Second
@@ -204,12 +216,7 @@ func (p *Inbound) batch(ctx context.Context, batch []subscribe.Delivery) error {
 	}
 	units := make([]apply.Unit, len(batch))
 	for i, d := range batch {
-		if p.cfg.Screen != nil {
-			p.cfg.Screen(d)
-		}
-		if p.cfg.Observe != nil {
-			p.cfg.Observe(d)
-		}
+		p.cfg.Progress.Before(d)
 		units[i] = apply.Unit{Transactions: d.Packet.Transactions, Kind: p.kind(d.Header.Kind), Next: d.Checkpoint, Resync: d.Resync}
 		if i > 0 {
 			units[i].Next.Transactions = 0
@@ -219,27 +226,18 @@ func (p *Inbound) batch(ctx context.Context, batch []subscribe.Delivery) error {
 		return err
 	}
 	if p.cfg.Applier.InParts() {
-		if p.cfg.Read != nil {
-			p.cfg.Read(batch[len(batch)-1])
-		}
+		p.cfg.Progress.Part(batch[len(batch)-1])
 		return nil
 	}
 	p.quiet = max(p.cfg.Quiet, p.quiet/2)
-	if p.cfg.Landed != nil {
-		for _, d := range batch {
-			p.cfg.Landed(d)
-		}
-	}
-	if p.cfg.Applied != nil {
-		p.cfg.Applied(batch[len(batch)-1])
-	}
-	p.cfg.Committed(p.cfg.Applier.Checkpoint())
+	p.cfg.Progress.Applied(batch)
+	p.cfg.Progress.Committed(p.cfg.Applier.Checkpoint())
 	return nil
 }
 
 func (p *Inbound) kind(k wire.Kind) conflict.EventKind {
 	switch {
-	case p.cfg.Kind == conflict.Self:
+	case p.cfg.Self != nil:
 		return conflict.Self
 	case k == wire.Copy:
 		return conflict.Copy

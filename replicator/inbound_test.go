@@ -51,20 +51,36 @@ func (a *partsApplier) Abandon(context.Context) error {
 func (a *partsApplier) Checkpoint() checkpoint.Checkpoint { return checkpoint.Checkpoint{} }
 func (a *partsApplier) Close()                            {}
 
+// feed is a stream that a function delivers; its origin is never known to be in reach.
+type feed func(ctx context.Context, deliver func(context.Context, subscribe.Delivery) error) error
+
+func (f feed) Subscribe(ctx context.Context, _ checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error {
+	return f(ctx, deliver)
+}
+func (f feed) Coming() bool { return false }
+
+// heard counts what a pipe tells of its progress.
+type heard struct{ before, parts, applied, committed int }
+
+func (h *heard) Before(subscribe.Delivery)          { h.before++ }
+func (h *heard) Part(subscribe.Delivery)            { h.parts++ }
+func (h *heard) Applied(batch []subscribe.Delivery) { h.applied += len(batch) }
+func (h *heard) Committed(cp checkpoint.Checkpoint) { h.committed++ }
+
 // What is applied of a giant transaction is given back when the rest does not come, ever later, and
 // the transaction goes in once the link is that fast.
 func TestPartsAreGivenBackWhileTheRestDoesNotCome(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a := &partsApplier{}
+		a, told := &partsApplier{}, heard{}
 		part := func(more bool) subscribe.Delivery {
 			tx := &wal.Transaction{More: more}
 			return subscribe.Delivery{Packet: &wire.Packet{Transactions: []*wal.Transaction{tx}}}
 		}
 		gap := 50 * time.Second // between two parts
 		p := NewInbound(InboundConfig{
-			Applier: a, Committed: func(checkpoint.Checkpoint) {},
-			Subscribe: func(ctx context.Context, _ checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error {
+			Applier: a, Progress: &told,
+			Feed: feed(func(ctx context.Context, deliver func(context.Context, subscribe.Delivery) error) error {
 				for _, more := range []bool{true, true, false} {
 					if err := deliver(ctx, part(more)); err != nil {
 						return err
@@ -77,7 +93,7 @@ func TestPartsAreGivenBackWhileTheRestDoesNotCome(t *testing.T) {
 				}
 				<-ctx.Done()
 				return context.Cause(ctx)
-			},
+			}),
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
@@ -87,6 +103,10 @@ func TestPartsAreGivenBackWhileTheRestDoesNotCome(t *testing.T) {
 		}
 		if a.committed != 1 || a.open {
 			t.Errorf("%d transactions are committed, open %t", a.committed, a.open)
+		}
+		// Of three runs, two end behind a part or two; each begins with the checkpoint.
+		if told.applied != 1 || told.committed != 4 || told.parts != told.before-1 || told.parts < 4 {
+			t.Errorf("the pipe told %+v", told)
 		}
 	})
 }
@@ -106,8 +126,8 @@ func TestReadingAheadIsBoundedInBytes(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			read := 0
 			p := NewInbound(InboundConfig{
-				Applier: &stuckApplier{}, BatchRows: 1, Committed: func(checkpoint.Checkpoint) {},
-				Subscribe: func(ctx context.Context, _ checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error {
+				Applier: &stuckApplier{}, BatchRows: 1, Progress: &heard{},
+				Feed: feed(func(ctx context.Context, deliver func(context.Context, subscribe.Delivery) error) error {
 					for {
 						tx := &wal.Transaction{Changes: []wal.Change{{Op: wal.Truncate, Relation: &wal.Relation{}}}}
 						if err := deliver(ctx, subscribe.Delivery{Packet: &wire.Packet{Transactions: []*wal.Transaction{tx}}, Bytes: c.bytes}); err != nil {
@@ -115,7 +135,7 @@ func TestReadingAheadIsBoundedInBytes(t *testing.T) {
 						}
 						read++
 					}
-				},
+				}),
 			})
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)

@@ -36,9 +36,9 @@ type LocalWAL struct {
 	mu     sync.Mutex
 	merged wal.LSN // every own change at or below is merged
 	safe   wal.LSN // as merged, and on disk
-	ping   func()
-	flush  func() error
-	stuck  func(merged wal.LSN) bool
+	from   pinger  // the WAL as it is read
+	pipe   flusher // the pipe that stamps it
+	room   room    // of the stream
 }
 
 // NewLocalWAL makes one; Reset and tombstone.Load come before it is used.
@@ -49,18 +49,30 @@ func NewLocalWAL(db LocalDB) *LocalWAL {
 // Reset forgets everything at the start of a term.
 func (l *LocalWAL) Reset() {
 	l.mu.Lock()
-	l.merged, l.safe, l.ping, l.stuck = 0, 0, nil, nil
+	l.merged, l.safe, l.from, l.room = 0, 0, nil, nil
 	l.mu.Unlock()
 	l.Index.Reset()
 }
 
-// Reading is told that the WAL is read anew; ping asks the server how far it is, flush hands
-// on what the pipe gathered, in the goroutine that stamps. stuck reports whether the stream takes nothing
-// until more than merged is merged, since it holds nothing else that could go; nil: it never does.
-func (l *LocalWAL) Reading(ping func(), flush func() error, stuck func(merged wal.LSN) bool) {
+// pinger asks the server how far its WAL goes.
+type pinger interface{ Ping() }
+
+// flusher hands on what a pipe has gathered, in the goroutine that stamps.
+type flusher interface{ Flush() error }
+
+// room is that of the stream.
+type room interface {
+	// AwaitsMerge reports whether the stream takes nothing until more than merged is merged, since it
+	// holds nothing else that could go.
+	AwaitsMerge(merged wal.LSN) bool
+}
+
+// Reading is told that the WAL is read anew, by which pipe it is stamped, and whose room that needs;
+// nil: there is always room.
+func (l *LocalWAL) Reading(from pinger, pipe flusher, stream room) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.ping, l.flush, l.stuck = ping, flush, stuck
+	l.from, l.pipe, l.room = from, pipe, stream
 	l.Index.Reading()
 }
 
@@ -128,10 +140,10 @@ func (l *LocalWAL) stall(ctx context.Context, wait <-chan struct{}, p *stall, at
 	if !p.flushed && l.Stalled() {
 		p.flushed = true
 		l.mu.Lock()
-		flush := l.flush
+		pipe := l.pipe
 		l.mu.Unlock()
-		if flush != nil {
-			if err := flush(); err != nil {
+		if pipe != nil {
+			if err := pipe.Flush(); err != nil {
 				return err
 			}
 		}
@@ -191,7 +203,7 @@ func (l *LocalWAL) wait(ctx context.Context, ok func() bool) error {
 			return nil
 		}
 		l.mu.Lock()
-		ping := l.ping
+		from := l.from
 		l.mu.Unlock()
 		if n%16 == 2 {
 			// In a quiet database nothing flushes what was written without waiting for it.
@@ -199,8 +211,8 @@ func (l *LocalWAL) wait(ctx context.Context, ok func() bool) error {
 				return err
 			}
 		}
-		if ping != nil {
-			ping()
+		if from != nil {
+			from.Ping()
 		}
 		again := time.NewTimer(pingEvery)
 		select {
@@ -222,9 +234,9 @@ const stuckFor = 3 * time.Second
 // isStuck reports whether nothing can be stamped any more until more is merged.
 func (l *LocalWAL) isStuck() bool {
 	l.mu.Lock()
-	stuck, merged := l.stuck, l.merged
+	stream, merged := l.room, l.merged
 	l.mu.Unlock()
-	return stuck != nil && stuck(merged)
+	return stream != nil && stream.AwaitsMerge(merged)
 }
 
 // WaitStamped takes a snapshot and blocks until every own change that it shows is stamped. It

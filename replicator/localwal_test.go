@@ -13,6 +13,11 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
+// countFlushes is a pipe that has nothing to hand on.
+type countFlushes struct{ n *int }
+
+func (c countFlushes) Flush() error { *c.n++; return nil }
+
 // TestStampingHandsOnWhatItWaitsFor: stamping that waits for an applier first, and then for own
 // changes that the pipe has gathered, hands these on.
 func TestStampingHandsOnWhatItWaitsFor(t *testing.T) {
@@ -22,7 +27,7 @@ func TestStampingHandsOnWhatItWaitsFor(t *testing.T) {
 		l.Index = tombstone.NewLimitedIndex(tombstone.Limits{Own: 1})
 		rel := wal.RelationName{Schema: "public", Name: "acct"}
 		flushed := 0
-		l.Reading(nil, func() error { flushed++; return nil }, nil)
+		l.Reading(nil, countFlushes{&flushed}, nil)
 		l.Note(rel, []byte("1"), tombstone.Place{Commit: 100}, conflict.Item{Next: 1})
 		l.Note(rel, []byte("2"), tombstone.Place{Commit: 200}, conflict.Item{Next: 1}) // beyond the limit
 		l.Stamped(250)

@@ -30,6 +30,25 @@ type Stream interface {
 	InFlight() int
 }
 
+// Completer adds what the WAL leaves out of changes.
+type Completer interface {
+	// Complete is for what stamping needs: one transaction, or a part of one, before it is stamped.
+	Complete(ctx context.Context, tx *wal.Transaction) error
+	// Values is for the rest: stamped transactions that are to be published.
+	Values(ctx context.Context, txs []*wal.Transaction) error
+}
+
+// Gate decides what of the WAL goes into the stream, and is told of it, by the goroutine of
+// Outbound.Run.
+type Gate interface {
+	// LeftOut reports tables whose changes are not published although they are in the publication.
+	LeftOut(wal.RelationName) bool
+	// Changed is told of each transaction that is framed, before any later packet.
+	Changed(tx *wal.Transaction)
+	// TooLarge is as in framing.Config.
+	TooLarge(rel *wal.Relation, op wal.Op, size int)
+}
+
 // OutboundConfig joins a WAL and a stream.
 type OutboundConfig struct {
 	Encoder wire.EncoderConfig
@@ -44,29 +63,17 @@ type OutboundConfig struct {
 	// SameWAL, with Resync: what peers have applied before it counts.
 	SameWAL bool
 	// Newcomers marks one behind which all tables are copied, for peers that have applied nothing.
-	Newcomers bool
-	// Complete adds to a decoded transaction what the WAL leaves out, before it is stamped; may
-	// be nil.
-	Complete func(context.Context, *wal.Transaction) error
-	// LeftOut reports tables whose changes are not published although they are in the
-	// publication; may be nil.
-	LeftOut func(wal.RelationName) bool
-	// Values adds what the WAL leaves out of stamped transactions that are to be published; may
-	// be nil.
-	Values     func(context.Context, []*wal.Transaction) error
+	Newcomers  bool
+	Completer  Completer // may be nil
+	Gate       Gate
 	Stamper    *Stamper
+	Local      *LocalWAL // is told how far the WAL is stamped; may be nil
 	FrameBytes int
 	Linger     time.Duration
 	Heartbeat  time.Duration
-	// Changed is told of each transaction that is framed, before any later packet; may be nil.
-	Changed func(*wal.Transaction)
-	// Stamped is told how far the WAL is stamped; may be nil.
-	Stamped func(wal.LSN)
 	// Extra brings packets of other kinds: copied rows.
 	Extra <-chan Extra
-	// TooLarge as in framing.Config.
-	TooLarge func(rel *wal.Relation, op wal.Op, size int)
-	Log      *slog.Logger
+	Log   *slog.Logger
 }
 
 // Extra is a packet that does not come from the WAL.
@@ -123,7 +130,7 @@ func (o *Outbound) Run(ctx context.Context, from WAL) error {
 		Encoder: o.cfg.Encoder, Tail: o.cfg.Tail, Past: o.cfg.Past, Resync: o.cfg.Resync, Resumed: o.cfg.Resumed, Newcomers: o.cfg.Newcomers, SameWAL: o.cfg.SameWAL, FrameBytes: o.cfg.FrameBytes,
 		Linger: o.cfg.Linger, Heartbeat: o.cfg.Heartbeat,
 		Put:      func(f wire.Frame) error { return o.put(ctx, f) },
-		TooLarge: o.cfg.TooLarge,
+		TooLarge: o.cfg.Gate.TooLarge,
 	}, time.Now())
 	if err := o.framer.Begin(time.Now()); err != nil {
 		return err
@@ -281,8 +288,8 @@ func (o *Outbound) item(ctx context.Context, it slot.Item) error {
 		}
 		o.proven.Store(o.framer.Proven())
 	}
-	if o.cfg.Stamped != nil && it.Decoded != 0 {
-		o.cfg.Stamped(it.Decoded)
+	if o.cfg.Local != nil && it.Decoded != 0 {
+		o.cfg.Local.Stamped(it.Decoded)
 	}
 	return nil
 }
@@ -320,8 +327,8 @@ func (o *Outbound) framePending(ctx context.Context) error {
 			filled = append(filled, r.tx)
 		}
 	}
-	if o.cfg.Values != nil && len(filled) > 0 {
-		if err := o.cfg.Values(ctx, filled); err != nil {
+	if o.cfg.Completer != nil && len(filled) > 0 {
+		if err := o.cfg.Completer.Values(ctx, filled); err != nil {
 			return err
 		}
 	}
@@ -348,8 +355,8 @@ func (o *Outbound) stamped(ctx context.Context, tx *wal.Transaction) (ready, err
 		r.empty = true
 		return r, nil
 	}
-	if o.cfg.Complete != nil {
-		if err := o.cfg.Complete(ctx, tx); err != nil {
+	if o.cfg.Completer != nil {
+		if err := o.cfg.Completer.Complete(ctx, tx); err != nil {
 			return r, err
 		}
 	}
@@ -364,9 +371,7 @@ func (o *Outbound) stamped(ctx context.Context, tx *wal.Transaction) (ready, err
 		r.tx = nil
 		return r, nil
 	}
-	if o.cfg.Changed != nil {
-		o.cfg.Changed(tx)
-	}
+	o.cfg.Gate.Changed(tx)
 	return r, nil
 }
 
@@ -393,11 +398,11 @@ func (o *Outbound) frame(r *ready) error {
 // publishable leaves out what is not published. left: a part of a giant transaction lost changes
 // that way.
 func (o *Outbound) publishable(tx *wal.Transaction) (told Tells, left bool, err error) {
-	if told, err = TellsOf(tx); err != nil || o.cfg.LeftOut == nil {
+	if told, err = TellsOf(tx); err != nil {
 		return told, false, err
 	}
 	n := len(tx.Changes)
-	tx.Changes = slices.DeleteFunc(tx.Changes, func(ch wal.Change) bool { return o.cfg.LeftOut(ch.Relation.Ref()) })
+	tx.Changes = slices.DeleteFunc(tx.Changes, func(ch wal.Change) bool { return o.cfg.Gate.LeftOut(ch.Relation.Ref()) })
 	return told, len(tx.Changes) < n && (tx.More || tx.Part > 0), nil // readers wait for every part
 }
 

@@ -68,11 +68,18 @@ func (s *fakeStream) packets(t *testing.T) (kinds []wire.Kind, txs []int, ends [
 	return kinds, txs, ends
 }
 
+// openGate lets everything through.
+type openGate struct{}
+
+func (openGate) LeftOut(wal.RelationName) bool       { return false }
+func (openGate) Changed(*wal.Transaction)            {}
+func (openGate) TooLarge(*wal.Relation, wal.Op, int) {}
+
 func newOutbound(stream Stream, tail wire.Position, extra <-chan Extra) *Outbound {
 	s, _ := newStamper()
 	return NewOutbound(OutboundConfig{
 		Encoder: wire.EncoderConfig{Cluster: "c", Origin: "a", Epoch: wal.Epoch{SystemID: 7, Timeline: 1, Slot: "s"}},
-		Tail:    tail, Stamper: s, FrameBytes: 1 << 20, Linger: 3 * time.Millisecond, Heartbeat: 10 * time.Second, Extra: extra,
+		Tail:    tail, Stamper: s, Gate: openGate{}, FrameBytes: 1 << 20, Linger: 3 * time.Millisecond, Heartbeat: 10 * time.Second, Extra: extra,
 	}, stream, &OutboundStats{})
 }
 

@@ -69,27 +69,51 @@ func (s *Sidecar) receive(ctx context.Context, in *inboundState) error {
 	}
 	in.mu.Unlock()
 	defer in.account(a)
-	pipe := replicator.NewInbound(replicator.InboundConfig{
-		Applier: a, Subscribe: s.subscribe(in), BatchRows: s.cfg.Apply.BatchRows, Linger: s.cfg.Apply.Linger,
-		Committed: func(cp checkpoint.Checkpoint) { in.committed(cp, a) },
-		Applied: func(d subscribe.Delivery) {
-			in.applied(d)
-			s.over("inbound " + in.origin)
-		},
-		Read: in.readOn,
-		Landed: func(d subscribe.Delivery) {
-			if d.Header.Kind == wire.Copy {
-				s.arrived.Note(d.Packet.Transactions)
-			}
-		},
-		Screen:  s.screen(ctx, in),
-		Observe: func(d subscribe.Delivery) { s.observe(in, d) },
-		Coming:  func() bool { return s.moving(in.origin) || s.broker.PeerReachable(in.origin) },
-		Stop:    s.stopping,
-		Log:     s.log,
-	})
-	return pipe.Run(ctx)
+	r := receiving{s, in, s.screen(ctx, in)}
+	return replicator.NewInbound(replicator.InboundConfig{
+		Feed: r, Applier: a, Progress: r, BatchRows: s.cfg.Apply.BatchRows, Linger: s.cfg.Apply.Linger, Stop: s.stopping, Log: s.log,
+	}).Run(ctx)
 }
+
+// receiving is one run of the inbound pipe of a peer, as the pipe sees it.
+type receiving struct {
+	s      *Sidecar
+	in     *inboundState
+	screen func(subscribe.Delivery)
+}
+
+// Subscribe implements replicator.Feed.
+func (r receiving) Subscribe(ctx context.Context, from checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error {
+	return r.s.subscribe(ctx, r.in, from, deliver)
+}
+
+// Coming implements replicator.Feed.
+func (r receiving) Coming() bool {
+	return r.s.moving(r.in.origin) || r.s.broker.PeerReachable(r.in.origin)
+}
+
+// Before implements replicator.Progress.
+func (r receiving) Before(d subscribe.Delivery) {
+	r.screen(d)
+	r.s.observe(r.in, d)
+}
+
+// Part implements replicator.Progress.
+func (r receiving) Part(d subscribe.Delivery) { r.in.readOn(d) }
+
+// Applied implements replicator.Progress.
+func (r receiving) Applied(batch []subscribe.Delivery) {
+	for _, d := range batch {
+		if d.Header.Kind == wire.Copy {
+			r.s.arrived.Note(d.Packet.Transactions)
+		}
+	}
+	r.in.applied(batch[len(batch)-1])
+	r.s.over("inbound " + r.in.origin)
+}
+
+// Committed implements replicator.Progress.
+func (r receiving) Committed(cp checkpoint.Checkpoint) { r.in.committed(cp) }
 
 // applyConfig is what all appliers of an origin's changes have in common.
 func (s *Sidecar) applyConfig(origin string) apply.Config {
@@ -107,22 +131,19 @@ func (s *Sidecar) applyConfig(origin string) apply.Config {
 	return cfg
 }
 
-// subscribe reads the stream of in's origin, each time from the beginning of what is asked
-// for, with a subscription of its own.
-func (s *Sidecar) subscribe(in *inboundState) func(context.Context, checkpoint.Checkpoint, func(context.Context, subscribe.Delivery) error) error {
-	return func(ctx context.Context, from checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error {
-		sub, err := s.newSubscription(in)
-		if err != nil {
-			return err
-		}
-		in.mu.Lock()
-		if in.sub != nil {
-			in.duplicates.Add(in.sub.State().Duplicates)
-		}
-		in.sub = sub
-		in.mu.Unlock()
-		return sub.Run(ctx, from, deliver)
+// subscribe reads the stream of in's origin with a subscription of its own.
+func (s *Sidecar) subscribe(ctx context.Context, in *inboundState, from checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error {
+	sub, err := s.newSubscription(in)
+	if err != nil {
+		return err
 	}
+	in.mu.Lock()
+	if in.sub != nil {
+		in.duplicates.Add(in.sub.State().Duplicates)
+	}
+	in.sub = sub
+	in.mu.Unlock()
+	return sub.Run(ctx, from, deliver)
 }
 
 // moving reports whether bytes come of the stream of an origin, where that can be seen.
@@ -144,14 +165,11 @@ func (in *inboundState) account(a *apply.Applier) {
 	in.applier = nil
 }
 
-func (in *inboundState) committed(cp checkpoint.Checkpoint, a *apply.Applier) {
+func (in *inboundState) committed(cp checkpoint.Checkpoint) {
 	in.mu.Lock()
 	in.cp, in.durable, in.read = cp, false, 0
 	in.mu.Unlock()
-	select {
-	case in.fresh <- struct{}{}:
-	default:
-	}
+	in.wake()
 }
 
 // readOn notes how far a transaction in parts is applied.

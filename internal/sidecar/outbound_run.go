@@ -125,15 +125,21 @@ func (s *Sidecar) newOutbound(r *outboundRun) *replicator.Outbound {
 			Compress: s.cfg.Publish.Compress, MaxFrame: int(s.cfg.Publish.MaxFrame), Sign: s.signer(),
 		},
 		Tail: r.begin.at, Past: r.begin.past, Resync: r.begin.resync, Resumed: r.begin.resumed, Newcomers: r.begin.newcomers, SameWAL: r.begin.sameWAL,
-		Complete: c.Complete, Values: c.Values,
-		LeftOut: func(n wal.RelationName) bool { return s.cfg.Excluded(n.Schema, n.Name) },
+		Completer: c, Gate: gate{s}, Local: s.own,
 		Stamper: s.out.stamper, FrameBytes: int(s.cfg.Publish.FrameBytes),
 		Linger: s.cfg.Publish.Linger, Heartbeat: s.cfg.Publish.Heartbeat,
-		Stamped: s.own.Stamped,
-		Changed: s.watch.Changed,
-		Extra:   s.out.extra, TooLarge: s.tooLarge, Log: s.log,
+		Extra: s.out.extra, Log: s.log,
 	}, stream{r.publisher}, &s.out.stats)
 }
+
+// gate implements replicator.Gate.
+type gate struct{ s *Sidecar }
+
+func (g gate) LeftOut(n wal.RelationName) bool { return g.s.cfg.Excluded(n.Schema, n.Name) }
+
+func (g gate) Changed(tx *wal.Transaction) { g.s.watch.Changed(tx) }
+
+func (g gate) TooLarge(rel *wal.Relation, op wal.Op, size int) { g.s.tooLarge(rel, op, size) }
 
 // began takes note of where a run begins.
 func (o *outboundState) began(r *outboundRun) {
@@ -153,7 +159,7 @@ func (o *outboundState) began(r *outboundRun) {
 
 // flow reads the slot and publishes until the context ends or something fails.
 func (s *Sidecar) flow(ctx context.Context, r *outboundRun) error {
-	s.own.Reading(r.slot.Ping, r.pipe.Flush, func(merged wal.LSN) bool { return s.roomAwaitsMerge(r.publisher, merged) })
+	s.own.Reading(r.slot, r.pipe, streamRoom{s, r.publisher})
 	s.log.Info("publishing", "slot", s.cfg.Postgres.Slot, "lsn", r.begin.from.String(), "confirmed", r.begin.slot.String(), "incarnation", r.begin.at.Incarnation, "frame", r.begin.at.Number)
 	g, gctx := errgroup.WithContext(ctx)
 	for what, work := range map[string]func() error{

@@ -100,10 +100,17 @@ func (s *Sidecar) readInParts(inc uint32) (peers, own uint64) {
 	return peers, s.out.ownRead
 }
 
-// roomAwaitsMerge reports whether the stream is full of what all peers have and the self-merge, which is
+// streamRoom is the room of the stream that a run publishes into.
+type streamRoom struct {
+	s      *Sidecar
+	stream *publish.Publisher
+}
+
+// AwaitsMerge reports whether the stream is full of what all peers have and the self-merge, which is
 // done up to merged, has not: nothing else makes room then.
-func (s *Sidecar) roomAwaitsMerge(pub *publish.Publisher, merged wal.LSN) bool {
-	if !pub.State().Full {
+func (r streamRoom) AwaitsMerge(merged wal.LSN) bool {
+	s := r.s
+	if !r.stream.State().Full {
 		return false
 	}
 	if s.passedByAll() > merged {

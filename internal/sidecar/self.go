@@ -9,7 +9,6 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/guard"
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
-	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/replicator"
 	"github.com/pgwaltz/pgwaltz/sink/apply"
@@ -26,27 +25,12 @@ func (s *Sidecar) merge(ctx context.Context) error {
 	if err := s.awaitProof(ctx); err != nil {
 		return err
 	}
-	policy := apply.PolicyFunc(s.policy)
 	in := &inboundState{origin: s.cfg.Region, fresh: make(chan struct{}, 1)}
 	a := apply.New(s.selfConfig())
 	a.OnAudit(func(t audit.Tally) { s.noteConflicts(in, t) })
-	read := s.subscribe(in)
-	m := replicator.NewSelfMerge(policy, s.own)
+	m := merging{s, in, ownScreen()}
 	pipe := replicator.NewInbound(replicator.InboundConfig{
-		Applier: a, Kind: conflict.Self, BatchRows: s.cfg.Apply.BatchRows,
-		Subscribe: func(ctx context.Context, from checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error {
-			return read(ctx, from, func(ctx context.Context, d subscribe.Delivery) error { return m.Filter(ctx, d, deliver) })
-		},
-		Committed: func(cp checkpoint.Checkpoint) {
-			s.own.MergedTo(cp.EndLSN)
-			in.committed(cp, a)
-		},
-		Applied: func(subscribe.Delivery) { s.over("self-merge") },
-		Read:    func(d subscribe.Delivery) { s.out.selfRead(d.Header.Incarnation, d.Header.Number) },
-		Screen:  ownScreen(),
-		Idle:    m.Idle, Restart: m.Restart,
-		Coming: func() bool { return s.moving(s.cfg.Region) },
-		Log:    s.log,
+		Feed: m, Applier: a, Progress: m, Self: replicator.NewSelfMerge(apply.PolicyFunc(s.policy), s.own), BatchRows: s.cfg.Apply.BatchRows, Log: s.log,
 	})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return guard.Run("the self-merge", func() error { return pipe.Run(ctx) }) })
@@ -71,6 +55,36 @@ func (s *Sidecar) merge(ctx context.Context) error {
 		}
 	})
 	return g.Wait()
+}
+
+// merging is one run of the self-merge, as the pipe sees it.
+type merging struct {
+	s      *Sidecar
+	in     *inboundState
+	screen func(subscribe.Delivery)
+}
+
+// Subscribe implements replicator.Feed.
+func (m merging) Subscribe(ctx context.Context, from checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error {
+	return m.s.subscribe(ctx, m.in, from, deliver)
+}
+
+// Coming implements replicator.Feed.
+func (m merging) Coming() bool { return m.s.moving(m.s.cfg.Region) }
+
+// Before implements replicator.Progress.
+func (m merging) Before(d subscribe.Delivery) { m.screen(d) }
+
+// Part implements replicator.Progress.
+func (m merging) Part(d subscribe.Delivery) { m.s.out.selfRead(d.Header.Incarnation, d.Header.Number) }
+
+// Applied implements replicator.Progress.
+func (m merging) Applied([]subscribe.Delivery) { m.s.over("self-merge") }
+
+// Committed implements replicator.Progress.
+func (m merging) Committed(cp checkpoint.Checkpoint) {
+	m.s.own.MergedTo(cp.EndLSN)
+	m.in.committed(cp)
 }
 
 // selfConfig is what appliers of this region's own changes have in common.
