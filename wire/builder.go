@@ -90,25 +90,56 @@ func (p *builder) add(tx *wal.Transaction, limit int) error {
 		p.buf = append(p.buf, make([]byte, packetHead)...)
 	}
 	start, values := len(p.buf), p.values
+	if err := p.append(tx, limit); err != nil {
+		p.buf, p.values = p.buf[:start], values
+		return fmt.Errorf("encode transaction %d: %w", tx.XID, err)
+	}
+	p.count(tx)
+	return nil
+}
+
+// append appends tx. On an error part of it may be there.
+func (p *builder) append(tx *wal.Transaction, limit int) error {
+	flags := p.head(tx)
+	for i := range tx.Changes {
+		if err := p.change(&tx.Changes[i], tx.CommitTime); err != nil {
+			return err
+		}
+	}
+	if flags&txNotices != 0 {
+		p.buf = binary.AppendUvarint(p.buf, uint64(len(tx.Notices)))
+		for i := range tx.Notices {
+			if err := p.notice(&tx.Notices[i], tx.CommitTime); err != nil {
+				return err
+			}
+		}
+	}
+	if flags&txMessages != 0 {
+		p.messages(tx.Messages)
+	}
+	if n := len(p.buf) + p.tableSize + binary.MaxVarintLen32; n > limit {
+		return fmt.Errorf("%w: the packet would have %d bytes, the limit is %d", ErrTooLarge, n, limit)
+	}
+	if n := p.cost() + costTransaction + len(tx.Changes)*costChange + costBeside(tx); n > MaxParsed {
+		return fmt.Errorf("%w: the packet would take %d bytes in memory, the limit is %d", ErrTooLarge, n, MaxParsed)
+	}
+	return nil
+}
+
+// head appends what stands before the changes of tx, and returns its flags.
+func (p *builder) head(tx *wal.Transaction) byte {
 	var flags byte
-	if tx.More {
-		flags |= txMore
+	set := func(flag byte, is bool) {
+		if is {
+			flags |= flag
+		}
 	}
-	if tx.Origin != "" {
-		flags |= txOrigin
-	}
-	if len(tx.Messages) > 0 {
-		flags |= txMessages
-	}
-	if tx.Part != 0 {
-		flags |= txPart
-	}
-	if len(tx.Notices) > 0 {
-		flags |= txNotices
-	}
-	if tx.Applied {
-		flags |= txApplied
-	}
+	set(txMore, tx.More)
+	set(txOrigin, tx.Origin != "")
+	set(txMessages, len(tx.Messages) > 0)
+	set(txPart, tx.Part != 0)
+	set(txNotices, len(tx.Notices) > 0)
+	set(txApplied, tx.Applied)
 	b := append(p.buf, flags)
 	b = binary.AppendUvarint(b, uint64(tx.XID))
 	if flags&txOrigin != 0 {
@@ -120,36 +151,13 @@ func (p *builder) add(tx *wal.Transaction, limit int) error {
 	if flags&txPart != 0 {
 		b = binary.AppendUvarint(b, uint64(tx.Part))
 	}
-	b = binary.AppendUvarint(b, uint64(len(tx.Changes)))
-	p.buf = b
-	for i := range tx.Changes {
-		if err := p.change(&tx.Changes[i], tx.CommitTime); err != nil {
-			p.buf, p.values = p.buf[:start], values
-			return fmt.Errorf("encode transaction %d: %w", tx.XID, err)
-		}
-	}
-	if flags&txNotices != 0 {
-		p.buf = binary.AppendUvarint(p.buf, uint64(len(tx.Notices)))
-		for i := range tx.Notices {
-			if err := p.notice(&tx.Notices[i], tx.CommitTime); err != nil {
-				p.buf, p.values = p.buf[:start], values
-				return fmt.Errorf("encode transaction %d: %w", tx.XID, err)
-			}
-		}
-	}
-	if flags&txMessages != 0 {
-		p.messages(tx.Messages)
-	}
-	if n := len(p.buf) + p.tableSize + binary.MaxVarintLen32; n > limit {
-		p.buf, p.values = p.buf[:start], values
-		return fmt.Errorf("encode transaction %d: %w: the packet would have %d bytes, the limit is %d", tx.XID, ErrTooLarge, n, limit)
-	}
-	beside := len(tx.Notices)*costNotice + len(tx.Messages)*costMessage
-	if n := p.cost() + costTransaction + len(tx.Changes)*costChange + beside; n > MaxParsed {
-		p.buf, p.values = p.buf[:start], values
-		return fmt.Errorf("encode transaction %d: %w: the packet would take %d bytes in memory, the limit is %d", tx.XID, ErrTooLarge, n, MaxParsed)
-	}
-	p.beside += beside
+	p.buf = binary.AppendUvarint(b, uint64(len(tx.Changes)))
+	return flags
+}
+
+// count takes note of a transaction that was appended.
+func (p *builder) count(tx *wal.Transaction) {
+	p.beside += costBeside(tx)
 	if p.transactions == 0 {
 		p.first, p.latest = tx.CommitTime, tx.CommitTime
 	}
@@ -159,7 +167,6 @@ func (p *builder) add(tx *wal.Transaction, limit int) error {
 	}
 	p.transactions++
 	p.changes += uint32(len(tx.Changes))
-	return nil
 }
 
 func (p *builder) change(c *wal.Change, commit wal.Micros) error {

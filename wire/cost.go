@@ -1,5 +1,7 @@
 package wire
 
+import "github.com/pgwaltz/pgwaltz/wal"
+
 // MaxParsed bounds the memory, in bytes, that a packet may take beside its payload once it is
 // parsed. A few hundred compressed bytes can announce millions of elements; each of them is
 // counted before anything is allocated for it. The encoder keeps to the same limit.
@@ -36,3 +38,8 @@ func (p *builder) cost() int {
 
 // MaxRows is how many rows of so many columns fit into one packet, with room to spare.
 func MaxRows(columns int) int { return fullAt / (costChange + columns*costValue) }
+
+// costBeside is what notices and messages of a transaction take.
+func costBeside(tx *wal.Transaction) int {
+	return len(tx.Notices)*costNotice + len(tx.Messages)*costMessage
+}

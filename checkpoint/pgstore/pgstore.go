@@ -193,6 +193,19 @@ func fromTime(t *time.Time) wal.Micros {
 	return wal.MicrosOf(*t)
 }
 
+// Origins lists the origins that have a checkpoint, in order.
+func Origins(ctx context.Context, c *pgx.Conn) ([]string, error) {
+	rows, err := c.Query(ctx, `SELECT origin FROM pgwaltz.checkpoint ORDER BY origin`)
+	if err != nil {
+		return nil, fmt.Errorf("list checkpoints: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("list checkpoints: %w", err)
+	}
+	return list, nil
+}
+
 // Skip moves the row of an origin to where only an incarnation above the given one is
 // applied, whatever frames of earlier ones are still in the stream. It is for the region's
 // own origin, when its stream is opened again behind a gap: what was published before is of

@@ -76,6 +76,12 @@ from pgwaltz.stream where region = $1`, region).Scan(&n, &reopened, &system, &ti
 	return r, nil
 }
 
+// PresentSQL is a condition for statements of other tables: the incarnation that a parameter names
+// is the present one.
+func PresentSQL(parameter string) string {
+	return `exists (select from pgwaltz.stream where incarnation = ` + parameter + `)`
+}
+
 // Begin stores a new incarnation, in the caller's transaction: before any peer can see its
 // number. With reopen it admits the gap, which is closed by it.
 func Begin(ctx context.Context, c Conn, region string, incarnation uint32, e wal.Epoch, reopen bool) error {

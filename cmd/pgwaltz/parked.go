@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/visible"
@@ -284,7 +285,7 @@ func newParkedDiscard(load func() (*config.Config, error)) *cobra.Command {
 			return &usageError{"say which changes to discard", "pgwaltz parked list --config FILE"}
 		}
 		return withParked(c.Context(), load, func(conn *pgx.Conn, cfg *config.Config) error {
-			n, err := parked.Discard(c.Context(), conn, f, cfg.Region)
+			n, err := parked.Discard(c.Context(), conn, f, cfg.Region, audit.DiscardInto)
 			if err != nil {
 				return &coded{exitPostgres, err}
 			}

@@ -11,7 +11,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/internal/admin"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/status"
@@ -191,19 +193,27 @@ func slotStatus(ctx context.Context, conn *pgx.Conn, c *config.Config) (*status.
 
 // checkpointStatus leaves the row of the region itself out: that is the self-merge.
 func checkpointStatus(ctx context.Context, conn *pgx.Conn, region string) ([]status.Inbound, error) {
-	rows, err := conn.Query(ctx, `SELECT origin, coalesce(concat(system_id, '/', timeline, '/', slot), ''), coalesce(incarnation, 0), coalesce(frame_no, 0),
-		coalesce(end_lsn::text, ''), coalesce(stream_seq, 0), coalesce(transactions, 0),
-		(SELECT count(*) FROM pgwaltz.parked AS p WHERE p.origin = c.origin) FROM pgwaltz.checkpoint AS c WHERE origin <> $1 ORDER BY origin`, region)
+	origins, err := pgstore.Origins(ctx, conn)
 	if err != nil {
-		return nil, fmt.Errorf("read checkpoints: %w", err)
+		return nil, err
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (status.Inbound, error) {
-		in := status.Inbound{State: status.Down, Reason: "the sidecar does not answer"}
-		err := row.Scan(&in.Origin, &in.Epoch, &in.Incarnation, &in.Frame, &in.EndLSN, &in.StreamSeq, &in.Transactions, &in.Parked)
-		return in, err
-	})
+	waiting, err := parked.Counts(ctx, conn)
 	if err != nil {
-		return nil, fmt.Errorf("read checkpoints: %w", err)
+		return nil, err
+	}
+	list := []status.Inbound{}
+	for _, origin := range origins {
+		cp, found, err := pgstore.Load(ctx, conn, origin)
+		if err != nil {
+			return nil, err
+		}
+		if !found || origin == region {
+			continue
+		}
+		list = append(list, status.Inbound{
+			Origin: origin, State: status.Down, Reason: "the sidecar does not answer", Epoch: cp.Epoch.String(), Incarnation: cp.Incarnation, Frame: cp.FrameNo,
+			EndLSN: cp.EndLSN.String(), StreamSeq: cp.StreamSeq, Transactions: cp.Transactions, Parked: waiting[origin],
+		})
 	}
 	return list, nil
 }

@@ -86,3 +86,7 @@ func uuidText(id [16]byte) string {
 	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
 	return string(b[:])
 }
+
+// DiscardInto begins the statement that writes parked changes into the log which an operator
+// discards; a select of these columns follows.
+const DiscardInto = `insert into pgwaltz.conflict (event_id, region, schema_name, table_name, key, type, verdict, reason, remote_row, origin, commit_lsn)`

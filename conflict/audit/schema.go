@@ -32,6 +32,9 @@ const Schema = `create table if not exists pgwaltz.conflict (
   local_lsn    pg_lsn
 )`
 
+// IndexSQL creates the index for listing and retention. It may be run again.
+const IndexSQL = `create index if not exists conflict_detected_at on pgwaltz.conflict (detected_at)`
+
 // Forget is the function through which old rows go: the role of the sidecar may add to the
 // log, and neither change nor delete what is in it.
 const (

@@ -47,3 +47,17 @@ func ReadStats(ctx context.Context, q Querier) (Stats, error) {
 	}
 	return s, nil
 }
+
+// CountOf counts the conflicts of a type; 0 where the session's role may not read the log.
+func CountOf(ctx context.Context, q Querier, kind string) (int, error) {
+	rows, err := q.Query(ctx, `select case when pg_catalog.has_table_privilege('pgwaltz.conflict', 'select')
+  then (select pg_catalog.count(*) from pgwaltz.conflict where type = $1) else 0 end`, kind)
+	if err != nil {
+		return 0, fmt.Errorf("count conflicts of type %s: %w", kind, err)
+	}
+	n, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[int])
+	if err != nil {
+		return 0, fmt.Errorf("count conflicts of type %s: %w", kind, err)
+	}
+	return n, nil
+}

@@ -152,15 +152,43 @@ func Waiting(ctx context.Context, q Querier, ids []int64) (still, untried int, e
 	return still, untried, nil
 }
 
+// EachKey calls f with each key of a table that something waits for.
+func EachKey(ctx context.Context, q Querier, table wal.RelationName, f func(key string) error) error {
+	rows, err := q.Query(ctx, `select key from pgwaltz.parked where schema_name = $1 and table_name = $2 and pg_catalog.left(key, 1) <> '@'`, table.Schema, table.Name)
+	if err != nil {
+		return fmt.Errorf("list parked keys of %s: %w", table, err)
+	}
+	var key string
+	if _, err := pgx.ForEachRow(rows, []any{&key}, func() error { return f(key) }); err != nil {
+		return fmt.Errorf("list parked keys of %s: %w", table, err)
+	}
+	return nil
+}
+
+// Counts says how many changes of each origin wait.
+func Counts(ctx context.Context, q Querier) (map[string]int64, error) {
+	rows, err := q.Query(ctx, `select origin, pg_catalog.count(*) from pgwaltz.parked group by origin`)
+	if err != nil {
+		return nil, fmt.Errorf("count parked changes: %w", err)
+	}
+	counts := map[string]int64{}
+	var origin string
+	var n int64
+	if _, err := pgx.ForEachRow(rows, []any{&origin, &n}, func() error { counts[origin] = n; return nil }); err != nil {
+		return nil, fmt.Errorf("count parked changes: %w", err)
+	}
+	return counts, nil
+}
+
 // Discard removes changes for good, and writes each into the audit log with the verdict
-// discard, in one statement. It returns how many.
-func Discard(ctx context.Context, q Querier, f Filter, region string) (int, error) {
+// discard, in one statement. into is audit.DiscardInto. It returns how many.
+func Discard(ctx context.Context, q Querier, f Filter, region, into string) (int, error) {
 	where, args := f.where()
 	args = append(args, region)
 	sql := fmt.Sprintf(`with gone as (delete from pgwaltz.parked where %s returning *)
-insert into pgwaltz.conflict (event_id, region, schema_name, table_name, key, type, verdict, reason, remote_row, origin, commit_lsn)
+%s
 select pg_catalog.gen_random_uuid(), $%d, schema_name, table_name, pg_catalog.to_jsonb(key), 'parked', 'discard', 'sqlstate ' || coalesce(sqlstate, ''), row, origin, commit_lsn
-from gone`, where, len(args))
+from gone`, where, into, len(args))
 	tag, err := q.Exec(ctx, sql, args...)
 	if err != nil {
 		return 0, fmt.Errorf("discard parked changes: %w", err)

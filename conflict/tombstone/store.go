@@ -36,6 +36,9 @@ const Schema = `create table if not exists pgwaltz.tombstone (
   primary key (relation, key)
 )`
 
+// IndexSQL creates the index for the collection of tombstones. It may be run again.
+const IndexSQL = `create index if not exists tombstone_deleted_at on pgwaltz.tombstone (deleted_at)`
+
 // PastSchema is the DDL of the items that entries had before, kept until no change below them
 // can be decoded again.
 const PastSchema = `create table if not exists pgwaltz.past (

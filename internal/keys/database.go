@@ -13,7 +13,9 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/adapter/rowkey"
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/internal/node"
 	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -46,9 +48,14 @@ func byName(a, b wal.RelationName) int {
 // all listing. The region and cluster are what pgwaltz.node says.
 func Open(ctx context.Context, conn *pgx.Conn, publication string) (*Database, error) {
 	d := &Database{ctx: ctx, conn: conn, plans: map[wal.RelationName]*table{}, Left: map[wal.RelationName]string{}}
-	if err := conn.QueryRow(ctx, `select region, cluster from pgwaltz.node order by created_at limit 1`).Scan(&d.region, &d.Cluster); err != nil {
-		return nil, fmt.Errorf("read pgwaltz.node: %w", err)
+	me, err := node.Load(ctx, conn)
+	if err != nil {
+		return nil, err
 	}
+	if me.Region == "" {
+		return nil, errors.New("read pgwaltz.node: the table is empty")
+	}
+	d.region, d.Cluster = me.Region, me.Cluster
 	rows, err := conn.Query(ctx, `select schemaname, tablename, coalesce(pg_catalog.to_jsonb(p) ->> 'rowfilter', '') from pg_catalog.pg_publication_tables p where pubname = $1`, publication)
 	if err != nil {
 		return nil, fmt.Errorf("read publication %q: %w", publication, err)
@@ -195,13 +202,7 @@ func (d *Database) beside(tx pgx.Tx, name wal.RelationName, s *sorter) error {
 			break
 		}
 	}
-	rows, err := tx.Query(d.ctx, `select key from pgwaltz.parked where schema_name = $1 and table_name = $2 and pg_catalog.left(key, 1) <> '@'`, name.Schema, name.Name)
-	if err != nil {
-		return err
-	}
-	var key string
-	_, err = pgx.ForEachRow(rows, []any{&key}, func() error { return s.add(Entry{Key: key, State: Parked}) })
-	return err
+	return parked.EachKey(d.ctx, tx, name, func(key string) error { return s.add(Entry{Key: key, State: Parked}) })
 }
 
 // there tells which of the keys still have a row.

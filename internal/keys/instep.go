@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
+	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
+	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // ErrNotInStep says that a region has not applied in time what the other one had committed.
@@ -33,17 +33,20 @@ func InStep(ctx context.Context, a, b *Database, limit time.Duration) error {
 // applied waits until the region to has applied what from has committed. A message of ours in
 // the WAL gives that a position.
 func applied(ctx context.Context, from, to *Database) error {
-	var mark string
-	if err := from.conn.QueryRow(ctx, `select pg_catalog.pg_logical_emit_message(true, 'pgwaltz.sync', '')::text`).Scan(&mark); err != nil {
+	var text string
+	if err := from.conn.QueryRow(ctx, `select pg_catalog.pg_logical_emit_message(true, 'pgwaltz.sync', '')::text`).Scan(&text); err != nil {
+		return fmt.Errorf("mark the WAL of %s: %w", from.region, err)
+	}
+	mark, err := wal.ParseLSN(text)
+	if err != nil {
 		return fmt.Errorf("mark the WAL of %s: %w", from.region, err)
 	}
 	for {
-		var there bool
-		err := to.conn.QueryRow(ctx, `select end_lsn >= $2::text::pg_lsn from pgwaltz.checkpoint where origin = $1`, from.region, mark).Scan(&there)
-		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		cp, found, err := pgstore.Load(ctx, to.conn, from.region)
+		if err != nil {
 			return fmt.Errorf("ask %s how far it has applied %s: %w", to.region, from.region, err)
 		}
-		if there {
+		if found && cp.EndLSN >= mark {
 			return nil
 		}
 		if err := pause.For(ctx, 100*time.Millisecond); err != nil {

@@ -8,8 +8,10 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/node"
 )
 
 // setupCommand is the remedy for whatever setup makes.
@@ -125,37 +127,27 @@ from pg_catalog.unnest($2::text[]) w, pg_catalog.pg_class c where c.relnamespace
 // region's, or another server behind the same address.
 func checkIdentityOfServer(ctx context.Context, f *facts, fs *Findings) error {
 	if f.schema.objects["node"] {
-		n, err := loadNode(ctx, f.conn)
+		n, err := node.Load(ctx, f.conn)
 		if err != nil {
 			return err
 		}
-		if wrong := n.differs(f.cfg); wrong != "" {
+		if wrong := n.Differs(node.Row{Region: f.cfg.Region, Cluster: f.cfg.Cluster}); wrong != "" {
 			fs.add(Error, "wrong_node", "point postgres.dsn to the right database, or correct cluster and region", "%s", wrong)
-		} else if n.region == "" {
+		} else if n.Region == "" {
 			fs.add(Error, "node_missing", setupCommand, "pgwaltz.node is empty")
 		}
 	}
 	if !f.schema.objects["stream"] {
 		return nil
 	}
-	rows, err := f.conn.Query(ctx, `select region, coalesce(system_id, '') from pgwaltz.stream where region = $1 and resync_requested_at is null`, f.cfg.Region)
+	row, err := streamstore.Load(ctx, f.conn, f.cfg.Region)
 	if err != nil {
-		return fmt.Errorf("read pgwaltz.stream: %w", err)
+		return err
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var region, id string
-		if err := rows.Scan(&region, &id); err != nil {
-			return fmt.Errorf("read pgwaltz.stream: %w", err)
-		}
-		if actual := fmt.Sprint(f.sys.SystemID); id != "" && id != "0" && id != actual {
-			fs.add(Error, "wrong_server",
-				"point postgres.dsn to the server with identifier "+id+"; where this one replaces it for good, run: pgwaltz resync --config FILE",
-				"region %s was published from the server with system identifier %s, and this server has %s", region, id, actual)
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("read pgwaltz.stream: %w", err)
+	if id := row.Epoch.SystemID; id != 0 && id != f.sys.SystemID && !row.Resync {
+		fs.add(Error, "wrong_server",
+			fmt.Sprintf("point postgres.dsn to the server with identifier %d; where this one replaces it for good, run: pgwaltz resync --config FILE", id),
+			"region %s was published from the server with system identifier %d, and this server has %d", f.cfg.Region, id, f.sys.SystemID)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -53,10 +54,8 @@ where k.contype = 'f' and k.conparentid = 0 order by 1, 2, 3`)
 	orphans := 0
 	if f.schema.objects["conflict"] {
 		// Who may not read the log is told so elsewhere.
-		err := f.conn.QueryRow(ctx, `select case when pg_catalog.has_table_privilege('pgwaltz.conflict', 'select')
-  then (select pg_catalog.count(*) from pgwaltz.conflict where type = 'fk_orphan') else 0 end`).Scan(&orphans)
-		if err != nil {
-			return fmt.Errorf("count orphans: %w", err)
+		if orphans, err = audit.CountOf(ctx, f.conn, "fk_orphan"); err != nil {
+			return err
 		}
 	}
 	what := fmt.Sprintf("%d foreign keys are", count)

@@ -11,6 +11,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/node"
 	"github.com/pgwaltz/pgwaltz/internal/visible"
 )
 
@@ -157,22 +158,19 @@ func (p *planner) planSchema(ctx context.Context) error {
 	return nil
 }
 
-// planNode names the database once and for all. The token tells two databases apart that
-// were given the same region's name.
+// planNode names the database.
 func (p *planner) planNode(ctx context.Context) error {
-	done := false
+	done, me := false, node.Row{Region: p.cfg.Region, Cluster: p.cfg.Cluster}
 	if p.schema.objects["node"] {
-		owner, err := loadNode(ctx, p.conn)
+		owner, err := node.Load(ctx, p.conn)
 		if err != nil {
 			return err
 		}
-		if wrong := owner.differs(p.cfg); wrong != "" {
+		if wrong := owner.Differs(me); wrong != "" {
 			p.refuse("wrong_node", "point postgres.dsn to the right database, or correct cluster and region", "%s", wrong)
 		}
-		done = owner.region != ""
+		done = owner.Region != ""
 	}
-	p.add(done, "this database is region "+p.cfg.Region+" of cluster "+p.cfg.Cluster, fmt.Sprintf(
-		"insert into pgwaltz.node (region, cluster, token) values (%s, %s, pg_catalog.gen_random_uuid()) on conflict do nothing",
-		pg.Literal(p.cfg.Region), pg.Literal(p.cfg.Cluster)))
+	p.add(done, "this database is region "+p.cfg.Region+" of cluster "+p.cfg.Cluster, node.InsertSQL(me))
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/internal/lead"
+	"github.com/pgwaltz/pgwaltz/internal/node"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 	"github.com/pgwaltz/pgwaltz/source/subscribe/quarantine"
 )
@@ -34,12 +36,7 @@ const (
 // objects lists the tables of schema pgwaltz, re-runnable one by one.
 func objects() []object {
 	return []object{
-		{"node", `create table if not exists pgwaltz.node (
-  region     text primary key,
-  cluster    text not null,
-  token      uuid not null,
-  created_at timestamptz not null default now()
-)`, "who this database is", mayRead},
+		{"node", node.Schema, "who this database is", mayRead},
 		{"checkpoint", pgstore.Schema, "how far each peer's changes are applied", mayUpdate},
 		{"tombstone", tombstone.Schema, "which rows were deleted, and when, and which live again", mayWrite},
 		{"past", tombstone.PastSchema, "what tombstones said before, for as long as changes may be decoded again", mayWrite},
@@ -51,20 +48,15 @@ func objects() []object {
 		{"copy", tablecopy.Schema, "progress of the initial copy and of resyncs", mayUpdate},
 		{"partition", tablecopy.PartitionSchema, "which partitions the published tables have", mayWrite},
 		{"stream", streamstore.Schema, "what this region has published into", mayUpdate},
-		{"lead", `create table if not exists pgwaltz.lead (
-  region text primary key,
-  pid    int not null,         -- of the session of the sidecar at work
-  role   text not null,
-  began  timestamptz not null  -- when that session was opened
-)`, "which sidecar is at work", mayUpdate},
+		{"lead", lead.Schema, "which sidecar is at work", mayUpdate},
 	}
 }
 
 // indexes lists the indexes beside the keys, by name.
 func indexes() []object {
 	list := []object{
-		{"tombstone_deleted_at", `create index if not exists tombstone_deleted_at on pgwaltz.tombstone (deleted_at)`, "garbage collection of tombstones", ""},
-		{"conflict_detected_at", `create index if not exists conflict_detected_at on pgwaltz.conflict (detected_at)`, "listing and retention of conflicts", ""},
+		{"tombstone_deleted_at", tombstone.IndexSQL, "garbage collection of tombstones", ""},
+		{"conflict_detected_at", audit.IndexSQL, "listing and retention of conflicts", ""},
 	}
 	for _, i := range parked.Indexes() {
 		list = append(list, object{i[0], i[1], "finding parked changes", ""})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/node"
 )
 
 // capabilities is what the runtime role may do on this server.
@@ -32,12 +33,8 @@ func (s *Sidecar) findCapabilities(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("read deadlock_timeout: %w", err)
 	}
 	s.caps.deadlock = time.Duration(deadlock) * time.Millisecond
-	var token string
-	if err := conn.QueryRow(ctx, `select token::text from pgwaltz.node where region = $1`, s.cfg.Region).Scan(&token); err != nil {
-		return fmt.Errorf("read node row: %w", err)
-	}
-	s.caps.token = []byte(token)
-	return nil
+	s.caps.token, err = node.Token(ctx, conn, s.cfg.Region)
+	return err
 }
 
 // originsExist reports whether setup made the replication origins of all peers.

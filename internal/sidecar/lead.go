@@ -10,6 +10,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/internal/lead"
 	"github.com/pgwaltz/pgwaltz/internal/status"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -53,7 +54,7 @@ func (s *Sidecar) setRole(r status.State, why string) {
 }
 
 // takeLead returns the session that holds the lead. While another one holds it, this process
-// is the standby. See claim.
+// is the standby. See package lead.
 func (s *Sidecar) takeLead(ctx context.Context) (*pgx.Conn, error) {
 	conn, err := s.connect(ctx, "lead")
 	if err != nil {
@@ -70,17 +71,17 @@ func (s *Sidecar) takeLead(ctx context.Context) (*pgx.Conn, error) {
 		if ok {
 			return conn, nil
 		}
-		h, err := holderOf(ctx, conn, s.cfg.Region)
+		h, err := lead.Look(ctx, conn, s.cfg.Region)
 		if err != nil {
 			s.log.Debug("look at the other sidecar", "reason", publicMessage(err))
 		}
-		if h.works {
+		if h.Works {
 			s.setRole(status.Standby, "another sidecar of this region is at work")
 		} else {
 			s.setRole(status.Down, "another session holds the lead and gives no sign of life")
 		}
-		if !said && h.pid != 0 {
-			s.log.Info("standby: another sidecar of this region holds the lead", "region", s.cfg.Region, "pid", h.pid, "works", h.works)
+		if !said && h.PID != 0 {
+			s.log.Info("standby: another sidecar of this region holds the lead", "region", s.cfg.Region, "pid", h.PID, "works", h.Works)
 			said = true
 		}
 		if err := s.deposeFrozen(ctx, conn, &idle); err != nil {
@@ -99,13 +100,13 @@ func (s *Sidecar) tryLead(ctx context.Context, conn *pgx.Conn) (bool, error) {
 where name in ('transaction_timeout', 'idle_session_timeout', 'lock_timeout')`); err != nil {
 		return false, fmt.Errorf("ask for the lead: %w", err)
 	}
-	h, err := holderOf(ctx, conn, s.cfg.Region)
-	if err == nil && h.pid != 0 {
+	h, err := lead.Look(ctx, conn, s.cfg.Region)
+	if err == nil && h.PID != 0 {
 		return false, nil
 	}
 	ok := false
 	if err == nil {
-		ok, err = claim(ctx, conn, s.cfg.Region)
+		ok, err = lead.Claim(ctx, conn, s.cfg.Region)
 	}
 	switch pg.Code(err) {
 	case "55P03":
@@ -136,13 +137,12 @@ func (s *Sidecar) deposeFrozen(ctx context.Context, conn *pgx.Conn, idle *time.T
 	if idle.IsZero() {
 		*idle = time.Now()
 	}
-	if time.Since(*idle) < frozenAfter {
+	if time.Since(*idle) < lead.FrozenAfter {
 		return nil
 	}
-	tag, err := conn.Exec(ctx, `select pg_catalog.pg_terminate_backend(l.pid)`+holderSQL+`
-  and a.usename = current_user and a.state_change < pg_catalog.clock_timestamp() - $2::interval`, s.cfg.Region, frozenAfter)
-	if err == nil && tag.RowsAffected() > 0 {
-		s.log.Warn("the sidecar that holds the lead is silent; taking over", "slot", s.cfg.Postgres.Slot, "silent_for", frozenAfter)
+	deposed, err := lead.Depose(ctx, conn, s.cfg.Region)
+	if deposed {
+		s.log.Warn("the sidecar that holds the lead is silent; taking over", "slot", s.cfg.Postgres.Slot, "silent_for", lead.FrozenAfter)
 	}
 	return err
 }
@@ -163,7 +163,7 @@ func (s *Sidecar) holdLead(ctx context.Context, conn *pgx.Conn) error {
 			s.sighted(at)
 		}
 		if err == nil {
-			err = stillHeld(ctx, conn, s.cfg.Region)
+			err = lead.Held(ctx, conn, s.cfg.Region)
 		}
 		if err != nil && ctx.Err() == nil {
 			return fmt.Errorf("hold the lead: %w", err)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/lead"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
 	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
@@ -33,7 +34,7 @@ func TestLeadIsHeldByOneSession(t *testing.T) {
 					}
 					if ok {
 						leads.Add(1)
-						if err := stillHeld(t.Context(), conn, "eu"); err != nil {
+						if err := lead.Held(t.Context(), conn, "eu"); err != nil {
 							t.Error(err)
 						}
 						return
@@ -57,37 +58,37 @@ from pg_stat_activity a join pgwaltz.lead l on l.pid = a.pid`).Scan(&state, &hol
 	// The row alone gives nothing: neither another role's session nor a younger one of that pid.
 	conn, other := pgtest.Connect(t, dsn), pgtest.Connect(t, dsn)
 	for _, row := range []string{"role = 'stranger'", "began = began - interval '1 second'"} {
-		if ok, err := claim(t.Context(), conn, "eu"); err != nil || !ok {
+		if ok, err := lead.Claim(t.Context(), conn, "eu"); err != nil || !ok {
 			t.Fatalf("not taken: %v, %v", ok, err)
 		}
-		if ok, err := claim(t.Context(), other, "eu"); err != nil || ok {
+		if ok, err := lead.Claim(t.Context(), other, "eu"); err != nil || ok {
 			t.Fatalf("taken twice: %v, %v", ok, err)
 		}
 		pgtest.Exec(t, admin, "update pgwaltz.lead set "+row)
-		if ok, err := claim(t.Context(), other, "eu"); err != nil || !ok {
+		if ok, err := lead.Claim(t.Context(), other, "eu"); err != nil || !ok {
 			t.Errorf("%s: not taken over: %v, %v", row, ok, err)
 		}
-		if err := stillHeld(t.Context(), conn, "eu"); err == nil {
+		if err := lead.Held(t.Context(), conn, "eu"); err == nil {
 			t.Errorf("%s: the former holder does not notice", row)
 		}
 		conn, other = pgtest.Connect(t, dsn), pgtest.Connect(t, dsn)
 		pgtest.Exec(t, admin, "update pgwaltz.lead set pid = 0")
 	}
 	// Whatever keeps the table from being looked at takes nothing away.
-	if ok, err := claim(t.Context(), conn, "eu"); err != nil || !ok {
+	if ok, err := lead.Claim(t.Context(), conn, "eu"); err != nil || !ok {
 		t.Fatal(ok, err)
 	}
 	pgtest.Exec(t, conn, "set lock_timeout = '50ms'")
 	pgtest.Exec(t, admin, "begin", "lock table pgwaltz.lead")
-	if err := stillHeld(t.Context(), conn, "eu"); err != nil {
+	if err := lead.Held(t.Context(), conn, "eu"); err != nil {
 		t.Error(err)
 	}
 	pgtest.Exec(t, admin, "rollback", "drop schema pgwaltz cascade")
-	if err := stillHeld(t.Context(), conn, "eu"); err != nil {
+	if err := lead.Held(t.Context(), conn, "eu"); err != nil {
 		t.Error(err)
 	}
 	pgtest.Exec(t, admin, preflight.SchemaSQL()...)
-	if err := stillHeld(t.Context(), conn, "eu"); err == nil {
+	if err := lead.Held(t.Context(), conn, "eu"); err == nil {
 		t.Error("a table that was made anew names nobody, and the former holder does not notice")
 	}
 }

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -9,6 +10,8 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
@@ -130,11 +133,16 @@ func (s *Sidecar) beat(ctx context.Context, last *int64) error {
 
 // mergedFrame is the frame up to which the self-merge has stored its checkpoint.
 func (s *Sidecar) mergedFrame(ctx context.Context, incarnation uint32) (uint64, error) {
-	var n int64
+	var cp checkpoint.Checkpoint
 	err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		return c.QueryRow(ctx, `select frame_no from pgwaltz.checkpoint where origin = $1 and incarnation = $2`, s.cfg.Region, int64(incarnation)).Scan(&n)
+		stored, found, err := pgstore.Load(ctx, c, s.cfg.Region)
+		if err == nil && (!found || stored.Incarnation != incarnation) {
+			err = fmt.Errorf("the self-merge has stored nothing of incarnation %d yet", incarnation)
+		}
+		cp = stored
+		return err
 	})
-	return uint64(n), err
+	return cp.FrameNo, err
 }
 
 // collect removes what is old: tombstones that no peer can need, and audit rows.

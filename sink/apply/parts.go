@@ -73,6 +73,12 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 	if err == nil {
 		return nil
 	}
+	return a.partFailed(ctx, err)
+}
+
+// partFailed rolls a giant transaction back that failed, and does what it needs before it can begin
+// again: ErrStartAgain. Other errors end the run.
+func (a *Applier) partFailed(ctx context.Context, err error) error {
 	if rerr := a.rollback(ctx); rerr != nil {
 		return errors.Join(err, rerr)
 	}
@@ -90,11 +96,7 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 		// What is missed from now on the self-merge puts right.
 		a.giant.barrier, a.giant.overdue = true, a.overdue
 	case errors.Is(err, errNotStamped):
-		if werr := a.waitStamped(ctx); errors.Is(werr, tombstone.ErrStalled) && a.giant.noted {
-			a.waited = maxWaited + 1 // stamping waits for changes behind these
-		} else if errors.Is(werr, tombstone.ErrStalled) {
-			a.giant.record = true
-		} else if werr != nil {
+		if werr := a.partStamped(ctx); werr != nil {
 			return werr
 		}
 	case errors.As(err, &cascade):
@@ -118,6 +120,22 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 	return ErrStartAgain
 }
 
+// partStamped waits until the own changes that a giant transaction has to know are stamped. Where that
+// waits for the applier itself, the items of the transaction are written first.
+func (a *Applier) partStamped(ctx context.Context) error {
+	err := a.waitStamped(ctx)
+	switch {
+	case !errors.Is(err, tombstone.ErrStalled):
+		return err
+	case a.giant.noted:
+		a.waited = maxWaited + 1 // stamping waits for changes behind these
+	default:
+		a.giant.record = true
+	}
+	return nil
+}
+
+// part applies one part behind a savepoint; with the last one it commits.
 func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Checkpoint, more bool) error {
 	b := pipeline{fence: -1}
 	if !a.open {
@@ -134,33 +152,18 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 		}
 		fx.items = a.ownItems(txs)
 	}
-	var err error
-	if careful, _ := a.cfg.Suspects.care(a.cp); careful {
-		if err = a.run(ctx, &b, nil, nil, nil); err == nil {
-			err = a.ordered(ctx, txs, &fx)
-		}
-	} else {
-		err = a.set(ctx, &b, txs, &fx)
-	}
-	if err == nil && a.giant.failed {
-		err = a.checkConstraints(ctx)
-	} else if err == nil && !more {
-		// What a deferred constraint finds here may be in an earlier part: the next try
-		// checks behind every part.
-		if err := a.checkConstraints(ctx); err != nil {
+	err := a.changesOfPart(ctx, &b, txs, &fx)
+	if err == nil && (a.giant.failed || !more) {
+		if err = a.checkConstraints(ctx); err != nil && !a.giant.failed {
+			// What a deferred constraint finds here may be in an earlier part: the next try
+			// checks behind every part.
 			return err
 		}
 	}
 	if err == nil {
 		err = a.simple(ctx, "release savepoint part")
 	} else if a.setAside(err) {
-		a.cfg.Log.Info("applying one by one", "origin", a.cfg.Origin, "reason", publicError(err))
-		a.Stats.Ordered.Add(1)
-		fx = effects{items: fx.items}
-		a.cfg.Index.Doubt(a.holder())
-		if err = a.simple(ctx, "rollback to savepoint part; release savepoint part"); err == nil {
-			err = a.ordered(ctx, txs, &fx)
-		}
+		err = a.partInOrder(ctx, txs, &fx, err)
 	}
 	if err == nil {
 		err = a.heard(ctx, txs, &fx)
@@ -173,6 +176,35 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 		// they are counted after the commit.
 		return a.flushPart(ctx, &fx)
 	}
+	return a.endParts(ctx, txs, next, &fx)
+}
+
+// changesOfPart applies the changes of a part: set-wise, or in order where a change may have ended
+// the session before.
+func (a *Applier) changesOfPart(ctx context.Context, b *pipeline, txs []keyedTx, fx *effects) error {
+	if careful, _ := a.cfg.Suspects.care(a.cp); !careful {
+		return a.set(ctx, b, txs, fx)
+	}
+	if err := a.run(ctx, b, nil, nil, nil); err != nil {
+		return err
+	}
+	return a.ordered(ctx, txs, fx)
+}
+
+// partInOrder undoes a part that failed because of one of its rows, and applies it one by one.
+func (a *Applier) partInOrder(ctx context.Context, txs []keyedTx, fx *effects, cause error) error {
+	a.cfg.Log.Info("applying one by one", "origin", a.cfg.Origin, "reason", publicError(cause))
+	a.Stats.Ordered.Add(1)
+	*fx = effects{items: fx.items}
+	a.cfg.Index.Doubt(a.holder())
+	if err := a.simple(ctx, "rollback to savepoint part; release savepoint part"); err != nil {
+		return err
+	}
+	return a.ordered(ctx, txs, fx)
+}
+
+// endParts commits a giant transaction; fx is of its last part.
+func (a *Applier) endParts(ctx context.Context, txs []keyedTx, next checkpoint.Checkpoint, fx *effects) error {
 	last := pipeline{fence: -1}
 	a.saveCheckpoint(&last, next)
 	if err := a.run(ctx, &last, nil, nil, nil); err != nil {
@@ -180,13 +212,13 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 	}
 	fx.addRemoved(a.openFx.removed, 0)
 	a.openFx.removed = nil
-	if err := a.commit(ctx, &fx, next); err != nil {
+	if err := a.commit(ctx, fx, next); err != nil {
 		return fmt.Errorf("end a transaction of many parts: %w", err)
 	}
 	a.open, a.giant = false, giant{}
 	fx.add(a.openFx)
 	a.openFx, a.openPut = effects{}, nil
-	a.committed(txs, next, &fx)
+	a.committed(txs, next, fx)
 	return nil
 }
 

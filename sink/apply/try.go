@@ -121,14 +121,39 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 	defer func() { a.retryID = 0 }()
 	a.heldHere = map[*wal.Transaction]bool{}
 	defer func() { a.heldHere = nil }()
-	txs := make([]keyedTx, 0, len(changes))
+	txs, err := r.fitting(ctx, changes, wanted)
+	if err != nil {
+		return 0, err
+	}
 	next := checkpoint.Checkpoint{}
 	claimed := make([]int64, len(changes))
 	for i, c := range changes {
 		next.EndLSN = max(next.EndLSN, c.Transaction.CommitLSN)
 		claimed[i] = c.ID
+	}
+	// A change must not count as waiting while it is being decided.
+	if _, err := a.conn.Exec(ctx, parked.DeleteSQL, claimed); err != nil {
+		return 0, fmt.Errorf("take parked changes out: %w", err)
+	}
+	var fx effects
+	if err := r.decide(ctx, changes, txs, &fx); err != nil {
+		return 0, err
+	}
+	if err := a.commit(ctx, &fx, next); err != nil {
+		return 0, err
+	}
+	fx.unpark = append(fx.unpark, claimed...)
+	a.committed(nil, a.cp, &fx)
+	return len(changes), nil
+}
+
+// fitting returns what is to be applied of parked changes: all but those of which nothing is left. It
+// notes which of them are held here.
+func (r *Retrier) fitting(ctx context.Context, changes []*parked.Change, wanted bool) ([]keyedTx, error) {
+	txs := make([]keyedTx, 0, len(changes))
+	for _, c := range changes {
 		t, err := r.fit(ctx, c)
-		if del := (*cascadeError)(nil); errors.As(err, &del) && a.cfg.Ordinary == nil {
+		if del := (*cascadeError)(nil); errors.As(err, &del) && r.a.cfg.Ordinary == nil {
 			if err = r.deleteHere(ctx, del); err == nil {
 				err = errNoneLeft
 			}
@@ -137,43 +162,38 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 			continue
 		}
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		if !wanted && c.Table != 0 && c.Table != t.schema.oid {
-			return 0, &stillParked{why: reason{stateOther, "the table was made anew since: ask for a retry if the change belongs to the new one, or discard it"}}
+			return nil, &stillParked{why: reason{stateOther, "the table was made anew since: ask for a retry if the change belongs to the new one, or discard it"}}
 		}
 		txs = append(txs, keyedTx{tx: c.Transaction, kind: c.Kind})
-		a.heldHere[c.Transaction] = c.Waiting.Held
+		r.a.heldHere[c.Transaction] = c.Waiting.Held
 	}
-	// A change must not count as waiting while it is being decided.
-	if _, err := a.conn.Exec(ctx, parked.DeleteSQL, claimed); err != nil {
-		return 0, fmt.Errorf("take parked changes out: %w", err)
-	}
-	var fx effects
+	return txs, nil
+}
+
+// decide applies what is left of parked changes.
+func (r *Retrier) decide(ctx context.Context, changes []*parked.Change, txs []keyedTx, fx *effects) error {
+	a := r.a
 	if r.together {
 		a.together = &together{}
 		defer func() { a.together = nil }()
 	}
 	gone := len(txs) == 0
 	if len(changes) == 1 && !gone {
+		var err error
 		if gone, err = a.nowhere(ctx, &changes[0].Transaction.Changes[0], &pgconn.PgError{Code: changes[0].State}); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	if !gone {
-		if err := a.set(ctx, &pipeline{fence: -1}, txs, &fx); err != nil {
-			return 0, err
+		if err := a.set(ctx, &pipeline{fence: -1}, txs, fx); err != nil {
+			return err
 		}
 	}
 	if r.together {
-		if err := a.runTogether(ctx); err != nil {
-			return 0, err
-		}
+		return a.runTogether(ctx)
 	}
-	if err := a.commit(ctx, &fx, next); err != nil {
-		return 0, err
-	}
-	fx.unpark = append(fx.unpark, claimed...)
-	a.committed(nil, a.cp, &fx)
-	return len(changes), nil
+	return nil
 }

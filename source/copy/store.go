@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -194,7 +195,7 @@ func saveSent(ctx context.Context, c *pgx.Conn, j *Job, before *string, at Place
 	tag, err := c.Exec(ctx, `update pgwaltz.copy set state = 'running', last_key = $3, rows_done = $4, sent_incarnation = $5, sent_frame = $6,
   started_at = coalesce(started_at, pg_catalog.now()), reason = null
 where schema_name = $1 and table_name = $2 and state in ('pending', 'running') and last_key is not distinct from $7
-  and exists (select from pgwaltz.stream where incarnation = $5)`,
+  and `+streamstore.PresentSQL("$5"),
 		j.Table.Schema, j.Table.Name, j.LastKey, j.Rows, int64(at.Incarnation), int64(at.Frame), before)
 	if err != nil {
 		return fmt.Errorf("save copy state: %w", err)

@@ -104,3 +104,20 @@ func (f *file) goroutines() []string {
 	})
 	return out
 }
+
+// text is a string of the source, and where it stands.
+type text struct{ at, text string }
+
+// texts finds the strings of the file.
+func (f *file) texts() []text {
+	var out []text
+	ast.Inspect(f.tree, func(n ast.Node) bool {
+		if l, ok := n.(*ast.BasicLit); ok && l.Kind == token.STRING {
+			if s, err := strconv.Unquote(l.Value); err == nil {
+				out = append(out, text{f.at(l.Pos()), s})
+			}
+		}
+		return true
+	})
+	return out
+}

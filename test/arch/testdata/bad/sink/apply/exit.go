@@ -15,3 +15,5 @@ func Stop() {
 	signal.Ignore()
 	os.Exit(1)
 }
+
+const counts = `select count(*) from pgwaltz.parked join pgwaltz.nobodys using (id)`
