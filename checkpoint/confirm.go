@@ -1,7 +1,6 @@
 package checkpoint
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -17,15 +16,6 @@ const (
 	Applied   Mode = "applied"
 	Published Mode = "published"
 )
-
-// ParseMode reads a mode from the configuration.
-func ParseMode(s string) (Mode, error) {
-	switch m := Mode(s); m {
-	case Adaptive, Applied, Published:
-		return m, nil
-	}
-	return "", fmt.Errorf("parse confirm mode %q: want adaptive, applied or published", s)
-}
 
 // Peer is what one peer has acknowledged.
 type Peer struct {

@@ -133,12 +133,3 @@ func TestInvariants(t *testing.T) {
 		}
 	}
 }
-
-func TestParseMode(t *testing.T) {
-	t.Parallel()
-	for s, ok := range map[string]bool{"adaptive": true, "applied": true, "published": true, "": false, "end_to_end": false} {
-		if _, err := ParseMode(s); (err == nil) != ok {
-			t.Errorf("%q: %v", s, err)
-		}
-	}
-}

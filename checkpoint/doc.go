@@ -85,8 +85,7 @@
 // that was published and is still the one (Chains), and not beyond the WAL's end, Counts. Rewind.Decide answers a peer that
 // misses frames: it gets them from the slot, or is told why not and what to type.
 //
-// A Tracker turns acknowledgements in any order into one safe position. Confirm chooses
-// between that (durable in the stream) and what the peers have applied:
+// Confirm chooses between what is durable in the stream and what the peers have applied:
 //
 //	mode       confirms                                                  risks
 //	applied    what every peer has applied                               retained WAL grows without bound

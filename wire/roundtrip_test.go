@@ -73,11 +73,13 @@ func TestEncodeTransactionProperty(t *testing.T) {
 	})
 }
 
-func TestEncodeChange(t *testing.T) {
+func TestParseChange(t *testing.T) {
 	t.Parallel()
 	tx := userUpdate(users(), 9)
 	tx.Changes = append(tx.Changes, wal.Change{Op: wal.Delete, Relation: tx.Changes[0].Relation, Old: userRow(), OldFull: true})
-	b, err := EncodeChange(tx, &tx.Changes[1])
+	one := *tx
+	one.Changes = tx.Changes[1:]
+	b, err := EncodeTransaction(&one)
 	if err != nil {
 		t.Fatal(err)
 	}

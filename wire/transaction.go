@@ -34,16 +34,7 @@ func EncodeTransaction(tx *wal.Transaction) ([]byte, error) {
 	return append(b[:txHead:txHead], payload...), nil
 }
 
-// EncodeChange is EncodeTransaction for one change of tx, under tx's own xid, positions and
-// commit time.
-func EncodeChange(tx *wal.Transaction, c *wal.Change) ([]byte, error) {
-	return EncodeTransaction(&wal.Transaction{
-		XID: tx.XID, Origin: tx.Origin, CommitLSN: tx.CommitLSN, EndLSN: tx.EndLSN, CommitTime: tx.CommitTime,
-		Part: tx.Part, More: tx.More, Changes: []wal.Change{*c},
-	})
-}
-
-// ParseTransaction reads what EncodeTransaction or EncodeChange wrote. The values point into
+// ParseTransaction reads what EncodeTransaction wrote. The values point into
 // data. Errors: ErrNotFrame, ErrTruncated, ErrVersion, ErrCRC, ErrMalformed.
 func ParseTransaction(data []byte) (*wal.Transaction, error) {
 	p, err := parseTransaction(data)
@@ -74,7 +65,7 @@ func parseTransaction(data []byte) (*Packet, error) {
 	return p, nil
 }
 
-// ParseChange reads what EncodeChange wrote: the change, and the transaction around it.
+// ParseChange reads a transaction of one change: the change, and the transaction around it.
 func ParseChange(data []byte) (*wal.Transaction, *wal.Change, error) {
 	tx, err := ParseTransaction(data)
 	if err != nil {

@@ -3,6 +3,7 @@ package pg_test
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -93,16 +94,17 @@ func TestReplicationConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(t.Context())
-	epoch, lsn, err := pg.IdentifySystem(t.Context(), conn)
+	res, err := conn.Exec(t.Context(), "IDENTIFY_SYSTEM").ReadAll()
 	if err != nil {
 		t.Fatal(err)
 	}
+	said := res[0].Rows[0]
 	sys, err := pg.LoadSystem(t.Context(), connect(t, dsn))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if epoch.SystemID != sys.SystemID || epoch.Timeline != sys.Timeline || sys.SystemID == 0 || lsn == 0 {
-		t.Errorf("replication session says %v at %s, ordinary session %+v", epoch, lsn, sys)
+	if string(said[0]) != strconv.FormatUint(sys.SystemID, 10) || string(said[1]) != strconv.FormatUint(uint64(sys.Timeline), 10) || sys.SystemID == 0 {
+		t.Errorf("replication session says %s, ordinary session %+v", said, sys)
 	}
 	if sys.Version < 140000 || sys.Version/10000 != pg.ServerVersion(conn)/10000 || sys.WALLevel != "logical" || sys.InRecovery {
 		t.Errorf("system = %+v, version of the connection %d", sys, pg.ServerVersion(conn))

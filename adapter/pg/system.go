@@ -3,11 +3,6 @@ package pg
 import (
 	"context"
 	"fmt"
-	"strconv"
-
-	"github.com/jackc/pgx/v5/pgconn"
-
-	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // System is what a server says of itself.
@@ -37,31 +32,6 @@ from pg_catalog.pg_is_in_recovery() as r`).Scan(&id, &timeline, &s.Version, &s.D
 	}
 	s.SystemID, s.Timeline = uint64(id), uint32(timeline)
 	return s, nil
-}
-
-// IdentifySystem asks over a replication connection.
-func IdentifySystem(ctx context.Context, conn *pgconn.PgConn) (wal.Epoch, wal.LSN, error) {
-	res, err := conn.Exec(ctx, "IDENTIFY_SYSTEM").ReadAll()
-	if err != nil {
-		return wal.Epoch{}, 0, fmt.Errorf("identify server: %w", err)
-	}
-	if len(res) != 1 || len(res[0].Rows) != 1 || len(res[0].Rows[0]) < 3 {
-		return wal.Epoch{}, 0, fmt.Errorf("identify server: the answer has an unknown form")
-	}
-	row := res[0].Rows[0]
-	id, err := strconv.ParseUint(string(row[0]), 10, 64)
-	if err != nil {
-		return wal.Epoch{}, 0, fmt.Errorf("identify server: system identifier: %w", err)
-	}
-	timeline, err := strconv.ParseUint(string(row[1]), 10, 32)
-	if err != nil {
-		return wal.Epoch{}, 0, fmt.Errorf("identify server: timeline: %w", err)
-	}
-	lsn, err := wal.ParseLSN(string(row[2]))
-	if err != nil {
-		return wal.Epoch{}, 0, fmt.Errorf("identify server: %w", err)
-	}
-	return wal.Epoch{SystemID: id, Timeline: uint32(timeline)}, lsn, nil
 }
 
 // Setting reads one setting of the session; "" when the server does not know it.

@@ -24,7 +24,7 @@ func TestGapsAreAnsweredOnce(t *testing.T) {
 	}
 	next := at
 	next.FrameNo = 8
-	if err := pgstore.Save(ctx, conn, at, next); err != nil {
+	if err := save(ctx, conn, at, next); err != nil {
 		t.Fatal(err)
 	}
 	if known, err := pgstore.Known(ctx, conn); err != nil || known["eu"] != (pgstore.Place{Incarnation: 4, Frame: 7}) {

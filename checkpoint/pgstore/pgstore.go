@@ -145,16 +145,6 @@ func Init(ctx context.Context, x Execer, c checkpoint.Checkpoint) (created bool,
 	return tag.RowsAffected() == 1, nil
 }
 
-// Save moves the row from prev to next, in the transaction of the rows that next covers. On
-// ErrFenced the caller must roll back: someone else has applied them, or other ones.
-func Save(ctx context.Context, tx Execer, prev, next checkpoint.Checkpoint) error {
-	tag, err := tx.Exec(ctx, SaveSQL, SaveArgs(prev, next)...)
-	if err != nil {
-		return fmt.Errorf("save checkpoint of %s: %w", next.Origin, err)
-	}
-	return Fenced(prev, tag.RowsAffected())
-}
-
 // SaveArgs are the arguments of SaveSQL, for an applier that sends it in its own batch.
 func SaveArgs(prev, next checkpoint.Checkpoint) []any {
 	return append([]any{prev.Origin, int64(prev.Incarnation), int64(prev.FrameNo)}, columns(next)...)

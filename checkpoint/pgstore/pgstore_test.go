@@ -93,7 +93,7 @@ func TestStore(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := pgstore.Save(ctx, tx, prev, next); err != nil {
+			if err := save(ctx, tx, prev, next); err != nil {
 				t.Fatal(err)
 			}
 			end, want := tx.Rollback, prev
@@ -151,12 +151,12 @@ func TestStore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := pgstore.Save(ctx, first, prev, next); err != nil {
+		if err := save(ctx, first, prev, next); err != nil {
 			t.Fatal(err)
 		}
 		// The second applier waits for the row and then finds it moved.
 		saved := make(chan error, 1) // one result, read below
-		go func() { saved <- pgstore.Save(ctx, two, prev, next) }()
+		go func() { saved <- save(ctx, two, prev, next) }()
 		waitForLock(ctx, t, pgtest.Connect(t, dsn), two.PgConn().PID())
 		if err := first.Commit(ctx); err != nil {
 			t.Fatal(err)
@@ -166,7 +166,7 @@ func TestStore(t *testing.T) {
 		if !errors.Is(err, pgstore.ErrFenced) || !errors.As(err, &fenced) || fenced.Hint() == "" {
 			t.Errorf("second applier: %v", err)
 		}
-		if err := pgstore.Save(ctx, one, sample("absent"), next); !errors.Is(err, pgstore.ErrFenced) {
+		if err := save(ctx, one, sample("absent"), next); !errors.Is(err, pgstore.ErrFenced) {
 			t.Errorf("no row: %v", err)
 		}
 	})
@@ -197,7 +197,7 @@ func TestStore(t *testing.T) {
 		if _, err := pgstore.Init(ctx, conn, sample("x")); err == nil {
 			t.Error("init")
 		}
-		if err := pgstore.Save(ctx, conn, sample("x"), sample("x")); err == nil || errors.Is(err, pgstore.ErrFenced) {
+		if err := save(ctx, conn, sample("x"), sample("x")); err == nil || errors.Is(err, pgstore.ErrFenced) {
 			t.Errorf("save: %v", err)
 		}
 	})
@@ -225,4 +225,13 @@ func waitForLock(ctx context.Context, t *testing.T, conn *pgx.Conn, pid uint32) 
 			return
 		}
 	}
+}
+
+// save moves the row from prev to next as the applier does, which sends the statement among others.
+func save(ctx context.Context, tx pgstore.Execer, prev, next checkpoint.Checkpoint) error {
+	tag, err := tx.Exec(ctx, pgstore.SaveSQL, pgstore.SaveArgs(prev, next)...)
+	if err != nil {
+		return err
+	}
+	return pgstore.Fenced(prev, tag.RowsAffected())
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/internal/admin"
 	"github.com/pgwaltz/pgwaltz/internal/status"
@@ -20,16 +21,11 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// The tables that the commands read, as setup makes them.
-const sideTables = `CREATE SCHEMA pgwaltz;
-CREATE TABLE pgwaltz.conflict (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, event_id uuid NOT NULL UNIQUE,
- detected_at timestamptz NOT NULL DEFAULT now(), region text, schema_name text, table_name text, key jsonb, type text, verdict text, reason text,
- winner text, loser text, local_stamp text, remote_stamp text, base_stamp text, local_row jsonb, remote_row jsonb, origin text, origin_xid bigint,
- commit_lsn pg_lsn, commit_time timestamptz, local_xid bigint, local_lsn pg_lsn);
-CREATE TABLE pgwaltz.checkpoint (origin text PRIMARY KEY, system_id text, timeline int, slot text, incarnation bigint, frame_no bigint, end_lsn pg_lsn,
- chain bytea, stream_seq bigint, transactions bigint DEFAULT 0, commit_time timestamptz, applied_at timestamptz);
+// The tables that the commands read, as setup makes them, but for the columns of parked that they do not read.
+const sideTables = `CREATE SCHEMA pgwaltz;` + audit.Schema + ";" + pgstore.Schema + `;
 CREATE TABLE pgwaltz.parked (id bigint, origin text);
-INSERT INTO pgwaltz.checkpoint (origin, system_id, timeline, slot, incarnation, frame_no, end_lsn, stream_seq, transactions) VALUES ('us', '7', 1, 'pgwaltz_us', 1, 42, '0/16B3748', 99, 7);
+INSERT INTO pgwaltz.checkpoint (origin, system_id, timeline, slot, incarnation, frame_no, end_lsn, chain, stream_seq, transactions)
+ VALUES ('us', '7', 1, 'pgwaltz_us', 1, 42, '0/16B3748', decode(repeat('00', 32), 'hex'), 99, 7);
 INSERT INTO pgwaltz.parked VALUES (1, 'us')`
 
 // bench is a database with the side tables and a configuration for it.

@@ -114,7 +114,7 @@ func TestInStep(t *testing.T) {
 	t.Parallel()
 	eu, a := region(t, "eu")
 	us, b := region(t, "us")
-	insert := `insert into pgwaltz.checkpoint (origin, system_id, timeline, slot, incarnation, frame_no, end_lsn, chain, stream_seq) values ('%s', '1', 1, 's', 1, 1, '%s', '', 1)`
+	insert := `insert into pgwaltz.checkpoint (origin, system_id, timeline, slot, incarnation, frame_no, end_lsn, chain, stream_seq) values ('%s', '1', 1, 's', 1, 1, '%s', decode(repeat('00', 32), 'hex'), 1)`
 	pgtest.Exec(t, b, fmt.Sprintf(insert, "eu", "FFFF/0"))
 	pgtest.Exec(t, a, fmt.Sprintf(insert, "us", "0/1"))
 	if err := InStep(t.Context(), eu, us, 300*time.Millisecond); !errors.Is(err, ErrNotInStep) || !strings.Contains(err.Error(), "eu has not applied everything of us") {

@@ -228,7 +228,8 @@ func (s *Sidecar) confirm() wal.LSN {
 	o.riskKnown.Store(inputs.RiskKnown())
 	o.mode.Store(string(mode))
 	lsn = wal.LSN(o.confirmed.Load())
-	if err := checkpoint.MustConfirm(checkpoint.Published, lsn, checkpoint.Inputs{Published: max(wal.LSN(o.durable.Load()), start)}); err != nil {
+	inputs.Published = max(wal.LSN(o.durable.Load()), start)
+	if err := checkpoint.MustConfirm(c.Mode, lsn, inputs); err != nil {
 		s.broke(err)
 		return 0 // nothing moves any more
 	}

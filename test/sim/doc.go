@@ -24,7 +24,7 @@
 //   - each conflict is in the logs of both regions, under one id
 //   - every peer counts exactly the transactions that the origin committed
 //   - at every step: checkpoint.Must*, confirmed <= published, confirmed <= what every peer has
-//     on disk (mode applied), bounds of the tracker and the assembler
+//     on disk (mode applied), bounds of the assembler
 //
 // PGWALTZ_SIM_SEEDS is the number of seeds, PGWALTZ_SIM_FROM the first one, PGWALTZ_SIM_SEED
 // repeats one with its trace.

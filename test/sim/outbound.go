@@ -36,7 +36,7 @@ type outbound struct {
 	inFlight int
 	expected uint64 // last sequence number once all in flight are stored
 	arrival  time.Time
-	tracker  *checkpoint.Tracker
+	flying   []flight // sent, oldest first
 }
 
 // publish opens the pipe: where the stream ends, where the slot begins, whether that fits.
@@ -92,7 +92,7 @@ func (s *sidecar) publish() {
 	s.newLife = false
 	w.note(s.r.id, "publish", uint64(at.Incarnation), at.Number)
 	o := &outbound{
-		s: s, expected: st.last, tracker: checkpoint.NewTracker(at.EndLSN),
+		s: s, expected: st.last,
 	}
 	s.durable, s.frame = max(s.durable, at.EndLSN), at.Number
 	s.chains.Begin(at.Incarnation, at.Number, at.Chain)

@@ -3,6 +3,7 @@ package sim
 import (
 	"time"
 
+	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
@@ -15,10 +16,7 @@ func (o *outbound) send() {
 	for len(o.queue) > 0 && !o.s.r.stream.full && o.inFlight < w.cfg.Window {
 		f := o.queue[0]
 		o.queue = o.queue[1:]
-		w.must(o.tracker.Note(f.Header.EndLSN))
-		if n := o.tracker.Outstanding(); n > w.cfg.Window {
-			w.fail("the tracker waits for %d frames, the window is %d", n, w.cfg.Window)
-		}
+		o.flying = append(o.flying, flight{number: f.Header.Number, end: f.Header.EndLSN})
 		o.inFlight++
 		last := o.expected
 		o.expected++
@@ -60,13 +58,36 @@ func (o *outbound) arrive(f wire.Frame, last uint64) {
 // stored is a frame that is durable.
 func (o *outbound) stored(f wire.Frame) {
 	s := o.s
-	o.s.w.must(o.tracker.Done(f.Header.EndLSN))
 	o.inFlight--
-	s.durable = max(s.durable, o.tracker.Safe())
+	s.durable = max(s.durable, o.land(f.Header.Number))
 	s.frame = f.Header.Number
 	s.chains.Note(f.Header.Number, f.Header.Chain)
 	s.step("after publish")
 	o.send()
 	o.due()
 	o.wake()
+}
+
+// flight is a frame that was sent; the answers come in any order.
+type flight struct {
+	number uint64
+	end    wal.LSN
+	stored bool
+}
+
+// land takes note of an answer. It returns the end of the frames that are stored without a gap.
+func (o *outbound) land(number uint64) (end wal.LSN) {
+	for i := range o.flying {
+		if o.flying[i].number == number {
+			o.flying[i].stored = true
+		}
+	}
+	for len(o.flying) > 0 && o.flying[0].stored {
+		// Frames that complete no position repeat the one before.
+		if len(o.flying) == 1 || o.flying[1].end > o.flying[0].end {
+			end = o.flying[0].end
+		}
+		o.flying = o.flying[1:]
+	}
+	return end
 }
