@@ -169,8 +169,8 @@ func TestABatchTakesWhatCameMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &slowApplier{}
 		p := NewInbound(InboundConfig{
-			Applier: a, Committed: func(checkpoint.Checkpoint) {},
-			Subscribe: func(ctx context.Context, _ checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error {
+			Applier: a, Progress: &heard{},
+			Feed: feed(func(ctx context.Context, deliver func(context.Context, subscribe.Delivery) error) error {
 				for range 600 {
 					tx := &wal.Transaction{Changes: []wal.Change{{Op: wal.Truncate, Relation: &wal.Relation{}}}}
 					if err := deliver(ctx, subscribe.Delivery{Packet: &wire.Packet{Transactions: []*wal.Transaction{tx}}, Bytes: 2000}); err != nil {
@@ -179,7 +179,7 @@ func TestABatchTakesWhatCameMeanwhile(t *testing.T) {
 				}
 				<-ctx.Done()
 				return context.Cause(ctx)
-			},
+			}),
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()

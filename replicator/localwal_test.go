@@ -18,6 +18,11 @@ type countFlushes struct{ n *int }
 
 func (c countFlushes) Flush() error { *c.n++; return nil }
 
+// fullOf is a stream that is full of what peers have applied up to a position.
+type fullOf struct{ applied *atomic.Uint64 }
+
+func (f fullOf) AwaitsMerge(merged wal.LSN) bool { return wal.LSN(f.applied.Load()) > merged }
+
 // TestStampingHandsOnWhatItWaitsFor: stamping that waits for an applier first, and then for own
 // changes that the pipe has gathered, hands these on.
 func TestStampingHandsOnWhatItWaitsFor(t *testing.T) {
@@ -74,7 +79,7 @@ func TestNothingWaitsForAStreamThatIsFullOfWhatIsNotMerged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLocalWAL(quietDB{end: 1000})
 		var applied atomic.Uint64 // by the peers
-		l.Reading(nil, nil, func(merged wal.LSN) bool { return wal.LSN(applied.Load()) > merged })
+		l.Reading(nil, nil, fullOf{&applied})
 		l.Stamped(500)
 		l.MergedTo(300)
 		done := make(chan error, 1)
