@@ -232,19 +232,24 @@ func (a *Applier) held(g *batch.Group, r *batch.Run, st *known, side conflict.Si
 		row[i].Kind = wal.Unchanged
 	}
 	row = w.Fill(g.Rel, row)
-	if !row.CompleteOver(st.row) {
-		return e, e.Known && !w.Image.Complete(), nil
-	}
-	row = batch.Fill(row, st.row)
-	if side.Known && w.Stamp == side.Stamp { // the contents decide which of the two will be shown
-		waiting := conflict.Side{Known: true, Alive: true, Stamp: w.Stamp}
-		waiting.Content, _ = conflict.Content(g.Rel, row)
-		shown := side
+	whole := row.CompleteOver(st.row)
+	if side.Known && w.Stamp == side.Stamp {
+		// The contents decide which of the two will be shown. What the row here would complete waits itself for
+		// its origin to say so (conflict.Event.Filled), unless it is an own change.
+		if !row.Complete() && (!whole || st.parked.Kind != conflict.Self) {
+			return e, true, nil
+		}
+		waiting, shown := conflict.Side{Known: true, Alive: true, Stamp: w.Stamp}, side
+		waiting.Content, _ = conflict.Content(g.Rel, batch.Fill(row, st.row))
 		shown.Content, _ = conflict.Content(g.Rel, st.row)
 		if policy.CompareSides(waiting, shown) <= 0 {
 			return e, true, nil
 		}
 	}
+	if !whole {
+		return e, e.Known && !w.Image.Complete(), nil
+	}
+	row = batch.Fill(row, st.row)
 	return wal.Entry{Known: true, Alive: true, Stamp: w.Stamp, Row: row}, true, a.completed(g.Rel, st.parked, row)
 }
 

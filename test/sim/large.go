@@ -176,7 +176,18 @@ func (t *dbtx) held(k rowKey) *wal.Change {
 	}
 	c := wal.Change{Op: wal.Delete, Relation: tab.rel, Old: tab.keyRow(k), Stamp: p.Stamp, Repair: true}
 	if p.Op != wal.Delete {
-		if !p.Image.CompleteOver(e.row) {
+		whole := p.Image.CompleteOver(e.row)
+		if l.Known && p.Stamp == l.Stamp { // the contents decide which of the two will be shown
+			if !p.Image.Complete() && (!whole || p.kind != conflict.Self) {
+				return t.repair(k) // it waits itself for its origin to say that the row here completes it
+			}
+			waiting := conflict.Side{Known: true, Alive: true, Stamp: p.Stamp}
+			waiting.Content, _ = conflict.Content(tab.rel, p.Image.Filled(e.row))
+			if tab.pol.CompareSides(waiting, l) <= 0 {
+				return t.repair(k)
+			}
+		}
+		if !whole {
 			if p.Image.Complete() {
 				return nil
 			}
@@ -188,13 +199,6 @@ func (t *dbtx) held(k rowKey) *wal.Change {
 			whole.Image = p.Image.Filled(e.row)
 			c.New, e.parked = whole.Image, &whole // it has to stay what it is told to be
 			t.put(k, e, nil)
-		}
-		if l.Known && p.Stamp == l.Stamp { // the contents decide which of the two will be shown
-			waiting := conflict.Side{Known: true, Alive: true, Stamp: p.Stamp}
-			waiting.Content, _ = conflict.Content(tab.rel, c.New)
-			if tab.pol.CompareSides(waiting, l) <= 0 {
-				return t.repair(k)
-			}
 		}
 	}
 	t.d.w.Stats.Pushbacks++
