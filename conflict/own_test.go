@@ -47,3 +47,29 @@ func TestDecideOwn(t *testing.T) {
 		}
 	}
 }
+
+// TestDecideOwnByTheOrderOfTheTable: whether a tombstone is above an own row is asked in the table's order. The
+// version of a tombstone may be above that of a row which was written later, and the other way round.
+func TestDecideOwnByTheOrderOfTheTable(t *testing.T) {
+	t.Parallel()
+	at := func(version int64, us wal.Micros) wal.Stamp { return wal.Stamp{Version: version, UpdatedAt: us} }
+	for _, c := range []struct {
+		order     Order
+		row, tomb wal.Stamp
+		want      OwnStep
+	}{
+		{TimeFirst, at(1, 20), at(5, 10), OwnRecord},
+		{TimeFirst, at(5, 10), at(1, 20), OwnResolve},
+		{VersionFirst, at(1, 20), at(5, 10), OwnResolve},
+		{VersionFirst, at(5, 10), at(1, 20), OwnRecord},
+	} {
+		row := Side{Known: true, Alive: true, Stamp: c.row, Content: []byte("mine")}
+		own := Own{
+			Event: Event{Op: wal.Insert, Kind: Self, Complete: true, Stamp: c.row, Content: row.Content},
+			Local: row, Tombstone: Side{Known: true, Stamp: c.tomb}, Holds: true, Stamped: true,
+		}
+		if step, _ := DecideOwn(Policy{Order: c.order}, own); step != c.want {
+			t.Errorf("by %s, the row %v and the tombstone %v: %d, want %d", c.order, c.row, c.tomb, step, c.want)
+		}
+	}
+}

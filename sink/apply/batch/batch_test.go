@@ -104,6 +104,32 @@ func TestRuns(t *testing.T) {
 	}
 }
 
+// TestRunsByTheOrderOfTheTable: a run ends where the stamp does not rise by the order that the table has.
+func TestRunsByTheOrderOfTheTable(t *testing.T) {
+	t.Parallel()
+	stamp := func(version int64, us wal.Micros) wal.Stamp { return wal.Stamp{Version: version, UpdatedAt: us} }
+	edited := []wal.Change{update("1", "a", stamp(2, 20), wal.Base{}), update("1", "b", stamp(3, 10), wal.Base{})}
+	later := []wal.Change{update("1", "a", stamp(3, 10), wal.Base{}), update("1", "b", stamp(2, 20), wal.Base{})}
+	for _, c := range []struct {
+		order   conflict.Order
+		changes []wal.Change
+		want    int
+	}{{conflict.VersionFirst, edited, 1}, {conflict.TimeFirst, edited, 2}, {conflict.VersionFirst, later, 2}, {conflict.TimeFirst, later, 1}} {
+		b := New()
+		b.Policy = func(wal.RelationName) conflict.Policy { return conflict.Policy{Order: c.order} }
+		for i := range c.changes {
+			b.Add(&wal.Transaction{Changes: c.changes[i : i+1]}, conflict.Live)
+		}
+		n := 0
+		for _, g := range b.Groups {
+			n += len(g.Runs)
+		}
+		if n != c.want {
+			t.Errorf("by %s: %s and %s make %d runs, want %d", c.order, conflict.StampText(c.changes[0].Stamp), conflict.StampText(c.changes[1].Stamp), n, c.want)
+		}
+	}
+}
+
 // In one transaction nobody comes between: the value is that of the change before.
 func TestRunsFillWithinATransaction(t *testing.T) {
 	t.Parallel()
