@@ -46,8 +46,13 @@ func unquoted(s string) (part, rest string, ok bool) {
 		n := plainLen(s)
 		return s[:n], s[n:], n > 0
 	}
+	return CutQuoted(s[1:])
+}
+
+// CutQuoted reads a quoted name, whose opening quote is cut off, up to the closing one; "" inside is one quote.
+func CutQuoted(s string) (name, rest string, ok bool) {
 	var b strings.Builder
-	for i := 1; i < len(s); i++ {
+	for i := 0; i < len(s); i++ {
 		if s[i] != '"' {
 			b.WriteByte(s[i])
 			continue

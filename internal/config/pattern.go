@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"strings"
+
+	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // Pattern selects tables by schema and name. Each part is a glob in which * stands for any
@@ -46,7 +48,7 @@ func parsePattern(s string, want int, form string) (Pattern, error) {
 		var one part
 		if strings.HasPrefix(rest, `"`) {
 			var ok bool
-			if one.text, rest, ok = cutQuoted(rest[1:]); !ok {
+			if one.text, rest, ok = wal.CutQuoted(rest[1:]); !ok {
 				return Pattern{}, fmt.Errorf("parse pattern %q: a quote is not closed", s)
 			}
 			one.literal = true
@@ -76,24 +78,6 @@ func parsePattern(s string, want int, form string) (Pattern, error) {
 		return Pattern{}, fmt.Errorf("parse pattern %q: want %s", s, form)
 	}
 	return p, nil
-}
-
-// cutQuoted reads up to the closing quote; "" inside is one quote.
-func cutQuoted(s string) (name, rest string, ok bool) {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] != '"' {
-			b.WriteByte(s[i])
-			continue
-		}
-		if i+1 < len(s) && s[i+1] == '"' {
-			b.WriteByte('"')
-			i++
-			continue
-		}
-		return b.String(), s[i+1:], true
-	}
-	return "", "", false
 }
 
 // Match reports whether the names match the pattern's parts.
