@@ -21,10 +21,12 @@ func (s *Sidecar) purge(ctx context.Context) {
 		return
 	}
 	inc, frame := s.ackedFrame()
+	settled := uint64(0) // by all peers, and by the self-merge
 	if frame > 0 {
 		if merged, err := s.mergedFrame(ctx, inc); err == nil {
-			s.tighten(frame)
-			s.purgeTo(ctx, pub, o.seqs.upTo(min(frame, merged)))
+			settled = min(frame, merged)
+			s.tighten(settled)
+			s.purgeTo(ctx, pub, o.seqs.upTo(settled))
 		}
 	}
 	if !pub.State().Full {
@@ -37,7 +39,7 @@ func (s *Sidecar) purge(ctx context.Context) {
 			// a transaction that needs the room.
 			s.purgeTo(ctx, pub, o.seqs.before())
 		}
-		s.purgeOpen(ctx, pub, inc, frame)
+		s.purgeOpen(ctx, pub, inc, settled)
 	case s.outdatedCovered():
 		s.purgeTo(ctx, pub, pub.State().Seq)
 	}
@@ -56,13 +58,13 @@ func (s *Sidecar) purgeTo(ctx context.Context, pub *publish.Publisher, seq uint6
 // every peer and the self-merge have applied them, though nobody can commit yet. Who starts
 // again before the end misses them, and asks for a rewind: the slot holds the transaction until
 // every peer has committed it, whatever the budget of retained WAL (confirm).
-// acked is the frame that all have behind them: of what lies below, nothing is open.
-func (s *Sidecar) purgeOpen(ctx context.Context, pub *publish.Publisher, inc uint32, acked uint64) {
+// settled is the frame that all have behind them: of what lies below, nothing is open.
+func (s *Sidecar) purgeOpen(ctx context.Context, pub *publish.Publisher, inc uint32, settled uint64) {
 	o := &s.out
 	o.mu.Lock()
 	peers, own := s.readInParts(inc)
 	read := min(peers, own)
-	loosens := read != ^uint64(0) && read > max(o.loose, acked)
+	loosens := read != ^uint64(0) && read > max(o.loose, settled)
 	o.mu.Unlock()
 	if !loosens {
 		return
@@ -92,7 +94,7 @@ func (s *Sidecar) readInParts(inc uint32) (peers, own uint64) {
 		if !counts {
 			peers = 0
 		}
-		peers = min(peers, a.Read)
+		peers = min(peers, max(a.Read, a.Frame)) // a peer that has committed it already is in no part
 	})
 	if s.out.ownReadOf != uint64(inc) {
 		return peers, 0
@@ -122,7 +124,7 @@ func (r streamRoom) AwaitsMerge(merged wal.LSN) bool {
 	return peers != ^uint64(0) && peers > own
 }
 
-// tighten ends what purgeOpen began, once every peer has committed it.
+// tighten ends what purgeOpen began, once every peer and the self-merge have committed it.
 func (s *Sidecar) tighten(frame uint64) {
 	s.out.mu.Lock()
 	defer s.out.mu.Unlock()

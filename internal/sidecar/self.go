@@ -66,6 +66,7 @@ type merging struct {
 
 // Subscribe implements replicator.Feed.
 func (m merging) Subscribe(ctx context.Context, from checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error {
+	m.s.out.selfRead(0, 0) // what was read of a transaction in parts is read again
 	return m.s.subscribe(ctx, m.in, from, deliver)
 }
 

@@ -116,6 +116,7 @@ type Publisher struct {
 	started  bool
 	fatal    error
 	problem  error // why mode is not flowing
+	noRoom   bool  // the stream stores nothing, whatever is sent: its disk may be full
 	since    time.Time
 	attempt  uint64 // of sending the window; acknowledgements of an earlier one are void
 	window   window

@@ -72,6 +72,7 @@ func (r *runner) takesNothing(ctx context.Context, end uint64) {
 		return
 	}
 	r.notUntil = time.Now().Add(min(50*time.Millisecond<<min(r.refused, 10), maxBackoff))
+	r.p.lock(func() { r.p.noRoom = true })
 	if time.Since(r.since) > repairAfter {
 		r.repair(ctx, "the stream takes nothing")
 	}

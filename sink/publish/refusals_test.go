@@ -32,6 +32,9 @@ func TestAStreamThatTakesNothing(t *testing.T) {
 		if tries > 30 || repairs == 0 || repairs > 3 {
 			t.Errorf("%d tries and %d repairs in 20 s", tries, repairs)
 		}
+		if !r.p.noRoom {
+			t.Error("what all have is kept on a disk that has no room")
+		}
 		r.p.mode, r.p.problem = broken, errors.New("wrong last sequence: 43")
 		r.explain()
 		r.explain()

@@ -153,6 +153,7 @@ func (p *Publisher) settleAcked() []*entry {
 	if len(done) == 0 {
 		return nil
 	}
+	p.noRoom = false
 	if p.mode == full { // there is room again
 		p.leaveFull()
 	}

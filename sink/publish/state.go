@@ -55,7 +55,7 @@ func (p *Publisher) note(info *jetstream.StreamInfo) {
 // Purge removes from the stream what lies before applied, the sequence up to which every
 // required peer has applied durably. It leaves about KeepBytes of that, so that a peer that
 // was set back a little finds it; less in a small stream, and nothing in one that is more
-// than half full. The newest message always stays. It returns how many messages went.
+// than half full, or on a disk that has no room. The newest message always stays. It returns how many messages went.
 func (p *Publisher) Purge(ctx context.Context, applied uint64) (uint64, error) {
 	s, err := p.lookup(ctx)
 	if err != nil {
@@ -64,7 +64,7 @@ func (p *Publisher) Purge(ctx context.Context, applied uint64) (uint64, error) {
 	p.note(s.CachedInfo())
 	st, limit := s.CachedInfo().State, s.CachedInfo().Config.MaxBytes
 	p.mu.Lock()
-	keep := keepBytes(st.Bytes, limit, p.cfg.KeepBytes, p.mode == full)
+	keep := keepBytes(st.Bytes, limit, p.cfg.KeepBytes, p.mode == full || p.noRoom)
 	upTo := min(applied+1, p.durable.seq) // everything below goes
 	p.mu.Unlock()
 	if st.Msgs == 0 || upTo <= st.FirstSeq {
