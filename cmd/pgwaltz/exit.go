@@ -31,7 +31,7 @@ const (
 var exitMeaning = map[int]string{
 	exitOK: "ok", exitOther: "any other error", exitUsage: "wrong usage", exitConfig: "configuration",
 	exitCheck: "problems found", exitPostgres: "local PostgreSQL", exitPeer: "broker, peer or sidecar out of reach",
-	exitDiffer: "the regions differ", exitPartitioned: "state partitioned", exitGap: "state gap", exitParked: "state parked",
+	exitDiffer: "the regions differ", exitPartitioned: "state partitioned", exitGap: "state gap", exitParked: "state parked, or a change failed again",
 	exitDown: "state down", exitBehind: "more than --max-lag behind", exitInterrupted: "interrupted",
 }
 

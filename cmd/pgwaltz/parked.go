@@ -210,10 +210,10 @@ func newParkedRetry(load func() (*config.Config, error)) *cobra.Command {
 	c := exits(&cobra.Command{
 		Use:   "retry [ID...] --config FILE [flags]",
 		Short: "try parked changes again now",
-		Long: "Asks the running sidecar to try parked changes again now, and says what became of them. Without ids,\n" +
-			"--all or another flag has to say which.",
+		Long: "Asks the running sidecar to try parked changes again now, and says what became of them: exit code 0 when\n" +
+			"all of them went in, 10 when some failed again. Without ids, --all or another flag has to say which.",
 		Args: parkedIDs,
-	}, append(slices.Clone(parkedExits), exitPeer)...)
+	}, append(slices.Clone(parkedExits), exitPeer, exitParked)...)
 	filter := parkedFilter(c.Flags())
 	all := c.Flags().Bool("all", false, "all of them")
 	wait := c.Flags().Duration("wait", 30*time.Second, "wait so long for the sidecar; 0 does not wait")
@@ -261,6 +261,9 @@ func retryParked(ctx context.Context, q parked.Querier, f parked.Filter, wait ti
 	}
 	if untried > 0 && wait > 0 {
 		return &coded{exitPeer, fmt.Errorf("%d were not tried within %s: pgwaltz status says whether the sidecar runs; it tries them when it does", untried, wait)}
+	}
+	if again := still - untried; again > 0 {
+		return &coded{exitParked, fmt.Errorf("%d failed again: pgwaltz parked list says why", again)}
 	}
 	return gone
 }

@@ -19,54 +19,61 @@ type Querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// Follow gives the changes of an origin whose table was renamed, or moved to another schema, its
-// new name, and puts them into the index under that. Where something waits under the new name and
-// the same key already, they stay as they are.
-func Follow(ctx context.Context, q Querier, origin string, x *Index) error {
-	rows, err := q.Query(ctx, `update pgwaltz.parked p set schema_name = t.s, table_name = t.n
+// Follow gives the changes whose table was renamed, or moved to another schema, its new name, and puts
+// them into the index under that. Where something waits under the new name and the same key already,
+// they stay as they are. It returns the tables that any of them belong to.
+func Follow(ctx context.Context, q Querier, x *Index) ([]wal.RelationName, error) {
+	return follow(ctx, q, x, `update pgwaltz.parked p set schema_name = t.s, table_name = t.n
 from (select c.oid, n.nspname::text as s, c.relname::text as n from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace) as t
-where p.origin = $1 and t.oid = p.table_oid and (t.s, t.n) is distinct from (p.schema_name, p.table_name)
+where t.oid = p.table_oid and (t.s, t.n) is distinct from (p.schema_name, p.table_name)
   and not exists (select from pgwaltz.parked o where o.schema_name = t.s and o.table_name = t.n and o.key = p.key)
-returning p.schema_name, p.table_name, p.key`, origin)
+returning p.schema_name, p.table_name, p.key`)
+}
+
+// follow runs a statement that renames changes and returns their new names and keys.
+func follow(ctx context.Context, q Querier, x *Index, sql string, args ...any) ([]wal.RelationName, error) {
+	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
-		return fmt.Errorf("follow renamed tables: %w", err)
+		return nil, fmt.Errorf("follow renamed tables: %w", err)
 	}
 	var name wal.RelationName
 	var key string
-	if _, err := pgx.ForEachRow(rows, []any{&name.Schema, &name.Name, &key}, func() error { x.Put(name, key); return nil }); err != nil {
-		return fmt.Errorf("follow renamed tables: %w", err)
-	}
-	return nil
-}
-
-// FollowSchema gives changes that were set aside because their table was not here the new name of its
-// schema, once the table is there under that. A change that was under way while both regions
-// renamed the schema comes by the old name. It returns the tables that any of them belong to.
-func FollowSchema(ctx context.Context, q Querier, was, is string, x *Index) ([]wal.RelationName, error) {
-	rows, err := q.Query(ctx, `update pgwaltz.parked p set schema_name = $2
-where p.schema_name = $1 and p.table_oid = 0 and pg_catalog.to_regclass(pg_catalog.format('%I.%I', $2::text, p.table_name)) is not null
-  and not exists (select from pgwaltz.parked o where o.schema_name = $2 and o.table_name = p.table_name and o.key = p.key)
-returning p.table_name, p.key`, was, is)
-	if err != nil {
-		return nil, fmt.Errorf("follow a renamed schema: %w", err)
-	}
-	name, key := wal.RelationName{Schema: is}, ""
 	var tables []wal.RelationName
-	if _, err := pgx.ForEachRow(rows, []any{&name.Name, &key}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&name.Schema, &name.Name, &key}, func() error {
 		x.Put(name, key)
 		if !slices.Contains(tables, name) {
 			tables = append(tables, name)
 		}
 		return nil
 	}); err != nil {
-		return nil, fmt.Errorf("follow a renamed schema: %w", err)
+		return nil, fmt.Errorf("follow renamed tables: %w", err)
 	}
 	return tables, nil
 }
 
+// FollowNames gives changes that were set aside because their table was not here the name that the
+// table has now: was and is are names of the same tables, and no table has one of was any more. A change
+// that was under way while both regions renamed its table, or its schema, comes by the old name. It
+// returns the tables that any of them belong to. What waits under the new name and the same key already
+// stays in front: the other one follows when that is gone.
+func FollowNames(ctx context.Context, q Querier, was, is []wal.RelationName, x *Index) ([]wal.RelationName, error) {
+	from, to := [2][]string{}, [2][]string{}
+	for i := range was {
+		from[0], from[1] = append(from[0], was[i].Schema), append(from[1], was[i].Name)
+		to[0], to[1] = append(to[0], is[i].Schema), append(to[1], is[i].Name)
+	}
+	return follow(ctx, q, x, `update pgwaltz.parked p set schema_name = u.s2, table_name = u.t2
+from unnest($1::text[], $2::text[], $3::text[], $4::text[]) as u(s, t, s2, t2)
+where p.schema_name = u.s and p.table_name = u.t and p.table_oid = 0
+  and not exists (select from pgwaltz.parked o where o.schema_name = u.s2 and o.table_name = u.t2 and o.key = p.key)
+  and not exists (select from unnest($1::text[], $2::text[], $3::text[], $4::text[]) as v(s, t, s2, t2) join pgwaltz.parked o on o.schema_name = v.s and o.table_name = v.t
+    where v.s2 = u.s2 and v.t2 = u.t2 and o.table_oid = 0 and o.key = p.key and o.id < p.id)
+returning p.schema_name, p.table_name, p.key`, from[0], from[1], to[0], to[1])
+}
+
 // Absent reports whether changes wait for the table to be there, and were not tried since it is.
 func Absent(ctx context.Context, q Querier, table wal.RelationName) (bool, error) {
-	rows, err := q.Query(ctx, `select exists (select from pgwaltz.parked where schema_name = $1 and table_name = $2 and table_oid = 0 and sqlstate = '42P01')`, table.Schema, table.Name)
+	rows, err := q.Query(ctx, `select exists (select from pgwaltz.parked where schema_name = $1 and table_name = $2 and sqlstate = '42P01')`, table.Schema, table.Name)
 	if err != nil {
 		return false, fmt.Errorf("look for changes that wait for %s: %w", table, err)
 	}

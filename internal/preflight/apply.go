@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/source/names"
 )
 
 // lockKey is the advisory lock that two setups of one database compete for: "pgwaltz" in ASCII.
@@ -38,6 +39,9 @@ type Talk struct {
 // *Refusal, before the first statement, when an error is among the findings.
 func Apply(ctx context.Context, conn *pgx.Conn, cfg *config.Config, talk Talk) (*Setup, error) {
 	if _, err := conn.Exec(ctx, "set lock_timeout = 0"); err != nil {
+		return nil, fmt.Errorf("prepare setup: %w", err)
+	}
+	if _, err := conn.Exec(ctx, "set "+names.Quiet); err != nil { // what is published is for the statements below
 		return nil, fmt.Errorf("prepare setup: %w", err)
 	}
 	if _, err := conn.Exec(ctx, "select pg_catalog.pg_advisory_lock($1)", int64(lockKey)); err != nil {

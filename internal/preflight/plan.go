@@ -95,7 +95,7 @@ func Plan(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (*Setup, erro
 		return nil, fmt.Errorf("plan setup: %w", err)
 	}
 	for _, step := range []func(context.Context) error{
-		p.planServer, p.planRole, p.planSchema, p.planNode, p.planGrants, p.planIdentities, p.planRestorer,
+		p.planServer, p.planRole, p.planSchema, p.planRepublisher, p.planNode, p.planGrants, p.planIdentities, p.planRestorer,
 		p.planPublication, p.planOrigins, p.planSlot,
 	} {
 		if err := step(ctx); err != nil {

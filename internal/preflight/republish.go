@@ -9,6 +9,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/source/names"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -27,7 +28,7 @@ func Republish(ctx context.Context, conn *pgx.Conn, cfg *config.Config, name wal
 		if t.Ref() != name {
 			continue
 		}
-		sqls := []string{"set local lock_timeout = '300ms'"}
+		sqls := []string{"set local lock_timeout = '300ms'", "set local " + names.Quiet}
 		if wantsFull(cfg, t) {
 			sqls = append(sqls, "alter table "+t.SQL()+" replica identity full")
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/internal/lead"
 	"github.com/pgwaltz/pgwaltz/internal/node"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
+	"github.com/pgwaltz/pgwaltz/source/names"
 	"github.com/pgwaltz/pgwaltz/source/subscribe/quarantine"
 )
 
@@ -47,6 +48,7 @@ func objects() []object {
 		{"quarantine", quarantine.Schema, "messages that were refused", mayWrite},
 		{"copy", tablecopy.Schema, "progress of the initial copy and of resyncs", mayUpdate},
 		{"partition", tablecopy.PartitionSchema, "which partitions the published tables have", mayWrite},
+		{"name", names.Schema, "which names the tables have and had, and which are published", mayWrite},
 		{"stream", streamstore.Schema, "what this region has published into", mayUpdate},
 		{"lead", lead.Schema, "which sidecar is at work", mayUpdate},
 	}

@@ -69,12 +69,13 @@ type Sidecar struct {
 	suspects map[string]*apply.Suspects // by origin
 	members  membership
 	schemas  schemaNames
-	moved    movedSchemas
-	followed map[wal.RelationName]struct{} // tables whose changes followed a schema, until these are tried
-	watch    tablecopy.Watch
-	arrived  tablecopy.Arrived
-	redactor *audit.Redactor
-	refused  quarantine.Store // used on db
+	named    time.Time // when the names of tables were looked at last
+	// followDue is when parked changes may be looked at next for tables that were renamed.
+	followDue time.Time
+	watch     tablecopy.Watch
+	arrived   tablecopy.Arrived
+	redactor  *audit.Redactor
+	refused   quarantine.Store // used on db
 
 	stopping   chan struct{} // closed when an orderly stop begins
 	out        outboundState
@@ -102,8 +103,8 @@ type view struct {
 func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error) {
 	s := &Sidecar{
 		cfg: cfg, log: log, version: version, started: time.Now(),
-		moved: movedSchemas{}, followed: map[wal.RelationName]struct{}{}, subMetrics: map[string]*subscribe.Metrics{},
-		parked: parked.NewIndex(), suspects: map[string]*apply.Suspects{}, stopping: make(chan struct{}), in: map[string]*inboundState{}, role: status.Down, why: "starting", troubles: troubles{}, registry: prometheus.NewRegistry(),
+		subMetrics: map[string]*subscribe.Metrics{},
+		parked:     parked.NewIndex(), suspects: map[string]*apply.Suspects{}, stopping: make(chan struct{}), in: map[string]*inboundState{}, role: status.Down, why: "starting", troubles: troubles{}, registry: prometheus.NewRegistry(),
 	}
 	s.db = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "status") }}
 	s.catalog = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "catalog") }}

@@ -179,7 +179,10 @@ func (s *Sidecar) sighted(end wal.LSN) {
 	s.hear()
 	o.mu.Lock()
 	slot, pipe, behind := o.slot, o.pipe, o.through() < end
-	moved := pipe != nil && slot != nil && (pipe.Passed() != 0 || wal.LSN(o.durable.Load()) > o.begunAt)
+	moved := pipe != nil && slot != nil && o.live && (pipe.Passed() != 0 || wal.LSN(o.durable.Load()) > o.begunAt) && (o.through() > o.failedAt || !behind)
+	if moved {
+		o.failedAt = 0
+	}
 	o.mu.Unlock()
 	if slot != nil && behind {
 		slot.Ping()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
+	"github.com/pgwaltz/pgwaltz/source/names"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -30,12 +32,16 @@ from pg_catalog.pg_publication_rel r join pg_catalog.pg_publication p on p.oid =
 // membership remembers what was published.
 type membership struct {
 	mu     sync.Mutex
-	known  map[wal.RelationName]uint32 // published tables, and their OIDs
+	known  map[wal.RelationName]uint32 // published tables, and their OIDs; nil before the first look
+	stored map[wal.RelationName]uint32 // known and lost, as the database holds them
 	lost   map[wal.RelationName]uint32 // selected tables that were published and are not now
 	narrow narrowing
 	// leftOut is the last table of which changes were left out; empty for none.
 	leftOut wal.RelationName
 	why     string // they were
+	// leftOutStored is what the database holds of that, once it is known; forgiven: a resync has shown it.
+	leftOutStored          string
+	leftOutKnown, forgiven bool
 	// unable says since when keys of a table could not be computed.
 	unable  map[wal.RelationName]time.Time
 	altered string // what alteredSQL said last
@@ -70,6 +76,9 @@ where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'p') and not (c.r
 func (s *Sidecar) lookAtMembers(ctx context.Context) error {
 	m := &s.members
 	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		if err := s.storeLeftOut(ctx, c); err != nil {
+			return err
+		}
 		var altered string
 		if err := c.QueryRow(ctx, alteredSQL, s.cfg.Postgres.Publication).Scan(&altered); err != nil {
 			return fmt.Errorf("read publication: %w", err)
@@ -77,7 +86,17 @@ func (s *Sidecar) lookAtMembers(ctx context.Context) error {
 		if altered == m.altered && time.Now().Before(m.due) {
 			return nil
 		}
+		anew := altered != m.altered
 		m.altered, m.due = "", time.Now().Add(memberPause)
+		if m.known == nil {
+			known, err := names.Published(ctx, c)
+			if err != nil {
+				return err
+			}
+			m.mu.Lock()
+			m.known = known
+			m.mu.Unlock()
+		}
 		rows, err := c.Query(ctx, membersSQL, s.cfg.Postgres.Publication)
 		if err != nil {
 			return fmt.Errorf("read publication: %w", err)
@@ -114,10 +133,15 @@ func (s *Sidecar) lookAtMembers(ctx context.Context) error {
 			}
 		}
 		for _, n := range renamedTables(m.known, now) {
-			if !s.cfg.Selected(n.Schema, n.Name) {
+			if _, settled := gone[n]; settled || !s.cfg.Selected(n.Schema, n.Name) {
 				continue
 			}
-			s.log.Info("a table was renamed; its rows are copied", "relation", n.String())
+			if _, replaced := m.known[n]; replaced {
+				s.log.Warn("a name of a published table belongs to another table; its rows are copied", "relation", n.String(),
+					"remedy", "rows of the former table that it lacks are still in the other regions: pgwaltz keys names them")
+			} else {
+				s.log.Info("a table was renamed; its rows are copied", "relation", n.String())
+			}
 			if err := s.copyTable(ctx, c, n); err != nil {
 				return err
 			}
@@ -128,14 +152,28 @@ func (s *Sidecar) lookAtMembers(ctx context.Context) error {
 		if err := s.lookAtAttached(ctx, c); err != nil {
 			return err
 		}
-		m.mu.Lock()
-		defer m.mu.Unlock()
 		// What is not here is remembered as it was: it may come again.
+		// Where its table has another name now, it is known by that.
+		here := map[uint32]bool{}
+		for _, oid := range now {
+			here[oid] = true
+		}
 		for n, oid := range gone {
-			if _, ok := now[n]; !ok && lost[n] == 0 {
+			if _, ok := now[n]; !ok && lost[n] == 0 && !here[oid] {
 				now[n] = oid
 			}
 		}
+		known := maps.Clone(now)
+		maps.Copy(known, lost)
+		if anew || !maps.Equal(known, m.stored) {
+			if err := names.SetPublished(ctx, c, known); err != nil {
+				return err
+			}
+			s.named = time.Time{}
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.stored = known
 		m.known, m.lost = now, lost
 		if len(lost) == 0 {
 			m.altered = altered
@@ -144,22 +182,24 @@ func (s *Sidecar) lookAtMembers(ctx context.Context) error {
 	})
 }
 
-// renamedTables are the tables that were known by another name. What was under way when both regions
-// renamed one comes by the name that it had, and waits beside it: so its rows are copied.
+// renamedTables are the tables that were known by another name, and those whose name another table
+// had. What was under way when both regions renamed one comes by the name that it had, and waits beside
+// it, or goes into the other one: so its rows are copied. What a new table held before it was published
+// is in no stream.
 func renamedTables(known, now map[wal.RelationName]uint32) []wal.RelationName {
-	var names []wal.RelationName
+	byOID := make(map[uint32]wal.RelationName, len(known))
+	for n, oid := range known {
+		byOID[oid] = n
+	}
+	var list []wal.RelationName
 	for n, oid := range now {
-		if _, ok := known[n]; ok {
-			continue
-		}
-		for _, was := range known {
-			if was == oid {
-				names = append(names, n)
-				break
-			}
+		was, renamed := byOID[oid]
+		before, replaced := known[n]
+		if renamed && was != n || replaced && before != oid {
+			list = append(list, n)
 		}
 	}
-	return names
+	return list
 }
 
 // settleMember deals with a table that was published under the OID was. It reports whether it is
@@ -184,7 +224,9 @@ func (s *Sidecar) settleMember(ctx context.Context, c *pgx.Conn, n wal.RelationN
 		s.log.Warn("a table was made anew; it is published again, and its rows are copied", "relation", n.String(),
 			"remedy", "rows that were deleted from it meanwhile are still in the other regions: pgwaltz keys names them")
 		now[n] = uint32(oid)
-		return false, nil
+		m := &s.members
+		m.leaveOut(n, "the table was made anew and not published at once, so a delete of that moment is in no WAL")
+		return false, s.storeLeftOut(ctx, c)
 	case errors.Is(err, preflight.ErrNotSelected):
 		return false, nil
 	case c.IsClosed():
@@ -196,7 +238,7 @@ func (s *Sidecar) settleMember(ctx context.Context, c *pgx.Conn, n wal.RelationN
 }
 
 // copyTable asks for a copy of one table.
-func (s *Sidecar) copyTable(ctx context.Context, c *pgx.Conn, n wal.RelationName) error {
+func (s *Sidecar) copyTable(ctx context.Context, c tablecopy.Execer, n wal.RelationName) error {
 	if s.cfg.Copy.Mode != config.CopyAuto {
 		return nil
 	}

@@ -16,6 +16,11 @@ func TestRenamedTables(t *testing.T) {
 	if got := renamedTables(known, now); len(got) != 1 || got[0] != name("t2") {
 		t.Errorf("got %v, want t2", got)
 	}
+	now[name("stays")], now[name("t")] = 1, 2
+	delete(now, name("t2"))
+	if got := renamedTables(known, now); len(got) != 2 {
+		t.Errorf("after a swap: %v, want both", got)
+	}
 	if got := renamedTables(nil, now); len(got) != 0 {
 		t.Errorf("at the first look: %v, want none", got)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
+	"github.com/pgwaltz/pgwaltz/source/names"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -179,7 +180,7 @@ func (m *membership) narrowed(publication string) string {
 func (m *membership) forgive() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.leftOut = wal.RelationName{}
+	m.leftOut, m.why, m.forgiven = wal.RelationName{}, "", true
 }
 
 // leaveOut notes that changes of a table were left out. It reports whether that is new.
@@ -191,6 +192,39 @@ func (m *membership) leaveOut(name wal.RelationName, why string) bool {
 	}
 	m.leftOut, m.why = name, why
 	return true
+}
+
+// storeLeftOut keeps in the database what was left out, and takes it from there when a process begins: it
+// stays so until a resync.
+func (s *Sidecar) storeLeftOut(ctx context.Context, c *pgx.Conn) error {
+	m := &s.members
+	m.mu.Lock()
+	is, why, stored, known := m.leftOut, m.why, m.leftOutStored, m.leftOutKnown
+	m.mu.Unlock()
+	now := is.String() + " " + why
+	if !known {
+		was, text, err := names.LeftOut(ctx, c)
+		if err != nil {
+			return err
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.leftOut.Name == "" && m.why == "" && !m.forgiven {
+			m.leftOut, m.why = was, text
+		}
+		m.leftOutKnown, m.leftOutStored = true, was.String()+" "+text
+		return nil
+	}
+	if now == stored {
+		return nil
+	}
+	if err := names.SetLeftOut(ctx, c, is, why); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.leftOutStored = now
+	return nil
 }
 
 // nameless notes a table of which rows could not be named by their key, so that changes are left out: a

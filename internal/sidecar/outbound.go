@@ -41,6 +41,7 @@ type outboundState struct {
 	answered map[string]uint32        // the newest incarnation of each peer that admitted a gap and is answered
 	start    wal.LSN                  // where the slot was when the run began
 	begunAt  wal.LSN                  // where the stream was then
+	failedAt wal.LSN                  // how far runs came that have failed, since one came further
 	frame    atomic.Uint64
 	content  atomic.Uint64 // the last durable frame with changes
 	durable  atomic.Uint64 // EndLSN of the last durable frame
@@ -70,6 +71,7 @@ type outboundState struct {
 func (o *outboundState) fail(err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.failedAt = max(o.failedAt, o.through())
 	if o.state != status.Gap {
 		o.state, o.reason = status.Down, publicMessage(err)
 		if pg.Code(err) == undefinedObject {

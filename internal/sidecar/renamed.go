@@ -3,11 +3,15 @@ package sidecar
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
+	"github.com/pgwaltz/pgwaltz/source/names"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -18,21 +22,8 @@ import (
 // schemaNames are the schemas as they were seen last, by OID. It belongs to the goroutine of upkeep.
 type schemaNames map[int64]string
 
-// movedSchemas are the present names of schemas that were renamed, by their old ones.
-type movedSchemas map[string]string
-
-func (m movedSchemas) note(was, is string) {
-	for old, name := range m {
-		if name == was {
-			m[old] = is
-		}
-	}
-	m[was] = is
-}
-
 // lookAtSchemas opens the outbound pipe anew when a schema was renamed, and has the published tables
-// in it copied: what was read meanwhile went out under the old name. What has come and waits under the
-// old name follows.
+// in it copied: what was read meanwhile went out under the old name.
 func (s *Sidecar) lookAtSchemas(ctx context.Context) error {
 	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
 		rows, err := c.Query(ctx, `select oid::int8, nspname::text from pg_catalog.pg_namespace`)
@@ -49,14 +40,10 @@ func (s *Sidecar) lookAtSchemas(ctx context.Context) error {
 		for oid, name := range now {
 			if was, ok := s.schemas[oid]; ok && was != name {
 				renamed = append(renamed, name)
-				s.moved.note(was, name)
 			}
 		}
-		for _, name := range now {
-			delete(s.moved, name) // it is the name of one that is here
-		}
-		if err := s.followSchemas(ctx, c); err != nil {
-			return err
+		if len(renamed) > 0 {
+			s.named = time.Time{}
 		}
 		if len(renamed) == 0 || pg.ServerVersion(c.PgConn()) >= 160000 {
 			s.schemas = now
@@ -89,34 +76,96 @@ func (s *Sidecar) lookAtSchemas(ctx context.Context) error {
 	})
 }
 
-// followSchemas lets parked changes follow the schemas that were renamed while this process runs.
+// namesPause is between two looks at the names of all tables, unless a schema or a published table was
+// altered.
+const namesPause = 5 * time.Second
+
+// lookAtNames notes what the tables are called, and lets parked changes follow those that were renamed.
 // Tombstones and stored stamps keep the old name, so what goes in by the new one may meet less than it
-// would have: behind it, the rows are copied, and the regions settle what differs.
-func (s *Sidecar) followSchemas(ctx context.Context, c *pgx.Conn) error {
-	if s.parked.Waits() {
-		for was, is := range s.moved {
-			tables, err := parked.FollowSchema(ctx, c, was, is, s.parked)
-			if err != nil {
-				return err
+// would have: behind it, the rows are copied, and the regions settle what differs. What is to be copied
+// stands in the database, with the change of the names.
+func (s *Sidecar) lookAtNames(ctx context.Context) error {
+	waits, look := s.parked.Waits(), time.Since(s.named) >= namesPause
+	if !waits && !look {
+		return nil
+	}
+	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		err := pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+			if look {
+				if err := names.Look(ctx, tx); err != nil {
+					return err
+				}
 			}
-			for _, n := range tables {
-				s.followed[n] = struct{}{}
+			if waits {
+				if err := s.followNames(ctx, tx); err != nil {
+					return err
+				}
 			}
+			return s.copyFollowed(ctx, tx)
+		})
+		if err == nil && look {
+			s.named = time.Now()
+		}
+		return err
+	})
+}
+
+// followNames gives parked changes the names that their tables have now. It takes one part in twenty of
+// the time, at most.
+func (s *Sidecar) followNames(ctx context.Context, tx pgx.Tx) error {
+	if time.Now().Before(s.followDue) {
+		return nil
+	}
+	defer func(began time.Time) { s.followDue = time.Now().Add(19 * time.Since(began)) }(time.Now())
+	tables, err := parked.Follow(ctx, tx, s.parked)
+	if err != nil {
+		return err
+	}
+	renamed, err := names.Former(ctx, tx)
+	if err != nil {
+		return err
+	}
+	var was, is []wal.RelationName
+	for _, r := range renamed {
+		if s.cfg.Selected(r.Is.Schema, r.Is.Name) {
+			was, is = append(was, r.Was), append(is, r.Is)
 		}
 	}
-	for n := range s.followed {
-		if waits, err := parked.Absent(ctx, c, n); err != nil {
+	if len(was) > 0 {
+		more, err := parked.FollowNames(ctx, tx, was, is, s.parked)
+		if err != nil {
+			return err
+		}
+		tables = append(tables, more...)
+	}
+	slices.SortFunc(tables, func(a, b wal.RelationName) int { return strings.Compare(a.String(), b.String()) })
+	if tables = slices.Compact(tables); len(tables) == 0 {
+		return nil
+	}
+	return names.SetDue(ctx, tx, tables)
+}
+
+// copyFollowed asks for copies of the tables whose changes by a former name are in.
+func (s *Sidecar) copyFollowed(ctx context.Context, tx pgx.Tx) error {
+	due, err := names.Due(ctx, tx)
+	if err != nil {
+		return err
+	}
+	for _, n := range due {
+		if waits, err := parked.Absent(ctx, tx, n); err != nil {
 			return err
 		} else if waits {
 			continue
 		}
-		if s.cfg.Selected(n.Schema, n.Name) {
-			s.log.Info("changes by the old name of a schema are in; the rows of their table are copied", "relation", n.String())
-			if err := s.copyTable(ctx, c, n); err != nil {
+		if s.cfg.Publishes() && s.cfg.Selected(n.Schema, n.Name) {
+			s.log.Info("changes by a former name are in; the rows of their table are copied", "relation", n.String())
+			if err := s.copyTable(ctx, tx, n); err != nil {
 				return err
 			}
 		}
-		delete(s.followed, n)
+		if err := names.Settle(ctx, tx, n); err != nil {
+			return err
+		}
 	}
 	return nil
 }

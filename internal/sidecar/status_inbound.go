@@ -49,6 +49,8 @@ func (s *Sidecar) inboundStatus(in *inboundState, working bool) status.Inbound {
 		switch text := behind(st.LagBytes, st.LagSeconds, st.BacklogFrames, copying); {
 		case working && !s.reachable(in.origin):
 			st.State, st.Reason = status.Partitioned, "origin "+in.origin+" is unreachable"
+		case st.BacklogFrames > 0 && failing(failure, time.Now()):
+			st.State, st.Reason = status.Down, failure.Message
 		case st.Parked > 0:
 			st.State, st.Reason = status.Parked, parkedText(st.Parked)
 		case text != "":

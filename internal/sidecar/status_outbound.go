@@ -24,6 +24,9 @@ func (s *Sidecar) outboundStatus(working bool) status.Outbound {
 	out.Slot, out.Epoch, out.Parked, out.LastError = s.cfg.Postgres.Slot, epoch.String(), s.parked.Count(s.cfg.Region), s.trouble("outbound")
 	out.ConfirmMode = o.confirmMode(string(s.cfg.Publish.Confirm))
 	o.streamStatus(&out)
+	if out.State == status.Replicating && failing(out.LastError, now) {
+		out.State, out.Reason = status.Down, out.LastError.Message
+	}
 	flows := out.State == status.Replicating
 	for _, p := range s.cfg.PeerNames() {
 		peer, frames := o.peerStatus(p, epoch, now)

@@ -46,3 +46,13 @@ func (s *Sidecar) trouble(pipe string) *status.LastError {
 	defer s.mu.Unlock()
 	return s.troubles[pipe]
 }
+
+// failing reports whether a pipe has failed for a while, and lately, without getting on in between: it
+// is down also while it is tried again.
+func failing(e *status.LastError, now time.Time) bool {
+	return e != nil && e.At.Sub(e.Since) > failingFor && now.Sub(e.At) < failingLately
+}
+
+// failingLately is how long ago the last failure may be of a pipe that fails again and again: a try
+// may read a large transaction before it fails.
+const failingLately = 30 * time.Second

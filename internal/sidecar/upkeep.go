@@ -46,6 +46,9 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 				s.log.Debug("heartbeat", "reason", publicMessage(err))
 			}
 		}
+		if err := s.lookAtNames(ctx); err != nil && ctx.Err() == nil {
+			s.log.Debug("look at names of tables", "reason", publicMessage(err))
+		}
 		if err := s.noteAllRefused(ctx); err != nil && ctx.Err() == nil {
 			s.log.Debug("note refused changes", "reason", publicMessage(err))
 		}

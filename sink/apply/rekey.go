@@ -26,6 +26,9 @@ func (r *Retrier) rekey(ctx context.Context, c *parked.Change, refused error) (*
 	if err != nil || key == nil {
 		return nil, errors.Join(err, refused)
 	}
+	if t, ok, err := r.retype(ctx, ch, key); ok || err != nil {
+		return t, err
+	}
 	rel := byKey(ch.Relation, key)
 	if rel == nil {
 		return nil, refused

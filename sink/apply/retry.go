@@ -157,9 +157,6 @@ func (r *Retrier) list(ctx context.Context) error {
 		return nil
 	}
 	began := time.Now()
-	if err := parked.Follow(ctx, r.a.conn, r.a.cfg.Origin, r.a.cfg.Parked); err != nil {
-		return err
-	}
 	queues, err := parked.Queues(ctx, r.a.conn, r.a.cfg.Origin)
 	if err != nil {
 		return err

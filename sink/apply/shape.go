@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -81,8 +82,35 @@ func (r *Retrier) fit(ctx context.Context, c *parked.Change) (*target, error) {
 	if terr != nil {
 		return nil, err
 	}
+	was := ch.Relation
 	ch.Relation, ch.New, ch.Old = r.intern(rel), only(ch.New, kept), only(ch.Old, kept)
+	if err := r.restamp(ch, c.Transaction.CommitTime, was, t.cols); err != nil {
+		return nil, err
+	}
 	return t, nil
+}
+
+// restamp reads the stamp of a change anew when columns of stamps have got or lost their names since it
+// was made: the row says by now what it did not say then, or the other way round.
+func (r *Retrier) restamp(ch *wal.Change, at wal.Micros, was *wal.Relation, now conflict.Columns) error {
+	version, updatedAt := r.a.cfg.Policy.stampColumns(ch.Relation.Ref())
+	then := conflict.ColumnsOf(was, version, updatedAt)
+	if then.Version < 0 == (now.Version < 0) && then.UpdatedAt < 0 == (now.UpdatedAt < 0) {
+		return nil
+	}
+	switch gen := ch.Stamp.Generation; {
+	case ch.New != nil:
+		stamp, err := conflict.StampOf(now, ch.Relation, ch.New, ch.Stamp.UpdatedAt)
+		if err != nil {
+			return err
+		}
+		stamp.Generation, ch.Stamp = gen, stamp
+	case ch.Op == wal.Delete && ch.OldFull:
+		_, err := conflict.StampChange(r.a.cfg.Policy.table(ch.Relation.Ref()).Resolve, now, ch, at, gen)
+		return err
+	}
+	ch.Base.Known = false // it was read by other columns
+	return nil
 }
 
 // goneColumns says that the origin does not have columns of a parked change any more, and that nobody

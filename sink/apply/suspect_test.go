@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -129,6 +130,9 @@ func TestParkedFollowsItsTable(t *testing.T) {
 	b.apply(b.tx(nil, insert(r, row("1", "bad", 1, 1))))
 	b.exec("create schema elsewhere; alter table acct rename to acct2; alter table acct2 set schema elsewhere; " + acctDDL)
 	retrier := b.retrier()
+	if tables, err := parked.Follow(t.Context(), b.conn, retrier.a.cfg.Parked); err != nil || len(tables) != 1 || tables[0].Name != "acct2" {
+		t.Fatalf("followed are %v, %v", tables, err)
+	}
 	b.turns(retrier, 2)
 	b.want("select schema_name, table_name from pgwaltz.parked", "elsewhere|acct2")
 	moved := *r
@@ -248,5 +252,54 @@ func TestSuspects(t *testing.T) {
 	}
 	if !strings.HasPrefix(stateEnded, "PW") {
 		t.Error("a state of PostgreSQL's")
+	}
+}
+
+// The column of a stamp had another name while changes were made: with its name back, it says what their
+// rows say.
+func TestParkedStampsAreReadByTheNamesOfNow(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	was := *r
+	was.Columns = slices.Clone(r.Columns)
+	was.Columns[2].Name = "ver"
+	was.Identity = wal.IdentityFull
+	b.exec("insert into acct values (3, 'old', 4, '2024-01-01')")
+	b.apply(b.tx(nil, insert(&was, row("1", "mine", 5, 1))), b.tx(nil, wal.Change{Op: wal.Delete, Relation: &was, Old: row("3", "old", 4, 1), OldFull: true}))
+	b.want("select string_agg(distinct sqlstate, ',') from pgwaltz.parked", "42703")
+	b.apply(b.tx(nil, insert(r, row("2", "later", 1, 1))))
+	b.turns(b.retrier(), 3)
+	b.want("select string_agg(id || v || version, ',' order by id), (select count(*) from pgwaltz.parked) from acct", "1mine5,2later1|0")
+}
+
+// The type of a key was altered in both regions, one after the other: what came by the old type goes
+// in, where its values are written alike.
+func TestParkedFollowsTheTypeOfItsKey(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, strings.Replace(acctDDL, "id int", "id text", 1)), acct()
+	now := *r
+	now.Columns = slices.Clone(r.Columns)
+	now.Columns[0].OID = wal.OIDText
+	b.exec("insert into acct values ('3', 'old', 1, '2024-01-01'), ('4', 'old', 1, '2024-01-01')")
+	b.apply(b.tx(nil, insert(r, row("1", "mine", 1, 1)), update(r, row("3", "old", 1, 1), row("3", "new", 2, 2)), wal.Change{Op: wal.Delete, Relation: r, Old: row("4", "old", 1, 1), OldFull: true}))
+	b.want("select string_agg(distinct sqlstate, ',') from pgwaltz.parked", "42P10")
+	b.apply(b.tx(nil, insert(&now, row("2", "later", 1, 1))))
+	b.turns(b.retrier(), 3)
+	b.want("select string_agg(id || v, ',' order by id), (select count(*) from pgwaltz.parked) from acct", "1mine,2later,3new|0")
+}
+
+func TestPrintsAlike(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		from, to uint32
+		text     string
+		want     bool
+	}{
+		{wal.OIDInt4, wal.OIDText, "5", true}, {wal.OIDText, wal.OIDInt4, "5", true}, {wal.OIDText, wal.OIDInt4, "05", false}, {wal.OIDInt4, wal.OIDNumeric, "-5", true},
+		{wal.OIDNumeric, wal.OIDInt8, "1.0", false}, {wal.OIDBool, wal.OIDText, "t", false}, {wal.OIDUUID, wal.OIDText, "00000000-0000-0000-0000-000000000001", true},
+	} {
+		if got := printsAlike(tt.from, tt.to, tt.text); got != tt.want {
+			t.Errorf("%s of type %d as %d: %v, want %v", tt.text, tt.from, tt.to, got, tt.want)
+		}
 	}
 }

@@ -61,6 +61,7 @@ var level = map[string]int{
 	"source/subscribe/quarantine": 6,
 	"source/complete":             5,
 	"source/copy":                 5,
+	"source/names":                5,
 	"sink/publish":                5,
 	"sink/apply":                  5,
 	"replicator":                  6,

@@ -1,0 +1,185 @@
+// Package names keeps which names the tables of a database have and had (pgwaltz.name), and which of
+// them are published. A change that was under way while a table was renamed comes by the name that it
+// had; and a table that left the publication without a word, because it was dropped or moved away, is
+// known by it. All of that outlives the process.
+package names
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// Schema makes the table of names. table_oid is the table that had the name when it was looked at
+// last, 0 when that is gone. left_at is since when no table has the name. published is the table that was
+// published under it, 0 when none was, and identity_full whether it had the replica identity FULL. due says that changes followed a table to this name, and that
+// its rows are to be copied when these are in. left_out says why changes of the table were left out, until a resync. It may be run again.
+const Schema = `create table if not exists pgwaltz.name (
+  schema_name text collate "C" not null,
+  table_name  text collate "C" not null,
+  table_oid   oid not null default 0,
+  published   oid not null default 0,
+  identity_full boolean not null default false,
+  due         boolean not null default false,
+  left_out    text,
+  left_at     timestamptz,
+  primary key (schema_name, table_name)
+)`
+
+// keep is for how long a name is remembered that no table has any more.
+const keep = "90 days"
+
+// Querier is the part of a pgx connection or transaction that the store needs.
+type Querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+const lookSQL = `with now as materialized (
+  select n.nspname::text as s, c.relname::text as t, c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where c.relkind in ('r', 'p') and c.relpersistence <> 't' and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgwaltz')
+), old as (
+  delete from pgwaltz.name k where left_at < pg_catalog.now() - $1::interval and not exists (select from now where s = k.schema_name and t = k.table_name)
+), gone as (
+  update pgwaltz.name k set left_at = coalesce(left_at, pg_catalog.now()), table_oid = case when exists (select from now where oid = k.table_oid) then table_oid else 0 end
+  where not exists (select from now where s = k.schema_name and t = k.table_name) and (left_at is null or table_oid <> 0 and not exists (select from now where oid = k.table_oid))
+)
+insert into pgwaltz.name as k (schema_name, table_name, table_oid) select s, t, oid from now
+where not exists (select from pgwaltz.name k where k.schema_name = s and k.table_name = t and k.table_oid = oid and k.left_at is null)
+on conflict (schema_name, table_name) do update set table_oid = excluded.table_oid, left_at = null`
+
+// Look notes the names that tables have now.
+func Look(ctx context.Context, q Querier) error {
+	if _, err := q.Exec(ctx, lookSQL, keep); err != nil {
+		return fmt.Errorf("note names of tables: %w", err)
+	}
+	return nil
+}
+
+// Renamed is a table that has another name now, while no table has the old one.
+type Renamed struct{ Was, Is wal.RelationName }
+
+// Former lists the names that tables had and that nothing else has now.
+func Former(ctx context.Context, q Querier) ([]Renamed, error) {
+	rows, err := q.Query(ctx, `select k.schema_name, k.table_name, n.nspname::text, c.relname::text
+from pgwaltz.name k join pg_catalog.pg_class c on c.oid = k.table_oid and c.relkind in ('r', 'p') join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where (k.schema_name, k.table_name) is distinct from (n.nspname::text, c.relname::text)
+  and not exists (select from pg_catalog.pg_class o join pg_catalog.pg_namespace m on m.oid = o.relnamespace where m.nspname = k.schema_name and o.relname = k.table_name and o.relkind in ('r', 'p'))`)
+	if err != nil {
+		return nil, fmt.Errorf("read former names of tables: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (f Renamed, err error) {
+		return f, r.Scan(&f.Was.Schema, &f.Was.Name, &f.Is.Schema, &f.Is.Name)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read former names of tables: %w", err)
+	}
+	return list, nil
+}
+
+// SetDue notes that the rows of tables are to be copied when the changes are in that followed them.
+func SetDue(ctx context.Context, q Querier, tables []wal.RelationName) error {
+	schemas, names := split(tables)
+	_, err := q.Exec(ctx, `insert into pgwaltz.name as k (schema_name, table_name, due) select s, t, true from unnest($1::text[], $2::text[]) as u(s, t)
+on conflict (schema_name, table_name) do update set due = true`, schemas, names)
+	if err != nil {
+		return fmt.Errorf("note tables to be copied: %w", err)
+	}
+	return nil
+}
+
+// Due lists the tables of SetDue that are not settled.
+func Due(ctx context.Context, q Querier) ([]wal.RelationName, error) {
+	rows, err := q.Query(ctx, `select schema_name, table_name from pgwaltz.name where due order by 1, 2`)
+	if err != nil {
+		return nil, fmt.Errorf("read tables to be copied: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[wal.RelationName])
+	if err != nil {
+		return nil, fmt.Errorf("read tables to be copied: %w", err)
+	}
+	return list, nil
+}
+
+// Settle notes that the copy of a table was asked for.
+func Settle(ctx context.Context, q Querier, table wal.RelationName) error {
+	if _, err := q.Exec(ctx, `update pgwaltz.name set due = false where schema_name = $1 and table_name = $2`, table.Schema, table.Name); err != nil {
+		return fmt.Errorf("note the copy of %s: %w", table, err)
+	}
+	return nil
+}
+
+// Published returns the tables that were published, with their OIDs, as SetPublished was told last.
+func Published(ctx context.Context, q Querier) (map[wal.RelationName]uint32, error) {
+	rows, err := q.Query(ctx, `select schema_name, table_name, published::int8 from pgwaltz.name where published <> 0`)
+	if err != nil {
+		return nil, fmt.Errorf("read which tables were published: %w", err)
+	}
+	out := map[wal.RelationName]uint32{}
+	var n wal.RelationName
+	var oid int64
+	if _, err := pgx.ForEachRow(rows, []any{&n.Schema, &n.Name, &oid}, func() error { out[n] = uint32(oid); return nil }); err != nil {
+		return nil, fmt.Errorf("read which tables were published: %w", err)
+	}
+	return out, nil
+}
+
+// SetPublished notes which tables are published.
+func SetPublished(ctx context.Context, q Querier, tables map[wal.RelationName]uint32) error {
+	var list []wal.RelationName
+	var oids []int64
+	for n, oid := range tables {
+		list, oids = append(list, n), append(oids, int64(oid))
+	}
+	schemas, names := split(list)
+	_, err := q.Exec(ctx, `with now as materialized (
+  select s, t, o::oid as o, c.relreplident = 'f' as f from unnest($1::text[], $2::text[], $3::int8[]) as u(s, t, o) left join pg_catalog.pg_class c on c.oid = o::oid
+), gone as (
+  update pgwaltz.name k set published = 0 where published <> 0 and not exists (select from now where s = k.schema_name and t = k.table_name)
+)
+insert into pgwaltz.name as k (schema_name, table_name, table_oid, published, identity_full) select s, t, o, o, coalesce(f, false) from now
+where not exists (select from pgwaltz.name k where k.schema_name = s and k.table_name = t and k.published = o and k.identity_full is not distinct from coalesce(f, k.identity_full))
+on conflict (schema_name, table_name) do update set published = excluded.published, identity_full = excluded.identity_full`, schemas, names, oids)
+	if err != nil {
+		return fmt.Errorf("note which tables are published: %w", err)
+	}
+	return nil
+}
+
+// LeftOut returns the table of which changes were left out, and why; empty for none.
+func LeftOut(ctx context.Context, q Querier) (n wal.RelationName, why string, err error) {
+	rows, err := q.Query(ctx, `select schema_name, table_name, left_out from pgwaltz.name where left_out is not null limit 1`)
+	if err != nil {
+		return n, "", fmt.Errorf("read what was left out: %w", err)
+	}
+	if _, err := pgx.ForEachRow(rows, []any{&n.Schema, &n.Name, &why}, func() error { return nil }); err != nil {
+		return n, "", fmt.Errorf("read what was left out: %w", err)
+	}
+	return n, why, nil
+}
+
+// SetLeftOut notes a table of which changes were left out, and why, in place of any other; an empty
+// name for none.
+func SetLeftOut(ctx context.Context, q Querier, n wal.RelationName, why string) error {
+	_, err := q.Exec(ctx, `with gone as (
+  update pgwaltz.name set left_out = null where left_out is not null and (schema_name, table_name) is distinct from ($1, $2)
+)
+insert into pgwaltz.name as k (schema_name, table_name, left_out) select $1, $2, $3 where $2 <> ''
+on conflict (schema_name, table_name) do update set left_out = excluded.left_out`, n.Schema, n.Name, why)
+	if err != nil {
+		return fmt.Errorf("note what was left out: %w", err)
+	}
+	return nil
+}
+
+func split(tables []wal.RelationName) (schemas, names []string) {
+	schemas, names = []string{}, []string{}
+	for _, n := range tables {
+		schemas, names = append(schemas, n.Schema), append(names, n.Name)
+	}
+	return schemas, names
+}
