@@ -94,6 +94,7 @@ var owner = map[string]string{
 	"conflict":   "conflict/audit",
 	"copy":       "source/copy",
 	"lead":       "internal/lead",
+	"name":       "source/names",
 	"node":       "internal/node",
 	"parked":     "conflict/parked",
 	"partition":  "source/copy",
