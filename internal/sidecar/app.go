@@ -69,7 +69,8 @@ type Sidecar struct {
 	suspects map[string]*apply.Suspects // by origin
 	members  membership
 	schemas  schemaNames
-	named    time.Time // when the names of tables were looked at last
+	named    time.Time    // when the names of tables were looked at last
+	due      atomic.Int64 // tables to be copied when the changes are in that followed them
 	// followDue is when parked changes may be looked at next for tables that were renamed.
 	followDue time.Time
 	watch     tablecopy.Watch

@@ -151,10 +151,13 @@ func (s *Sidecar) copyFollowed(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
+	left := int64(0)
+	defer func() { s.due.Store(left) }()
 	for _, n := range due {
 		if waits, err := parked.Absent(ctx, tx, n); err != nil {
 			return err
 		} else if waits {
+			left++
 			continue
 		}
 		if s.cfg.Publishes() && s.cfg.Selected(n.Schema, n.Name) {

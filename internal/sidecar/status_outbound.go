@@ -235,7 +235,7 @@ func (s *Sidecar) incomplete() string {
 func (s *Sidecar) copying() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := 0
+	n := int(s.due.Load())
 	for i := range s.copy {
 		if st := s.copy[i].State; st == "pending" || st == "running" || st == "failed" {
 			n++
