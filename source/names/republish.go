@@ -12,11 +12,18 @@ const Republisher = "pgwaltz_republish"
 // RepublishSQL creates the function of the event trigger. Only a superuser can create an event trigger; it
 // works with his rights. It looks only at tables that get a name which another table was published
 // under, and does for them what setup does: the replica identity FULL where the other one had it, and
-// the publication. It never makes the application's statement fail: what it may not or cannot do, the
-// sidecar does within a second, or says.
+// the publication. It never makes the application's statement fail, and never has it wait for longer than
+// half a second, as another transaction that makes tables anew holds the publication until it ends: what it may not or
+// cannot do, the sidecar does within a second, or says. It reads pgwaltz.name only where that is a table of a superuser, in a schema of a superuser:
+// what others put in its place would be run with his rights.
 func RepublishSQL(publication string) string {
-	return "create or replace function pgwaltz.republish() returns event_trigger\n  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$" +
+	return "create or replace function pgwaltz.republish() returns event_trigger\n  language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '500ms' as $function$" +
 		RepublishBody(publication) + "$function$"
+}
+
+// RepublishSettings are the settings of the function, as the catalog has them.
+func RepublishSettings() []string {
+	return []string{"search_path=pg_catalog, pg_temp", "lock_timeout=500ms"}
 }
 
 // Quiet, after SET or SET LOCAL, makes the event trigger do nothing: who sets it publishes tables himself.
@@ -34,6 +41,12 @@ declare
   t record;
 begin
   if current_setting('pgwaltz.republish', true) = 'off' then
+    return;
+  end if;
+  if not exists (
+    select from pg_class c join pg_namespace s on s.oid = c.relnamespace join pg_roles o on o.oid = c.relowner join pg_roles m on m.oid = s.nspowner
+    where s.nspname = 'pgwaltz' and c.relname = 'name' and c.relkind = 'r' and o.rolsuper and m.rolsuper
+  ) then
     return;
   end if;
   for t in
