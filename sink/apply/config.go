@@ -27,6 +27,8 @@ type Config struct {
 	Peer string
 	// Peers are all other regions.
 	Peers []string
+	// Silent reports whether a peer publishes nothing, so that no answer of it is waited for; nil says so of none.
+	Silent func(peer string) bool
 	// Connect opens the apply session: settings pinned, ordinary triggers switched off or
 	// the restorer told to work, replication origin set up where granted.
 	Connect func(ctx context.Context) (*pgx.Conn, error)

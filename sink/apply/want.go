@@ -301,17 +301,19 @@ func (a *Applier) answers(g *batch.Group, r *batch.Run, w *parked.Change, fx *ef
 // denied notes that the peer at hand does not hold what an own change lacks, and reports whether all
 // of them have said so.
 func (a *Applier) denied(w *parked.Change, fx *effects) bool {
-	if slices.Contains(w.Denied, a.cfg.Origin) {
-		return false
-	}
 	for _, p := range a.cfg.Peers {
-		if p != a.cfg.Origin && !slices.Contains(w.Denied, p) {
-			fx.denied = append(fx.denied, w.ID)
+		if p != a.cfg.Origin && !slices.Contains(w.Denied, p) && !a.silent(p) {
+			if !slices.Contains(w.Denied, a.cfg.Origin) {
+				fx.denied = append(fx.denied, w.ID)
+			}
 			return false
 		}
 	}
-	return true
+	return true // also when the last of those who had not said so is no peer any more
 }
+
+// silent reports whether a peer publishes nothing: it can neither hold what nobody else has, nor answer.
+func (a *Applier) silent(peer string) bool { return a.cfg.Silent != nil && a.cfg.Silent(peer) }
 
 // absent ends the waiting of parked changes that lack values, where who might have them knows nothing of
 // their keys: of tables that were truncated there, or rows that were removed past the slot.

@@ -198,6 +198,41 @@ func TestSelfMergeAsks(t *testing.T) {
 	b.want("select count(*) from pgwaltz.parked", "0")
 }
 
+// Who publishes nothing, or is no peer any more, is not waited for, also where the others have answered already.
+func TestSilentPeersAreNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	for name, leave := range map[string]func(*Config){
+		"silent":     func(c *Config) { c.Silent = func(peer string) bool { return peer == "c" } },
+		"no peer":    func(c *Config) { c.Peers = []string{"a"} },
+		"both there": func(*Config) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, r := newBench(t, thinDDL), thin()
+			b.a.cfg.Peers = []string{"a", "c"}
+			b.apply(b.tx(nil, update(r, nil, thinRow("1", "A", 2, 2, digestOf("same")))))
+			b.exec("update pgwaltz.parked set held = true")
+			denies := func() {
+				lower := update(r, nil, thinRow("1", "older", 1, 1, text("other")[0]))
+				at := func(day int) wal.Micros { return wal.Micros(time.Date(2024, 1, day, 0, 0, 0, 0, time.UTC).UnixMicro()) }
+				lower.Stamp, lower.Repair, lower.Answer, lower.Asked = wal.Stamp{Version: 1, UpdatedAt: at(1)}, true, true, wal.Stamp{Version: 2, UpdatedAt: at(2)}
+				tx := b.tx(nil)
+				tx.Applied, tx.Changes = true, []wal.Change{lower}
+				b.apply(tx)
+			}
+			denies()
+			b.want("select denied from pgwaltz.parked", "[a]")
+			leave(&b.a.cfg)
+			denies()
+			want := "0"
+			if name == "both there" {
+				want = "1"
+			}
+			b.want("select count(*) from pgwaltz.parked", want)
+		})
+	}
+}
+
 // An origin is asked again for what waits for long, and not before.
 func TestAskedAgain(t *testing.T) {
 	t.Parallel()
