@@ -23,10 +23,13 @@ type Ack struct {
 	Chain       string     `json:"chain"` // of that frame, hexadecimal
 	StreamSeq   uint64     `json:"stream_seq"`
 	EndLSN      wal.LSN    `json:"end_lsn"`
-	Proved      wal.LSN    `json:"proved"`         // seen in the incarnation; below EndLSN while the origin repeats itself
-	CommitTime  wal.Micros `json:"commit_time"`    // of the newest transaction applied, 0 for none
-	Read        uint64     `json:"read,omitempty"` // frame up to which a transaction in parts is applied and not committed; 0 for none
-	At          wal.Micros `json:"at"`             // the peer's clock, for display
+	Proved      wal.LSN    `json:"proved"`      // seen in the incarnation; below EndLSN while the origin repeats itself
+	CommitTime  wal.Micros `json:"commit_time"` // of the newest transaction applied, 0 for none
+	// Read is the frame up to which a transaction in parts is applied and not committed, 0 for none, and
+	// ReadIncarnation its incarnation: a later one than Incarnation when the transaction is the first of it.
+	Read            uint64     `json:"read,omitempty"`
+	ReadIncarnation uint32     `json:"read_incarnation,omitempty"`
+	At              wal.Micros `json:"at"` // the peer's clock, for display
 	// Parked is since when the peer has changes set aside, of whatever origin, by its clock; 0 for none.
 	Parked wal.Micros `json:"parked,omitempty"`
 	// Silent: the peer publishes nothing (direction: apply), so nothing is to be waited for from it.

@@ -84,6 +84,7 @@ type receiving struct {
 
 // Subscribe implements replicator.Feed.
 func (r receiving) Subscribe(ctx context.Context, from checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error {
+	r.in.readAgain()
 	return r.s.subscribe(ctx, r.in, from, deliver)
 }
 
@@ -167,7 +168,15 @@ func (in *inboundState) account(a *apply.Applier) {
 
 func (in *inboundState) committed(cp checkpoint.Checkpoint) {
 	in.mu.Lock()
-	in.cp, in.durable, in.read = cp, false, 0
+	in.cp, in.durable, in.read, in.readOf = cp, false, 0, 0
+	in.mu.Unlock()
+	in.wake()
+}
+
+// readAgain takes note that what was read of a transaction in parts is read again.
+func (in *inboundState) readAgain() {
+	in.mu.Lock()
+	in.read, in.readOf = 0, 0
 	in.mu.Unlock()
 	in.wake()
 }
@@ -313,10 +322,7 @@ func (s *Sidecar) flushed(ctx context.Context, in *inboundState) error {
 
 func (s *Sidecar) sendAck(in *inboundState) {
 	in.mu.Lock()
-	cp, sent, read := in.acked, in.ackedSent, in.read
-	if in.readOf != cp.Incarnation {
-		read = 0
-	}
+	cp, sent, read, readOf := in.acked, in.ackedSent, in.read, in.readOf
 	in.mu.Unlock()
 	if cp.Incarnation == 0 {
 		return
@@ -327,7 +333,7 @@ func (s *Sidecar) sendAck(in *inboundState) {
 	err := s.broker.PublishAck(in.origin, broker.Ack{
 		Anew: anew, KnewIncarnation: knew.Incarnation, KnewFrame: knew.Frame,
 		Epoch: cp.Epoch, Incarnation: cp.Incarnation, Frame: cp.FrameNo, Chain: hex.EncodeToString(cp.Chain[:]), StreamSeq: cp.StreamSeq,
-		EndLSN: cp.EndLSN, Proved: cp.Seen, CommitTime: sent, Read: read, At: wal.MicrosOf(time.Now()),
+		EndLSN: cp.EndLSN, Proved: cp.Seen, CommitTime: sent, Read: read, ReadIncarnation: readOf, At: wal.MicrosOf(time.Now()),
 		Parked: s.parkedSince(), Silent: !s.cfg.Publishes(),
 	})
 	if err != nil {

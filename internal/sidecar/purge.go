@@ -32,17 +32,16 @@ func (s *Sidecar) purge(ctx context.Context) {
 	if !pub.State().Full {
 		return
 	}
-	switch {
-	case frame > 0:
-		if s.outdatedCovered() {
-			// The self-merge may have committed nothing of the present incarnation yet, because it begins with
-			// a transaction that needs the room.
-			s.purgeTo(ctx, pub, o.seqs.before())
+	if s.outdatedCovered() {
+		// A peer or the self-merge may have committed nothing of the present incarnation yet, because it
+		// begins with a transaction that needs the room. What lies in the stream of that transaction stays.
+		before, known := o.seqs.before(inc)
+		if !known && frame == 0 {
+			before = pub.State().Seq
 		}
-		s.purgeOpen(ctx, pub, inc, settled)
-	case s.outdatedCovered():
-		s.purgeTo(ctx, pub, pub.State().Seq)
+		s.purgeTo(ctx, pub, before)
 	}
+	s.purgeOpen(ctx, pub, inc, settled)
 }
 
 func (s *Sidecar) purgeTo(ctx context.Context, pub *publish.Publisher, seq uint64) {
@@ -91,15 +90,25 @@ func (s *Sidecar) purgeOpen(ctx context.Context, pub *publish.Publisher, inc uin
 func (s *Sidecar) readInParts(inc uint32) (peers, own uint64) {
 	peers = ^uint64(0)
 	s.counting(func(_ string, a peerAck, counts bool) {
-		if !counts {
-			peers = 0
-		}
-		peers = min(peers, max(a.Read, a.Frame)) // a peer that has committed it already is in no part
+		peers = min(peers, a.inParts(s.epoch, inc, counts))
 	})
 	if s.out.ownReadOf != uint64(inc) {
 		return peers, 0
 	}
 	return peers, s.out.ownRead
+}
+
+// inParts is the frame of an incarnation up to which a peer has applied this region's stream, committed or not;
+// counts tells whether what it has committed counts. What it has committed may lie in an earlier incarnation.
+func (a *peerAck) inParts(epoch wal.Epoch, incarnation uint32, counts bool) uint64 {
+	frame := uint64(0)
+	if counts {
+		frame = a.Frame // a peer that has committed the transaction already is in no part
+	}
+	if a.ReadIncarnation == incarnation && a.Epoch.SameWAL(epoch) {
+		frame = max(frame, a.Read)
+	}
+	return frame
 }
 
 // streamRoom is the room of the stream that a run publishes into.

@@ -269,6 +269,7 @@ func (s *Sidecar) silent(peer string) bool {
 type seqIndex struct {
 	mu          sync.Mutex
 	incarnation uint32
+	first       uint64 // the sequence of frame 1, 0 when this run did not store it
 	frames      []frameSeq
 }
 
@@ -281,7 +282,10 @@ func (x *seqIndex) add(h wire.Header, seq uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if h.Incarnation != x.incarnation {
-		x.incarnation, x.frames = h.Incarnation, x.frames[:0]
+		x.incarnation, x.first, x.frames = h.Incarnation, 0, x.frames[:0]
+	}
+	if h.Number == 1 {
+		x.first = seq
 	}
 	if len(x.frames) >= maxSeqs {
 		n := 0
@@ -294,14 +298,15 @@ func (x *seqIndex) add(h wire.Header, seq uint64) {
 	x.frames = append(x.frames, frameSeq{h.Number, seq})
 }
 
-// before returns the sequence up to which only frames of earlier incarnations lie; 0 when it is not known.
-func (x *seqIndex) before() uint64 {
+// before returns the sequence up to which only frames of incarnations before the given one lie; false
+// when it is not known, as when nothing of it is stored.
+func (x *seqIndex) before(incarnation uint32) (uint64, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if len(x.frames) == 0 || x.frames[0].frame != 1 {
-		return 0
+	if x.incarnation != incarnation || x.first == 0 {
+		return 0, false
 	}
-	return x.frames[0].seq - 1
+	return x.first - 1, true
 }
 
 // upTo returns the sequence up to which all frames up to the given one lie; 0 for none. What
