@@ -51,6 +51,19 @@ func follow(ctx context.Context, q Querier, x *Index, sql string, args ...any) (
 	return tables, nil
 }
 
+// Adopt makes changes known by the tables of this server, by their names, when the database was on another
+// one before: a number from there may belong to any table here, as it does behind pg_dump.
+func Adopt(ctx context.Context, q Querier) error {
+	_, err := q.Exec(ctx, `update pgwaltz.parked p set table_oid = coalesce((
+  select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where n.nspname::text = p.schema_name and c.relname::text = p.table_name and c.relkind in ('r', 'p')), 0)
+where table_oid <> 0`)
+	if err != nil {
+		return fmt.Errorf("adopt parked changes: %w", err)
+	}
+	return nil
+}
+
 // FollowNames gives changes that were set aside because their table was not here the name that the
 // table has now: was and is are names of the same tables, and no table has one of was any more. A change
 // that was under way while both regions renamed its table, or its schema, comes by the old name. It

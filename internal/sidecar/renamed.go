@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
+	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 	"github.com/pgwaltz/pgwaltz/source/names"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -83,7 +84,8 @@ const namesPause = 5 * time.Second
 // lookAtNames notes what the tables are called, and lets parked changes follow those that were renamed.
 // Tombstones and stored stamps keep the old name, so what goes in by the new one may meet less than it
 // would have: behind it, the rows are copied, and the regions settle what differs. What is to be copied
-// stands in the database, with the change of the names.
+// stands in the database, with the change of the names. Looking through what is parked takes one part in twenty of
+// the time, at most.
 func (s *Sidecar) lookAtNames(ctx context.Context) error {
 	waits, look := s.parked.Waits(), time.Since(s.named) >= namesPause
 	if !waits && !look {
@@ -96,6 +98,10 @@ func (s *Sidecar) lookAtNames(ctx context.Context) error {
 					return err
 				}
 			}
+			if time.Now().Before(s.followDue) {
+				return nil
+			}
+			defer func(began time.Time) { s.followDue = time.Now().Add(19 * time.Since(began)) }(time.Now())
 			if waits {
 				if err := s.followNames(ctx, tx); err != nil {
 					return err
@@ -110,13 +116,8 @@ func (s *Sidecar) lookAtNames(ctx context.Context) error {
 	})
 }
 
-// followNames gives parked changes the names that their tables have now. It takes one part in twenty of
-// the time, at most.
+// followNames gives parked changes the names that their tables have now.
 func (s *Sidecar) followNames(ctx context.Context, tx pgx.Tx) error {
-	if time.Now().Before(s.followDue) {
-		return nil
-	}
-	defer func(began time.Time) { s.followDue = time.Now().Add(19 * time.Since(began)) }(time.Now())
 	tables, err := parked.Follow(ctx, tx, s.parked)
 	if err != nil {
 		return err
@@ -160,7 +161,11 @@ func (s *Sidecar) copyFollowed(ctx context.Context, tx pgx.Tx) error {
 			left++
 			continue
 		}
-		if s.cfg.Publishes() && s.cfg.Selected(n.Schema, n.Name) {
+		is, err := tablecopy.Published(ctx, tx, s.cfg.Postgres.Publication, n) // what is not sends nothing, copies neither
+		if err != nil {
+			return err
+		}
+		if is && s.cfg.Publishes() && s.cfg.Selected(n.Schema, n.Name) {
 			s.log.Info("changes by a former name are in; the rows of their table are copied", "relation", n.String())
 			if err := s.copyTable(ctx, tx, n); err != nil {
 				return err

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -13,9 +14,11 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
 	"github.com/pgwaltz/pgwaltz/internal/status"
+	"github.com/pgwaltz/pgwaltz/source/names"
 	"github.com/pgwaltz/pgwaltz/source/subscribe"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -93,8 +96,14 @@ where datname = pg_catalog.current_database() and usename = session_user and pid
 		return err
 	}
 	stored := row.Epoch.SystemID
-	if err := tombstone.Adopt(ctx, lock, stored != 0 && stored != s.epoch.SystemID); err != nil {
+	moved := stored != 0 && stored != s.epoch.SystemID
+	if err := tombstone.Adopt(ctx, lock, moved); err != nil {
 		return err
+	}
+	if moved {
+		if err := errors.Join(names.Adopt(ctx, lock), parked.Adopt(ctx, lock)); err != nil {
+			return err
+		}
 	}
 	if err := s.track(ctx, lock); err != nil {
 		return err

@@ -111,8 +111,13 @@ where n.nspname = $1 and c.relname = $2`, t.Schema, t.Name).Scan(&name.Schema, &
 	return name, nil
 }
 
-// published reports whether a table is in the publication.
-func published(ctx context.Context, conn *pgx.Conn, publication string, t wal.RelationName) (is bool, err error) {
+// Querier is the part of a pgx connection or transaction that reads.
+type Querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// Published reports whether a table is in the publication.
+func Published(ctx context.Context, conn Querier, publication string, t wal.RelationName) (is bool, err error) {
 	err = conn.QueryRow(ctx, `select exists (select from pg_catalog.pg_publication_tables where pubname = $1 and schemaname = $2 and tablename = $3)`,
 		publication, t.Schema, t.Name).Scan(&is)
 	if err != nil {

@@ -270,7 +270,7 @@ func (c *Copier) table(ctx context.Context, j *Job) (err error) {
 	if err != nil {
 		return err
 	}
-	if is, err := published(ctx, conn, c.cfg.Publication, p.rel.Ref()); err != nil {
+	if is, err := Published(ctx, conn, c.cfg.Publication, p.rel.Ref()); err != nil {
 		return err
 	} else if !is {
 		return fmt.Errorf("copy %s: %w", p.rel, ErrNotPublished)

@@ -52,6 +52,22 @@ insert into pgwaltz.name as k (schema_name, table_name, table_oid) select s, t, 
 where not exists (select from pgwaltz.name k where k.schema_name = s and k.table_name = t and k.table_oid = oid and k.left_at is null)
 on conflict (schema_name, table_name) do update set table_oid = excluded.table_oid, left_at = null`
 
+// adoptSQL tells the names on another server: the numbers of the former one may belong to any table here, as they do
+// behind pg_dump. Where a table has the name, it is known by that; what other names it had is forgotten.
+const adoptSQL = `with now as materialized (
+  select n.nspname::text as s, c.relname::text as t, c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.relkind in ('r', 'p')
+)
+update pgwaltz.name k set table_oid = coalesce((select oid from now where s = k.schema_name and t = k.table_name), 0),
+  published = case when published <> 0 then coalesce((select oid from now where s = k.schema_name and t = k.table_name), 0) else 0 end`
+
+// Adopt makes names known by the tables of this server (adoptSQL). It is called before anything else here, when the database was on another server before.
+func Adopt(ctx context.Context, q Querier) error {
+	if _, err := q.Exec(ctx, adoptSQL); err != nil {
+		return fmt.Errorf("adopt names of tables: %w", err)
+	}
+	return nil
+}
+
 // Look notes the names that tables have now.
 func Look(ctx context.Context, q Querier) error {
 	if _, err := q.Exec(ctx, lookSQL, keep); err != nil {

@@ -134,3 +134,23 @@ func TestPublishedAndDue(t *testing.T) {
 		t.Errorf("due are %v, %v, want public.new", got, err)
 	}
 }
+
+// On another server the numbers of tables may be those of any other tables: names lead nowhere by them.
+func TestAdopt(t *testing.T) {
+	t.Parallel()
+	c := open(t)
+	pgtest.Exec(t, c, "create table public.t (id int)", "create table public.u (id int)",
+		`insert into pgwaltz.name (schema_name, table_name, table_oid, published, left_at) values ('public', 't', 'public.u'::regclass, 'public.u'::regclass, null), ('public', 'former', 'public.u'::regclass, 0, now()), ('public', 'gone', 'public.t'::regclass, 'public.t'::regclass, now())`)
+	if err := Adopt(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if err := Look(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := Former(t.Context(), c); err != nil || len(list) != 0 {
+		t.Errorf("former names are %v, %v, want none", list, err)
+	}
+	if got, err := Published(t.Context(), c); err != nil || !maps.Equal(got, map[wal.RelationName]uint32{public("t"): oid(t, c, "public.t")}) {
+		t.Errorf("published are %v, %v, want t by its number here", got, err)
+	}
+}
