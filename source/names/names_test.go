@@ -89,6 +89,13 @@ func TestRepublish(t *testing.T) {
 	pgtest.Exec(t, c, "drop table public.u", "set "+Quiet, "create table public.u (id int primary key)", "reset pgwaltz.republish")
 	look("tf")
 	pgtest.Exec(t, c, `drop publication "the 'pub'"`, "drop table public.t", "create table public.t (id int)")
+
+	// It goes with the schema.
+	pgtest.Exec(t, c, "drop schema pgwaltz cascade", "create table public.v (id int primary key)")
+	var left int
+	if err := c.QueryRow(t.Context(), "select count(*) from pg_event_trigger where evtname = $1", Republisher).Scan(&left); err != nil || left != 0 {
+		t.Errorf("%d event triggers are left, %v", left, err)
+	}
 }
 
 func oid(t *testing.T, c *pgx.Conn, name string) uint32 {
