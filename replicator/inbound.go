@@ -26,6 +26,9 @@ type Applier interface {
 	Apply(ctx context.Context, units []apply.Unit) error
 	// InParts reports whether a transaction in parts is open: nothing of it is committed yet.
 	InParts() bool
+	// GivesWay reports whether a transaction in parts whose next part has not come for some time is to be
+	// abandoned, because an earlier one waits for it.
+	GivesWay() bool
 	// Abandon rolls a transaction in parts back.
 	Abandon(ctx context.Context) error
 	// Checkpoint is that of the last commit.
@@ -77,6 +80,9 @@ type InboundConfig struct {
 
 // maxQuiet bounds how long Quiet grows.
 const maxQuiet = 10 * time.Minute
+
+// quietTick is how often it is looked whether the next part is still worth waiting for.
+const quietTick = time.Second
 
 // Inbound moves packets from an origin's stream into the local database.
 type Inbound struct {
@@ -176,14 +182,16 @@ func (p *Inbound) apply(ctx context.Context, ch <-chan subscribe.Delivery, took 
 	for {
 		g.quiet = 0
 		if p.cfg.Applier.InParts() {
-			g.quiet = p.quiet
+			g.quiet = quietTick
 		}
 		batch, err := g.next(ctx)
-		for waited := p.quiet; errors.Is(err, errQuiet); waited += g.quiet {
-			if !p.cfg.Feed.Coming() || waited >= maxQuiet {
+		for waited := g.quiet; errors.Is(err, errQuiet); waited += g.quiet {
+			switch {
+			case p.cfg.Applier.GivesWay():
+				return p.giveWay(ctx)
+			case waited >= p.quiet && !p.cfg.Feed.Coming(), waited >= maxQuiet:
 				return p.giveBack(ctx)
 			}
-			g.quiet = time.Second
 			batch, err = g.next(ctx)
 		}
 		if len(batch) == 0 || err != nil {
@@ -200,6 +208,15 @@ func (p *Inbound) apply(ctx context.Context, ch <-chan subscribe.Delivery, took 
 func (p *Inbound) giveBack(ctx context.Context) error {
 	p.cfg.Log.Info("the next part of a giant transaction does not come; what is applied of it is given back until it does", "waited", p.quiet)
 	p.quiet = min(2*p.quiet, maxQuiet)
+	if err := p.cfg.Applier.Abandon(ctx); err != nil {
+		return err
+	}
+	return apply.ErrStartAgain
+}
+
+// giveWay rolls a giant transaction back whose next part does not come, for an earlier one.
+func (p *Inbound) giveWay(ctx context.Context) error {
+	p.cfg.Log.Info("the next part of a giant transaction does not come; it gives way to an earlier one, and begins again behind it")
 	if err := p.cfg.Applier.Abandon(ctx); err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ type partsApplier struct {
 	begun     time.Time
 	abandoned []time.Duration
 	committed int
+	givesWay  func() bool
 }
 
 func (a *partsApplier) Open(context.Context) (checkpoint.Checkpoint, error) {
@@ -39,6 +40,8 @@ func (a *partsApplier) Apply(_ context.Context, units []apply.Unit) error {
 }
 
 func (a *partsApplier) InParts() bool { return a.open }
+
+func (a *partsApplier) GivesWay() bool { return a.open && a.givesWay != nil && a.givesWay() }
 
 func (a *partsApplier) Abandon(context.Context) error {
 	if a.open {
@@ -107,6 +110,39 @@ func TestPartsAreGivenBackWhileTheRestDoesNotCome(t *testing.T) {
 		// Of three runs, two end behind a part or two; each begins with the checkpoint.
 		if told.applied != 1 || told.committed != 4 || told.parts != told.before-1 || told.parts < 4 {
 			t.Errorf("the pipe told %+v", told)
+		}
+	})
+}
+
+// A giant transaction whose next part does not come is given back at once when an earlier one waits for
+// it; with the next try it comes whole.
+func TestPartsGiveWayWhileTheRestDoesNotCome(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a, told, tries := &partsApplier{}, heard{}, 0
+		a.givesWay = func() bool { return time.Since(a.begun) >= 5*time.Second }
+		p := NewInbound(InboundConfig{
+			Applier: a, Progress: &told,
+			Feed: feed(func(ctx context.Context, deliver func(context.Context, subscribe.Delivery) error) error {
+				tries++
+				for _, more := range []bool{true, false} {
+					tx := &wal.Transaction{More: more}
+					if err := deliver(ctx, subscribe.Delivery{Packet: &wire.Packet{Transactions: []*wal.Transaction{tx}}}); err != nil {
+						return err
+					}
+					if tries == 1 {
+						break
+					}
+				}
+				<-ctx.Done()
+				return context.Cause(ctx)
+			}),
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
+		defer cancel()
+		_ = p.Run(ctx)
+		if len(a.abandoned) != 1 || a.abandoned[0] != 5*time.Second || a.committed != 1 || tries != 2 {
+			t.Errorf("given back after %v, %d committed, %d tries", a.abandoned, a.committed, tries)
 		}
 	})
 }

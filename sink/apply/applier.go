@@ -85,6 +85,9 @@ func New(cfg Config) *Applier {
 	if cfg.Suspects == nil {
 		cfg.Suspects = &Suspects{}
 	}
+	if cfg.Giants == nil {
+		cfg.Giants = NewGiants()
+	}
 	a := &Applier{cfg: cfg, batch: batch.New(), imager: audit.NewImager(cfg.Redact)}
 	a.batch.Policy = func(n wal.RelationName) conflict.Policy { return cfg.Policy.table(n).Resolve }
 	return a
@@ -184,6 +187,9 @@ func (a *Applier) Close() {
 	defer cancel()
 	a.conn.Close(ctx)
 	a.conn = nil
+	if !a.retrying {
+		a.cfg.Giants.end(a.cfg.Origin)
+	}
 }
 
 // Checkpoint is the position of the last commit.

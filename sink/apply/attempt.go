@@ -23,6 +23,9 @@ const (
 	maxPlans = 3
 	// maxServer is for refusals of the server; the pauses between them take about five seconds.
 	maxServer = 5
+	// maxGiants is how long a batch waits in all for the giant transactions of other appliers, while they
+	// move. Setting aside what they hold takes longer: they hold many rows.
+	maxGiants = time.Minute
 )
 
 // After a change was parked because somebody holds its lock, others may meet the same one.
@@ -33,12 +36,18 @@ const (
 	singleLock = 200 * time.Millisecond
 	// oldLock is for a transaction that holds locks for long.
 	oldLock = 20 * time.Millisecond
+	// giantShare: while the giant transaction of another applier is open, locks are waited for by this part of
+	// the time. Of two that wait for each other the small one is to be beaten.
+	giantShare = 4
 )
 
 // setLock is the statement that bounds every further wait for a lock within the transaction.
 func (a *Applier) setLock(d time.Duration) string {
 	if a.cfg.LockWait > 0 {
 		d = min(d, a.cfg.LockWait)
+		if !a.open && a.cfg.Giants.others(a.holder()) {
+			d /= giantShare
+		}
 	}
 	a.lock = fmt.Sprintf("set local lock_timeout = '%dms'", max(d.Milliseconds(), 1))
 	return a.lock
@@ -57,6 +66,7 @@ func (a *Applier) hasten(b *pipeline) {
 // patience counts how often a batch was tried again, and why.
 type patience struct {
 	again, races, plans, server int
+	giants                      time.Duration // how long the giant transactions of others are waited for
 	locks                       time.Duration // how long locks are waited for in all
 	locked                      time.Time     // when the first one was not got; zero: none was
 }
@@ -91,8 +101,8 @@ func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint
 	p := a.patient()
 	var cascade *cascadeError
 	var open *openError
-	if time.Now().Before(a.hurry) {
-		p.locks = min(p.locks, hurryLock)
+	if p.giants = maxGiants; time.Now().Before(a.hurry) {
+		p.locks, p.giants = min(p.locks, hurryLock), 0
 	}
 	defer func() { a.barrier, a.overdue, a.impatient = false, false, false }()
 	a.unseen = 0
@@ -125,6 +135,14 @@ func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint
 			if err := a.awaitOpen(ctx, open); err != nil {
 				return err
 			}
+		case lockLost(err) && p.giants > 0 && a.cfg.Giants.others(a.cfg.Origin):
+			began := time.Now()
+			if err := a.cfg.Giants.ended(ctx, a.cfg.Origin, p.giants); err != nil {
+				return err
+			}
+			a.Stats.Retries.Add(1)
+			p.giants -= max(time.Since(began), time.Millisecond)
+			p.locked, p.again = time.Time{}, 0
 		case p.left(err):
 			if err := a.recover(ctx, err, p); err != nil {
 				return err
@@ -192,6 +210,9 @@ func (a *Applier) attempt(ctx context.Context, txs []keyedTx, next checkpoint.Ch
 	b := pipeline{fence: -1}
 	if err := a.begin(ctx, &b); err != nil {
 		return err
+	}
+	if a.cfg.LockWait > 0 && a.cfg.Giants.others(a.holder()) {
+		b.text(a.setLock(a.cfg.LockWait))
 	}
 	a.saveCheckpoint(&b, next)
 	if a.cfg.Self {
@@ -334,6 +355,9 @@ func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effec
 
 func (a *Applier) rollback(ctx context.Context) error {
 	a.open, a.openFx, a.openPut = false, effects{}, nil
+	if !a.retrying {
+		defer a.cfg.Giants.end(a.cfg.Origin)
+	}
 	a.order.Abandon()
 	clear(a.touched)
 	if a.conn.IsClosed() {

@@ -92,6 +92,12 @@ func causeOf(err error) cause {
 	return causeRow
 }
 
+// lockLost reports whether somebody else holds a lock: it was waited for long enough, or in a circle.
+func lockLost(err error) bool {
+	state := sqlState(err)
+	return state == "55P03" || state == "40P01"
+}
+
 // sideError is an error of a table of schema pgwaltz.
 type sideError struct{ error }
 

@@ -22,6 +22,7 @@ type giant struct {
 	overdue bool    // in vain
 	record  bool    // the items of its changes are written first, by themselves
 	noted   bool    // that was done
+	beaten  bool    // it was rolled back for another giant transaction, see Giants
 	tried   patience
 	failed  bool // it failed at its end, or again and again: what fails now is parked, part by part
 }
@@ -59,6 +60,9 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 	if len(txs) > 0 && a.giant.commit != txs[0].tx.CommitLSN {
 		a.giant = giant{commit: txs[0].tx.CommitLSN, tried: a.patient()}
 	}
+	if err := a.beginGiant(ctx, txs); err != nil {
+		return err
+	}
 	a.barrier, a.overdue, a.impatient = a.giant.barrier, a.giant.overdue, a.giant.failed
 	defer func() { a.barrier, a.overdue, a.impatient = false, false, false }()
 	var err error
@@ -71,14 +75,32 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 		err = a.part(ctx, txs, next, more)
 	}
 	if err == nil {
+		a.cfg.Giants.moved(a.cfg.Origin)
 		return nil
 	}
 	return a.partFailed(ctx, err)
 }
 
+// beginGiant waits, before the first part, until no giant transaction stands in the way.
+func (a *Applier) beginGiant(ctx context.Context, txs []keyedTx) error {
+	if a.open || len(txs) == 0 {
+		a.cfg.Giants.moved(a.cfg.Origin)
+		return nil
+	}
+	t := giantTurn{commit: txs[0].tx.CommitTime, origin: a.cfg.Origin, beaten: a.giant.beaten}
+	return a.cfg.Giants.begin(ctx, a.cfg.Origin, t, func() {
+		a.cfg.Log.Info("giant transaction waits for that of another region", "origin", a.cfg.Origin, "commit_lsn", a.giant.commit.String())
+	})
+}
+
+// GivesWay reports whether the transaction in parts is better abandoned than to go on waiting for its next
+// part: an earlier one waits for it.
+func (a *Applier) GivesWay() bool { return a.open && a.cfg.Giants.givesWay(a.cfg.Origin) }
+
 // partFailed rolls a giant transaction back that failed, and does what it needs before it can begin
 // again: ErrStartAgain. Other errors end the run.
 func (a *Applier) partFailed(ctx context.Context, err error) error {
+	met := a.cfg.Giants.met(a.cfg.Origin)
 	if rerr := a.rollback(ctx); rerr != nil {
 		return errors.Join(err, rerr)
 	}
@@ -107,6 +129,11 @@ func (a *Applier) partFailed(ctx context.Context, err error) error {
 		if werr := a.awaitOpen(ctx, open); werr != nil {
 			return werr
 		}
+	case met && lockLost(err):
+		// Its rows are held, perhaps, by the other giant transaction: that one ends first. What was
+		// tried does not count.
+		a.giant.beaten, a.giant.tried = true, a.patient()
+		a.Stats.Retries.Add(1)
 	case a.giant.tried.left(err):
 		if rerr := a.recover(ctx, err, a.giant.tried); rerr != nil {
 			return rerr
@@ -216,6 +243,7 @@ func (a *Applier) endParts(ctx context.Context, txs []keyedTx, next checkpoint.C
 		return fmt.Errorf("end a transaction of many parts: %w", err)
 	}
 	a.open, a.giant = false, giant{}
+	a.cfg.Giants.end(a.cfg.Origin)
 	fx.add(a.openFx)
 	a.openFx, a.openPut = effects{}, nil
 	a.committed(txs, next, fx)

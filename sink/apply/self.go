@@ -336,6 +336,7 @@ func (a *Applier) recordItems(ctx context.Context, txs []keyedTx, end bool) erro
 		return fmt.Errorf("commit: %w", err)
 	}
 	a.open = false
+	a.cfg.Giants.end(a.cfg.Origin)
 	if n := len(txs); n > 0 {
 		a.cfg.Index.Recorded(txs[n-1].tx.CommitLSN + 1)
 	}
