@@ -34,6 +34,9 @@ type outboundState struct {
 	incarnation uint32
 	// ownRead is how far the self-merge has applied a transaction in parts.
 	ownRead, ownReadOf uint64
+	// ownDone is the frame of incarnation ownDoneOf that the self-merge has committed last.
+	ownDone   uint64
+	ownDoneOf uint32
 	// loose is the frame up to which frames were purged that not every peer has committed.
 	loose    uint64
 	reopened uint32                   // the newest incarnation that admitted a gap

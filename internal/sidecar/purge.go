@@ -120,16 +120,20 @@ type streamRoom struct {
 // AwaitsMerge reports whether the stream is full of what all peers have and the self-merge, which is
 // done up to merged, has not: nothing else makes room then.
 func (r streamRoom) AwaitsMerge(merged wal.LSN) bool {
-	s := r.s
-	if !r.stream.State().Full {
-		return false
-	}
+	return r.stream.State().Full && r.s.awaitsMerge(merged)
+}
+
+// awaitsMerge reports whether all peers have something of the stream that the self-merge has not.
+func (s *Sidecar) awaitsMerge(merged wal.LSN) bool {
 	if s.passedByAll() > merged {
 		return true
 	}
 	s.out.mu.Lock()
 	defer s.out.mu.Unlock()
 	peers, own := s.readInParts(s.out.incarnation)
+	if s.out.ownDoneOf == s.out.incarnation {
+		own = max(own, s.out.ownDone)
+	}
 	return peers != ^uint64(0) && peers > own
 }
 
@@ -164,4 +168,11 @@ func (o *outboundState) selfRead(incarnation uint32, frame uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.ownReadOf, o.ownRead = uint64(incarnation), frame
+}
+
+// selfDone notes the frame behind the self-merge's newest commit, which may not be on disk.
+func (o *outboundState) selfDone(incarnation uint32, frame uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ownDoneOf, o.ownDone = incarnation, frame
 }

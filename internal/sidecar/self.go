@@ -85,6 +85,7 @@ func (m merging) Applied([]subscribe.Delivery) { m.s.over("self-merge") }
 // Committed implements replicator.Progress.
 func (m merging) Committed(cp checkpoint.Checkpoint) {
 	m.s.own.MergedTo(cp.EndLSN)
+	m.s.out.selfDone(cp.Incarnation, cp.FrameNo)
 	m.in.committed(cp)
 }
 
