@@ -361,6 +361,18 @@ func (x *Index) MeetsHash(applier string, rel wal.RelationName, h uint64) Meetin
 	if _, ok := x.own.keys[h]; ok {
 		return MeetsOwn
 	}
+	return x.meetsOthers(applier, rel, h)
+}
+
+// MeetsOthers is MeetsHash for a row that was put although an own change of the key was known to wait:
+// what it may meet beside that.
+func (x *Index) MeetsOthers(applier string, rel wal.RelationName, h uint64) Meeting {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.meetsOthers(applier, rel, h)
+}
+
+func (x *Index) meetsOthers(applier string, rel wal.RelationName, h uint64) Meeting {
 	for name, o := range x.holds {
 		_, writes := o.rows[h]
 		if name != applier && (writes || o.blocks(h, rel, math.MaxInt64)) {

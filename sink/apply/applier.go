@@ -131,6 +131,8 @@ func (a *Applier) resume(ctx context.Context) error {
 	}
 	a.cp = cp
 	if a.cfg.Self && !a.retrying {
+		// What a commit whose answer was lost has merged is known before the rest counts as waiting again.
+		a.cfg.Index.Merged(cp.EndLSN)
 		a.cfg.Index.Merging(0)
 	}
 	return nil

@@ -114,7 +114,7 @@ func (a *Applier) insertLSN(ctx context.Context) (wal.LSN, error) {
 type openError struct {
 	rel   wal.RelationName
 	hash  uint64
-	noted bool // it is the self-merge, see openPut
+	noted bool // see openPut
 }
 
 func (e *openError) Error() string {
@@ -135,19 +135,31 @@ type openPut struct {
 	noted bool
 }
 
-// stillNoted is an error where the self-merge may not see a row that was put before an own change of
-// its key was merged.
-func (a *Applier) stillNoted(rel wal.RelationName, hash uint64) error {
-	switch a.cfg.Index.StillNoted(hash) {
-	case tombstone.Alone:
-		return nil
+// meets says what a row meets that was put; noted as in openPut. It is an error where that is open, or the
+// self-merge may not see a row that was put before an own change of its key was merged.
+func (a *Applier) meets(rel wal.RelationName, hash uint64, noted bool) (entry bool, err error) {
+	x := a.cfg.Index
+	meeting := tombstone.Alone
+	switch still := x.StillNoted(hash); {
+	case !noted:
+		meeting = x.MeetsHash(a.holder(), rel, hash)
+	case still == tombstone.Alone:
+		// The self-merge compares the row with its own change, and with nothing else.
+		meeting = x.MeetsOthers(a.holder(), rel, hash)
+	case still == tombstone.MeetsOpen:
+		meeting = still
+	case a.cfg.Barrier == nil:
+		return false, errRace
+	default:
+		return false, errBarrier // no race: others may have been merged by the next try, too
+	}
+	switch meeting {
+	case tombstone.MeetsOwn:
+		return false, errRace
 	case tombstone.MeetsOpen:
-		return &openError{rel, hash, true}
+		return false, &openError{rel, hash, noted}
 	}
-	if a.cfg.Barrier == nil {
-		return errRace
-	}
-	return errBarrier // no race: others may have been merged by the next try, too
+	return meeting == tombstone.MeetsEntry, nil
 }
 
 // announceMerge announces the own changes that are about to be merged, and waits for the commits of
@@ -173,21 +185,12 @@ func (a *Applier) undisturbed(ctx context.Context, fx *effects) error {
 	x := a.cfg.Index
 	x.Committing(a.holder())
 	for h, p := range a.openPut {
-		if p.noted {
-			if err := a.stillNoted(p.rel, h); err != nil {
-				return err
-			}
-			continue
-		}
-		switch x.MeetsHash(a.holder(), p.rel, h) {
-		case tombstone.MeetsOwn:
+		entry, err := a.meets(p.rel, h, p.noted)
+		switch {
+		case err != nil:
+			return err
+		case entry && !p.suspect:
 			return errRace
-		case tombstone.MeetsOpen:
-			return &openError{p.rel, h, false}
-		case tombstone.MeetsEntry:
-			if !p.suspect {
-				return errRace
-			}
 		}
 	}
 	ask := map[wal.RelationName][]string{}
@@ -197,21 +200,12 @@ func (a *Applier) undisturbed(ctx context.Context, fx *effects) error {
 			continue
 		}
 		key := p.g.KeyText(&p.g.Runs[p.i])
-		if p.noted {
-			if err := a.stillNoted(rel, x.Hash(rel, key)); err != nil {
-				return err
-			}
-			continue
-		}
-		switch x.Meets(a.holder(), rel, key) {
-		case tombstone.MeetsOwn:
-			return errRace
-		case tombstone.MeetsOpen:
-			return &openError{rel, x.Hash(rel, key), false}
-		case tombstone.MeetsEntry:
-			if !p.entry {
-				ask[rel] = append(ask[rel], key)
-			}
+		entry, err := a.meets(rel, x.Hash(rel, key), p.noted)
+		switch {
+		case err != nil:
+			return err
+		case entry && !p.entry:
+			ask[rel] = append(ask[rel], key)
 		}
 	}
 	for rel, keys := range ask {
@@ -241,7 +235,7 @@ func (a *Applier) awaitOpen(ctx context.Context, e *openError) error {
 	defer cancel()
 	return a.await(ctx, func(map[string]uint64) bool {
 		if e.noted {
-			return a.cfg.Index.StillNoted(e.hash) != tombstone.MeetsOpen
+			return a.cfg.Index.StillNoted(e.hash) != tombstone.MeetsOpen && a.cfg.Index.MeetsOthers(a.holder(), e.rel, e.hash) != tombstone.MeetsOpen
 		}
 		return a.cfg.Index.MeetsHash(a.holder(), e.rel, e.hash) != tombstone.MeetsOpen
 	})

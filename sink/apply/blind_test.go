@@ -192,6 +192,99 @@ func TestARowAndAnOwnDeleteAtWork(t *testing.T) {
 	b.want(acctRows, "1|a|1")
 }
 
+// As above, while region c deletes the row too, in a transaction that is still open: the self-merge
+// compares the row with the own delete, and not with one that it does not know.
+func TestARowAndAnOwnDeleteAndABlindTombstone(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	c := b.third()
+	b.idx.Note(r.Ref(), []byte(`["1"]`), tombstone.Place{Commit: 16}, conflict.Item{Next: 1})
+	first, last := halves(b.tx(nil, remove(r, row("1", "a", 3, 1)), insert(r, row("9", "c", 1, 1))))
+	if err := deliver(t, c, first); !errors.Is(err, ErrStartAgain) {
+		t.Fatalf("no barrier before a delete of what is not here: %v", err)
+	}
+	if err := deliver(t, c, first); err != nil {
+		t.Fatal(err)
+	}
+	tx := b.tx(nil, insert(r, row("1", "a", 1, 1)))
+	tx.Changes[0].Op = wal.Update
+	try := func() error {
+		b.a.barrier = true
+		return b.a.attempt(t.Context(), []keyedTx{{tx: tx}}, after(b.a, tx), false, &effects{})
+	}
+	var open *openError
+	if err := try(); !errors.As(err, &open) {
+		t.Fatalf("the row went in beside an open tombstone: %v", err)
+	}
+	if err := b.a.rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := deliver(t, c, last); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.a.awaitOpen(t.Context(), open); err != nil {
+		t.Fatal(err)
+	}
+	if err := try(); err != nil {
+		t.Fatal(err)
+	}
+	b.want(acctRows, "9|c|1")
+}
+
+// A tombstone that came since the look is met as well.
+func TestANotedRowMeetsATombstoneThatCameMeanwhile(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	c := b.third()
+	b.a.cfg.Barrier = func(context.Context) error { return ErrOverdue }
+	b.idx.Note(r.Ref(), []byte(`["1"]`), tombstone.Place{Commit: 16}, conflict.Item{Next: 1})
+	first, last := halves(b.tx(nil, insert(r, row("1", "a", 1, 1)), insert(r, row("9", "c", 1, 1))))
+	if err := deliver(t, b.a, first); !errors.Is(err, ErrStartAgain) {
+		t.Fatalf("no barrier before a row that an own delete may mean: %v", err)
+	}
+	if err := deliver(t, b.a, first); err != nil {
+		t.Fatal(err)
+	}
+	if err := deliver(t, c, b.tx(nil, remove(r, row("1", "a", 3, 1)))); err != nil {
+		t.Fatal(err)
+	}
+	if err := deliver(t, b.a, last); !errors.Is(err, ErrStartAgain) {
+		t.Fatalf("the end of the transaction: %v", err)
+	}
+	for _, p := range []*wal.Transaction{first, last} {
+		if err := deliver(t, b.a, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.want(acctRows, "9|c|1")
+}
+
+// A commit of the self-merge whose answer was lost has merged what it has merged: a row that it has not seen
+// begins again.
+func TestOwnDeletesOfALostCommitAreMerged(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	cfg := b.a.cfg
+	cfg.Origin, cfg.Self = "b", true
+	merge := New(cfg)
+	t.Cleanup(merge.Close)
+	if _, err := merge.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.idx.Note(r.Ref(), []byte(`["1"]`), tombstone.Place{Commit: 16}, conflict.Item{Next: 1})
+	b.idx.Note(r.Ref(), []byte(`["2"]`), tombstone.Place{Commit: 32}, conflict.Item{Next: 1})
+	b.idx.Merging(17)
+	b.exec(`update pgwaltz.checkpoint set end_lsn = '0/11' where origin = 'b'`)
+	if _, err := merge.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]tombstone.Meeting{`["1"]`: tombstone.MeetsEntry, `["2"]`: tombstone.Alone} {
+		if got := b.idx.StillNoted(b.idx.Hash(r.Ref(), key)); got != want {
+			t.Errorf("key %s: %d, want %d", key, got, want)
+		}
+	}
+}
+
 // Where stamping waits for the self-merge, the items of a giant transaction are written by
 // themselves first, in one transaction over all its parts; then it begins again.
 func TestItemsOfAGiantAreRecordedFirst(t *testing.T) {

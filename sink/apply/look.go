@@ -52,7 +52,7 @@ func (a *Applier) prepareLook(ctx context.Context, g *batch.Group, t *target, ru
 		key := g.KeyText(&g.Runs[i])
 		l.keys[n], l.byKey[key], l.states[n].key = key, n, key
 		l.states[n].noted = a.cfg.Index.Noted(g.Rel.Ref(), key)
-		l.states[n].known = l.some && a.cfg.Index.May(g.Rel.Ref(), []byte(key))
+		l.states[n].known = l.some && a.knows(g.Rel.Ref(), key, l.states[n].noted)
 		l.some = l.some || g.Runs[i].Stamp.Generation > 0
 		if g.Runs[i].Op == wal.Delete {
 			deleted = append(deleted, key)
@@ -62,6 +62,15 @@ func (a *Applier) prepareLook(ctx context.Context, g *batch.Group, t *target, ru
 	var err error
 	l.announced, err = a.blind(ctx, g.Rel.Ref(), deleted)
 	return l, err
+}
+
+// knows reports whether the index knows something of a key beside own changes that are noted.
+func (a *Applier) knows(rel wal.RelationName, key string, noted bool) bool {
+	x := a.cfg.Index
+	if noted {
+		return x.MeetsOthers(a.holder(), rel, x.Hash(rel, key)) != tombstone.Alone
+	}
+	return x.May(rel, []byte(key))
 }
 
 // queueLook queues the statements that lock and read the rows, and then their entries: behind the
