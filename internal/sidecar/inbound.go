@@ -125,7 +125,7 @@ func (s *Sidecar) applyConfig(origin string) apply.Config {
 		Peers: s.cfg.PeerNames(), Silent: s.silent,
 	}
 	if s.cfg.Publishes() {
-		cfg.Barrier, cfg.Tell, cfg.Token = s.barrier, true, s.caps.token
+		cfg.Barrier, cfg.Tell, cfg.Token, cfg.Copies = s.barrier, true, s.caps.token, dueCopies{s}
 		cfg.Publishes = func(n wal.RelationName) bool { return s.cfg.Selected(n.Schema, n.Name) }
 		cfg.Ordinary = func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "cascade") }
 	}

@@ -87,7 +87,7 @@ const namesPause = 5 * time.Second
 // stands in the database, with the change of the names. Looking through what is parked takes one part in twenty of
 // the time, at most.
 func (s *Sidecar) lookAtNames(ctx context.Context) error {
-	waits, look := s.parked.Waits(), time.Since(s.named) >= namesPause
+	waits, look := s.parked.Waits() || s.due.Load() > 0, time.Since(s.named) >= namesPause
 	if !waits && !look {
 		return nil
 	}
@@ -166,7 +166,7 @@ func (s *Sidecar) copyFollowed(ctx context.Context, tx pgx.Tx) error {
 			return err
 		}
 		if is && s.cfg.Publishes() && s.cfg.Selected(n.Schema, n.Name) {
-			s.log.Info("changes by a former name are in; the rows of their table are copied", "relation", n.String())
+			s.log.Info("changes by a former name, or by other stamp columns, are in; the rows of their table are copied", "relation", n.String())
 			if err := s.copyTable(ctx, tx, n); err != nil {
 				return err
 			}
@@ -176,4 +176,12 @@ func (s *Sidecar) copyFollowed(ctx context.Context, tx pgx.Tx) error {
 		}
 	}
 	return nil
+}
+
+// dueCopies is what appliers ask for copies of tables.
+type dueCopies struct{ s *Sidecar }
+
+func (d dueCopies) SetDue(ctx context.Context, conn *pgx.Conn, tables []wal.RelationName) error {
+	d.s.due.Add(1) // counted anew by the next look
+	return names.SetDue(ctx, conn, tables)
 }

@@ -73,11 +73,20 @@ type Config struct {
 	// Publishes says whether changes of a table are published from here, so that another region
 	// may ask for its rows; nil: all are.
 	Publishes func(wal.RelationName) bool
+	// Copies is asked for copies of tables; nil when nothing is published from here.
+	Copies Copies
 	// Tell: this region publishes, so the other one is told of conflicts and gets repairs.
 	Tell bool
 	// Token begins the logical messages that carry them; only this sidecar knows it.
 	Token []byte
 	Log   *slog.Logger
+}
+
+// Copies asks for copies of tables of this region for its peers.
+type Copies interface {
+	// SetDue notes, in the open transaction of conn, that the rows and tombstones of tables are to be copied when it
+	// has committed. Noting it again does no harm. Called from the goroutine of a Retrier.
+	SetDue(ctx context.Context, conn *pgx.Conn, tables []wal.RelationName) error
 }
 
 // Policy says for each table where stamps are and how they are compared.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
@@ -20,6 +21,11 @@ import (
 // column whose name alone has changed, in front of one that is as it was, was renamed; the parked
 // changes go in under its new name. Where that can't be told from a dropped and an added column,
 // the origin is asked for the rows that it holds under their keys (goneColumns). A delete goes in without them.
+
+// While the columns that stamps are read from differ between two regions, each reads the rows that it has, and those
+// that come, by what there is: what was decided then may have come out differently in the two. So a change that
+// waited for such a column, or whose stamp is read anew, is held (conflict.Waiting.Held): what comes of it is sent
+// back. And behind it this region's rows and tombstones are copied, and the regions settle what differs (Copies).
 
 // shapes knows the newest description of each table that an origin's changes came with. Safe for
 // concurrent use.
@@ -68,7 +74,8 @@ func (r *Retrier) fit(ctx context.Context, c *parked.Change) (*target, error) {
 	if now == nil {
 		return nil, err
 	}
-	rel, kept := renamed(ch.Relation, now)
+	version, updatedAt := r.a.cfg.Policy.stampColumns(ch.Relation.Ref())
+	rel, kept := renamed(ch.Relation, now, version, updatedAt)
 	if rel == nil {
 		rel, kept = without(ch.Relation, now, ch.Op == wal.Delete)
 	}
@@ -90,14 +97,29 @@ func (r *Retrier) fit(ctx context.Context, c *parked.Change) (*target, error) {
 	return t, nil
 }
 
+// lackedStamp reports whether a change was parked for want of a column that stamps are read from.
+func (r *Retrier) lackedStamp(c *parked.Change) bool {
+	_, list, ok := strings.Cut(c.Message, missingHere)
+	if !ok || c.State != "42703" {
+		return false
+	}
+	version, updatedAt := r.a.cfg.Policy.stampColumns(c.Transaction.Changes[0].Relation.Ref())
+	return slices.ContainsFunc(strings.Split(list, ", "), func(name string) bool { return name == version || name == updatedAt })
+}
+
 // restamp reads the stamp of a change anew when columns of stamps have got or lost their names since it
-// was made: the row says by now what it did not say then, or the other way round.
+// was made: the row says by now what it did not say then, or the other way round. An own delete keeps its
+// stamp: that is what was published, and another region that reads it anew says so (restamped).
 func (r *Retrier) restamp(ch *wal.Change, at wal.Micros, was *wal.Relation, now conflict.Columns) error {
 	version, updatedAt := r.a.cfg.Policy.stampColumns(ch.Relation.Ref())
 	then := conflict.ColumnsOf(was, version, updatedAt)
 	if then.Version < 0 == (now.Version < 0) && then.UpdatedAt < 0 == (now.UpdatedAt < 0) {
 		return nil
 	}
+	if r.a.cfg.Self && ch.Op == wal.Delete {
+		return nil
+	}
+	r.restamped = true
 	switch gen := ch.Stamp.Generation; {
 	case ch.New != nil:
 		stamp, err := conflict.StampOf(now, ch.Relation, ch.New, ch.Stamp.UpdatedAt)
@@ -128,8 +150,10 @@ func sameKeyColumns(was, is *wal.Relation) bool {
 }
 
 // renamed describes a table with the names that its columns have now, and returns their places. It
-// returns nil when anything but the names has changed, or may have.
-func renamed(rel, now *wal.Relation) (*wal.Relation, []int) {
+// returns nil when anything but the names has changed, or may have. One of the stamp columns counts as renamed also
+// where it may have been dropped and added: the copy behind it settles that, and nobody has an answer
+// whose stamp could be compared with that of the change.
+func renamed(rel, now *wal.Relation, stamps ...string) (*wal.Relation, []int) {
 	if len(rel.Columns) != len(now.Columns) {
 		return nil, nil
 	}
@@ -143,7 +167,7 @@ func renamed(rel, now *wal.Relation) (*wal.Relation, []int) {
 		switch {
 		case was.Name == is.Name:
 			last = false
-		case last || was.OID != is.OID || was.Type != is.Type || was.TypeMod != is.TypeMod ||
+		case last && !slices.Contains(stamps, was.Name) && !slices.Contains(stamps, is.Name) || was.OID != is.OID || was.Type != is.Type || was.TypeMod != is.TypeMod ||
 			rel.Column(is.Name) >= 0 || now.Column(was.Name) >= 0:
 			return nil, nil
 		}

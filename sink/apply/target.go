@@ -71,7 +71,7 @@ func newTarget(s *tableSchema, rel *wal.Relation, policy Policy) (*target, error
 	}
 	if len(missing) > 0 {
 		return nil, &schemaError{name: s.name, code: "42703",
-			what: "columns are missing here: " + strings.Join(missing, ", ")}
+			what: missingHere + strings.Join(missing, ", ")}
 	}
 	for n, k := range t.key {
 		p := s.key.Columns[n].Param
@@ -93,6 +93,9 @@ func newTarget(s *tableSchema, rel *wal.Relation, policy Policy) (*target, error
 	t.shape.Plain = !s.immediate
 	return t, nil
 }
+
+// missingHere is in front of the names of columns that a table lacks.
+const missingHere = "columns are missing here: "
 
 // mayDiffer reports whether the column may store another value than the one that comes from the
 // given column of the origin, without an error: a smaller scale rounds, a date drops the time.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -139,6 +140,11 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 	if err := r.decide(ctx, changes, txs, &fx); err != nil {
 		return 0, err
 	}
+	if len(r.due) > 0 && a.cfg.Copies != nil {
+		if err := a.cfg.Copies.SetDue(ctx, a.conn, r.due); err != nil {
+			return 0, err
+		}
+	}
 	if err := a.commit(ctx, &fx, next); err != nil {
 		return 0, err
 	}
@@ -151,7 +157,9 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 // notes which of them are held here.
 func (r *Retrier) fitting(ctx context.Context, changes []*parked.Change, wanted bool) ([]keyedTx, error) {
 	txs := make([]keyedTx, 0, len(changes))
+	r.due = nil
 	for _, c := range changes {
+		r.restamped = false
 		t, err := r.fit(ctx, c)
 		if del := (*cascadeError)(nil); errors.As(err, &del) && r.a.cfg.Ordinary == nil {
 			if err = r.deleteHere(ctx, del); err == nil {
@@ -168,7 +176,11 @@ func (r *Retrier) fitting(ctx context.Context, changes []*parked.Change, wanted 
 			return nil, &stillParked{why: reason{stateOther, "the table was made anew since: ask for a retry if the change belongs to the new one, or discard it"}}
 		}
 		txs = append(txs, keyedTx{tx: c.Transaction, kind: c.Kind})
-		r.a.heldHere[c.Transaction] = c.Waiting.Held
+		anew := r.restamped || r.lackedStamp(c)
+		if name := c.Transaction.Changes[0].Relation.Ref(); anew && !slices.Contains(r.due, name) {
+			r.due = append(r.due, name)
+		}
+		r.a.heldHere[c.Transaction] = c.Waiting.Held || anew && !r.a.cfg.Self
 	}
 	return txs, nil
 }
