@@ -10,9 +10,6 @@ import (
 
 // target returns the mapping of a relation onto the local table.
 func (a *Applier) target(ctx context.Context, rel *wal.Relation) (*target, error) {
-	if !a.retrying {
-		a.cfg.Suspects.shapes.see(rel) // each time: a batch that is tried again begins with older ones
-	}
 	if t := a.targets[rel]; t != nil {
 		same, err := t.schema.current(ctx, a.conn)
 		if err != nil {

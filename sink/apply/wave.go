@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
+	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -59,6 +60,9 @@ func (w *wave) apply(ctx context.Context) error {
 // behind what is queued so far.
 func (w *wave) begin(ctx context.Context, g *batch.Group) error {
 	a := w.a
+	if !a.retrying && g.Kind != conflict.Repair { // a repair comes in the shape of what it answers
+		a.cfg.Suspects.shapes.see(g.Rel) // each time: a batch that is tried again begins with older ones
+	}
 	t, err := a.target(ctx, g.Rel)
 	if err != nil {
 		return w.missing(ctx, g, err)
