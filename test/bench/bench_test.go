@@ -1,20 +1,18 @@
 package main
 
 import (
-	"errors"
 	"io"
-	"os"
 	"testing"
 
 	"github.com/pgwaltz/pgwaltz/test/harness"
+	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
 
 // TestShort runs every workload with every contender that is there, on few rows: it proves
 // that they can be measured and end with equal rows. Its times are not looked at.
 func TestShort(t *testing.T) {
-	if _, err := harness.FindBinaries(); errors.Is(err, harness.ErrNoPostgres) && os.Getenv("CI") == "" && os.Getenv("PGWALTZ_TEST_REQUIRE_POSTGRES") == "" {
-		t.Skip(err)
-	}
+	_, err := harness.FindBinaries()
+	pgtest.Found(t, err)
 	o, err := parseOptions([]string{"-short"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/pgwaltz/pgwaltz/test/harness"
+	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
 
 const folder = "../../deploy"
@@ -242,12 +243,7 @@ func (s *stage) command(ctx context.Context, name string, command []string) *exe
 func TestDeployment(t *testing.T) {
 	t.Parallel()
 	bin, err := harness.FindBinaries()
-	if errors.Is(err, harness.ErrNoPostgres) && os.Getenv("CI") == "" {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	pgtest.Found(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	s := newStage(t)

@@ -2,11 +2,12 @@ package harness
 
 import (
 	"context"
-	"errors"
 	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
 
 func TestMain(m *testing.M) {
@@ -17,16 +18,10 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// binaries skips only outside of CI: there a missing PostgreSQL is a failure.
 func binaries(t *testing.T) Binaries {
 	t.Helper()
 	bin, err := FindBinaries()
-	if errors.Is(err, ErrNoPostgres) && os.Getenv("CI") == "" {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	pgtest.Found(t, err)
 	return bin
 }
 

@@ -12,6 +12,7 @@ package pgtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -63,8 +64,7 @@ func New(t testing.TB, settings ...string) *Server {
 	return s
 }
 
-// Cluster starts the server where it does not run yet. Without PostgreSQL the test is skipped,
-// but fails where CI or PGWALTZ_TEST_REQUIRE_POSTGRES is set.
+// Cluster starts the server where it does not run yet. Without PostgreSQL the test ends (Found).
 func (s *Server) Cluster(t testing.TB) *pgcluster.Cluster {
 	t.Helper()
 	s.once.Do(s.start)
@@ -72,12 +72,22 @@ func (s *Server) Cluster(t testing.TB) *pgcluster.Cluster {
 		t.Fatal(s.err)
 	}
 	if s.cluster == nil {
-		if os.Getenv("CI") != "" || os.Getenv("PGWALTZ_TEST_REQUIRE_POSTGRES") != "" {
-			t.Fatal("PostgreSQL is missing: make postgres")
-		}
-		t.Skip("PostgreSQL is missing: make postgres")
+		Found(t, errors.New("PostgreSQL is missing: make postgres"))
 	}
 	return s.cluster
+}
+
+// Found ends the test when there is no PostgreSQL, as err says: the test is skipped, but fails where CI or
+// PGWALTZ_TEST_REQUIRE_POSTGRES is set. nil: there is one.
+func Found(t testing.TB, err error) {
+	t.Helper()
+	switch {
+	case err == nil:
+	case os.Getenv("CI") != "" || os.Getenv("PGWALTZ_TEST_REQUIRE_POSTGRES") != "":
+		t.Fatal(err)
+	default:
+		t.Skip(err)
+	}
 }
 
 // start leaves cluster nil where there is no PostgreSQL.

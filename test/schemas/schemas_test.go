@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/pgwaltz/pgwaltz/test/harness"
+	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
 
 func TestMain(m *testing.M) {
@@ -41,9 +42,8 @@ create table parts_2 partition of parts for values from (1000) to (100000);`
 // The whole trial, with a schema that needs no package.
 func TestTrial(t *testing.T) {
 	t.Parallel()
-	if _, err := harness.FindBinaries(); err != nil && os.Getenv("CI") == "" {
-		t.Skip(err)
-	}
+	_, err := harness.FindBinaries()
+	pgtest.Found(t, err)
 	var out bytes.Buffer
 	r := &trial{layout: "one", role: "least", identity: "full", out: &out}
 	if err := r.run(t.Context(), []source{{pack{name: "motley", deb: "motley", least: 8}, motley}}); err != nil {

@@ -1,23 +1,21 @@
 package settings
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/test/harness"
+	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
 
 // Two databases of one server, with regions of the same names and names of slots that nobody chose:
 // rows cross in each, and stay apart.
 func TestTwoDatabasesOnOneServer(t *testing.T) {
 	t.Parallel()
-	if _, err := harness.FindBinaries(); errors.Is(err, harness.ErrNoPostgres) && os.Getenv("CI") == "" && os.Getenv("PGWALTZ_TEST_REQUIRE_POSTGRES") == "" {
-		t.Skip(err)
-	}
+	_, err := harness.FindBinaries()
+	pgtest.Found(t, err)
 	fleet, err := harness.NewFleet(harness.ClusterConfig{})
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,6 @@
 package settings
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/test/harness"
+	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
 
 func TestMain(m *testing.M) {
@@ -46,9 +46,8 @@ func (p *proofs) add(keys ...string) {
 // TestEverySettingHasAnEffect plays scenes, each with settings from the file and then with the same
 // ones from variables, and wants every key to have been seen at work in one of them.
 func TestEverySettingHasAnEffect(t *testing.T) {
-	if _, err := harness.FindBinaries(); errors.Is(err, harness.ErrNoPostgres) && os.Getenv("CI") == "" && os.Getenv("PGWALTZ_TEST_REQUIRE_POSTGRES") == "" {
-		t.Skip(err)
-	}
+	_, err := harness.FindBinaries()
+	pgtest.Found(t, err)
 	variables := config.Variables()
 	for _, from := range []by{file, env} {
 		t.Run(string(from), func(t *testing.T) {
