@@ -2,6 +2,10 @@ package broker_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,20 +20,41 @@ import (
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
-// An external server whose users have the documented rights: regions work with them, and get no
-// further.
+// accounts is the configuration of a server with one account for the regions, whose users have the
+// documented rights, and one of somebody else, who may do everything there.
+func accounts(t *testing.T) *server.Options {
+	t.Helper()
+	list := func(subjects []string) string { return `["` + strings.Join(subjects, `", "`) + `"]` }
+	user := func(region, peer string) string {
+		r := broker.ClientRights(cluster, region, []string{peer})
+		return fmt.Sprintf("{ user: %q, password: %q, permissions: { publish: { allow: %s }, subscribe: { allow: %s } } }",
+			region, region+"-secret", list(r.Publish), list(r.Subscribe))
+	}
+	path := filepath.Join(t.TempDir(), "nats.conf")
+	text := fmt.Sprintf(`server_name: external
+listen: "127.0.0.1:-1"
+jetstream { store_dir: %q }
+accounts {
+  REGIONS { jetstream: enabled, users: [ %s, %s ] }
+  OTHERS { jetstream: enabled, users: [ { user: other, password: other-secret } ] }
+}
+`, t.TempDir(), user("eu", "us"), user("us", "eu"))
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o, err := server.ProcessConfigFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.NoSigs, o.NoLog = true, true
+	return o
+}
+
+// An external server whose users have the documented rights, in an account of their own: regions work
+// with them, and get no further; who has another account gets nowhere.
 func TestExternalServerWithLeastRights(t *testing.T) {
 	t.Parallel()
-	user := func(region, peer string) *server.User {
-		r := broker.ClientRights(cluster, region, []string{peer})
-		return &server.User{Username: region, Password: region + "-secret", Permissions: &server.Permissions{
-			Publish: &server.SubjectPermission{Allow: r.Publish}, Subscribe: &server.SubjectPermission{Allow: r.Subscribe},
-		}}
-	}
-	srv, err := server.NewServer(&server.Options{
-		ServerName: "external", Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir(),
-		Users: []*server.User{user("eu", "us"), user("us", "eu")},
-	})
+	srv, err := server.NewServer(accounts(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,9 +130,75 @@ func TestExternalServerWithLeastRights(t *testing.T) {
 	for what, conn := range map[string]*nats.Conn{"the stream that eu reads": eu.ConnOf("eu"), "what eu publishes": eu.Conn()} {
 		silentAt(t, nc, conn, what)
 	}
+	anotherAccount(t, srv.ClientURL(), eu, us)
 	unharmed(t, eu, 5, "us", "eu")
+	unharmed(t, us, 5, "us", "eu")
 	if _, err := nats.Connect(srv.ClientURL(), nats.UserInfo("us", "")); err == nil {
 		t.Error("an empty password is accepted")
+	}
+}
+
+// anotherAccount tries everything from an account that is not that of the regions.
+func anotherAccount(t *testing.T, url string, eu, us *broker.Broker) {
+	t.Helper()
+	nc, err := nats.Connect(url, nats.UserInfo("other", "other-secret"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	heard, err := nc.SubscribeSync("pgwaltz.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream := wire.StreamName(cluster, "eu")
+	if _, err := js.Stream(ctx(t), stream); !errors.Is(err, jetstream.ErrStreamNotFound) {
+		t.Errorf("another account finds the stream: %v", err)
+	}
+	// A stream of the same name and subject is another one, and takes what is forged.
+	if _, err := js.CreateStream(ctx(t), jetstream.StreamConfig{Name: stream, Subjects: []string{wire.Subject(cluster, "eu")}, Storage: jetstream.MemoryStorage}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(ctx(t), wire.Subject(cluster, "eu"), []byte("forged")); err != nil {
+		t.Fatal(err)
+	}
+	acks := make(chan broker.Ack, 64)
+	stop, err := eu.SubscribeAcks(func(a broker.Ack) { acks <- a })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	if err := nc.Publish(wire.AckSubject(cluster, "eu", "us"), []byte(`{"peer":"us","frame":99,"session":1,"number":1}`)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nc.Request(wire.ControlSubject(cluster, "eu", "echo", "us"), nil, 200*time.Millisecond); err == nil {
+		t.Error("a request of another account was answered")
+	}
+	brokertest.Until(t, "an acknowledgement of us", func() bool {
+		if err := us.PublishAck("eu", broker.Ack{Frame: 3}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case a := <-acks:
+			if a.Frame == 99 {
+				t.Error("an acknowledgement of another account was taken")
+			}
+			return true
+		case <-time.After(20 * time.Millisecond):
+			return false
+		}
+	})
+	for {
+		m, err := heard.NextMsg(50 * time.Millisecond)
+		if err != nil {
+			break
+		}
+		if string(m.Data) != "forged" && !strings.Contains(string(m.Data), `"frame":99`) && len(m.Data) > 0 {
+			t.Errorf("another account hears %s", m.Subject)
+		}
 	}
 }
 

@@ -52,12 +52,18 @@ func TestRenewedCertificates(t *testing.T) {
 		Log: slog.New(slog.NewTextHandler(&said, nil)),
 	})
 	brokertest.Until(t, "the word of an expired certificate", func() bool { return said.has("has expired") })
+	brokertest.Until(t, "the listener's word of it", func() bool { return saidEU.has("certificate has expired") })
+	brokertest.Until(t, "the word of a certificate that ends tomorrow", func() bool { return saidEU.has("a certificate expires soon") })
+	if said.has("a certificate expires soon") {
+		t.Error("what has expired is said to expire soon")
+	}
 	if eu.PeerReachable("us") {
 		t.Error("linked with an expired certificate")
 	}
 	ca.issue(t, "us", day)
 	linked := func() bool { return eu.PeerReachable("us") && us.PeerReachable("eu") }
 	brokertest.Until(t, "the link with a renewed certificate", linked)
+	brokertest.Until(t, "the end of the peer's certificate, at the listener", func() bool { return eu.Certificates()["us"].Equal(day.Truncate(time.Second)) })
 
 	later := day.Add(24 * time.Hour).Truncate(time.Second)
 	ca.issue(t, "eu", later)
