@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,24 +41,30 @@ func newRun(env []string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return runSidecar(c.Context(), cfg, c.ErrOrStderr())
+		return runSidecar(c.Context(), cfg, env, c.ErrOrStderr())
 	}
 	return c
 }
 
 // runSidecar runs until ctx ends or the sidecar gives up. After ctx has ended it waits for
 // shutdown_timeout at most.
-func runSidecar(ctx context.Context, cfg *config.Config, stderr io.Writer) error {
+func runSidecar(ctx context.Context, cfg *config.Config, env []string, stderr io.Writer) error {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	s, err := sidecar.New(cfg, newLogger(cfg, stderr), versionText())
+	log := newLogger(cfg, stderr)
+	s, err := sidecar.New(cfg, log, versionText())
 	if err != nil {
 		return err
 	}
+	watching, stop := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer stop()
+	watch.Go(func() { watchConfig(watching, cfg, env, log, watchEvery) })
 	done := make(chan error, 1) // room for the result, so that the goroutine ends in any case
 	go func() { done <- s.Run(ctx) }()
 	select {

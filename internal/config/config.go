@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"crypto/sha256"
+	"time"
+)
 
 // Config is the whole configuration. It is complete and checked when it comes from Load,
 // and must not be changed afterwards. The yaml tag is the key in the file.
@@ -34,7 +37,9 @@ type Config struct {
 	MaxClockSkew time.Duration `yaml:"max_clock_skew"`
 
 	file  string
-	lines map[string]int // line in the file by key; absent for defaults and environment
+	given *Config           // as the file and the environment have it, without what the files hold that it names
+	sum   [sha256.Size]byte // of the signing key
+	lines map[string]int    // line in the file by key; absent for defaults and environment
 	env   map[string]string
 }
 

@@ -34,6 +34,8 @@ func parse(path string, text []byte, env []string) (*Config, error) {
 	decodeEnv(env, c, p)
 	c.file, c.lines, c.env = path, p.lines, p.env
 	c.derive(env)
+	given := *c
+	c.given, c.sum = &given, sumOf(c.Signing.KeyFile)
 	c.readSecrets(p)
 	c.validate(p)
 	if err := p.err(path); err != nil {
