@@ -19,12 +19,14 @@ func TestJudge(t *testing.T) {
 		t.Error(err)
 	}
 	one := flat()
-	one[9].burst, one[9].idle = time.Minute, time.Minute // a single slow window is the machine's
+	one[9].burst, one[9].idle, one[9].tpmc, one[9].lag = time.Minute, time.Minute, 1, time.Minute // a single slow window is the machine's
 	if err := judge(one); err != nil {
 		t.Error(err)
 	}
 	for name, wear := range map[string]func(i int, s *sample){
 		"a burst takes":       func(i int, s *sample) { s.burst *= time.Duration(1 + i) },
+		"tpmC":                func(i int, s *sample) { s.tpmc /= float64(1 + i) },
+		"catches up after":    func(i int, s *sample) { s.lag = time.Duration(i) * time.Second },
 		"MiB":                 func(i int, s *sample) { s.rss[1] += int64(i) * 32 << 20 },
 		"descriptors":         func(i int, s *sample) { s.fds[0] += 5 * i },
 		"idle in a transacti": func(i int, s *sample) { s.idle += time.Duration(i) * time.Second },
