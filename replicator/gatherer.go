@@ -19,17 +19,17 @@ type gatherer struct {
 	stop   <-chan struct{}
 	quiet  time.Duration // how long next may wait; 0: for ever
 
-	held   *subscribe.Delivery // came, and belongs to the next batch
-	taken  int                 // deliveries, without those of self
-	ticker *time.Ticker
+	held  *subscribe.Delivery // came, and belongs to the next batch
+	taken int                 // deliveries, without those of self
+	save  *time.Timer         // for what self holds back; nil: it holds nothing
 }
 
-// idleEvery is how often a held-back position is saved.
+// idleEvery is how long a position is held back before it is saved.
 const idleEvery = 250 * time.Millisecond
 
 func (g *gatherer) close() {
-	if g.ticker != nil {
-		g.ticker.Stop()
+	if g.save != nil {
+		g.save.Stop()
 	}
 }
 
@@ -43,13 +43,6 @@ func (g *gatherer) next(ctx context.Context) ([]subscribe.Delivery, error) {
 		g.held = nil
 		return g.gather(ctx, *d), nil
 	}
-	var idle <-chan time.Time
-	if g.self != nil {
-		if g.ticker == nil {
-			g.ticker = time.NewTicker(idleEvery)
-		}
-		idle = g.ticker.C
-	}
 	var quiet <-chan time.Time
 	if g.quiet > 0 {
 		t := time.NewTimer(g.quiet)
@@ -57,6 +50,7 @@ func (g *gatherer) next(ctx context.Context) ([]subscribe.Delivery, error) {
 		quiet = t.C
 	}
 	for {
+		kept, idle := g.idle()
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
@@ -64,7 +58,10 @@ func (g *gatherer) next(ctx context.Context) ([]subscribe.Delivery, error) {
 			return nil, nil
 		case <-quiet:
 			return nil, errQuiet
+		case <-kept:
+			g.save = time.NewTimer(idleEvery)
 		case <-idle:
+			g.save = nil
 			if d := g.self.Idle(g.taken); d != nil {
 				return []subscribe.Delivery{*d}, nil
 			}
@@ -73,6 +70,18 @@ func (g *gatherer) next(ctx context.Context) ([]subscribe.Delivery, error) {
 			return g.gather(ctx, d), nil
 		}
 	}
+}
+
+// idle are the channels of what self holds back: that there is something, and that its time has come.
+func (g *gatherer) idle() (kept <-chan struct{}, save <-chan time.Time) {
+	switch {
+	case g.self == nil:
+	case g.save == nil:
+		kept = g.self.Kept()
+	default:
+		save = g.save.C
+	}
+	return kept, save
 }
 
 // gather adds what is there already, up to a batch. Under load it waits a moment for more:

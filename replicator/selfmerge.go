@@ -20,6 +20,17 @@ type SelfMerge struct {
 	mu     sync.Mutex
 	sent   int                 // packets let through
 	last   *subscribe.Delivery // the newest packet left out, if nothing went through behind it
+	kept   chan struct{}       // one token: there is something for Idle
+}
+
+// Kept has a token when there may be something for Idle.
+func (m *SelfMerge) Kept() <-chan struct{} { return m.kept }
+
+func (m *SelfMerge) keep() {
+	select {
+	case m.kept <- struct{}{}:
+	default:
+	}
 }
 
 // Idle returns the position behind packets that had nothing to merge, once everything before
@@ -27,7 +38,11 @@ type SelfMerge struct {
 func (m *SelfMerge) Idle(applied int) *subscribe.Delivery {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.last == nil || m.sent != applied {
+	if m.last == nil {
+		return nil
+	}
+	if m.sent != applied { // not yet
+		m.keep()
 		return nil
 	}
 	d := m.last
@@ -67,6 +82,7 @@ func (m *SelfMerge) Filter(ctx context.Context, d subscribe.Delivery, deliver fu
 	m.mu.Lock()
 	if !some {
 		m.last = &d
+		m.keep()
 		m.mu.Unlock()
 		return nil
 	}
@@ -151,5 +167,5 @@ func (m *SelfMerge) needs(tx *wal.Transaction, ch *wal.Change) bool {
 
 // NewSelfMerge makes the filter of one run of the self-merge.
 func NewSelfMerge(policy apply.Policy, local *LocalWAL) *SelfMerge {
-	return &SelfMerge{policy: policy, local: local}
+	return &SelfMerge{policy: policy, local: local, kept: make(chan struct{}, 1)}
 }

@@ -78,6 +78,9 @@ func TestSelfMergeSaysWhatLiesBeforeAGiantTransaction(t *testing.T) {
 	if len(got) != 0 {
 		t.Fatalf("let through: %v, want nothing", got)
 	}
+	if len(m.Kept()) != 1 {
+		t.Error("nobody is told that a position is held back")
+	}
 	pass(packet(300, 0, true))
 	pass(packet(300, 1, false))
 	if want := []string{"200:0", "300:1", "300:1"}; !slices.Equal(got, want) {
@@ -88,5 +91,13 @@ func TestSelfMergeSaysWhatLiesBeforeAGiantTransaction(t *testing.T) {
 	}
 	if d := m.Idle(3); d != nil {
 		t.Errorf("idle with nothing left out: %+v", d)
+	}
+	pass(packet(400, 0, false))
+	<-m.Kept()
+	if d := m.Idle(2); d != nil || len(m.Kept()) != 1 {
+		t.Errorf("idle too early: %+v, and %d tokens to come again", d, len(m.Kept()))
+	}
+	if d := m.Idle(3); d == nil || d.Checkpoint.EndLSN != 400 {
+		t.Errorf("idle with a position left out: %+v", d)
 	}
 }

@@ -15,7 +15,10 @@ import (
 )
 
 const (
+	// tickEvery is how often silence is looked for while frames are under way or nothing flows,
+	// restEvery while there is nothing to wait for.
 	tickEvery = 100 * time.Millisecond
+	restEvery = time.Second
 	infoEvery = 2 * time.Second
 	// maxBackoff is the longest pause between two tries to read the stream.
 	maxBackoff = 2 * time.Second
@@ -44,9 +47,11 @@ func (p *Publisher) Run(ctx context.Context) error {
 	defer p.cfg.Conn.RemoveStatusListener(down)
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
+	rhythm := tickEvery
 
 	r := runner{p: p}
 	for {
+		ticked := false
 		select {
 		case <-ctx.Done():
 			return p.ended(nil)
@@ -64,10 +69,17 @@ func (p *Publisher) Run(ctx context.Context) error {
 		case <-tick.C:
 			p.watch()
 			r.refresh(ctx)
+			ticked = true
 		}
 		p.mu.Lock()
 		m, fatal := p.mode, p.fatal
+		want := p.rhythm()
 		p.mu.Unlock()
+		// At a tick only: frames come and go many times between two.
+		if want != rhythm && (ticked || m != flowing) {
+			rhythm = want
+			tick.Reset(rhythm)
+		}
 		if fatal == nil && m == broken {
 			r.reconcile(ctx)
 			p.lock(func() { fatal = p.fatal })
@@ -212,6 +224,15 @@ func (p *Publisher) sendAll() {
 	for p.mode == flowing && p.fatal == nil && p.window.within(p.reach.Bytes()) {
 		p.send(p.window.entries[p.window.sent])
 	}
+}
+
+// rhythm is how often watch has to look. What begins to be under way between two looks is seen at the next
+// one, so silence is found late by restEvery at most. The caller holds mu.
+func (p *Publisher) rhythm() time.Duration {
+	if p.mode == flowing && len(p.window.entries) == 0 {
+		return restEvery
+	}
+	return tickEvery
 }
 
 // watch notices silence, and tries a full stream again.

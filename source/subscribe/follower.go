@@ -349,6 +349,7 @@ func frameRef(h *wire.Header) checkpoint.FrameRef {
 
 // alive notes a sign of life, seen one with a message, trouble the lack of one.
 func (r *follower) alive() {
+	r.s.metrics.backlog.Set(float64(r.pending) + float64(r.s.queued.Load()))
 	r.s.metrics.reachable.Set(1)
 	r.s.note(func(st *State) { st.Reachable, st.Err, st.SeenAt = true, nil, time.Now() })
 }

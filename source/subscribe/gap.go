@@ -171,7 +171,6 @@ func (r *follower) resumeAt(seq uint64) uint64 {
 
 // tend asks the origin to rewind, once the stream is read to its end and still lacks what we need.
 func (r *follower) tend(ctx context.Context) error {
-	r.s.metrics.backlog.Set(float64(r.pending) + float64(r.s.queued.Load()))
 	if !r.seeking() || r.pending > 0 || time.Now().Before(r.gap.askAt) || r.s.cfg.Control == nil {
 		return nil
 	}

@@ -48,8 +48,9 @@ type session struct {
 	count    map[string]int       // messages that each brought
 	turn     time.Time            // since when the oldest pull is the one being answered
 	issued   uint64
-	consumer uint64 // last consumer sequence
-	last     uint64 // last stream sequence that came, or before the first
+	consumer uint64                 // last consumer sequence
+	last     uint64                 // last stream sequence that came, or before the first
+	end      func() (uint64, error) // asks for the stream's last sequence; nil: the server is asked
 }
 
 // open makes a consumer that starts at sequence start.
@@ -134,13 +135,11 @@ func (s *session) run(ctx context.Context) error {
 	pace := &s.r.pace
 	watchdog := time.NewTimer(pace.patience)
 	defer watchdog.Stop()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	// Messages that were under way when a link died count as delivered, and heartbeats come
-	// again as if nothing had happened. So a quiet session asks the stream for its end.
-	probe := time.NewTicker(probeEvery)
+	var tending gapTick
+	defer tending.stop()
+	probe := time.NewTimer(probeEvery)
 	defer probe.Stop()
-	behind, last := 0, time.Now()
+	quiet, last := quietness{since: time.Now()}, time.Now()
 	for {
 		if err := s.fill(); err != nil {
 			return err
@@ -154,16 +153,14 @@ func (s *session) run(ctx context.Context) error {
 				return err
 			}
 			watchdog.Reset(pace.patience)
-			behind, last = 0, time.Now()
+			last = time.Now()
 		case <-probe.C:
-			if time.Since(last) < probeEvery || len(s.msgs) > 0 || !s.lacks(ctx) {
-				behind = 0
-				continue
+			wait, err := s.probe(ctx, &quiet)
+			if err != nil {
+				return err
 			}
-			if behind++; behind > 1 {
-				return fmt.Errorf("the stream has more than was delivered: %w", errReread)
-			}
-		case <-tick.C:
+			probe.Reset(wait)
+		case <-tending.during(s.r.seeking()):
 			if err := s.r.tend(ctx); err != nil {
 				return err
 			}
@@ -194,22 +191,98 @@ func (s *session) moving() bool {
 	return known && time.Since(at) < s.r.pace.shortest
 }
 
-// probeEvery is how long a session may be quiet before the stream is asked for its end.
-const probeEvery = 400 * time.Millisecond
+// gapTick fires while a gap is open, and does not exist otherwise.
+type gapTick struct{ t *time.Ticker }
+
+// tendEvery is how often an open gap is looked after.
+const tendEvery = 100 * time.Millisecond
+
+func (g *gapTick) during(open bool) <-chan time.Time {
+	if !open {
+		g.stop()
+		return nil
+	}
+	if g.t == nil {
+		g.t = time.NewTicker(tendEvery)
+	}
+	return g.t.C
+}
+
+func (g *gapTick) stop() {
+	if g.t != nil {
+		g.t.Stop()
+		g.t = nil
+	}
+}
+
+// quietness is how long a session had nothing to read, and what the stream was asked meanwhile.
+type quietness struct {
+	last   uint64 // stream sequence that came last
+	since  time.Time
+	behind int           // answers in a row that named a later end
+	wait   time.Duration // until the next question
+}
+
+// A stream that was quiet for probeEvery is asked for its end, and then less and less often, down to
+// every probeRest.
+const (
+	probeEvery = 400 * time.Millisecond
+	probeRest  = 4 * time.Second
+)
+
+// probe asks a quiet stream for its end. Lost messages are mostly found by a heartbeat, which says what was
+// delivered; this finds what the server holds and does not deliver. It returns when to come again. Errors: errReread.
+func (s *session) probe(ctx context.Context, q *quietness) (time.Duration, error) {
+	if s.last != q.last || len(s.msgs) > 0 {
+		*q = quietness{last: s.last, since: time.Now()}
+	}
+	if d := time.Since(q.since); d < probeEvery {
+		return probeEvery - d, nil
+	}
+	if !s.lacks(ctx) {
+		q.behind, q.wait = 0, min(max(2*q.wait, probeEvery), probeRest)
+		return q.wait, nil
+	}
+	if q.behind++; q.behind > 1 && len(s.msgs) == 0 {
+		return 0, fmt.Errorf("the stream has more than was delivered: %w", errReread)
+	}
+	return probeEvery, nil
+}
+
+// undelivered reports whether a heartbeat counts more messages as delivered than came. Messages that were
+// under way when a link died are lost that way, while heartbeats come again as if nothing had happened.
+// What comes is in the order in which the server sent it, so none of them can still be under way.
+func (s *session) undelivered(m *nats.Msg) bool {
+	n, err := strconv.ParseUint(m.Header.Get("Nats-Last-Consumer"), 10, 64)
+	return err == nil && n > s.consumer
+}
 
 // lacks reports whether the stream holds messages behind the last one that came.
 func (s *session) lacks(ctx context.Context) bool {
 	cfg := &s.r.s.cfg
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	stream, err := cfg.JS.Stream(ctx, wire.StreamName(cfg.Cluster, cfg.Origin))
-	return err == nil && stream.CachedInfo().State.LastSeq > s.last
+	ask := s.end
+	if ask == nil {
+		ask = func() (uint64, error) {
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			stream, err := cfg.JS.Stream(ctx, wire.StreamName(cfg.Cluster, cfg.Origin))
+			if err != nil {
+				return 0, err
+			}
+			return stream.CachedInfo().State.LastSeq, nil
+		}
+	}
+	end, err := ask()
+	return err == nil && end > s.last
 }
 
 // take handles one message from the server.
 func (s *session) take(ctx context.Context, m *nats.Msg) error {
 	id := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
 	if status := m.Header.Get("Status"); status != "" && len(m.Data) == 0 && !strings.HasPrefix(m.Reply, "$JS.ACK.") {
+		if status == "100" && s.undelivered(m) {
+			return fmt.Errorf("the server has delivered more than came: %w", errReread)
+		}
 		return s.status(id, status, m.Header.Get("Description"))
 	}
 	meta, err := m.Metadata()
