@@ -47,6 +47,7 @@ type session struct {
 	pulls    map[string]time.Time // under way, and when their time is over
 	count    map[string]int       // messages that each brought
 	turn     time.Time            // since when the oldest pull is the one being answered
+	beating  string               // the pull that has heartbeats; one is enough
 	issued   uint64
 	consumer uint64                 // last consumer sequence
 	last     uint64                 // last stream sequence that came, or before the first
@@ -114,8 +115,8 @@ func (s *session) fill() error {
 			Expires   time.Duration `json:"expires"`
 			Batch     int           `json:"batch"`
 			MaxBytes  int           `json:"max_bytes"`
-			Heartbeat time.Duration `json:"idle_heartbeat"`
-		}{pullFor, pullBatch, s.r.pace.size(), cfg.Heartbeat})
+			Heartbeat time.Duration `json:"idle_heartbeat,omitempty"`
+		}{pullFor, pullBatch, s.r.pace.size(), s.heartbeat(id)})
 		if err != nil {
 			return err
 		}
@@ -128,6 +129,16 @@ func (s *session) fill() error {
 		s.pulls[id], s.count[id] = now.Add(pullFor+time.Second), 0
 	}
 	return nil
+}
+
+// heartbeat is that of a new pull: none while another pull has one. When that ends, the next pull is
+// issued at once and has it.
+func (s *session) heartbeat(id string) time.Duration {
+	if _, beats := s.pulls[s.beating]; beats {
+		return 0
+	}
+	s.beating = id
+	return s.r.s.cfg.Heartbeat
 }
 
 // run reads until something is in doubt.

@@ -86,3 +86,25 @@ func TestAQuietStreamIsAskedLessAndLessOften(t *testing.T) {
 		}
 	})
 }
+
+// Of the pulls under way one has heartbeats; when it ends, the next one has.
+func TestOnePullHasHeartbeats(t *testing.T) {
+	t.Parallel()
+	s := sessionAt(0, 0)
+	pull := func(id string) bool {
+		d := s.heartbeat(id)
+		s.pulls[id] = time.Now()
+		return d > 0
+	}
+	if !pull("1") || pull("2") {
+		t.Error("not the first of two has heartbeats")
+	}
+	s.ended("2", true)
+	if pull("3") {
+		t.Error("the third has heartbeats beside the first")
+	}
+	s.ended("1", true)
+	if !pull("4") {
+		t.Error("behind the first nobody has heartbeats")
+	}
+}
