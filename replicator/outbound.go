@@ -47,6 +47,9 @@ type Gate interface {
 	Changed(tx *wal.Transaction)
 	// TooLarge is as in framing.Config.
 	TooLarge(rel *wal.Relation, op wal.Op, size int)
+	// Settle is called in front of each frame, when everything that the frame leaves behind was told. What of that
+	// has to outlive the process is on disk when it returns: nobody decodes it again. After an error the frame is not sent.
+	Settle(ctx context.Context) error
 }
 
 // OutboundConfig joins a WAL and a stream.
@@ -411,6 +414,9 @@ const SyncPrefix = "pgwaltz.sync"
 
 // put hands one frame to the stream.
 func (o *Outbound) put(ctx context.Context, f wire.Frame) error {
+	if err := o.cfg.Gate.Settle(ctx); err != nil {
+		return err
+	}
 	if err := o.stream.Publish(ctx, []wire.Frame{f}); err != nil {
 		return err
 	}

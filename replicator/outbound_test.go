@@ -74,6 +74,7 @@ type openGate struct{}
 func (openGate) LeftOut(wal.RelationName) bool       { return false }
 func (openGate) Changed(*wal.Transaction)            {}
 func (openGate) TooLarge(*wal.Relation, wal.Op, int) {}
+func (openGate) Settle(context.Context) error        { return nil }
 
 func newOutbound(stream Stream, tail wire.Position, extra <-chan Extra) *Outbound {
 	s, _ := newStamper()

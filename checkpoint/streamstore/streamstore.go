@@ -82,17 +82,24 @@ func PresentSQL(parameter string) string {
 	return `exists (select from pgwaltz.stream where incarnation = ` + parameter + `)`
 }
 
+// ErrFenced: the row holds this incarnation or a later one. Another sidecar of the region has begun it meanwhile.
+var ErrFenced = errors.New("the incarnation was begun by someone else")
+
 // Begin stores a new incarnation, in the caller's transaction: before any peer can see its
-// number. With reopen it admits the gap, which is closed by it.
+// number. With reopen it admits the gap, which is closed by it. Errors: ErrFenced, and nothing is changed.
 func Begin(ctx context.Context, c Conn, region string, incarnation uint32, e wal.Epoch, reopen bool) error {
-	_, err := c.Exec(ctx, `insert into pgwaltz.stream as s (region, incarnation, system_id, timeline, slot, reopened)
+	tag, err := c.Exec(ctx, `insert into pgwaltz.stream as s (region, incarnation, system_id, timeline, slot, reopened)
 values ($1, $2::bigint, $3, $4, $5, case when $6 then $2::bigint else 0 end)
 on conflict (region) do update set incarnation = excluded.incarnation, system_id = excluded.system_id, timeline = excluded.timeline, slot = excluded.slot,
   reopened = case when $6 then excluded.incarnation else s.reopened end,
-  loose_frame = 0, gap_from = null, gap_to = null, gap_at = null, gap_why = null, gap_history = false, newcomer = false, resync_requested_at = null`,
+  loose_frame = 0, gap_from = null, gap_to = null, gap_at = null, gap_why = null, gap_history = false, newcomer = false, resync_requested_at = null
+where s.incarnation < excluded.incarnation`,
 		region, int64(incarnation), strconv.FormatUint(e.SystemID, 10), int32(e.Timeline), e.Slot, reopen)
 	if err != nil {
 		return fmt.Errorf("save stream row: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return fmt.Errorf("save stream row: incarnation %d: %w", incarnation, ErrFenced)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package streamstore
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/pgwaltz/pgwaltz/test/pgtest"
@@ -70,6 +71,11 @@ func TestStoredStream(t *testing.T) {
 		t.Errorf("the newcomer is forgotten: %+v", r)
 	}
 	must(Begin(ctx, c, "eu", 6, e, false))
+	for _, late := range []uint32{5, 6} { // of a sidecar that was frozen since it chose the number
+		if err := Begin(ctx, c, "eu", late, e, true); !errors.Is(err, ErrFenced) {
+			t.Errorf("incarnation %d behind the sixth: %v, want ErrFenced", late, err)
+		}
+	}
 	if r := load(); r.Newcomer {
 		t.Errorf("the newcomer has its incarnation: %+v", r)
 	}

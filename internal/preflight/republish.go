@@ -18,8 +18,8 @@ var ErrNotSelected = errors.New("the table is not selected, or cannot be publish
 
 // Republish does for one table what setup does for a new one: its replica identity, the request for
 // a copy, the publication. It is for a table that was dropped and made anew, which takes it out of
-// the publication without a word. It waits for locks for a moment only. Errors: ErrNotSelected.
-func Republish(ctx context.Context, conn *pgx.Conn, cfg *config.Config, name wal.RelationName) error {
+// the publication without a word. It waits for locks for a moment only. note is called within its transaction, at the end. Errors: ErrNotSelected.
+func Republish(ctx context.Context, conn *pgx.Conn, cfg *config.Config, name wal.RelationName, note func(pgx.Tx) error) error {
 	tables, err := pg.LoadTables(ctx, conn)
 	if err != nil {
 		return err
@@ -42,7 +42,7 @@ func Republish(ctx context.Context, conn *pgx.Conn, cfg *config.Config, name wal
 					return fmt.Errorf("publish table %s again: %w", name, err)
 				}
 			}
-			return nil
+			return note(tx)
 		})
 	}
 	return fmt.Errorf("publish table %s again: %w", name, ErrNotSelected)

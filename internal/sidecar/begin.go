@@ -146,9 +146,8 @@ func (s *Sidecar) decided(ctx context.Context, c *pgx.Conn, sit checkpoint.Situa
 			return nil, err
 		}
 		if sit.Stored.Resync {
-			s.members.forgive()
 			s.log.Info("resync: there is no gap; the tables are copied again", "lsn", from.String())
-			return b, streamstore.Settle(ctx, c, s.cfg.Region)
+			return b, s.settleResync(ctx, c)
 		}
 		return b, nil
 	}
@@ -159,10 +158,22 @@ func (s *Sidecar) decided(ctx context.Context, c *pgx.Conn, sit checkpoint.Situa
 	b.newcomers = b.resync || sit.Stored.Newcomer
 	if b.resync {
 		b.reopened = d.Incarnation
-		s.members.forgive()
 		s.log.Warn("resync: the gap is accepted and the stream is opened anew behind it", "incarnation", d.Incarnation, "lsn", from.String(), "reason", d.Why)
 	}
 	return b, s.newIncarnation(ctx, c, sit, b)
+}
+
+// settleResync notes that an operator's resync was seen where there is no gap.
+func (s *Sidecar) settleResync(ctx context.Context, c *pgx.Conn) error {
+	tx, err := c.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("settle a resync: %w", err)
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // after a commit it does nothing
+	if err := streamstore.Settle(ctx, tx, s.cfg.Region); err != nil {
+		return err
+	}
+	return s.members.forgive(ctx, tx, func() error { return tx.Commit(ctx) })
 }
 
 // newIncarnation stores the number of an incarnation before any peer can see it, and flushed,
@@ -192,10 +203,16 @@ func (s *Sidecar) newIncarnation(ctx context.Context, c *pgx.Conn, sit checkpoin
 			}
 		}
 	}
-	if err := tx.Commit(ctx); err != nil {
-		return fmt.Errorf("begin incarnation: %w", err)
+	commit := func() error {
+		if err := tx.Commit(ctx); err != nil {
+			return fmt.Errorf("begin incarnation: %w", err)
+		}
+		return nil
 	}
-	return nil
+	if b.resync {
+		return s.members.forgive(ctx, tx, commit)
+	}
+	return commit()
 }
 
 // copiesBehind puts back the copies whose chunks the stream does not hold (any more).

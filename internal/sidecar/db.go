@@ -16,6 +16,7 @@ type db struct {
 	connect func(ctx context.Context) (*pgx.Conn, error)
 	mu      sync.Mutex
 	conn    *pgx.Conn
+	opened  uint64 // sessions so far
 }
 
 // do runs f on the session, alone. An error that ends the session closes it; the next call
@@ -29,12 +30,19 @@ func (d *db) do(ctx context.Context, f func(ctx context.Context, c *pgx.Conn) er
 			return err
 		}
 		d.conn = c
+		d.opened++
 	}
 	err := f(ctx, d.conn)
 	if err != nil && (pg.Disconnected(err) || d.conn.IsClosed()) {
 		d.drop()
 	}
 	return err
+}
+
+// within is do, and tells f which session it is given, by a number. As long as that stays the server was not
+// restarted: what was committed is there, and its WAL goes on.
+func (d *db) within(ctx context.Context, f func(ctx context.Context, c *pgx.Conn, session uint64) error) error {
+	return d.do(ctx, func(ctx context.Context, c *pgx.Conn) error { return f(ctx, c, d.opened) })
 }
 
 func (d *db) drop() {

@@ -14,6 +14,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/broker"
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/internal/status"
 	"github.com/pgwaltz/pgwaltz/replicator"
@@ -251,10 +252,6 @@ const (
 	barrierAgain = 500 * time.Millisecond
 )
 
-func (s *Sidecar) insertLSN(ctx context.Context) (wal.LSN, error) {
-	return localDB{s.db}.InsertLSN(ctx)
-}
-
 // acknowledge tells the origin how far its changes are durably applied: a commit counts when
 // the local WAL is flushed behind it.
 func (s *Sidecar) acknowledge(ctx context.Context, in *inboundState) error {
@@ -288,18 +285,32 @@ func (s *Sidecar) acknowledge(ctx context.Context, in *inboundState) error {
 // statements, and the origin a few wake-ups. The slot is confirmed less often than that.
 const ackEvery = 50 * time.Millisecond
 
-// flushed waits until what is committed now is on disk.
+// flushed waits until what the database says of an origin now is on disk. What this process remembers
+// of a commit does not count: the server may have crashed since, and the commit with it.
 func (s *Sidecar) flushed(ctx context.Context, in *inboundState) error {
 	in.mu.Lock()
-	cp, sent := in.cp, in.sent
+	sent := in.sent
 	in.mu.Unlock()
-	at, err := s.insertLSN(ctx)
-	if err != nil {
+	var cp checkpoint.Checkpoint
+	var at wal.LSN
+	var read uint64 // the session that both were read in
+	look := func(ctx context.Context, c *pgx.Conn, session uint64) (err error) {
+		if cp, _, err = pgstore.Load(ctx, c, in.origin); err != nil {
+			return err
+		}
+		at, err = walEnd(ctx, c)
+		read = session
+		return err
+	}
+	if err := s.db.within(ctx, look); err != nil {
 		return err
 	}
 	for wait := 5 * time.Millisecond; ; {
 		var ok bool
-		err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		err := s.db.within(ctx, func(ctx context.Context, c *pgx.Conn, session uint64) error {
+			if session != read { // the server may have lost what was not on disk
+				return look(ctx, c, session)
+			}
 			return c.QueryRow(ctx, `select pg_catalog.pg_current_wal_flush_lsn() >= $1::text::pg_lsn`, at.String()).Scan(&ok)
 		})
 		if err != nil {

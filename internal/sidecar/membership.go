@@ -25,8 +25,9 @@ import (
 // asked every second, since what is written to a table that was made anew is not seen until then.
 const memberPause = 5 * time.Second
 
-// alteredSQL is another text whenever a table of the publication was altered, dropped or renamed.
-const alteredSQL = `select pg_catalog.concat_ws('.', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashint8(c.oid::int8 * 2147483647 + c.xmin::text::int8)))
+// alteredSQL is another text whenever a table of the publication was altered, dropped or renamed, or the publication was altered.
+const alteredSQL = `select pg_catalog.concat_ws('.', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashint8(c.oid::int8 * 2147483647 + c.xmin::text::int8)),
+  pg_catalog.sum(pg_catalog.hashint8(r.oid::int8)), pg_catalog.min(p.xmin::text))
 from pg_catalog.pg_publication_rel r join pg_catalog.pg_publication p on p.oid = r.prpubid join pg_catalog.pg_class c on c.oid = r.prrelid where p.pubname = $1`
 
 // membership remembers what was published.
@@ -36,12 +37,10 @@ type membership struct {
 	stored map[wal.RelationName]uint32 // known and lost, as the database holds them
 	lost   map[wal.RelationName]uint32 // selected tables that were published and are not now
 	narrow narrowing
-	// leftOut is the last table of which changes were left out; empty for none.
-	leftOut wal.RelationName
-	why     string // they were
-	// leftOutStored is what the database holds of that, once it is known; forgiven: a resync has shown it.
-	leftOutStored          string
-	leftOutKnown, forgiven bool
+	// left is what was left out last; unsaved: the database does not say so yet; leftKnown: what it says is known.
+	left               leftOut
+	unsaved, leftKnown bool
+	storing            sync.Mutex // held while that is stored
 	// unable says since when keys of a table could not be computed.
 	unable  map[wal.RelationName]time.Time
 	altered string // what alteredSQL said last
@@ -119,7 +118,7 @@ func (s *Sidecar) lookAtMembers(ctx context.Context) error {
 			gone[n] = oid
 		}
 		m.mu.Unlock()
-		lost := map[wal.RelationName]uint32{}
+		lost, asked := map[wal.RelationName]uint32{}, map[wal.RelationName]bool{}
 		for n, was := range gone {
 			still, err := s.settleMember(ctx, c, n, was, now)
 			if err != nil {
@@ -128,6 +127,7 @@ func (s *Sidecar) lookAtMembers(ctx context.Context) error {
 			if still {
 				lost[n] = was
 			}
+			asked[n] = true
 			if _, said := before[n]; still && !said {
 				s.log.Warn("a table is not published any more", "relation", n.String(), "remedy", "run pgwaltz setup, or leave it out with tables.exclude")
 			}
@@ -145,8 +145,9 @@ func (s *Sidecar) lookAtMembers(ctx context.Context) error {
 			if err := s.copyTable(ctx, c, n); err != nil {
 				return err
 			}
+			asked[n] = true
 		}
-		if err := s.lookAtNarrowing(ctx, c, now); err != nil {
+		if err := s.lookAtNarrowing(ctx, c, asked); err != nil {
 			return err
 		}
 		if err := s.lookAtAttached(ctx, c); err != nil {
@@ -219,14 +220,15 @@ func (s *Sidecar) settleMember(ctx context.Context, c *pgx.Conn, n wal.RelationN
 	case was:
 		return true, nil // somebody took it out
 	}
-	switch err := preflight.Republish(ctx, c, s.cfg, n); {
+	const why = "the table was made anew and not published at once, so a delete of that moment is in no WAL"
+	note := func(tx pgx.Tx) error { return names.SetLeftOut(ctx, tx, n, why) }
+	switch err := preflight.Republish(ctx, c, s.cfg, n, note); {
 	case err == nil:
 		s.log.Warn("a table was made anew; it is published again, and its rows are copied", "relation", n.String(),
 			"remedy", "rows that were deleted from it meanwhile are still in the other regions: pgwaltz keys names them")
 		now[n] = uint32(oid)
-		m := &s.members
-		m.leaveOut(n, "the table was made anew and not published at once, so a delete of that moment is in no WAL")
-		return false, s.storeLeftOut(ctx, c)
+		s.members.leaveOut(n, why)
+		return false, nil
 	case errors.Is(err, preflight.ErrNotSelected):
 		return false, nil
 	case c.IsClosed():

@@ -21,14 +21,12 @@ import (
 // A publication can be altered so that it leaves out deletes, rows or columns. What it leaves out is
 // lost to the peers, and nothing in the stream tells.
 
-// narrowing is what the publication leaves out.
+// narrowing is what the publication leaves out, beyond what was so when it was looked at first, or when an operator
+// ran a resync (names.Manner).
 type narrowing struct {
-	looked bool
-	kinds  string                      // kinds of change that are not published, in words; "" for none
-	leaves bool                        // partitions are named instead of their root
-	split  bool                        // that is so since this sidecar works
-	tables map[wal.RelationName]string // tables with a row filter or a column list, and these as text
-	anew   map[wal.RelationName]string // those of them that were altered while this sidecar works
+	kinds string                      // kinds of change that are not published, in words; "" for none
+	split bool                        // partitions are named instead of their root
+	anew  map[wal.RelationName]string // tables with another row filter or column list, and these as text
 	// unlogged are partitions whose rows leave no WAL, with their tables.
 	unlogged map[wal.RelationName]wal.RelationName
 }
@@ -42,78 +40,130 @@ select n.nspname::text, c.relname::text, rn.nspname::text, r.relname::text from 
 join pg_catalog.pg_class c on c.oid = tree.oid and c.relkind = 'r' and c.relpersistence = 'u' join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 join pg_catalog.pg_class r on r.oid = tree.root join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace`
 
-const narrowSQL = `select n.nspname::text, c.relname::text, pg_catalog.concat(pg_catalog.to_jsonb(r) ->> 'prqual', ' ', pg_catalog.to_jsonb(r) ->> 'prattrs')
-from pg_catalog.pg_publication_rel r join pg_catalog.pg_publication p on p.oid = r.prpubid
-join pg_catalog.pg_class c on c.oid = r.prrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where p.pubname = $1 and (pg_catalog.to_jsonb(r) ->> 'prqual' is not null or pg_catalog.to_jsonb(r) ->> 'prattrs' is not null)`
+const mannerSQL = `select t.schemaname::text, t.tablename::text, coalesce(r.oid::text, ''),
+  pg_catalog.btrim(pg_catalog.concat(pg_catalog.to_jsonb(r) ->> 'prqual', ' ', pg_catalog.to_jsonb(r) ->> 'prattrs'))
+from pg_catalog.pg_publication p join pg_catalog.pg_publication_tables t on t.pubname = p.pubname join pg_catalog.pg_namespace n on n.nspname = t.schemaname
+join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = t.tablename left join pg_catalog.pg_publication_rel r on r.prpubid = p.oid and r.prrelid = c.oid
+where p.pubname = $1`
 
-// lookAtNarrowing finds out what the publication leaves out. When it publishes again what it left
-// out while this sidecar works, the rows of these tables are copied; published are all tables that
-// are published now.
-func (s *Sidecar) lookAtNarrowing(ctx context.Context, c *pgx.Conn, published map[wal.RelationName]uint32) error {
-	now := narrowing{looked: true, tables: map[wal.RelationName]string{}, anew: map[wal.RelationName]string{}}
+// lookAtNarrowing finds out what the publication leaves out. A table that is published whole, in a publication
+// that was altered since it was looked at last, is copied: what was written meanwhile may not have been published. asked are tables
+// that are copied already.
+func (s *Sidecar) lookAtNarrowing(ctx context.Context, c *pgx.Conn, asked map[wal.RelationName]bool) error {
+	now := narrowing{anew: map[wal.RelationName]string{}}
 	var inserts, updates, deletes, viaRoot bool
-	err := c.QueryRow(ctx, `select pubinsert, pubupdate, pubdelete, pubviaroot from pg_catalog.pg_publication where pubname = $1`, s.cfg.Postgres.Publication).Scan(&inserts, &updates, &deletes, &viaRoot)
+	var publication string
+	err := c.QueryRow(ctx, `select pubinsert, pubupdate, pubdelete, pubviaroot, pg_catalog.concat(oid, '.', xmin) from pg_catalog.pg_publication where pubname = $1`,
+		s.cfg.Postgres.Publication).Scan(&inserts, &updates, &deletes, &viaRoot, &publication)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil // it is gone: the slot says so
 	}
 	if err != nil {
 		return fmt.Errorf("read publication: %w", err)
 	}
-	now.kinds, now.leaves = kindsLeftOut(inserts, updates, deletes), !viaRoot
-	rows, err := c.Query(ctx, narrowSQL, s.cfg.Postgres.Publication)
-	if err != nil {
-		return fmt.Errorf("read filters of the publication: %w", err)
-	}
-	var n wal.RelationName
-	var text string
-	if _, err := pgx.ForEachRow(rows, []any{&n.Schema, &n.Name, &text}, func() error { now.tables[n] = text; return nil }); err != nil {
-		return fmt.Errorf("read filters of the publication: %w", err)
-	}
+	now.kinds = kindsLeftOut(inserts, updates, deletes)
 	if now.unlogged, err = unloggedPartitions(ctx, c, s.cfg.Postgres.Publication); err != nil {
 		return err
 	}
-	m := &s.members
-	m.mu.Lock()
-	was := m.narrow
-	m.mu.Unlock()
-	var again []wal.RelationName
-	now.split = now.leaves && (was.split || was.looked && !was.leaves)
-	if was.looked {
-		for n, text := range now.tables {
-			if _, here := published[n]; here && s.cfg.Selected(n.Schema, n.Name) && was.tables[n] != text || was.anew[n] == text {
-				now.anew[n] = text
-			}
-		}
-		for n, root := range was.unlogged {
-			if _, still := now.unlogged[n]; !still && !slices.Contains(again, root) {
-				again = append(again, root)
-			}
-		}
-		for n := range was.anew {
-			if _, still := now.tables[n]; !still {
-				again = append(again, n)
-			}
-		}
+	is, err := s.manners(ctx, c, publication, !viaRoot, now.unlogged)
+	if err != nil {
+		return err
 	}
-	if was.kinds != "" && now.kinds == "" || was.split && !now.split {
-		again = slices.Collect(maps.Keys(published))
+	was, err := names.Manners(ctx, c)
+	if err != nil {
+		return err
 	}
-	for _, n := range again {
-		if _, here := published[n]; !here || !s.cfg.Selected(n.Schema, n.Name) {
-			continue
-		}
-		s.log.Info("a table is published whole again; its rows are copied", "relation", n.String())
-		if err := s.copyTable(ctx, c, n); err != nil {
+	for _, m := range was {
+		now.split = now.split || !viaRoot && !m.Leaves
+	}
+	store, again := now.compare(was, is)
+	if err := s.copyAltered(ctx, c, slices.DeleteFunc(again, func(n wal.RelationName) bool { return asked[n] })); err != nil {
+		return err
+	}
+	if len(store) > 0 {
+		if err := names.SetManners(ctx, c, store); err != nil {
 			return err
 		}
 	}
-	if before, text := was.text(s.cfg.Postgres.Publication), now.text(s.cfg.Postgres.Publication); text != "" && text != before {
-		s.log.Warn("the publication leaves changes out", "reason", text)
-	}
+	m := &s.members
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if before, text := m.narrow.text(s.cfg.Postgres.Publication), now.text(s.cfg.Postgres.Publication); text != "" && text != before {
+		s.log.Warn("the publication leaves changes out", "reason", text)
+	}
 	m.narrow = now
+	return nil
+}
+
+// manners is how the selected tables are published.
+func (s *Sidecar) manners(ctx context.Context, c *pgx.Conn, publication string, leaves bool, unlogged map[wal.RelationName]wal.RelationName) (map[wal.RelationName]names.Manner, error) {
+	without := map[wal.RelationName][]string{}
+	for n, root := range unlogged {
+		without[root] = append(without[root], n.String())
+	}
+	rows, err := c.Query(ctx, mannerSQL, s.cfg.Postgres.Publication)
+	if err != nil {
+		return nil, fmt.Errorf("read how tables are published: %w", err)
+	}
+	is := map[wal.RelationName]names.Manner{}
+	var n wal.RelationName
+	var entry, filter string
+	if _, err := pgx.ForEachRow(rows, []any{&n.Schema, &n.Name, &entry, &filter}, func() error {
+		if s.cfg.Selected(n.Schema, n.Name) {
+			slices.Sort(without[n])
+			is[n] = names.Manner{At: strings.Join(append([]string{publication, entry}, without[n]...), " "), Filter: filter, Leaves: leaves}
+		}
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read how tables are published: %w", err)
+	}
+	return is, nil
+}
+
+// compare holds how tables are published against how they were, and notes those with a new filter. It returns
+// what is to be stored, and the tables that are to be copied.
+func (n *narrowing) compare(was, is map[wal.RelationName]names.Manner) (store map[wal.RelationName]names.Manner, again []wal.RelationName) {
+	store = map[wal.RelationName]names.Manner{}
+	roots := map[wal.RelationName]bool{} // tables with partitions that leave no WAL
+	for _, root := range n.unlogged {
+		roots[root] = true
+	}
+	for t, m := range is {
+		before, known := was[t]
+		filtered := known && m.Filter != "" && m.Filter != before.Filter
+		if filtered {
+			n.anew[t] = m.Filter
+		}
+		switch {
+		case n.split, known && before == m:
+		case !known:
+			store[t] = m
+		case filtered || n.kinds != "":
+		case roots[t]: // it is copied when that is over, which is another At
+			store[t] = names.Manner{At: m.At, Filter: before.Filter, Leaves: before.Leaves}
+		default:
+			store[t] = m
+			again = append(again, t)
+		}
+	}
+	return store, again
+}
+
+// copyAltered asks for copies of tables that are published whole (again).
+func (s *Sidecar) copyAltered(ctx context.Context, c *pgx.Conn, tables []wal.RelationName) error {
+	if len(tables) == 0 {
+		return nil
+	}
+	slices.SortFunc(tables, func(a, b wal.RelationName) int { return strings.Compare(a.String(), b.String()) })
+	if s.cfg.Copy.Mode != config.CopyAuto {
+		s.log.Warn("the publication was altered, so changes of some tables may have been left out", "tables", len(tables), "first", tables[0].String(), "remedy", "run pgwaltz resync")
+		return nil
+	}
+	s.log.Warn("the publication was altered, so changes of some tables may have been left out; their rows are copied", "tables", len(tables), "first", tables[0].String(),
+		"remedy", "rows that were deleted meanwhile are still in the other regions: pgwaltz keys names them")
+	if _, err := c.Exec(ctx, tablecopy.RequestSQL(tables)); err != nil {
+		return fmt.Errorf("ask for copies: %w", err)
+	}
 	return nil
 }
 
@@ -145,7 +195,7 @@ func kindsLeftOut(inserts, updates, deletes bool) string {
 	return strings.Join(out, " and ")
 }
 
-// text says what is left out and what to do; "" when nothing is, beyond what was so at the start.
+// text says what is left out and what to do; "" when nothing is.
 func (n *narrowing) text(publication string) string {
 	name := pg.Quote(publication)
 	switch {
@@ -169,62 +219,11 @@ func (n *narrowing) text(publication string) string {
 func (m *membership) narrowed(publication string) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if text := m.narrow.text(publication); text != "" || m.leftOut.Name == "" {
+	if text := m.narrow.text(publication); text != "" || m.left == (leftOut{}) {
 		return text
 	}
-	return "changes of " + m.leftOut.String() + " were left out, because " + m.why + ": " +
+	return "changes of " + m.left.table.String() + " were left out, because " + m.left.why + ": " +
 		"see the log, then run pgwaltz resync; pgwaltz keys names the rows that only one region has"
-}
-
-// forgive forgets what was left out: a resync has shown it.
-func (m *membership) forgive() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.leftOut, m.why, m.forgiven = wal.RelationName{}, "", true
-}
-
-// leaveOut notes that changes of a table were left out. It reports whether that is new.
-func (m *membership) leaveOut(name wal.RelationName, why string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.leftOut == name && m.why == why {
-		return false
-	}
-	m.leftOut, m.why = name, why
-	return true
-}
-
-// storeLeftOut keeps in the database what was left out, and takes it from there when a process begins: it
-// stays so until a resync.
-func (s *Sidecar) storeLeftOut(ctx context.Context, c *pgx.Conn) error {
-	m := &s.members
-	m.mu.Lock()
-	is, why, stored, known := m.leftOut, m.why, m.leftOutStored, m.leftOutKnown
-	m.mu.Unlock()
-	now := is.String() + " " + why
-	if !known {
-		was, text, err := names.LeftOut(ctx, c)
-		if err != nil {
-			return err
-		}
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if m.leftOut.Name == "" && m.why == "" && !m.forgiven {
-			m.leftOut, m.why = was, text
-		}
-		m.leftOutKnown, m.leftOutStored = true, was.String()+" "+text
-		return nil
-	}
-	if now == stored {
-		return nil
-	}
-	if err := names.SetLeftOut(ctx, c, is, why); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.leftOutStored = now
-	return nil
 }
 
 // nameless notes a table of which rows could not be named by their key, so that changes are left out: a

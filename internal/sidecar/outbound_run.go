@@ -141,6 +141,8 @@ func (g gate) Changed(tx *wal.Transaction) { g.s.watch.Changed(tx) }
 
 func (g gate) TooLarge(rel *wal.Relation, op wal.Op, size int) { g.s.tooLarge(rel, op, size) }
 
+func (g gate) Settle(ctx context.Context) error { return g.s.settleLeftOut(ctx) }
+
 // began takes note of where a run begins.
 func (o *outboundState) began(r *outboundRun) {
 	at := r.begin.at

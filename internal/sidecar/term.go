@@ -61,6 +61,7 @@ func (s *Sidecar) beginTerm(ctx context.Context) error {
 	if err := s.prepare(ctx, conn); err != nil {
 		return err
 	}
+	s.forget()
 	if err := s.loadOwn(ctx, conn); err != nil {
 		return err
 	}
@@ -71,14 +72,15 @@ func (s *Sidecar) beginTerm(ctx context.Context) error {
 	return s.countConflicts(ctx, conn)
 }
 
-// loadOwn begins a term with what the tables say. A former leader's apply transactions have
-// ended before: what they commit later nobody would know of.
+// loadOwn begins a term with what the tables say. A former leader's sessions have ended before: of what they
+// commit later nobody would know, and one that was frozen would note what it decided long ago.
 func (s *Sidecar) loadOwn(ctx context.Context, lock *pgx.Conn) error {
 	for {
 		var n int
 		err := lock.QueryRow(ctx, `select count(pg_catalog.pg_terminate_backend(pid)) from pg_catalog.pg_stat_activity
 where datname = pg_catalog.current_database() and usename = session_user and pid <> pg_catalog.pg_backend_pid()
-  and pg_catalog.starts_with(application_name, $1)`, "pgwaltz_"+s.cfg.Region+"_apply_").Scan(&n)
+  and (pg_catalog.starts_with(application_name, $1 || 'apply_') or application_name in ($1 || 'status', $1 || 'catalog', $1 || 'wal', $1 || 'copy', $1 || 'cascade'))`,
+			"pgwaltz_"+s.cfg.Region+"_").Scan(&n)
 		if err != nil {
 			return fmt.Errorf("end sessions of a former leader: %w", err)
 		}

@@ -17,7 +17,8 @@ import (
 // Schema makes the table of names. table_oid is the table that had the name when it was looked at
 // last, 0 when that is gone. left_at is since when no table has the name. published is the table that was
 // published under it, 0 when none was, and identity_full whether it had the replica identity FULL. due says that changes followed a table to this name, and that
-// its rows are to be copied when these are in. left_out says why changes of the table were left out, until a resync. It may be run again.
+// its rows are to be copied when these are in. left_out says why changes of the table were left out, until a resync. manner, filter and leaves
+// are a Manner. It may be run again.
 const Schema = `create table if not exists pgwaltz.name (
   schema_name text collate "C" not null,
   table_name  text collate "C" not null,
@@ -26,6 +27,9 @@ const Schema = `create table if not exists pgwaltz.name (
   identity_full boolean not null default false,
   due         boolean not null default false,
   left_out    text,
+  manner      text,
+  filter      text not null default '',
+  leaves      boolean not null default false,
   left_at     timestamptz,
   primary key (schema_name, table_name)
 )`
@@ -58,7 +62,7 @@ const adoptSQL = `with now as materialized (
   select n.nspname::text as s, c.relname::text as t, c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.relkind in ('r', 'p')
 )
 update pgwaltz.name k set table_oid = coalesce((select oid from now where s = k.schema_name and t = k.table_name), 0),
-  published = case when published <> 0 then coalesce((select oid from now where s = k.schema_name and t = k.table_name), 0) else 0 end`
+  manner = null, published = case when published <> 0 then coalesce((select oid from now where s = k.schema_name and t = k.table_name), 0) else 0 end`
 
 // Adopt makes names known by the tables of this server (adoptSQL). It is called before anything else here, when the database was on another server before.
 func Adopt(ctx context.Context, q Querier) error {

@@ -161,3 +161,33 @@ func TestAdopt(t *testing.T) {
 		t.Errorf("published are %v, %v, want t by its number here", got, err)
 	}
 }
+
+// How a table was published outlives what is known of other tables, until it is accepted as it is.
+func TestManners(t *testing.T) {
+	t.Parallel()
+	c := open(t)
+	want := func(n int, what string) {
+		t.Helper()
+		got, err := Manners(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != n || n > 0 && fmt.Sprint(got[public("t")]) != what {
+			t.Errorf("manners are %v", got)
+		}
+	}
+	set := func(tables map[wal.RelationName]Manner) {
+		t.Helper()
+		if err := SetManners(t.Context(), c, tables); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want(0, "")
+	set(map[wal.RelationName]Manner{public("t"): {At: "1"}, public("u"): {At: "1"}})
+	set(map[wal.RelationName]Manner{public("t"): {At: "2", Filter: "f", Leaves: true}})
+	want(2, "{2 f true}")
+	if err := AcceptManners(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	want(0, "")
+}
