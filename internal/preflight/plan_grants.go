@@ -48,7 +48,26 @@ func (p *planner) planGrants(ctx context.Context) error {
 			p.refuse("no_replica_role", "set apply.privileges: restorer", "PostgreSQL 14 lets only superusers set session_replication_role")
 		}
 	}
+	if err := p.grantYielding(ctx, role); err != nil {
+		return err
+	}
 	return p.grantOrigins(ctx, role)
+}
+
+// grantYielding lets the runtime role look for deadlocks before the application does, so that it is the one
+// that is ended. It works without, too, only that the application is ended now and then.
+func (p *planner) grantYielding(ctx context.Context, role string) error {
+	if !p.canGrantParameter() {
+		return nil
+	}
+	var may bool
+	err := p.conn.QueryRow(ctx, `select coalesce(bool_and(pg_catalog.has_parameter_privilege(r.rolname, w, 'set')), false)
+from pg_catalog.pg_roles r, pg_catalog.unnest(array['deadlock_timeout', 'log_lock_waits']) w where r.rolname = $1`, p.runtime.Name).Scan(&may)
+	if err != nil {
+		return fmt.Errorf("read privileges on parameters: %w", err)
+	}
+	p.add(may, "who waits for each other with the application gives way to it", "grant set on parameter deadlock_timeout, log_lock_waits to "+role)
+	return nil
 }
 
 // exactlyGranted reports whether the runtime role has the rights on one of our tables that it

@@ -225,24 +225,39 @@ func (s *Sidecar) connectSlot(ctx context.Context, frontend func(io.Reader, io.W
 	return pg.ConnectReplication(ctx, s.cfg.Postgres.Fresh().Reveal(), pg.Options{Region: s.cfg.Region, Role: "slot", Frontend: frontend, Dial: pg.DialQuiet})
 }
 
+// connectYielding opens a session that writes rows of the application, and gives way to it: it waits for a
+// lock for a short time only (lockWait), and of two that wait for each other it is the one that is ended.
+func (s *Sidecar) connectYielding(ctx context.Context, role string) (*pgx.Conn, error) {
+	conn, err := pg.Connect(ctx, s.cfg.Postgres.Fresh().Reveal(), pg.Options{Region: s.cfg.Region, Role: role, LockTimeout: s.lockWait()})
+	if err != nil {
+		return nil, err
+	}
+	// Where we wait for each other, we look first, and are the victim: at once, because a session that has waited for
+	// us for long looks at any moment. What log_lock_waits would say of us then, many times a second, is nothing that an
+	// operator has to know: no wait of ours is as long as the server's own deadlock_timeout. Not every role may set
+	// these; who tries nevertheless leaves an error in the server's log.
+	for _, set := range [][2]string{{"log_lock_waits", "off"}, {"deadlock_timeout", strconv.FormatInt(max(s.lockWait().Milliseconds()/lookFirst, 1), 10) + "ms"}} {
+		may := `(select r.rolsuper from pg_catalog.pg_roles r where r.rolname = current_user)`
+		if pg.ServerVersion(conn.PgConn()) >= 150000 {
+			may = `pg_catalog.has_parameter_privilege('` + set[0] + `', 'set')`
+		}
+		if _, err := conn.Exec(ctx, `select pg_catalog.set_config('`+set[0]+`', '`+set[1]+`', false) where `+may); err != nil {
+			conn.Close(ctx)
+			return nil, fmt.Errorf("prepare %s session: %w", role, err)
+		}
+	}
+	return conn, nil
+}
+
+// lookFirst is the share of lockWait after which a session of ours looks for a deadlock, where it may set that.
+const lookFirst = 100
+
 // connectApply opens an apply session for the changes of origin.
 func (s *Sidecar) connectApply(origin string) func(ctx context.Context) (*pgx.Conn, error) {
 	return func(ctx context.Context) (*pgx.Conn, error) {
-		conn, err := pg.Connect(ctx, s.cfg.Postgres.Fresh().Reveal(), pg.Options{
-			Region: s.cfg.Region, Role: "apply_" + origin, LockTimeout: s.lockWait(),
-		})
+		conn, err := s.connectYielding(ctx, "apply_"+origin)
 		if err != nil {
 			return nil, err
-		}
-		// Where we wait for each other, we look first, and are the victim. Not every role may set that; who
-		// tries nevertheless leaves an error in the server's log.
-		may := `(select r.rolsuper from pg_catalog.pg_roles r where r.rolname = current_user)`
-		if pg.ServerVersion(conn.PgConn()) >= 150000 {
-			may = `pg_catalog.has_parameter_privilege('deadlock_timeout', 'set')`
-		}
-		if _, err := conn.Exec(ctx, `select pg_catalog.set_config('deadlock_timeout', '`+strconv.FormatInt(max(s.lockWait().Milliseconds()/5, 1), 10)+`ms', false) where `+may); err != nil {
-			conn.Close(ctx)
-			return nil, fmt.Errorf("prepare apply session: %w", err)
 		}
 		sql := `select pg_catalog.set_config('pgwaltz.apply', 'on', false), pg_catalog.set_config('synchronous_commit', 'off', false),
   pg_catalog.set_config('enable_seqscan', 'off', false), pg_catalog.set_config('enable_hashjoin', 'off', false),

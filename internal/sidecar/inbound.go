@@ -128,7 +128,7 @@ func (s *Sidecar) applyConfig(origin string) apply.Config {
 	if s.cfg.Publishes() {
 		cfg.Barrier, cfg.Tell, cfg.Token, cfg.Copies = s.barrier, true, s.caps.token, dueCopies{s}
 		cfg.Publishes = func(n wal.RelationName) bool { return s.cfg.Selected(n.Schema, n.Name) }
-		cfg.Ordinary = func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "cascade") }
+		cfg.Ordinary = func(ctx context.Context) (*pgx.Conn, error) { return s.connectYielding(ctx, "cascade") }
 	}
 	return cfg
 }

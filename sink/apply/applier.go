@@ -62,11 +62,14 @@ type Applier struct {
 	hurry     time.Time // until then locks are waited for less patiently
 	giant     giant
 
-	cascades   int                 // how often the cascades of this batch were done by themselves
-	unseen     int                 // how often this batch was tried again for what is stamped but not visible
-	waited     int                 // how often this batch waited for own changes to be stamped
-	committing bool                // a commit was sent
-	stamped    *tombstone.Snapshot // every own change that it shows is stamped; nil: not waited for
+	cascades int // how often the cascades of this batch were done by themselves
+	// refused are cascades that a lock has kept from being done in this batch, with the last reason.
+	refused     map[string]error
+	refusedLast error
+	unseen      int                 // how often this batch was tried again for what is stamped but not visible
+	waited      int                 // how often this batch waited for own changes to be stamped
+	committing  bool                // a commit was sent
+	stamped     *tombstone.Snapshot // every own change that it shows is stamped; nil: not waited for
 
 	batch   *batch.Batch
 	Stats   Stats

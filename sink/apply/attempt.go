@@ -128,8 +128,14 @@ func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint
 				return err
 			}
 		case errors.As(err, &cascade):
-			if err := a.cascade(ctx, cascade); err != nil {
+			done, err := a.tryCascade(ctx, cascade, &p)
+			if err != nil {
 				return err
+			}
+			if !done && !a.impatient {
+				a.cfg.Log.Info("applying one by one", "origin", a.cfg.Origin, "reason", "rows that reference a deleted one are locked")
+				a.Stats.Ordered.Add(1)
+				ordered, a.impatient = true, true
 			}
 		case errors.As(err, &open):
 			if err := a.awaitOpen(ctx, open); err != nil {
@@ -331,6 +337,7 @@ func (a *Applier) writeEffects(ctx context.Context, fx *effects) error {
 // committed books a commit.
 func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effects) {
 	a.stamped, a.waited, a.cascades, a.resync = nil, 0, 0, false
+	a.refused, a.refusedLast = nil, nil
 	clear(a.touched)
 	a.cp = next
 	a.cfg.Suspects.moved()

@@ -111,7 +111,7 @@ func (a *Applier) uncascaded(ctx context.Context, g *batch.Group, t *target, del
 			e.args = append(e.args, bytes.Clone(arg))
 		}
 		a.used = 0
-		return e
+		return a.askCascade(e)
 	}
 	return nil
 }
@@ -177,15 +177,32 @@ func (a *Applier) unmoved(ctx context.Context, g *batch.Group, t *target, mask s
 			}
 		}
 		a.used = 0
-		return &cascadeError{rel: g.Rel.Ref(), sql: statement.Update(s, statement.GuardNone), args: args}
+		return a.askCascade(&cascadeError{rel: g.Rel.Ref(), sql: statement.Update(s, statement.GuardNone), args: args})
 	}
 	return nil
 }
 
-// cascade does what a cascadeError asks for. Where it fails, the apply transaction will meet the
-// same reason, and the change is parked with it.
+// askCascade asks for a cascade, unless a lock has kept it from being done and the change is to be parked by now:
+// then it returns the error that says so.
+func (a *Applier) askCascade(e *cascadeError) error {
+	if a.impatient {
+		if err := a.refused[e.name()]; err != nil {
+			return err
+		}
+		if len(a.refused) >= maxCascades {
+			return a.refusedLast
+		}
+	}
+	return e
+}
+
+// name tells cascades of one batch apart.
+func (e *cascadeError) name() string { return e.sql + "\x00" + string(bytes.Join(e.args, []byte{0})) }
+
+// cascade does what a cascadeError asks for. A lock that somebody holds is an error (lockLost): nothing was
+// done then, and it must not be left to the apply transaction. Where it fails otherwise, the apply
+// transaction will meet the same reason, and the change is parked with it.
 func (a *Applier) cascade(ctx context.Context, e *cascadeError) error {
-	a.cascades++
 	conn, err := a.cfg.Ordinary(ctx)
 	if err != nil {
 		return err
@@ -200,10 +217,33 @@ func (a *Applier) cascade(ctx context.Context, e *cascadeError) error {
 		if ctx.Err() != nil {
 			return r.Err
 		}
+		if lockLost(r.Err) {
+			return fmt.Errorf("change rows that reference one of %s: %w", e.rel, r.Err)
+		}
 		a.cascades = maxCascades
 		a.cfg.Log.Warn("rows that reference a deleted one cannot be changed by themselves", "relation", e.rel.String(), "reason", publicError(r.Err))
 	}
+	a.cascades++
 	return nil
+}
+
+// tryCascade is cascade for a batch. While somebody holds a lock it reports what to do by false: the lock was
+// waited for long enough, and the changes are to be tried one by one, where those that it stops are parked.
+func (a *Applier) tryCascade(ctx context.Context, e *cascadeError, p *patience) (bool, error) {
+	err := a.cascade(ctx, e)
+	switch {
+	case err == nil:
+		return true, nil
+	case ctx.Err() != nil || !lockLost(err):
+		return false, err
+	case !a.impatient && p.left(err):
+		return true, a.recover(ctx, err, *p)
+	}
+	if a.refused == nil {
+		a.refused = map[string]error{}
+	}
+	a.refused[e.name()], a.refusedLast = err, err
+	return false, nil
 }
 
 // childrenFirst puts groups that only delete before the groups of the tables that they reference:

@@ -34,6 +34,7 @@ func (a *Applier) lookAt(ctx context.Context, g *batch.Group, t *target, runs []
 		return nil, err
 	}
 	b := &pipeline{fence: -1}
+	a.hasten(b)
 	if err := a.queueLook(ctx, b, l); err != nil {
 		return nil, err
 	}

@@ -260,6 +260,7 @@ func (a *Applier) behindSavepoint(ctx context.Context, name string, f func() err
 	if err := a.simple(ctx, "savepoint "+name); err != nil {
 		return err
 	}
+	hasty := a.hasty
 	err := f()
 	if err == nil {
 		return a.simple(ctx, "release savepoint "+name)
@@ -268,6 +269,7 @@ func (a *Applier) behindSavepoint(ctx context.Context, name string, f func() err
 		return err
 	}
 	a.cfg.Index.Doubt(a.holder())
+	a.hasty = hasty // settings of the transaction go back as well
 	// Released as well, so that savepoints do not nest deeper with every failure.
 	if berr := a.simple(ctx, "rollback to savepoint "+name+"; release savepoint "+name); berr != nil {
 		return errors.Join(err, berr)

@@ -122,9 +122,11 @@ func (a *Applier) partFailed(ctx context.Context, err error) error {
 			return werr
 		}
 	case errors.As(err, &cascade):
-		if cerr := a.cascade(ctx, cascade); cerr != nil {
+		done, cerr := a.tryCascade(ctx, cascade, &a.giant.tried)
+		if cerr != nil {
 			return cerr
 		}
+		a.giant.failed = a.giant.failed || !done
 	case errors.As(err, &open):
 		if werr := a.awaitOpen(ctx, open); werr != nil {
 			return werr

@@ -324,7 +324,9 @@ func (a *Applier) write(ctx context.Context, tables []decided, fx *effects) erro
 	}
 	b := pipeline{fence: -1}
 	var stmts []fastStmt
-	a.gathering = a.together != nil
+	if a.gathering = a.together != nil; !a.gathering {
+		a.hasten(&b)
+	}
 	defer func() { a.gathering = false }()
 	for _, d := range tables {
 		var err error
