@@ -65,7 +65,8 @@ type Sidecar struct {
 	overdue  atomic.Bool // the last wait for own changes was in vain
 	ownDB    *db         // its session
 	parked   *parked.Index
-	giants   *apply.Giants
+	giants   *apply.Turns
+	batches  *apply.Turns
 	parkedAt atomic.Int64               // see parkedSince
 	suspects map[string]*apply.Suspects // by origin
 	members  membership
@@ -106,7 +107,7 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error)
 	s := &Sidecar{
 		cfg: cfg, log: log, version: version, started: time.Now(),
 		subMetrics: map[string]*subscribe.Metrics{},
-		parked:     parked.NewIndex(), giants: apply.NewGiants(), suspects: map[string]*apply.Suspects{}, stopping: make(chan struct{}), in: map[string]*inboundState{}, role: status.Down, why: "starting", troubles: troubles{}, registry: prometheus.NewRegistry(),
+		parked:     parked.NewIndex(), giants: apply.NewTurns(), batches: apply.NewTurns(), suspects: map[string]*apply.Suspects{}, stopping: make(chan struct{}), in: map[string]*inboundState{}, role: status.Down, why: "starting", troubles: troubles{}, registry: prometheus.NewRegistry(),
 	}
 	s.db = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "status") }}
 	s.catalog = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "catalog") }}

@@ -89,7 +89,10 @@ func New(cfg Config) *Applier {
 		cfg.Suspects = &Suspects{}
 	}
 	if cfg.Giants == nil {
-		cfg.Giants = NewGiants()
+		cfg.Giants = NewTurns()
+	}
+	if cfg.Batches == nil {
+		cfg.Batches = NewTurns()
 	}
 	a := &Applier{cfg: cfg, batch: batch.New(), imager: audit.NewImager(cfg.Redact)}
 	a.batch.Policy = func(n wal.RelationName) conflict.Policy { return cfg.Policy.table(n).Resolve }
@@ -192,6 +195,7 @@ func (a *Applier) Close() {
 	defer cancel()
 	a.conn.Close(ctx)
 	a.conn = nil
+	a.cfg.Batches.end(a.holder())
 	if !a.retrying {
 		a.cfg.Giants.end(a.cfg.Origin)
 	}

@@ -101,18 +101,23 @@ func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint
 	p := a.patient()
 	var cascade *cascadeError
 	var open *openError
+	var mine taker // its turn among the batches of this region
 	if p.giants = maxGiants; time.Now().Before(a.hurry) {
 		p.locks, p.giants = min(p.locks, hurryLock), 0
 	}
 	defer func() { a.barrier, a.overdue, a.impatient = false, false, false }()
 	a.unseen = 0
 	for {
+		if err := a.takeTurn(ctx, mine); err != nil {
+			return err
+		}
 		fx := effects{}
 		err := a.attempt(ctx, txs, next, ordered, &fx)
 		if err == nil {
 			a.committed(txs, next, &fx)
 			return nil
 		}
+		met := a.cfg.Batches.met(a.holder())
 		if rerr := a.rollback(ctx); rerr != nil {
 			return errors.Join(err, rerr)
 		}
@@ -149,7 +154,12 @@ func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint
 			a.Stats.Retries.Add(1)
 			p.giants -= max(time.Since(began), time.Millisecond)
 			p.locked, p.again = time.Time{}, 0
+		case lockLost(err) && met && !mine.beaten:
+			// Perhaps it is another batch of this region that holds the lock. Beside it this one would lose again.
+			mine = taker{at: wal.MicrosOf(time.Now()), origin: a.holder(), beaten: true}
+			a.Stats.Retries.Add(1)
 		case p.left(err):
+			mine = taker{} // whoever holds the lock is not one of ours
 			if err := a.recover(ctx, err, p); err != nil {
 				return err
 			}
@@ -162,6 +172,15 @@ func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint
 		}
 		a.forgetSchemas()
 	}
+}
+
+// takeTurn waits until no batch of the region stands in the way. It is called outside of a transaction; the
+// turn ends with the transaction.
+func (a *Applier) takeTurn(ctx context.Context, t taker) error {
+	if !t.beaten {
+		t = taker{at: wal.MicrosOf(time.Now()), origin: a.holder()}
+	}
+	return a.cfg.Batches.begin(ctx, a.holder(), t, func() {})
 }
 
 // patient begins to count.
@@ -312,6 +331,7 @@ func (a *Applier) commit(ctx context.Context, fx *effects, next checkpoint.Check
 		return fmt.Errorf("commit: %w", err)
 	}
 	a.committing = false
+	a.cfg.Batches.end(a.holder())
 	a.cfg.Index.Settle(a.holder(), true)
 	return failpoint.Hit("apply_after_commit")
 }
@@ -362,6 +382,7 @@ func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effec
 
 func (a *Applier) rollback(ctx context.Context) error {
 	a.open, a.openFx, a.openPut = false, effects{}, nil
+	defer a.cfg.Batches.end(a.holder())
 	if !a.retrying {
 		defer a.cfg.Giants.end(a.cfg.Origin)
 	}

@@ -56,9 +56,9 @@ type Config struct {
 	// Suspects remembers which change was in hand when sessions ended; shared by the appliers of
 	// the origin that follow each other. nil makes one of its own.
 	Suspects *Suspects
-	// Giants lets giant transactions take turns; shared by all appliers of the region. nil makes one of
-	// its own.
-	Giants *Giants
+	// Giants lets giant transactions take turns, Batches all others, those of the retriers among them; shared by
+	// all appliers of the region. nil makes one of its own.
+	Giants, Batches *Turns
 	// Redact masks columns in the audit log; nil masks none.
 	Redact *audit.Redactor
 	// Barrier waits until this region's own changes that are committed by now are known, or

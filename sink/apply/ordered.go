@@ -285,6 +285,7 @@ func (a *Applier) behindSavepoint(ctx context.Context, name string, f func() err
 
 // simple runs statements without parameters in one round trip.
 func (a *Applier) simple(ctx context.Context, sql string) error {
+	a.cfg.Batches.moved(a.holder())
 	if _, err := a.conn.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
 		return fmt.Errorf("run %q: %w", sql, err)
 	}

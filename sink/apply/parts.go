@@ -87,7 +87,7 @@ func (a *Applier) beginGiant(ctx context.Context, txs []keyedTx) error {
 		a.cfg.Giants.moved(a.cfg.Origin)
 		return nil
 	}
-	t := giantTurn{commit: txs[0].tx.CommitTime, origin: a.cfg.Origin, beaten: a.giant.beaten}
+	t := taker{at: txs[0].tx.CommitTime, origin: a.cfg.Origin, beaten: a.giant.beaten}
 	return a.cfg.Giants.begin(ctx, a.cfg.Origin, t, func() {
 		a.cfg.Log.Info("giant transaction waits for that of another region", "origin", a.cfg.Origin, "commit_lsn", a.giant.commit.String())
 	})

@@ -76,6 +76,7 @@ func (a *Applier) run(ctx context.Context, b *pipeline, stmts []fastStmt, left f
 	if b.n == 0 {
 		return nil
 	}
+	a.cfg.Batches.moved(a.holder())
 	mrr := a.conn.PgConn().ExecBatch(ctx, &b.batch)
 	a.used = 0
 	var first error

@@ -103,6 +103,9 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 			return 0, err
 		}
 	}
+	if err := a.takeTurn(ctx, taker{}); err != nil {
+		return 0, err
+	}
 	b := pipeline{fence: -1}
 	if err := a.begin(ctx, &b); err != nil {
 		return 0, err

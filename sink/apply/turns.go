@@ -9,30 +9,32 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// Giants lets the appliers of a region take turns with giant transactions that meet on the same rows.
-// Each holds its row locks until its last part, and is beaten by those of another one; if both began
-// again at once, they would beat each other for ever.
+// Turns lets the appliers of a region take turns with transactions that meet on the same rows. There is one
+// for giant transactions and one for all others.
 //
-// Giant transactions are applied side by side until one is beaten. That one begins again
-// when no other one is open, and none begins while it is open. Of those that wait, the one that
-// was committed first goes first. Everybody waits before the transaction begins, holding nothing.
+// They go side by side until one is beaten: another one holds a lock that it waits for. If both began
+// again at once, they would beat each other for ever, and those that hold many locks for long beat everybody
+// else. So the beaten one begins again when no other one is open, and none begins while it
+// waits or is open. Of several that wait, the one with the lowest time goes first. Everybody waits before the
+// transaction begins, holding nothing.
 //
-// The order is that of the commit times, so it is the same in every region. That matters where the
+// Giant transactions are in the order of their commit times, so it is the same in every region. That matters where the
 // stream of an origin holds less than its giant transaction: then it has to be open in all regions
 // at once, and its next parts do not come while it waits in one of them. So an open one whose next part does not
-// come gives way to an earlier one (GiveWay), and a later one does not wait for ever.
+// come gives way to an earlier one (GiveWay), and a later one does not wait for ever. All others are in the order in which
+// they were beaten, so that none waits for long.
 //
 // It is safe for concurrent use. What is waited for is bounded, and nothing rests on it but how often a
-// giant transaction begins again.
-type Giants struct {
+// transaction begins again.
+type Turns struct {
 	mu      sync.Mutex
-	in      map[string]*giantTurn // by applier: those that are open or wait
-	changed chan struct{}         // closed and replaced when one of them ends or begins
+	in      map[string]*taker // by session: those that are open or wait
+	changed chan struct{}     // closed and replaced when one of them ends or begins
 }
 
-// giantTurn is a giant transaction that is open, or that waits to be.
-type giantTurn struct {
-	commit wal.Micros
+// taker is a transaction that is open, or that waits to be.
+type taker struct {
+	at     wal.Micros // when it was committed, or beaten
 	origin string
 	open   bool
 	beaten bool      // it gave up once for another one
@@ -48,14 +50,14 @@ const (
 	stuckAfter = 30 * time.Second
 )
 
-// NewGiants makes the turns of one region. All its appliers share them.
-func NewGiants() *Giants {
-	return &Giants{in: map[string]*giantTurn{}, changed: make(chan struct{})}
+// NewTurns makes the turns of one region. All its appliers share them.
+func NewTurns() *Turns {
+	return &Turns{in: map[string]*taker{}, changed: make(chan struct{})}
 }
 
-// before orders giant transactions in the same way in every region.
-func (t *giantTurn) before(u *giantTurn) bool {
-	if c := cmp.Compare(t.commit, u.commit); c != 0 {
+// before orders those that wait.
+func (t *taker) before(u *taker) bool {
+	if c := cmp.Compare(t.at, u.at); c != 0 {
 		return c < 0
 	}
 	return t.origin < u.origin
@@ -63,9 +65,9 @@ func (t *giantTurn) before(u *giantTurn) bool {
 
 // begin waits until the applier may open a giant transaction. It is called outside of a transaction, and end
 // afterwards, whatever came of it. waits is called once where there is something to wait for.
-func (g *Giants) begin(ctx context.Context, applier string, t giantTurn, waits func()) error {
+func (g *Turns) begin(ctx context.Context, session string, t taker, waits func()) error {
 	g.mu.Lock()
-	g.in[applier] = &t
+	g.in[session] = &t
 	for said := false; !g.free(&t); said = true {
 		changed := g.changed
 		g.mu.Unlock()
@@ -73,7 +75,7 @@ func (g *Giants) begin(ctx context.Context, applier string, t giantTurn, waits f
 			waits()
 		}
 		if err := wakened(ctx, changed, time.Second); err != nil {
-			g.end(applier)
+			g.end(session)
 			return err
 		}
 		g.mu.Lock()
@@ -102,8 +104,8 @@ func wakened(ctx context.Context, changed <-chan struct{}, atMost time.Duration)
 	}
 }
 
-// free reports whether a giant transaction may begin.
-func (g *Giants) free(t *giantTurn) bool {
+// free reports whether a transaction may begin.
+func (g *Turns) free(t *taker) bool {
 	for _, u := range g.in {
 		switch {
 		case u == t || !t.beaten && !u.beaten:
@@ -114,40 +116,40 @@ func (g *Giants) free(t *giantTurn) bool {
 	return true
 }
 
-// end is told that the applier's giant transaction has ended, or waits no more.
-func (g *Giants) end(applier string) {
+// end is told that the session's transaction has ended, or waits no more.
+func (g *Turns) end(session string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.in[applier] != nil {
-		delete(g.in, applier)
+	if g.in[session] != nil {
+		delete(g.in, session)
 		close(g.changed)
 		g.changed = make(chan struct{})
 	}
 }
 
-// moved is told that a part came, or went in.
-func (g *Giants) moved(applier string) {
+// moved is told that the session's transaction gets on: a part came, or something of it went in.
+func (g *Turns) moved(session string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if t := g.in[applier]; t != nil {
+	if t := g.in[session]; t != nil {
 		t.moved = time.Now()
 	}
 }
 
-// met reports whether another giant transaction was open while the applier's was.
-func (g *Giants) met(applier string) bool {
+// met reports whether another transaction was open when the session's began, or began while that was open.
+func (g *Turns) met(session string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	t := g.in[applier]
+	t := g.in[session]
 	return t != nil && t.met
 }
 
 // givesWay reports whether the applier's open giant transaction is to be given back, because its next part
 // does not come and an earlier one waits.
-func (g *Giants) givesWay(applier string) bool {
+func (g *Turns) givesWay(session string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	t := g.in[applier]
+	t := g.in[session]
 	if t == nil || !t.open || time.Since(t.moved) < giveWayAfter {
 		return false
 	}
@@ -160,11 +162,11 @@ func (g *Giants) givesWay(applier string) bool {
 }
 
 // others reports whether the giant transaction of another applier is open and moves.
-func (g *Giants) others(applier string) bool {
+func (g *Turns) others(session string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for name, u := range g.in {
-		if name != applier && u.open && time.Since(u.moved) < giveWayAfter {
+		if name != session && u.open && time.Since(u.moved) < giveWayAfter {
 			return true
 		}
 	}
@@ -173,9 +175,9 @@ func (g *Giants) others(applier string) bool {
 
 // ended waits, outside of a transaction, until no giant transaction of another applier is open that moves, but
 // not longer than atMost.
-func (g *Giants) ended(ctx context.Context, applier string, atMost time.Duration) error {
+func (g *Turns) ended(ctx context.Context, session string, atMost time.Duration) error {
 	until := time.Now().Add(atMost)
-	for g.others(applier) && time.Now().Before(until) {
+	for g.others(session) && time.Now().Before(until) {
 		g.mu.Lock()
 		changed := g.changed
 		g.mu.Unlock()

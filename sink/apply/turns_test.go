@@ -10,10 +10,10 @@ import (
 )
 
 // begins opens a giant transaction in a goroutine; the channel is closed once it is open.
-func begins(t *testing.T, g *Giants, origin string, commit wal.Micros, beaten bool) <-chan struct{} {
+func begins(t *testing.T, g *Turns, origin string, commit wal.Micros, beaten bool) <-chan struct{} {
 	open := make(chan struct{})
 	go func() {
-		if err := g.begin(t.Context(), origin, giantTurn{commit: commit, origin: origin, beaten: beaten}, func() {}); err == nil {
+		if err := g.begin(t.Context(), origin, taker{at: commit, origin: origin, beaten: beaten}, func() {}); err == nil {
 			close(open)
 		}
 	}()
@@ -35,7 +35,7 @@ func isOpen(c <-chan struct{}) bool {
 func TestGiantsTakeTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := NewGiants()
+		g := NewTurns()
 		if !isOpen(begins(t, g, "b", 1, false)) || !isOpen(begins(t, g, "c", 2, false)) {
 			t.Fatal("two that nobody has beaten wait for each other")
 		}
@@ -74,7 +74,7 @@ func TestGiantsTakeTurns(t *testing.T) {
 func TestAGiantThatDoesNotMoveStandsInNobodysWay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := NewGiants()
+		g := NewTurns()
 		isOpen(begins(t, g, "b", 5, false))
 		earlier := begins(t, g, "a", 1, true)
 		if isOpen(earlier) || g.givesWay("b") {
@@ -108,7 +108,7 @@ func TestAGiantThatDoesNotMoveStandsInNobodysWay(t *testing.T) {
 func TestSmallBatchesWaitForAGiant(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := NewGiants()
+		g := NewTurns()
 		isOpen(begins(t, g, "b", 1, false))
 		begun := time.Now()
 		if err := g.ended(t.Context(), "b", time.Minute); err != nil || time.Since(begun) > 0 {
@@ -124,7 +124,7 @@ func TestSmallBatchesWaitForAGiant(t *testing.T) {
 		isOpen(begins(t, g, "b", 1, true))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := g.begin(ctx, "c", giantTurn{commit: 2, origin: "c"}, func() {}); err == nil {
+		if err := g.begin(ctx, "c", taker{at: 2, origin: "c"}, func() {}); err == nil {
 			t.Error("one that may not begin has begun")
 		}
 		if g.in["c"] != nil {
