@@ -102,7 +102,7 @@ func (s *Server) start() {
 	if s.err = os.Chmod(s.dir, 0o711); s.err != nil { // the server's user must get through
 		return
 	}
-	settings := append([]string{"fsync = off", "max_replication_slots = 40", "max_wal_senders = 20"}, s.Settings...)
+	settings := append([]string{"fsync = off", "autovacuum = off", "max_replication_slots = 40", "max_wal_senders = 20"}, s.Settings...)
 	c, err := pgcluster.Create(context.Background(), pgcluster.Config{Bin: bin, Dir: filepath.Join(s.dir, "c"), Settings: settings})
 	if err == nil {
 		err = c.Start(context.Background())
