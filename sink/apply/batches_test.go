@@ -51,10 +51,14 @@ func TestBatchesOfOneRegionTakeTurns(t *testing.T) {
 	first := b.tx(nil, update(table("t1"), row("1", "a", 1, 1), row("1", "b", 2, 2)), update(table("t2"), row("1", "a", 1, 1), row("1", "b", 2, 2)))
 	second := b.tx(nil, update(table("t1"), row("1", "b", 2, 2), row("1", "c", 3, 3)))
 	done := make(chan error, 2)
-	go func() { done <- b.a.Apply(t.Context(), []Unit{{Transactions: []*wal.Transaction{first}, Next: after(b.a, first)}}) }()
+	go func() {
+		done <- b.a.Apply(t.Context(), []Unit{{Transactions: []*wal.Transaction{first}, Next: after(b.a, first)}})
+	}()
 	for b.query(`select count(*) from pg_stat_activity where datname = current_database() and application_name = 'pgwaltz_b_apply' and wait_event_type = 'Lock'`) == "0" {
 	}
-	go func() { done <- c.Apply(t.Context(), []Unit{{Transactions: []*wal.Transaction{second}, Next: after(c, second)}}) }()
+	go func() {
+		done <- c.Apply(t.Context(), []Unit{{Transactions: []*wal.Transaction{second}, Next: after(c, second)}})
+	}()
 	for waits := false; !waits; {
 		cfg.Batches.mu.Lock()
 		u := cfg.Batches.in["c"]
