@@ -11,9 +11,9 @@ import (
 	"github.com/pgwaltz/pgwaltz/internal/visible"
 )
 
-// printJSON prints v as one indented JSON value.
+// printJSON prints v as one indented JSON value. No terminal obeys what its strings hold.
 func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+	e := json.NewEncoder(visible.JSONWriter(w))
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	if err := e.Encode(v); err != nil {
@@ -22,9 +22,9 @@ func printJSON(w io.Writer, v any) error {
 	return nil
 }
 
-// jsonLine prints v as one line of JSON.
+// jsonLine prints v as one line of JSON, as printJSON does.
 func jsonLine(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+	e := json.NewEncoder(visible.JSONWriter(w))
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
 }

@@ -30,6 +30,15 @@ func TestReportsKeepForeignTextInItsPlace(t *testing.T) {
 	if code := report(&one, errors.New("print "+evil)); code != exitOther {
 		t.Errorf("exit code %d", code)
 	}
+	var asJSON, line strings.Builder
+	if err := errors.Join(printJSON(&asJSON, st), jsonLine(&line, st)); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{asJSON.String(), line.String()} {
+		if strings.ContainsAny(text, "\x1b\u202e\u009b\t") || !strings.Contains(text, `\u001b[2J\u202e\u009b31m`) {
+			t.Errorf("%q", text)
+		}
+	}
 	for _, text := range []string{table.String(), strings.ReplaceAll(one.String(), "\nstate", "")} {
 		if strings.ContainsAny(text, "\x1b\u202e\u009b\t") || strings.Contains(text, "\nstate  repl") {
 			t.Errorf("%q", text)

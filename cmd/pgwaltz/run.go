@@ -14,6 +14,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/sidecar"
+	"github.com/pgwaltz/pgwaltz/internal/visible"
 )
 
 const runAbout = `Replicates: publishes the changes of the local database and applies those of the peers.
@@ -89,7 +90,7 @@ func newLogger(cfg *config.Config, w io.Writer) *slog.Logger {
 	}
 	o := &slog.HandlerOptions{Level: level}
 	if cfg.Log.Format == config.LogJSON {
-		return slog.New(slog.NewJSONHandler(w, o))
+		return slog.New(slog.NewJSONHandler(visible.JSONWriter(w), o))
 	}
 	return slog.New(slog.NewTextHandler(w, o))
 }

@@ -84,7 +84,7 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(append(body, '\n')) // the client has gone, then
+	_, _ = w.Write(append(visible.JSON(body), '\n')) // the client has gone, then
 }
 
 // current is the status; without a source of one, down.

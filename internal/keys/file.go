@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/pgwaltz/pgwaltz/internal/visible"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -32,7 +33,7 @@ func Write(w io.Writer, cluster string, s Source) error {
 		if err := e.Encode(v); err != nil {
 			return err
 		}
-		_, err := out.Write(b.Bytes())
+		_, err := out.Write(visible.JSON(b.Bytes()))
 		return err
 	}
 	if err := line(format, cluster, s.Region()); err != nil {

@@ -4,11 +4,14 @@
 package visible
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"reflect"
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -71,4 +74,38 @@ func escape(s string, lines bool) string {
 func isBroken(s string) bool {
 	r, n := utf8.DecodeRuneInString(s)
 	return r == utf8.RuneError && n == 1
+}
+
+// JSON returns JSON text that means the same, in which every character that is not printed as one
+// of its own is an escape. Such characters stand in strings only, but for blanks and line breaks.
+func JSON(text []byte) []byte {
+	stays := func(r rune) bool { return unicode.IsGraphic(r) || r == '\n' || r == '\t' || r == '\r' }
+	if bytes.IndexFunc(text, func(r rune) bool { return !stays(r) }) < 0 {
+		return text
+	}
+	out := make([]byte, 0, len(text)+64)
+	for len(text) > 0 {
+		r, n := utf8.DecodeRune(text)
+		if hi, lo := utf16.EncodeRune(r); stays(r) {
+			out = append(out, text[:n]...)
+		} else if hi != utf8.RuneError {
+			out = fmt.Appendf(out, `\u%04x\u%04x`, hi, lo)
+		} else {
+			out = fmt.Appendf(out, `\u%04x`, r)
+		}
+		text = text[n:]
+	}
+	return out
+}
+
+// JSONWriter is w, with JSON made of what is written. Each Write has whole characters.
+func JSONWriter(w io.Writer) io.Writer { return jsonWriter{w} }
+
+type jsonWriter struct{ w io.Writer }
+
+func (j jsonWriter) Write(p []byte) (int, error) {
+	if _, err := j.w.Write(JSON(p)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }

@@ -1,8 +1,11 @@
 package visible
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -25,6 +28,29 @@ func TestText(t *testing.T) {
 	}
 	if got := Lines("a\nb\x1b[1m\r\n"); got != "a\nb\\x1b[1m\\r\n" {
 		t.Errorf("lines: %q", got)
+	}
+}
+
+func TestJSON(t *testing.T) {
+	t.Parallel()
+	for _, in := range []string{
+		"", "public.users", `ünï "q" \ 漢字 <&>`, "a\x1b[31m\nstate\tok\r", "c1 \u009b31m \u0085 del \x7f nul \x00",
+		"bidi \u202e \u2066 line\u2028", "joined\u200b\ufeff, tags \U000e0041 and \U0001f600", "\u009b",
+	} {
+		var b bytes.Buffer
+		e := json.NewEncoder(JSONWriter(&b))
+		e.SetEscapeHTML(false)
+		e.SetIndent("", "\t")
+		if err := e.Encode(map[string]string{in: in}); err != nil {
+			t.Fatal(err)
+		}
+		var back map[string]string
+		if err := json.Unmarshal(b.Bytes(), &back); err != nil || back[in] != in || len(back) != 1 {
+			t.Errorf("%q: %q %v", in, back, err)
+		}
+		if text := strings.NewReplacer("\n", "", "\t", "").Replace(b.String()); Text(text) != text {
+			t.Errorf("%q: %q", in, text)
+		}
 	}
 }
 
