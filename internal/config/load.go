@@ -3,12 +3,30 @@ package config
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 )
+
+// maxFile bounds what is read of a configuration or a secret: a wrong name may mean a disk, or a pipe without an end.
+const maxFile = 4 << 20
+
+func read(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if len(text) > maxFile {
+		err = errors.New("it is larger than 4 MiB")
+	}
+	return text, err
+}
 
 // Load reads the file at path (none when path is "") and the variables of env, which has
 // the form of os.Environ, over the defaults, and checks the result. A configuration that is
@@ -17,7 +35,7 @@ func Load(path string, env []string) (*Config, error) {
 	var text []byte
 	if path != "" {
 		var err error
-		if text, err = os.ReadFile(path); err != nil {
+		if text, err = read(path); err != nil {
 			return nil, &Error{File: path, Problems: []Problem{{What: "cannot be read: " + reason(err),
 				Remedy: "give the file with --config"}}}
 		}
@@ -156,7 +174,7 @@ func readFile(p *problems, key, path, other string) string {
 
 // firstLine is what a file of a secret holds.
 func firstLine(path string) (string, error) {
-	text, err := os.ReadFile(path)
+	text, err := read(path)
 	if err != nil {
 		return "", err
 	}

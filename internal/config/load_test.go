@@ -276,3 +276,15 @@ func TestLoadWithoutFile(t *testing.T) {
 		t.Error(c, err)
 	}
 }
+
+// A name that means something without an end is refused; it does not fill the memory.
+func TestEndlessFile(t *testing.T) {
+	t.Parallel()
+	if _, err := Load("/dev/zero", nil); err == nil || !strings.Contains(err.Error(), "larger than") {
+		t.Errorf("a configuration: %v", err)
+	}
+	_, err := Load("", []string{"PGWALTZ_POSTGRES_DSN_FILE=/dev/zero"})
+	if err == nil || !strings.Contains(err.Error(), "larger than") {
+		t.Errorf("a secret: %v", err)
+	}
+}
