@@ -40,6 +40,12 @@ const firstUserOID = 16384
 // time of its last write, and is kept beside the table.
 func (c Columns) Stampless() bool { return c.Version < 0 && c.UpdatedAt < 0 }
 
+// Alike reports whether two descriptions of a table have the same of the two columns. Where they have not, one write has
+// two stamps, and whoever compares has to know which one counts.
+func (c Columns) Alike(o Columns) bool {
+	return c.Version < 0 == (o.Version < 0) && c.UpdatedAt < 0 == (o.UpdatedAt < 0)
+}
+
 // StampOf reads the stamp of generation 0 from an image.
 //
 //	column absent    version: wal.NullVersion; time: wal.MinMicros, or fallback where the

@@ -161,6 +161,25 @@ func TestColumnsOf(t *testing.T) {
 	}
 }
 
+// TestAlike: what counts is which of the two there are, not where, nor of which type.
+func TestAlike(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		a, b Columns
+		want bool
+	}{
+		{Columns{1, 2}, Columns{2, 1}, true},
+		{Columns{-1, -1}, Columns{-1, -1}, true},
+		{Columns{1, 2}, Columns{-1, 2}, false},
+		{Columns{-1, 2}, Columns{2, -1}, false},
+		{Columns{1, -1}, Columns{-1, -1}, false},
+	} {
+		if c.a.Alike(c.b) != c.want || c.b.Alike(c.a) != c.want {
+			t.Errorf("%v and %v are alike: %t", c.a, c.b, !c.want)
+		}
+	}
+}
+
 func FuzzParseTime(f *testing.F) {
 	for _, s := range []string{"2024-01-02 03:04:05.123456+00", "infinity", "4714-11-24 BC", "294276-12-31 23:59:59.999999+00", "5874897-12-31"} {
 		f.Add(s)

@@ -141,6 +141,15 @@
 // here, waits with these values from then on. Otherwise two regions could each take the other one's row for one
 // stamp, and stay so.
 //
+// # Stamp columns that differ
+//
+// A stamp is read by the columns that the event's description of the table has (ColumnsOf), and so is that of the row that the
+// event meets: what a region wrote before its table was altered is compared by the same columns as what it meets. While two
+// regions have different stamp columns (Columns.Alike), two writes that cross are so compared by the columns of the one in one
+// region, and by those of the other in the other one, and the regions may differ. Where an event is not told from a
+// successor without its stamp, the caller therefore notes the table, and when the columns are alike again, its rows and
+// tombstones are copied: both regions compare them by the same columns then, and what loses is sent back.
+//
 // Own changes with Stamping.SelfMerge are run against the own database as Self events, in
 // WAL order. One that a later own change of the same key has superseded may be left out;
 // otherwise an application could see its older write for a moment.

@@ -84,9 +84,9 @@ where p.schema_name = u.s and p.table_name = u.t and p.table_oid = 0
 returning p.schema_name, p.table_name, p.key`, from[0], from[1], to[0], to[1])
 }
 
-// Absent reports whether changes wait for the table to be there, and were not tried since it is.
-func Absent(ctx context.Context, q Querier, table wal.RelationName) (bool, error) {
-	rows, err := q.Query(ctx, `select exists (select from pgwaltz.parked where schema_name = $1 and table_name = $2 and sqlstate = '42P01')`, table.Schema, table.Name)
+// Unfit reports whether changes wait for the table to be there, or for columns of it, and were not tried since they are.
+func Unfit(ctx context.Context, q Querier, table wal.RelationName) (bool, error) {
+	rows, err := q.Query(ctx, `select exists (select from pgwaltz.parked where schema_name = $1 and table_name = $2 and sqlstate in ('42P01', '42703'))`, table.Schema, table.Name)
 	if err != nil {
 		return false, fmt.Errorf("look for changes that wait for %s: %w", table, err)
 	}

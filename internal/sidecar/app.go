@@ -72,7 +72,9 @@ type Sidecar struct {
 	members  membership
 	schemas  schemaNames
 	named    time.Time    // when the names of tables were looked at last
-	due      atomic.Int64 // tables to be copied when the changes are in that followed them
+	due      atomic.Int64 // tables to be copied when what they wait for has come
+	// dueAt is when a copy was asked for last, in a transaction that may not have ended yet; in Unix nanoseconds.
+	dueAt atomic.Int64
 	// followDue is when parked changes may be looked at next for tables that were renamed.
 	followDue time.Time
 	watch     tablecopy.Watch
@@ -90,6 +92,7 @@ type Sidecar struct {
 	lastErrAt  time.Time
 	conf       status.Conflicts
 	copy       []status.Copy
+	waits      []status.Copy // of the tables of due
 	registry   *prometheus.Registry
 	pubMetrics *publish.Metrics
 	subMetrics map[string]*subscribe.Metrics

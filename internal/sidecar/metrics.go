@@ -212,7 +212,7 @@ func (c *collector) sidecar(e emitter, st *status.Status) {
 	if st.Conflicts.LastAt != nil {
 		e.at("last_conflict_timestamp_seconds", *st.Conflicts.LastAt)
 	}
-	tables, rows := map[string]int{"pending": 0, "running": 0, "failed": 0, "done": 0, "off": 0}, int64(0)
+	tables, rows := map[string]int{"waiting": 0, "pending": 0, "running": 0, "failed": 0, "done": 0, "off": 0}, int64(0)
 	for _, t := range st.Copy {
 		tables[t.State]++
 		if t.State != "off" {

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,7 +11,9 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
+	"github.com/pgwaltz/pgwaltz/internal/status"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 	"github.com/pgwaltz/pgwaltz/source/names"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -87,7 +90,8 @@ const namesPause = 5 * time.Second
 // stands in the database, with the change of the names. Looking through what is parked takes one part in twenty of
 // the time, at most.
 func (s *Sidecar) lookAtNames(ctx context.Context) error {
-	waits, look := s.parked.Waits() || s.due.Load() > 0, time.Since(s.named) >= namesPause
+	waits := s.parked.Waits() || s.due.Load() > 0 || time.Since(time.Unix(0, s.dueAt.Load())) < 2*namesPause
+	look := time.Since(s.named) >= namesPause
 	if !waits && !look {
 		return nil
 	}
@@ -146,19 +150,20 @@ func (s *Sidecar) followNames(ctx context.Context, tx pgx.Tx) error {
 	return names.SetDue(ctx, tx, tables)
 }
 
-// copyFollowed asks for copies of the tables whose changes by a former name are in.
+// copyFollowed asks for copies of the tables whose changes by a former name, or by other stamp columns, are in.
 func (s *Sidecar) copyFollowed(ctx context.Context, tx pgx.Tx) error {
 	due, err := names.Due(ctx, tx)
 	if err != nil {
 		return err
 	}
-	left := int64(0)
-	defer func() { s.due.Store(left) }()
+	var waits []status.Copy
 	for _, n := range due {
-		if waits, err := parked.Absent(ctx, tx, n); err != nil {
+		why, err := s.notYet(ctx, tx, n)
+		if err != nil {
 			return err
-		} else if waits {
-			left++
+		}
+		if why != "" {
+			waits = append(waits, status.Copy{Table: n.String(), State: "waiting", Reason: why})
 			continue
 		}
 		is, err := tablecopy.Published(ctx, tx, s.cfg.Postgres.Publication, n) // what is not sends nothing, copies neither
@@ -167,14 +172,68 @@ func (s *Sidecar) copyFollowed(ctx context.Context, tx pgx.Tx) error {
 		}
 		if is && s.cfg.Publishes() && s.cfg.Selected(n.Schema, n.Name) {
 			s.log.Info("changes by a former name, or by other stamp columns, are in; the rows of their table are copied", "relation", n.String())
-			if err := s.copyTable(ctx, tx, n); err != nil {
-				return err
+			// Whatever copy.mode says: that is about tables that are new.
+			if _, err := tx.Exec(ctx, tablecopy.RequestSQL([]wal.RelationName{n})); err != nil {
+				return fmt.Errorf("ask for a copy of %s: %w", n, err)
 			}
 		}
 		if err := names.Settle(ctx, tx, n); err != nil {
 			return err
 		}
 	}
+	s.noteDue(waits)
+	return nil
+}
+
+// notYet says why a table is not copied yet; "" when it can be. Copied while its stamp columns are others than
+// in another region, it would be compared by these once more.
+func (s *Sidecar) notYet(ctx context.Context, tx pgx.Tx, n wal.RelationName) (string, error) {
+	waits, err := parked.Unfit(ctx, tx, n)
+	if err != nil {
+		return "", err
+	}
+	if waits {
+		return "changes of it are set aside that do not fit it: pgwaltz parked list", nil
+	}
+	t, err := pg.LoadTable(ctx, tx, n.Schema, n.Name)
+	if errors.Is(err, pg.ErrNoTable) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	here := wal.Relation{}
+	for _, c := range t.Columns {
+		if c.Generated == 0 {
+			here.Columns = append(here.Columns, wal.Column{Name: c.Name, OID: c.TypeOID})
+		}
+	}
+	p := s.policy(n)
+	for _, peer := range s.cfg.PeerNames() {
+		there := s.suspectsOf(peer).Newest(n)
+		if there != nil && !conflict.ColumnsOf(there, p.Version, p.UpdatedAt).Alike(conflict.ColumnsOf(&here, p.Version, p.UpdatedAt)) {
+			return fmt.Sprintf("conflicts of it were decided while its stamp columns were others here than in region %s: make them alike; it is copied behind the next change that comes from there", peer), nil
+		}
+	}
+	return "", nil
+}
+
+// noteDue keeps what the status says of tables that are copied when something has come.
+func (s *Sidecar) noteDue(waits []status.Copy) {
+	s.due.Store(int64(len(waits)))
+	s.mu.Lock()
+	s.waits = waits
+	s.mu.Unlock()
+}
+
+// loadDue begins a term with the tables that are to be copied; why they wait is looked at later.
+func (s *Sidecar) loadDue(ctx context.Context, q names.Querier) error {
+	due, err := names.Due(ctx, q)
+	if err != nil {
+		return err
+	}
+	s.noteDue(nil)
+	s.due.Store(int64(len(due)))
 	return nil
 }
 
@@ -182,6 +241,7 @@ func (s *Sidecar) copyFollowed(ctx context.Context, tx pgx.Tx) error {
 type dueCopies struct{ s *Sidecar }
 
 func (d dueCopies) SetDue(ctx context.Context, conn *pgx.Conn, tables []wal.RelationName) error {
-	d.s.due.Add(1) // counted anew by the next look
+	d.s.due.Add(1) // counted anew by the next looks
+	d.s.dueAt.Store(time.Now().UnixNano())
 	return names.SetDue(ctx, conn, tables)
 }

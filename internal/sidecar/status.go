@@ -3,6 +3,7 @@ package sidecar
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,7 +15,7 @@ func (s *Sidecar) Status() status.Status {
 	s.mu.Lock()
 	st := status.Status{
 		Cluster: s.cfg.Cluster, Region: s.cfg.Region, Version: s.version, PID: os.Getpid(), StartedAt: s.started,
-		State: s.role, LastError: s.troubles.newest(), Copy: append([]status.Copy(nil), s.copy...),
+		State: s.role, LastError: s.troubles.newest(), Copy: copies(s.copy, s.waits),
 		Conflicts: status.Conflicts{Total: s.conf.Total, LastAt: s.conf.LastAt, Last: s.conf.Last, ByType: map[string]uint64{}},
 	}
 	for k, v := range s.conf.ByType {
@@ -43,6 +44,25 @@ func (s *Sidecar) Status() status.Status {
 		}
 	}
 	return st
+}
+
+// copies joins the tables that are or were copied with those that are to be copied later; each comes once.
+func copies(jobs, later []status.Copy) []status.Copy {
+	out := slices.Clone(jobs)
+	for _, w := range later {
+		i := slices.IndexFunc(out, func(c status.Copy) bool { return c.Table == w.Table })
+		if i < 0 {
+			out = append(out, w)
+		} else if !unfinished(out[i]) {
+			out[i] = w
+		}
+	}
+	return out
+}
+
+// unfinished reports whether the peers do not have all of a copy.
+func unfinished(c status.Copy) bool {
+	return c.State == "pending" || c.State == "running" || c.State == "failed"
 }
 
 // worse returns the worse of two states.

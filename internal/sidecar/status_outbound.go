@@ -237,7 +237,7 @@ func (s *Sidecar) copying() int {
 	defer s.mu.Unlock()
 	n := int(s.due.Load())
 	for i := range s.copy {
-		if st := s.copy[i].State; st == "pending" || st == "running" || st == "failed" {
+		if unfinished(s.copy[i]) {
 			n++
 		}
 	}

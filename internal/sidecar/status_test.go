@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -81,5 +82,20 @@ func TestAPeerThatIsStuck(t *testing.T) {
 		if got := stuckText(state); (got != "") != want {
 			t.Errorf("%s: %q", state, got)
 		}
+	}
+}
+
+// A table that is to be copied again takes the place of its former copy, and not of one that is under way.
+func TestCopiesThatWait(t *testing.T) {
+	t.Parallel()
+	copied := func(table, state string) status.Copy { return status.Copy{Table: table, State: state} }
+	jobs := []status.Copy{copied("public.a", "done"), copied("public.b", "running"), copied("public.c", "done")}
+	got := copies(jobs, []status.Copy{copied("public.a", "waiting"), copied("public.b", "waiting"), copied("public.d", "waiting")})
+	want := []status.Copy{copied("public.a", "waiting"), copied("public.b", "running"), copied("public.c", "done"), copied("public.d", "waiting")}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if jobs[0].State != "done" {
+		t.Error("what is kept of the copies was changed")
 	}
 }

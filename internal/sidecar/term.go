@@ -69,6 +69,9 @@ func (s *Sidecar) beginTerm(ctx context.Context) error {
 	if err := s.parked.Load(ctx, conn); err != nil {
 		return err
 	}
+	if err := s.loadDue(ctx, conn); err != nil {
+		return err
+	}
 	return s.countConflicts(ctx, conn)
 }
 

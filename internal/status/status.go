@@ -131,7 +131,7 @@ type Conflicts struct {
 // has durably applied all of it.
 type Copy struct {
 	Table   string `json:"table"`
-	State   string `json:"state"`            // pending, running, failed (tried again), done, off
+	State   string `json:"state"`            // waiting (for changes, or for columns, see Reason), pending, running, failed (tried again), done, off
 	Rows    int64  `json:"rows"`             // read and put into the stream
 	Applied int64  `json:"applied"`          // of these, applied by every peer
 	Reason  string `json:"reason,omitempty"` // why it waits or cannot be copied

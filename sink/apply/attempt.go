@@ -310,6 +310,11 @@ func (a *Applier) commit(ctx context.Context, fx *effects, next checkpoint.Check
 	if err := a.writeEffects(ctx, fx); err != nil {
 		return err
 	}
+	if due := append(a.openFx.due, fx.due...); len(due) > 0 && a.cfg.Copies != nil {
+		if err := a.cfg.Copies.SetDue(ctx, a.conn, due); err != nil {
+			return err
+		}
+	}
 	if err := a.undisturbed(ctx, fx); err != nil {
 		return err
 	}

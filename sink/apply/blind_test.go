@@ -47,6 +47,26 @@ func deliver(t *testing.T, a *Applier, tx *wal.Transaction) error {
 	return a.Apply(t.Context(), []Unit{{Transactions: []*wal.Transaction{tx}, Next: after(a, tx)}})
 }
 
+// buried writes the tombstone of an own delete of row 1, as the self-merge does, and makes it known.
+func (b *bench) buried(r *wal.Relation) {
+	b.t.Helper()
+	b.exec(`insert into pgwaltz.tombstone (relation, key, generation, version, updated_at, origin, lsn) values ('public.acct', '["1"]', 0, 2, 1704067200000000, 'b', '0/10')`)
+	b.idx.Put(r.Ref(), []byte(`["1"]`), conflict.Item{LSN: 16, Next: 1})
+}
+
+// beginsAgain delivers the last part of a transaction, which has to begin again with it, and then goes in.
+func (b *bench) beginsAgain(first, last *wal.Transaction) {
+	b.t.Helper()
+	if err := deliver(b.t, b.a, last); !errors.Is(err, ErrStartAgain) {
+		b.t.Fatalf("the end of the transaction: %v", err)
+	}
+	for _, p := range []*wal.Transaction{first, last} {
+		if err := deliver(b.t, b.a, p); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+}
+
 // Region c deletes a row that has not come here yet, in a transaction that is still open; then
 // the row comes from region a. Neither sees the other in the database.
 func TestARowAndABlindTombstoneMeet(t *testing.T) {
@@ -121,16 +141,8 @@ func TestAGiantMeetsATombstoneThatCameMeanwhile(t *testing.T) {
 	if err := deliver(t, b.a, first); err != nil {
 		t.Fatal(err)
 	}
-	b.exec(`insert into pgwaltz.tombstone (relation, key, generation, version, updated_at, origin, lsn) values ('public.acct', '["1"]', 0, 2, 1704067200000000, 'b', '0/10')`)
-	b.idx.Put(r.Ref(), []byte(`["1"]`), conflict.Item{LSN: 16, Next: 1})
-	if err := deliver(t, b.a, last); !errors.Is(err, ErrStartAgain) {
-		t.Fatalf("the end of the transaction: %v", err)
-	}
-	for _, p := range []*wal.Transaction{first, last} {
-		if err := deliver(t, b.a, p); err != nil {
-			t.Fatal(err)
-		}
-	}
+	b.buried(r)
+	b.beginsAgain(first, last)
 	b.want(acctRows, "9|c|1")
 }
 
@@ -142,8 +154,7 @@ func TestAGiantMeetsAnOwnDeleteThatIsMergedMeanwhile(t *testing.T) {
 	b, r := newBench(t, acctDDL), acct()
 	b.third()
 	b.a.cfg.Barrier = func(context.Context) error { return ErrOverdue }
-	key := []byte(`["1"]`)
-	b.idx.Note(r.Ref(), key, tombstone.Place{Commit: 16}, conflict.Item{Next: 1})
+	b.idx.Note(r.Ref(), []byte(`["1"]`), tombstone.Place{Commit: 16}, conflict.Item{Next: 1})
 	first, last := halves(b.tx(nil, insert(r, row("1", "a", 1, 1)), insert(r, row("9", "c", 1, 1))))
 	if err := deliver(t, b.a, first); !errors.Is(err, ErrStartAgain) {
 		t.Fatalf("no barrier before a row that an own delete may mean: %v", err)
@@ -151,17 +162,9 @@ func TestAGiantMeetsAnOwnDeleteThatIsMergedMeanwhile(t *testing.T) {
 	if err := deliver(t, b.a, first); err != nil {
 		t.Fatal(err)
 	}
-	b.exec(`insert into pgwaltz.tombstone (relation, key, generation, version, updated_at, origin, lsn) values ('public.acct', '["1"]', 0, 2, 1704067200000000, 'b', '0/10')`)
-	b.idx.Put(r.Ref(), key, conflict.Item{LSN: 16, Next: 1})
+	b.buried(r)
 	b.idx.Merged(17)
-	if err := deliver(t, b.a, last); !errors.Is(err, ErrStartAgain) {
-		t.Fatalf("the end of the transaction: %v", err)
-	}
-	for _, p := range []*wal.Transaction{first, last} {
-		if err := deliver(t, b.a, p); err != nil {
-			t.Fatal(err)
-		}
-	}
+	b.beginsAgain(first, last)
 	b.want(acctRows, "9|c|1")
 }
 
@@ -248,14 +251,7 @@ func TestANotedRowMeetsATombstoneThatCameMeanwhile(t *testing.T) {
 	if err := deliver(t, c, b.tx(nil, remove(r, row("1", "a", 3, 1)))); err != nil {
 		t.Fatal(err)
 	}
-	if err := deliver(t, b.a, last); !errors.Is(err, ErrStartAgain) {
-		t.Fatalf("the end of the transaction: %v", err)
-	}
-	for _, p := range []*wal.Transaction{first, last} {
-		if err := deliver(t, b.a, p); err != nil {
-			t.Fatal(err)
-		}
-	}
+	b.beginsAgain(first, last)
 	b.want(acctRows, "9|c|1")
 }
 

@@ -85,7 +85,7 @@ type Config struct {
 // Copies asks for copies of tables of this region for its peers.
 type Copies interface {
 	// SetDue notes, in the open transaction of conn, that the rows and tombstones of tables are to be copied when it
-	// has committed. Noting it again does no harm. Called from the goroutine of a Retrier.
+	// has committed and they have the same stamp columns in all regions. Noting it again, or one twice, does no harm. Safe for concurrent use.
 	SetDue(ctx context.Context, conn *pgx.Conn, tables []wal.RelationName) error
 }
 

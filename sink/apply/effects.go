@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,6 +30,7 @@ type effects struct {
 	denied  []int64 // parked own changes that the origin at hand does not hold
 	parked  int64   // changes set aside
 	rows    uint64
+	due     []wal.RelationName       // tables that are to be copied, see Copies
 	removed map[*target]*batch.Group // deletes that were carried out, where rows may reference the deleted
 }
 
@@ -66,7 +68,17 @@ func (fx *effects) add(o effects) {
 	fx.denied = append(fx.denied, o.denied...)
 	fx.parked += o.parked
 	fx.rows += o.rows
+	fx.copies(o.due...)
 	fx.addRemoved(o.removed, 0)
+}
+
+// copies notes that tables are to be copied.
+func (fx *effects) copies(tables ...wal.RelationName) {
+	for _, n := range tables {
+		if !slices.Contains(fx.due, n) {
+			fx.due = append(fx.due, n)
+		}
+	}
 }
 
 // note turns one decision into its side effects.

@@ -149,6 +149,9 @@ func (a *Applier) decideRun(ctx context.Context, l *looking, n int, out *decided
 		return nil, err
 	}
 	v.Pushback = v.Pushback || a.sendsBack(g, r, &v)
+	if !a.cfg.Self && t.decidedUnlike(&v) {
+		fx.copies(g.Rel.Ref())
+	}
 	entries := len(fx.entries)
 	if err := a.note(ctx, g, t, &v, fx); err != nil {
 		return nil, err

@@ -42,13 +42,9 @@ type Retrier struct {
 	ids    float64 // transaction ids that may be used
 	filled time.Time
 	rels   map[string]*wal.Relation
-	// restamped says that the stamp of the change at hand was read anew; due are the tables that are to be
-	// copied behind the changes of this attempt.
-	restamped bool
-	due       []wal.RelationName
-	last      map[parked.Queue]parked.Size
-	listed    time.Time
-	pause     time.Duration // before the queues are listed again
+	last   map[parked.Queue]parked.Size
+	listed time.Time
+	pause  time.Duration // before the queues are listed again
 
 	together bool // what is tried goes in by one statement
 	// slice is the longest work on one queue in one turn, wantedSlice the same for what an operator

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/adapter/rowkey"
+	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -55,6 +56,17 @@ type tableColumn struct {
 	generated bool
 	always    bool // GENERATED ALWAYS AS IDENTITY
 	input     bool // statement.Param.Input
+}
+
+// stamps finds the stamp columns of the table as it is here.
+func (s *tableSchema) stamps(version, updatedAt string) conflict.Columns {
+	here := wal.Relation{}
+	for _, c := range s.columns {
+		if !c.generated { // the WAL does not have it
+			here.Columns = append(here.Columns, wal.Column{Name: c.name, OID: c.oid})
+		}
+	}
+	return conflict.ColumnsOf(&here, version, updatedAt)
 }
 
 // moves reports whether an update of the table may make the server change rows of others.

@@ -23,9 +23,11 @@ import (
 // the origin is asked for the rows that it holds under their keys (goneColumns). A delete goes in without them.
 
 // While the columns that stamps are read from differ between two regions, each reads the rows that it has, and those
-// that come, by what there is: what was decided then may have come out differently in the two. So a change that
-// waited for such a column, or whose stamp is read anew, is held (conflict.Waiting.Held): what comes of it is sent
-// back. And behind it this region's rows and tombstones are copied, and the regions settle what differs (Copies).
+// that come, by what there is: what was decided then may have come out differently in the two. So where stamps decided and
+// the table here has others than the change (decidedUnlike), this region's rows and tombstones are copied when
+// the two are alike again, and the regions settle what differs (Copies). Of two writes that met so, one was made before the other
+// arrived; where that one was made, its table has the columns by which it was stamped. A change that waited for such a column, or whose
+// stamp is read anew, is held as well (conflict.Waiting.Held): what comes of it is sent back.
 
 // shapes knows the newest description of each table that an origin's changes came with. Safe for
 // concurrent use.
@@ -53,6 +55,19 @@ func (s *shapes) of(name wal.RelationName) *wal.Relation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.newest[name]
+}
+
+// Newest is the newest description of a table that the origin's changes came with; nil while none has come since
+// the process began.
+func (s *Suspects) Newest(name wal.RelationName) *wal.Relation { return s.shapes.of(name) }
+
+// decidedUnlike reports whether stamps decided about a change that has other ones than the table here.
+// What it overwrote at its origin, and what is the same anyway, is told without them.
+func (t *target) decidedUnlike(v *verdict) bool {
+	if !t.unlike || v.Verdict == conflict.Same || v.Verdict == conflict.Park {
+		return false
+	}
+	return v.side.Known && (v.Reason != conflict.FastForward || !v.event.Base.Known)
 }
 
 // fit finds the table of a parked change. Columns that are missing here, and that the origin does
@@ -91,10 +106,23 @@ func (r *Retrier) fit(ctx context.Context, c *parked.Change) (*target, error) {
 	}
 	was := ch.Relation
 	ch.Relation, ch.New, ch.Old = r.intern(rel), only(ch.New, kept), only(ch.Old, kept)
-	if err := r.restamp(ch, c.Transaction.CommitTime, was, t.cols); err != nil {
-		return nil, err
+	if r.stampedAnew(c, was, t) {
+		if err := r.restamp(ch, c.Transaction.CommitTime, t.cols); err != nil {
+			return nil, err
+		}
 	}
 	return t, nil
+}
+
+// stampedAnew reports whether a change that came as one of was has got or lost stamp columns on its way to the table: its row
+// says by now what it did not say then, or the other way round. An own delete keeps its stamp: that is what was published,
+// and another region that reads it anew says so.
+func (r *Retrier) stampedAnew(c *parked.Change, was *wal.Relation, t *target) bool {
+	if r.a.cfg.Self && c.Transaction.Changes[0].Op == wal.Delete {
+		return false
+	}
+	version, updatedAt := r.a.cfg.Policy.stampColumns(was.Ref())
+	return !conflict.ColumnsOf(was, version, updatedAt).Alike(t.cols)
 }
 
 // lackedStamp reports whether a change was parked for want of a column that stamps are read from.
@@ -107,19 +135,8 @@ func (r *Retrier) lackedStamp(c *parked.Change) bool {
 	return slices.ContainsFunc(strings.Split(list, ", "), func(name string) bool { return name == version || name == updatedAt })
 }
 
-// restamp reads the stamp of a change anew when columns of stamps have got or lost their names since it
-// was made: the row says by now what it did not say then, or the other way round. An own delete keeps its
-// stamp: that is what was published, and another region that reads it anew says so (restamped).
-func (r *Retrier) restamp(ch *wal.Change, at wal.Micros, was *wal.Relation, now conflict.Columns) error {
-	version, updatedAt := r.a.cfg.Policy.stampColumns(ch.Relation.Ref())
-	then := conflict.ColumnsOf(was, version, updatedAt)
-	if then.Version < 0 == (now.Version < 0) && then.UpdatedAt < 0 == (now.UpdatedAt < 0) {
-		return nil
-	}
-	if r.a.cfg.Self && ch.Op == wal.Delete {
-		return nil
-	}
-	r.restamped = true
+// restamp reads the stamp of a change by the columns that it has now.
+func (r *Retrier) restamp(ch *wal.Change, at wal.Micros, now conflict.Columns) error {
 	switch gen := ch.Stamp.Generation; {
 	case ch.New != nil:
 		stamp, err := conflict.StampOf(now, ch.Relation, ch.New, ch.Stamp.UpdatedAt)

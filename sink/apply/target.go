@@ -24,6 +24,7 @@ type target struct {
 	check    []int             // positions in rel whose stored values may differ from those sent
 	spelling []spelling        // one for each column of rel
 	cols     conflict.Columns
+	unlike   bool // the table here does not have the stamp columns that rel has, or has others
 	shape    statement.Shape
 	// rowBytes is about how large the rows are that were read last.
 	rowBytes int
@@ -79,6 +80,7 @@ func newTarget(s *tableSchema, rel *wal.Relation, policy Policy) (*target, error
 	}
 	version, updatedAt := policy.stampColumns(s.name)
 	t.cols = conflict.ColumnsOf(rel, version, updatedAt)
+	t.unlike = !t.cols.Alike(s.stamps(version, updatedAt))
 	t.shape.Table, t.shape.Only = t.table, s.plain
 	if t.cols.Version >= 0 {
 		t.shape.Version = version

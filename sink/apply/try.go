@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -125,7 +124,8 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 	defer func() { a.retryID = 0 }()
 	a.heldHere = map[*wal.Transaction]bool{}
 	defer func() { a.heldHere = nil }()
-	txs, err := r.fitting(ctx, changes, wanted)
+	var fx effects
+	txs, err := r.fitting(ctx, changes, wanted, &fx)
 	if err != nil {
 		return 0, err
 	}
@@ -139,14 +139,8 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 	if _, err := a.conn.Exec(ctx, parked.DeleteSQL, claimed); err != nil {
 		return 0, fmt.Errorf("take parked changes out: %w", err)
 	}
-	var fx effects
 	if err := r.decide(ctx, changes, txs, &fx); err != nil {
 		return 0, err
-	}
-	if len(r.due) > 0 && a.cfg.Copies != nil {
-		if err := a.cfg.Copies.SetDue(ctx, a.conn, r.due); err != nil {
-			return 0, err
-		}
 	}
 	if err := a.commit(ctx, &fx, next); err != nil {
 		return 0, err
@@ -157,12 +151,11 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 }
 
 // fitting returns what is to be applied of parked changes: all but those of which nothing is left. It
-// notes which of them are held here.
-func (r *Retrier) fitting(ctx context.Context, changes []*parked.Change, wanted bool) ([]keyedTx, error) {
+// notes which of them are held here, and which tables are to be copied behind them.
+func (r *Retrier) fitting(ctx context.Context, changes []*parked.Change, wanted bool, fx *effects) ([]keyedTx, error) {
 	txs := make([]keyedTx, 0, len(changes))
-	r.due = nil
 	for _, c := range changes {
-		r.restamped = false
+		was := c.Transaction.Changes[0].Relation
 		t, err := r.fit(ctx, c)
 		if del := (*cascadeError)(nil); errors.As(err, &del) && r.a.cfg.Ordinary == nil {
 			if err = r.deleteHere(ctx, del); err == nil {
@@ -179,9 +172,9 @@ func (r *Retrier) fitting(ctx context.Context, changes []*parked.Change, wanted 
 			return nil, &stillParked{why: reason{stateOther, "the table was made anew since: ask for a retry if the change belongs to the new one, or discard it"}}
 		}
 		txs = append(txs, keyedTx{tx: c.Transaction, kind: c.Kind})
-		anew := r.restamped || r.lackedStamp(c)
-		if name := c.Transaction.Changes[0].Relation.Ref(); anew && !slices.Contains(r.due, name) {
-			r.due = append(r.due, name)
+		anew := r.stampedAnew(c, was, t) || r.lackedStamp(c)
+		if anew {
+			fx.copies(t.schema.name)
 		}
 		r.a.heldHere[c.Transaction] = c.Waiting.Held || anew && !r.a.cfg.Self
 	}

@@ -101,10 +101,11 @@ where (k.schema_name, k.table_name) is distinct from (n.nspname::text, c.relname
 	return list, nil
 }
 
-// SetDue notes that the rows of tables are to be copied when the changes are in that followed them.
+// SetDue notes that the rows of tables are to be copied when the changes are in that followed them, and all regions have the
+// same stamp columns. A table may be named twice.
 func SetDue(ctx context.Context, q Querier, tables []wal.RelationName) error {
 	schemas, names := split(tables)
-	_, err := q.Exec(ctx, `insert into pgwaltz.name as k (schema_name, table_name, due) select s, t, true from unnest($1::text[], $2::text[]) as u(s, t)
+	_, err := q.Exec(ctx, `insert into pgwaltz.name as k (schema_name, table_name, due) select distinct s, t, true from unnest($1::text[], $2::text[]) as u(s, t) order by 1, 2
 on conflict (schema_name, table_name) do update set due = true`, schemas, names)
 	if err != nil {
 		return fmt.Errorf("note tables to be copied: %w", err)

@@ -131,7 +131,7 @@ func TestPublishedAndDue(t *testing.T) {
 			t.Errorf("left out is %v %q, %v, want %v %q", got, why, err, n, text)
 		}
 	}
-	if err := SetDue(t.Context(), c, []wal.RelationName{public("t"), public("new")}); err != nil {
+	if err := SetDue(t.Context(), c, []wal.RelationName{public("t"), public("new"), public("t")}); err != nil {
 		t.Fatal(err)
 	}
 	if err := Settle(t.Context(), c, public("t")); err != nil {
