@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -38,15 +39,15 @@ type reading struct {
 	commits [2]int64
 }
 
-// read takes the state of all counters. Processes are told apart by what they are for.
-func (r *Rig) read(ctx context.Context, db string, side map[string]*harness.Process) (reading, error) {
+// read takes the state of all counters, commits of one database at source and target. Processes are told apart by what they are for.
+func (r *Rig) read(ctx context.Context, dbs [2]string, side map[string]*harness.Process) (reading, error) {
 	out := reading{shares: map[string]Share{}}
 	add := func(who string, cpu, switches float64) {
 		s := out.shares[who]
 		out.shares[who] = Share{who, s.CPU + cpu, s.Switches + switches}
 	}
 	for i, c := range []*harness.Cluster{r.Source, r.Target} {
-		names, err := r.sessions(ctx, c, db, &out.wal[i], &out.commits[i])
+		names, err := r.sessions(ctx, c, dbs[i], &out.wal[i], &out.commits[i])
 		if err != nil {
 			return out, err
 		}
@@ -157,55 +158,76 @@ func switches(pid int) float64 {
 	return sum
 }
 
-// accountTable shows the account of W9 by transaction of the application.
+// units is by what an account is divided: transactions of the application, rows, or seconds of rest.
+func (r Run) units() float64 {
+	switch {
+	case r.TPCC != nil:
+		return float64(r.TPCC.Transactions)
+	case r.Latency != nil:
+		return r.latencyRows()
+	case r.Rows > 0:
+		return float64(r.Rows)
+	}
+	return r.Seconds
+}
+
+// accountTable shows the accounts by transaction, that of W0 by second.
 func (rep *Report) accountTable() table {
-	t := table{title: "CPU by transaction of TPC-C, microseconds, medians; in parentheses context switches; walsenders and apply sessions by name",
-		head: []string{"workload", "contender", "transactions/s", "WAL bytes at source, target", "who"}}
+	t := table{title: "CPU by transaction (W0: by second), microseconds, medians; in parentheses context switches; sessions by name",
+		head: []string{"workload", "contender", "transactions/s", "WAL bytes at source, target", "commits at source, target", "sum", "who"}}
 	for _, w := range rep.measured() {
 		for _, c := range rep.names() {
-			per := func(of func(*TPCC) float64) spread {
+			per := func(of func(*Account) float64) float64 {
 				return rep.figures(w.Name, c, func(r Run) float64 {
-					if r.TPCC == nil || r.TPCC.Account == nil {
+					if r.Account == nil {
 						return 0
 					}
-					return of(r.TPCC) / float64(max(r.TPCC.Transactions, 1))
-				})
-			}
-			find := func(who string, of func(Share) float64) func(*TPCC) float64 {
-				return func(x *TPCC) float64 {
-					for _, s := range x.Account.Shares {
-						if s.Who == who {
-							return of(s)
-						}
-					}
-					return 0
-				}
+					return of(r.Account) / max(r.units(), 1)
+				}).Median
 			}
 			names := map[string]float64{}
 			for _, r := range rep.of(w.Name, c) {
-				if r.TPCC == nil || r.TPCC.Account == nil {
+				if r.Account == nil {
 					continue
 				}
-				for _, s := range r.TPCC.Account.Shares {
+				for _, s := range r.Account.Shares {
 					names[s.Who] = max(names[s.Who], s.CPU)
 				}
 			}
 			if len(names) == 0 {
 				continue
 			}
+			find := func(who string, of func(Share) float64) float64 {
+				return per(func(a *Account) float64 {
+					for _, s := range a.Shares {
+						if s.Who == who {
+							return of(s)
+						}
+					}
+					return 0
+				})
+			}
 			var parts []string
-			for _, who := range slices.SortedFunc(maps.Keys(names), func(a, b string) int { return int(1e6 * (names[b] - names[a])) }) {
-				cpu := per(find(who, func(s Share) float64 { return s.CPU * 1e6 }))
-				sw := per(find(who, func(s Share) float64 { return s.Switches }))
-				if cpu.Median >= 5 {
-					parts = append(parts, fmt.Sprintf("%s %.0f (%.1f)", who, cpu.Median, sw.Median))
+			sum := Share{}
+			for _, who := range slices.SortedFunc(maps.Keys(names), func(a, b string) int { return cmp.Compare(names[b], names[a]) }) {
+				cpu, sw := find(who, func(s Share) float64 { return s.CPU * 1e6 }), find(who, func(s Share) float64 { return s.Switches })
+				if cpu >= 5 {
+					parts = append(parts, fmt.Sprintf("%s %.0f (%.1f)", who, cpu, sw))
+				}
+				if !strings.HasSuffix(who, ended) && who != "application" {
+					sum.CPU, sum.Switches = sum.CPU+cpu, sum.Switches+sw
 				}
 			}
-			tps := rep.figures(w.Name, c, func(r Run) float64 { return float64(r.TPCC.Transactions) / r.Seconds })
-			wal := func(i int) string {
-				return fmt.Sprintf("%.0f", per(func(x *TPCC) float64 { return float64(x.Account.WAL[i]) }).Median)
+			rate := "-"
+			if w.Kind == Beside || w.Kind == Live {
+				rate = fmt.Sprintf("%.0f", rep.figures(w.Name, c, func(r Run) float64 { return r.units() / r.Seconds }).Median)
 			}
-			t.add(w.Name, c, fmt.Sprintf("%.0f", tps.Median), wal(0)+", "+wal(1), strings.Join(parts, "; "))
+			both := func(of func(*Account) [2]int64) string {
+				one := func(i int) float64 { return per(func(a *Account) float64 { return float64(of(a)[i]) }) }
+				return fmt.Sprintf("%.4g, %.4g", one(0), one(1))
+			}
+			t.add(w.Name, c, rate, both(func(a *Account) [2]int64 { return a.WAL }), both(func(a *Account) [2]int64 { return a.Commits }),
+				fmt.Sprintf("%.0f (%.1f)", sum.CPU, sum.Switches), strings.Join(parts, "; "))
 		}
 	}
 	return t

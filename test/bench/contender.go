@@ -38,6 +38,8 @@ type site struct {
 	target string
 	set    map[string]string // settings of the sidecars
 	fill   bool              // the target is empty: copy what is there
+	both   bool              // sidecars replicate in both directions
+	binary string            // of the sidecars; empty: whatever harness.Product says
 }
 
 func newContender(name string, s site) (Contender, error) {
@@ -46,8 +48,8 @@ func newContender(name string, s site) (Contender, error) {
 		return &native{site: s}, nil
 	case "pglogical":
 		return &pglogical{site: s}, nil
-	case "pgwaltz":
-		return &sidecars{site: s}, nil
+	case "pgwaltz", before:
+		return &sidecars{site: s, name: name}, nil
 	}
 	return nil, fmt.Errorf("unknown contender %q", name)
 }
@@ -66,11 +68,11 @@ func (inside) Sidecars() map[string]*harness.Process { return nil }
 func (inside) Holder() uint32                        { return 0 }
 
 // dropSlot waits until nobody reads the slot and drops it; a slot that is gone is fine.
-func dropSlot(ctx context.Context, r *Rig, slot string) error {
+func dropSlot(ctx context.Context, r *Rig, c *harness.Cluster, slot string) error {
 	if slot == "" {
 		return nil
 	}
-	conn, err := r.connect(ctx, r.Source, "postgres")
+	conn, err := r.connect(ctx, c, "postgres")
 	if err != nil {
 		return err
 	}

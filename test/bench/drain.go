@@ -82,7 +82,7 @@ func (b *bench) away(ctx context.Context, c Contender) error {
 	if err := c.Close(ctx); err != nil {
 		b.say("  remove %s: %v", c.Name(), err) // the slot and the database go in any case
 	}
-	return errors.Join(dropSlot(ctx, b.Rig, c.Slot()), b.discard(ctx, b.Target, b.target(c.Name())))
+	return errors.Join(dropSlot(ctx, b.Rig, b.Source, c.Slot()), b.discard(ctx, b.Target, b.target(c.Name())))
 }
 
 // mark writes a row to wait for; it commits behind everything written before.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
 )
 
 // alone measures one contender while the source is at work, with nobody else's slot there.
@@ -70,12 +72,21 @@ func (b *bench) alone(ctx context.Context, w Workload, name string, run *Run) (e
 	if err != nil {
 		return err
 	}
-	if w.Kind == Live {
+	dbs := [2]string{b.source, b.target(name)}
+	from, err := b.read(ctx, dbs, c.Sidecars())
+	if err != nil {
+		return err
+	}
+	switch w.Kind {
+	case Live:
 		run.Seconds = b.o.span(liveSpan).Seconds()
 		run.TPS, err = b.load(ctx, w, b.o.span(liveSpan))
 		run.Rows = int(run.TPS * run.Seconds)
-	} else {
-		run.Latency, err = b.latency(ctx, w, src, dst)
+	case Idle:
+		run.Seconds = b.o.span(idleSpan).Seconds()
+		err = pause.For(ctx, b.o.span(idleSpan))
+	default:
+		run.Latency, run.Rows, err = b.latency(ctx, w, src, dst)
 	}
 	if err != nil {
 		return err
@@ -93,6 +104,11 @@ func (b *bench) alone(ctx context.Context, w Workload, name string, run *Run) (e
 		return err
 	}
 	run.take(after, before, c)
+	to, err := b.read(ctx, dbs, c.Sidecars())
+	if err != nil {
+		return err
+	}
+	run.Account = to.since(from)
 	want, err := b.hash(ctx, src)
 	if err != nil {
 		return err
@@ -106,40 +122,42 @@ func (b *bench) load(ctx context.Context, w Workload, span time.Duration) (float
 }
 
 // latency runs a load at a fixed rate, and among it a prober that inserts one row and looks
-// for it at the target without a pause.
-func (b *bench) latency(ctx context.Context, w Workload, src, dst *pgx.Conn) (*Latencies, error) {
+// for it at the target without a pause. It returns the number of transactions, too.
+func (b *bench) latency(ctx context.Context, w Workload, src, dst *pgx.Conn) (*Latencies, int, error) {
 	span := b.o.span(latencySpan)
 	loading, stop := context.WithCancel(ctx)
 	defer stop()
 	loaded := make(chan error, 1) // one result, so that the goroutine ends in any case
+	var tps float64               // of the load, once loaded says that it is over
 	go func() {
-		_, err := b.pgbench(loading, b.source, loadScript(w.Base(b.o).Rows), span+time.Minute, nil,
+		var err error
+		tps, err = b.pgbench(loading, b.source, loadScript(w.Base(b.o).Rows), span+time.Minute, nil,
 			"-T", fmt.Sprint(int(span.Seconds())+2), "-R", fmt.Sprint(latencyRate-probeRate))
 		loaded <- err
 	}()
 	var all []float64
 	tick := time.NewTicker(time.Second / probeRate)
 	defer tick.Stop()
-	begin := time.Now()
-	for n := 0; time.Since(begin) < span+time.Second; n++ {
+	begin, n := time.Now(), 0
+	for ; time.Since(begin) < span+time.Second; n++ {
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, 0, ctx.Err()
 		case <-tick.C:
 		}
 		ms, err := probe(ctx, src, dst, n)
 		if err != nil {
 			stop()
-			return nil, errors.Join(err, <-loaded)
+			return nil, 0, errors.Join(err, <-loaded)
 		}
 		if time.Since(begin) > time.Second { // the load has begun
 			all = append(all, ms)
 		}
 	}
 	if err := <-loaded; err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return percentiles(all), nil
+	return percentiles(all), n + int(tps*(span+2*time.Second).Seconds()), nil
 }
 
 // probe returns the milliseconds between a commit at the source and its row at the target.

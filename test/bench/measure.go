@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgwaltz/pgwaltz/test/harness"
 	"github.com/pgwaltz/pgwaltz/test/tpcc"
 )
 
@@ -28,6 +29,12 @@ type bench struct {
 // measure runs everything. The report is nil only when nothing could be started.
 func measure(ctx context.Context, o Options, say sayFunc) (*Report, error) {
 	b := &bench{o: o, say: say}
+	if o.Before != "" { // the two take turns, so both have to be known by their paths
+		var err error
+		if b.o.Binary, err = harness.Product(); err != nil {
+			return nil, err
+		}
+	}
 	began := time.Now()
 	for n := 1; n <= o.Repetitions; n++ {
 		if err := b.repetition(ctx, n); err != nil {
@@ -135,6 +142,8 @@ func (b *bench) note(r Run) {
 			t.TpmC, t.Longest, t.Deadlocks, t.Errors, r.Lag, t.Sides[0]>>20, t.Sides[1]>>20, t.Data[0]>>20, t.Data[1]>>20)
 	case r.TPS > 0:
 		b.say("  %-10s %.0f transactions/s, lag %.2f s", r.Contender, r.TPS, r.Lag)
+	case r.Workload == "W0":
+		b.say("  %-10s idle", r.Contender)
 	default:
 		b.say("  %-10s %.0f rows/s (%d rows in %.2f s, start-up %.2f s)", r.Contender, r.figure(), r.Rows, r.Seconds, r.StartUp)
 	}
@@ -160,7 +169,15 @@ func (b *bench) openTarget(ctx context.Context, w Workload, name string) (Conten
 	if err := b.database(ctx, b.Target, db, base); err != nil {
 		return nil, err
 	}
-	return newContender(name, site{rig: b.Rig, source: b.source, target: db, set: b.o.Set, fill: w.Kind == Fill})
+	return newContender(name, site{rig: b.Rig, source: b.source, target: db, set: b.o.Set, fill: w.Kind == Fill, both: w.Kind == Idle, binary: b.binary(name)})
+}
+
+// binary is what a contender of ours runs; empty: whatever harness.Product says.
+func (b *bench) binary(contender string) string {
+	if contender == before {
+		return b.o.Before
+	}
+	return b.o.Binary
 }
 
 // hash is one value for all rows of a database.

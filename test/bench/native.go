@@ -44,5 +44,5 @@ func (n *native) Close(ctx context.Context) error {
 	}
 	return errors.Join(n.rig.exec(ctx, n.rig.Target, n.target,
 		`alter subscription bench_native disable`, `alter subscription bench_native set (slot_name = none)`, `drop subscription bench_native`),
-		dropSlot(ctx, n.rig, nativeSlot))
+		dropSlot(ctx, n.rig, n.rig.Source, nativeSlot))
 }

@@ -26,10 +26,15 @@ type Options struct {
 	Keep          bool          // leave the folder with data and logs
 	Install       bool          // install pglogical when it is missing and this is root
 	Set           map[string]string
+	Binary        string // of the contender pgwaltz; empty: built from this tree
+	Before        string // of the contender before, which takes part when there is one
 }
 
 // contenderNames are all of them; "none" is the source without any replicator, in W1 only.
 var contenderNames = []string{"native", "pglogical", "pgwaltz"}
+
+// before is the contender of an earlier build.
+const before = "before"
 
 type settings map[string]string
 
@@ -48,7 +53,7 @@ func parseOptions(args []string, stderr io.Writer) (Options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	o := Options{Set: settings{}}
-	var only, contenders, binary string
+	var only, contenders string
 	var short bool
 	f.Float64Var(&o.Scale, "scale", 1, "`share` of the full number of rows and seconds")
 	f.IntVar(&o.Repetitions, "repetitions", 3, "repetitions, interleaved; ratios are medians of them")
@@ -59,7 +64,8 @@ func parseOptions(args []string, stderr io.Writer) (Options, error) {
 	f.StringVar(&o.Out, "out", "", "JSON `file` to write")
 	f.StringVar(&o.Markdown, "markdown", "", "markdown `file` to write")
 	f.StringVar(&o.Render, "render", "", "print the JSON `file` of an earlier run as markdown, and measure nothing")
-	f.StringVar(&binary, "pgwaltz", "", "`binary` to measure (default: build cmd/pgwaltz)")
+	f.StringVar(&o.Binary, "pgwaltz", "", "`binary` to measure (default: build cmd/pgwaltz)")
+	f.StringVar(&o.Before, "before", "", "another `binary` to measure beside it in the same run, as the contender "+before)
 	f.BoolVar(&o.Keep, "keep", false, "keep the folder with data and logs")
 	f.BoolVar(&o.Install, "install", true, "install pglogical with apt-get when it is missing (root only)")
 	f.BoolVar(&short, "short", false, "tiny and once: is everything equal? its times mean nothing")
@@ -86,7 +92,10 @@ func parseOptions(args []string, stderr io.Writer) (Options, error) {
 	if o.Scale <= 0 || o.Repetitions < 1 {
 		return o, errors.New("scale and repetitions must be above 0")
 	}
-	return o, harness.UseProduct(binary)
+	if o.Before != "" {
+		o.Contenders = append(slices.Clone(o.Contenders), before)
+	}
+	return o, harness.UseProduct(o.Binary)
 }
 
 func (o *Options) shorten() {

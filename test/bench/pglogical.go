@@ -91,6 +91,6 @@ end $$`, `drop extension if exists pglogical cascade`)
 func (p *pglogical) Close(ctx context.Context) error {
 	return errors.Join(
 		p.remove(ctx, p.rig.Target, p.target),
-		dropSlot(ctx, p.rig, p.slot),
+		dropSlot(ctx, p.rig, p.rig.Source, p.slot),
 		p.remove(ctx, p.rig.Source, p.source))
 }

@@ -74,7 +74,7 @@ func (rep *Report) rateTable() table {
 	names := rep.names()
 	t := table{title: "Rows per second (W1: source transactions per second): median (min-max), n repetitions", head: append([]string{"workload"}, names...)}
 	for _, w := range rep.measured() {
-		if w.Kind == Latency {
+		if w.Kind == Latency || w.Kind == Idle {
 			continue
 		}
 		row := []string{w.Name}
@@ -134,7 +134,7 @@ func (rep *Report) cpuTable() table {
 	t := table{title: "CPU seconds per million rows by stage, medians; foreign is what the rest of the machine used meanwhile (W1, W7: the load too)",
 		head: append(append([]string{"workload", "contender"}, classes...), "sum", "foreign")}
 	for _, w := range rep.measured() {
-		if w.Kind == Beside {
+		if w.Kind == Beside || w.Kind == Idle {
 			continue // accountTable has it
 		}
 		for _, c := range rep.Contenders {
@@ -173,6 +173,9 @@ func (rep *Report) cpuTable() table {
 
 // latencyRows is about how many rows the load of W7 wrote.
 func (r Run) latencyRows() float64 {
+	if r.Rows > 0 {
+		return float64(r.Rows)
+	}
 	if r.Latency == nil || r.Latency.Probes == 0 {
 		return 1
 	}

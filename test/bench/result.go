@@ -23,6 +23,7 @@ type Run struct {
 	Lag        float64            `json:"lag_seconds,omitempty"`    // live: from the end of the load until it had arrived
 	Latency    *Latencies         `json:"latency_ms,omitempty"`     // latency
 	TPCC       *TPCC              `json:"tpcc,omitempty"`           // beside
+	Account    *Account           `json:"account,omitempty"`        // beside, live, latency, idle
 	CPU        map[string]float64 `json:"cpu_seconds,omitempty"`    // by class
 	Foreign    float64            `json:"foreign_cpu_seconds"`      // used on this machine by nobody of the run, the load included
 	PeakRSS    map[string]int64   `json:"peak_rss_bytes,omitempty"` // of the sidecars
@@ -48,7 +49,6 @@ type TPCC struct {
 	First        string   `json:"first_error,omitempty"`
 	Sides        [2]int64 `json:"side_table_bytes"` // of source and target
 	Data         [2]int64 `json:"table_bytes"`
-	Account      *Account `json:"account,omitempty"`
 }
 
 // figure is the one number by which runs are compared; 0 when there is none.

@@ -18,19 +18,21 @@ import (
 // checksum, conflicts are detected, audited and checkpointed: the defaults.
 type sidecars struct {
 	site
+	name     string
 	room     *harness.Room
 	src, dst *harness.Sidecar
 	holder   *pgconn.PgConn
 	made     bool
 }
 
-const waltzSlot = "bench_pgwaltz"
+func (p *sidecars) Name() string { return p.name }
 
-func (p *sidecars) Name() string { return "pgwaltz" }
-
-func (p *sidecars) Slot() string { return waltzSlot }
+func (p *sidecars) Slot() string { return "bench_" + p.name }
 
 func (p *sidecars) Prepare(ctx context.Context) (err error) {
+	if err := harness.UseProduct(p.binary); err != nil {
+		return err
+	}
 	// Below the rig's room, so that one folder holds everything of a run.
 	p.room = &harness.Room{Dir: filepath.Join(p.rig.Room.Dir, p.target)}
 	port, err := harness.FreePort()
@@ -46,13 +48,18 @@ func (p *sidecars) Prepare(ctx context.Context) (err error) {
 		}
 	}
 	a := common("src", "dst", dsn(p.rig.Source, p.source))
-	a["direction"], a["postgres.slot"], a["postgres.publication"], a["nats.listen"] = "publish", waltzSlot, publication, listen
+	a["direction"], a["postgres.slot"], a["postgres.publication"], a["nats.listen"] = "publish", p.Slot(), publication, listen
 	if p.fill {
 		// A publication that setup makes is copied.
 		a["postgres.publication"], a["copy.mode"] = "bench_fill", "auto"
 	}
 	b := common("dst", "src", dsn(p.rig.Target, p.target))
 	b["direction"], b["nats.dial"] = "apply", []any{"nats-leaf://" + listen}
+	if p.both {
+		delete(a, "direction")
+		delete(b, "direction")
+		b["postgres.slot"] = p.backSlot()
+	}
 	if p.src, err = harness.NewSidecar(p.room, "src", "src", a); err != nil {
 		return err
 	}
@@ -68,7 +75,7 @@ func (p *sidecars) Prepare(ctx context.Context) (err error) {
 	}
 	p.made = true
 	if !p.fill { // where the publication is made by setup, the slot has to come behind it
-		if err := p.rig.exec(ctx, p.rig.Source, p.source, `select pg_create_logical_replication_slot('`+waltzSlot+`', 'pgoutput')`); err != nil {
+		if err := p.rig.exec(ctx, p.rig.Source, p.source, `select pg_create_logical_replication_slot('`+p.Slot()+`', 'pgoutput')`); err != nil {
 			return err
 		}
 	}
@@ -80,7 +87,7 @@ func (p *sidecars) Arm(ctx context.Context) error {
 	if err := p.hold(ctx); err != nil {
 		return err
 	}
-	if err := errors.Join(p.src.Start(), p.dst.Start()); err != nil {
+	if err := errors.Join(harness.UseProduct(p.binary), p.src.Start(), p.dst.Start()); err != nil {
 		return err
 	}
 	return harness.Poll(ctx, 30*time.Second, 50*time.Millisecond, func(ctx context.Context) (bool, string, error) {
@@ -109,7 +116,7 @@ func (p *sidecars) hold(ctx context.Context) error {
 		return fmt.Errorf("connect to hold the slot: %w", err)
 	}
 	p.holder = conn
-	conn.Frontend().SendQuery(&pgproto3.Query{String: `START_REPLICATION SLOT ` + waltzSlot + ` LOGICAL 0/0 (proto_version '1', publication_names '` + publication + `')`})
+	conn.Frontend().SendQuery(&pgproto3.Query{String: `START_REPLICATION SLOT ` + p.Slot() + ` LOGICAL 0/0 (proto_version '1', publication_names '` + publication + `')`})
 	if err := conn.Frontend().Flush(); err != nil {
 		return fmt.Errorf("hold the slot: %w", err)
 	}
@@ -126,6 +133,9 @@ func (p *sidecars) hold(ctx context.Context) error {
 		}
 	}
 }
+
+// backSlot is the slot of the other direction.
+func (p *sidecars) backSlot() string { return p.Slot() + "_back" }
 
 func (p *sidecars) Holder() uint32 {
 	if p.holder == nil {
@@ -167,7 +177,10 @@ func (p *sidecars) Close(ctx context.Context) error {
 		_ = p.holder.Close(ctx) // the server has ended it
 	}
 	if p.made {
-		errs = append(errs, dropSlot(ctx, p.rig, waltzSlot))
+		errs = append(errs, dropSlot(ctx, p.rig, p.rig.Source, p.Slot()))
+		if p.both {
+			errs = append(errs, dropSlot(ctx, p.rig, p.rig.Target, p.backSlot()))
+		}
 	}
 	if p.room != nil && !p.rig.keep {
 		errs = append(errs, p.room.Close())

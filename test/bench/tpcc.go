@@ -52,7 +52,10 @@ func (b *bench) beside(ctx context.Context, w Workload, name string, run *Run) (
 	switch name {
 	case "native":
 		r = &nativeBeside{rig: b.Rig, db: db, copied: w.Scene == Copying}
-	case "pgwaltz":
+	case "pgwaltz", before:
+		if err := harness.UseProduct(b.binary(name)); err != nil {
+			return err
+		}
 		p, err := tpcc.NewPair(filepath.Join(b.Room.Dir, db), b.Source, b.Target, db, w.Scene == Copying, b.o.Set)
 		if err != nil {
 			return err
@@ -82,11 +85,11 @@ func (b *bench) beside(ctx context.Context, w Workload, name string, run *Run) (
 		}
 	}
 	procs := r.processes()
-	before, err := b.account(procs, nil)
+	spent, err := b.account(procs, nil)
 	if err != nil {
 		return err
 	}
-	from, err := b.read(ctx, db, procs)
+	from, err := b.read(ctx, [2]string{db, db}, procs)
 	if err != nil {
 		return err
 	}
@@ -100,8 +103,8 @@ func (b *bench) beside(ctx context.Context, w Workload, name string, run *Run) (
 	}
 	run.Seconds = b.o.span(tpccSpan).Seconds()
 	run.TPCC = &TPCC{TpmC: got.TpmC, Transactions: got.Transactions, Longest: got.Longest.Seconds(), Deadlocks: got.Deadlocks, Errors: got.Errors, First: got.First}
-	run.CPU = after.since(before)
-	run.Foreign = after.busy - before.busy
+	run.CPU = after.since(spent)
+	run.Foreign = after.busy - spent.busy
 	for _, s := range run.CPU {
 		run.Foreign -= s
 	}
@@ -113,15 +116,15 @@ func (b *bench) beside(ctx context.Context, w Workload, name string, run *Run) (
 	}
 	run.Lag = time.Since(ended).Seconds()
 	// What is left to do at the end of the load counts as well.
-	to, err := b.read(ctx, db, procs)
+	to, err := b.read(ctx, [2]string{db, db}, procs)
 	if err != nil {
 		return err
 	}
-	run.TPCC.Account = to.since(from)
+	run.Account = to.since(from)
 	if name == "none" {
 		return nil
 	}
-	if name == "pgwaltz" {
+	if name == "pgwaltz" || name == before {
 		if err := b.tpccSides(ctx, db, run.TPCC); err != nil {
 			return err
 		}
@@ -336,7 +339,7 @@ func (n *nativeBeside) close(ctx context.Context) error {
 	}
 	return errors.Join(n.rig.exec(ctx, n.rig.Target, n.db,
 		`alter subscription `+n.slot()+` disable`, `alter subscription `+n.slot()+` set (slot_name = none)`, `drop subscription `+n.slot()),
-		dropSlot(ctx, n.rig, n.slot()))
+		dropSlot(ctx, n.rig, n.rig.Source, n.slot()))
 }
 
 // pairBeside is two sidecars, in both directions.

@@ -15,6 +15,7 @@ const (
 	Drain   Kind = "drain"
 	Live    Kind = "live"
 	Latency Kind = "latency"
+	Idle    Kind = "idle"   // both directions, and nothing happens
 	Beside  Kind = "beside" // TPC-C, see tpcc.go
 	Fill    Kind = "fill"   // the first copy, see fill.go
 )
@@ -54,6 +55,7 @@ func loadBase(o Options) Base { return Base{Rows: o.count(200_000)} }
 // workloads in the order in which they run.
 func workloads() []Workload {
 	return []Workload{
+		{Name: "W0", What: "idle, in both directions", Kind: Idle, Must: "-", Base: loadBase},
 		{Name: "W1", What: "live OLTP, source transactions/s kept", Kind: Live, Must: "0.95", Base: loadBase},
 		{Name: "W2", What: "backlog, ten rows a transaction", Kind: Drain, Must: "1.1", Base: loadBase, Write: writeTens},
 		{Name: "W3", What: "backlog, one COPY", Kind: Drain, Must: "1.15", Base: func(Options) Base { return Base{Rows: 40} }, Write: writeCopy},
@@ -128,6 +130,7 @@ func writeWideInserts(ctx context.Context, r *Rig, db string, o Options) (int, e
 const (
 	liveSpan    = 12 * time.Second
 	latencySpan = 8 * time.Second
+	idleSpan    = 20 * time.Second
 	latencyRate = 500 // transactions per second
 	probeRate   = 50  // of them probes
 )
