@@ -71,6 +71,7 @@ func (b *Broker) Start(ctx context.Context) error {
 		return err
 	}
 	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	files := b.cfg.files() // before they are used: a change meanwhile is one
 	if err := b.start(); err != nil {
 		b.Close()
 		return fmt.Errorf("start broker: %w", err)
@@ -79,7 +80,7 @@ func (b *Broker) Start(ctx context.Context) error {
 		b.run(func() { b.watchPeer(p) })
 	}
 	b.run(b.sweep)
-	b.run(b.watchFiles)
+	b.run(func() { b.watchFiles(files) })
 	if b.emb != nil {
 		b.run(b.watchStore)
 	} else {

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"slices"
@@ -13,6 +14,8 @@ import (
 
 const (
 	filesEvery = 2 * time.Second
+	// goneAfter is at how many looks in a row a file cannot be read until it counts as gone.
+	goneAfter = 3
 	// expirySoon is from when on a certificate that ends is spoken of, once a day.
 	expirySoon  = 14 * 24 * time.Hour
 	expiryEvery = 24 * time.Hour
@@ -60,34 +63,84 @@ func expiry(path string) (time.Time, error) {
 	return cert.NotAfter, nil
 }
 
-// files are what a renewal changes. The listener reads its password, and the tokens of peers, for
-// every connection; a change of them ends the links that were let in with the former ones.
-func (c *Config) files() [][]byte {
-	list := []string{c.TLS.CertFile, c.TLS.KeyFile, c.TLS.CAFile, c.CredentialsFile, c.PasswordFile}
-	if c.Listen != "" {
-		for _, p := range slices.Sorted(maps.Keys(c.Identities)) {
-			list = append(list, c.Identities[p].TokenFile)
-		}
-	}
-	var out [][]byte
-	for _, path := range list {
+// unread stands for a file that cannot be read.
+const unread = ""
+
+// files are what a renewal changes, with the sum of what each holds, or unread.
+func (c *Config) files() map[string]string {
+	out := map[string]string{}
+	for _, path := range append(c.doorFiles(), c.TLS.CertFile, c.TLS.KeyFile, c.TLS.CAFile, c.CredentialsFile, c.PasswordFile) {
 		if path == "" {
 			continue
 		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return nil // being written
+		out[path] = unread
+		if text, err := os.ReadFile(path); err == nil {
+			out[path] = fmt.Sprintf("%x", sha256.Sum256(text))
 		}
-		sum := sha256.Sum256(text)
-		out = append(out, sum[:])
 	}
 	return out
 }
 
+// doorFiles are those that the listener reads for every connection: its password, and the tokens of
+// peers. A change of them ends the links that were let in with the former ones.
+func (c *Config) doorFiles() []string {
+	if c.Listen == "" {
+		return nil
+	}
+	list := []string{c.PasswordFile}
+	for _, i := range c.Identities {
+		list = append(list, i.TokenFile)
+	}
+	return list
+}
+
+// renewal is what is known of the files.
+type renewal struct {
+	cfg   *Config
+	log   *slog.Logger
+	seen  map[string]string // in use
+	gone  map[string]int    // path -> at how many looks in a row it could not be read
+	unfit map[string]string // what could not be used, so that it is said once
+}
+
+// look reports whether there is something to take into use. A file that cannot be read is being
+// written, at first, and holds up no other one. After goneAfter looks that is said: what was read
+// from it stays in use, but for a secret of the listener, which lets nobody in any more.
+func (r *renewal) look() bool {
+	now := r.cfg.files()
+	door := r.cfg.doorFiles()
+	for path, sum := range now {
+		if sum != unread {
+			delete(r.gone, path)
+			continue
+		}
+		r.gone[path]++
+		lets := slices.Contains(door, path)
+		if r.gone[path] == goneAfter {
+			r.log.Error("a file with a certificate, key, password or token cannot be read", "file", path, "lets_in", lets)
+		}
+		if r.gone[path] < goneAfter || !lets {
+			now[path] = r.seen[path]
+		}
+	}
+	if maps.Equal(now, r.seen) {
+		return false
+	}
+	if err := r.cfg.loads(); err != nil {
+		if !maps.Equal(now, r.unfit) {
+			r.log.Error("renewed files cannot be used; the former ones stay in use", "error", err)
+			r.unfit = now
+		}
+		return false
+	}
+	r.seen, r.unfit = now, nil
+	return true
+}
+
 // watchFiles takes renewed certificates, credentials and passwords into use without a restart of
-// the process, and speaks of certificates that end.
-func (b *Broker) watchFiles() {
-	seen := fmt.Sprintf("%x", b.cfg.files())
+// the process, and speaks of certificates that end. used is what the files held before the start.
+func (b *Broker) watchFiles(used map[string]string) {
+	files := renewal{cfg: &b.cfg, log: b.log, seen: used, gone: map[string]int{}}
 	said := map[string]time.Time{}
 	tick := time.NewTicker(filesEvery)
 	defer tick.Stop()
@@ -98,17 +151,9 @@ func (b *Broker) watchFiles() {
 		case <-b.ctx.Done():
 			return
 		}
-		files := b.cfg.files()
-		now := fmt.Sprintf("%x", files)
-		if files == nil || now == seen {
+		if !files.look() {
 			continue
 		}
-		if err := b.cfg.loads(); err != nil {
-			b.log.Error("renewed files cannot be used; the former ones stay in use", "error", err)
-			seen = now
-			continue
-		}
-		seen = now
 		clear(said)
 		b.log.Info("certificates, credentials or a password were renewed; connecting anew")
 		if b.emb != nil {
@@ -123,12 +168,24 @@ func (b *Broker) watchFiles() {
 	}
 }
 
-// loads reports whether the TLS files fit together.
+// loads reports whether the files that a start needs can be used: the TLS files fit together, and
+// there is what we dial with.
 func (c *Config) loads() error {
-	if !c.TLS.set() {
+	if c.TLS.set() {
+		if _, err := c.TLS.config(true); err != nil {
+			return err
+		}
+	}
+	if len(c.Dial) == 0 && c.URL == "" {
 		return nil
 	}
-	_, err := c.TLS.config(true)
+	if _, err := c.password(); err != nil {
+		return err
+	}
+	if c.CredentialsFile == "" || c.User != "" {
+		return nil
+	}
+	_, err := credentials(c.CredentialsFile)
 	return err
 }
 

@@ -112,6 +112,58 @@ func TestRenewedToken(t *testing.T) {
 	brokertest.Until(t, "the link with the next token", linked)
 }
 
+// A file that is gone holds up no renewal of another one; the token of a peer that is gone lets that
+// peer in no more.
+func TestAFileThatIsGone(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	day := time.Now().Add(24 * time.Hour).Truncate(time.Second)
+	dir := t.TempDir()
+	token := func(name, region string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte("the token of "+region+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	var said notes
+	eu := brokertest.Start(t, broker.Config{
+		Region: "eu", Peers: []string{"ap", "us"}, Listen: "127.0.0.1:0", TLS: ca.issue(t, "eu", day), Log: slog.New(slog.NewTextHandler(&said, nil)),
+		Identities: map[string]broker.Identity{"ap": {TokenFile: token("ap", "ap")}, "us": {TokenFile: token("us", "us")}},
+	})
+	files := ca.issue(t, "us", day)
+	us := brokertest.Start(t, broker.Config{
+		Region: "us", Peers: []string{"eu"}, Dial: []string{"tls://" + eu.LinkAddr()}, TLS: files, User: "us", PasswordFile: token("mine", "us"),
+	})
+	linked := func() bool { return eu.PeerReachable("us") && us.PeerReachable("eu") }
+	brokertest.Until(t, "the link", linked)
+
+	remove := func(name string) {
+		t.Helper()
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove("ap")
+	later := day.Add(24 * time.Hour)
+	ca.issue(t, "eu", later)
+	brokertest.Until(t, "the renewed certificate", func() bool {
+		got := shown(t, eu.LinkAddr(), files)
+		return got != nil && got.NotAfter.Equal(later)
+	})
+	brokertest.Until(t, "the word of the file that is gone", func() bool { return said.has("cannot be read") && said.has(filepath.Join(dir, "ap")) })
+	brokertest.Until(t, "the link of the other one", linked)
+
+	remove("mine") // what it was let in with stays in use
+	ca.issue(t, "eu", day)
+	remove("us")
+	brokertest.Until(t, "the end of the link", func() bool { return !eu.PeerReachable("us") })
+	token("us", "us")
+	token("mine", "us")
+	brokertest.Until(t, "the link when the token is back", linked)
+}
+
 // shown is the certificate that a listener shows; nil when there is none to see now.
 func shown(t *testing.T, at string, files broker.TLS) *x509.Certificate {
 	t.Helper()
