@@ -27,7 +27,7 @@ type Applier interface {
 	// InParts reports whether a transaction in parts is open: nothing of it is committed yet.
 	InParts() bool
 	// GivesWay reports whether a transaction in parts whose next part has not come for some time is to be
-	// abandoned, because an earlier one waits for it.
+	// abandoned, because an earlier one waits for it, or because it has to begin again anyway.
 	GivesWay() bool
 	// Abandon rolls a transaction in parts back.
 	Abandon(ctx context.Context) error
@@ -214,9 +214,9 @@ func (p *Inbound) giveBack(ctx context.Context) error {
 	return apply.ErrStartAgain
 }
 
-// giveWay rolls a giant transaction back whose next part does not come, for an earlier one.
+// giveWay rolls a giant transaction back whose next part does not come, as the applier wants it.
 func (p *Inbound) giveWay(ctx context.Context) error {
-	p.cfg.Log.Info("the next part of a giant transaction does not come; it gives way to an earlier one, and begins again behind it")
+	p.cfg.Log.Info("the next part of a giant transaction does not come; it gives way, and begins again")
 	if err := p.cfg.Applier.Abandon(ctx); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -14,7 +15,6 @@ import (
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
-	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -66,10 +66,10 @@ type Applier struct {
 	// refused are cascades that a lock has kept from being done in this batch, with the last reason.
 	refused     map[string]error
 	refusedLast error
-	unseen      int                 // how often this batch was tried again for what is stamped but not visible
-	waited      int                 // how often this batch waited for own changes to be stamped
-	committing  bool                // a commit was sent
-	stamped     *tombstone.Snapshot // every own change that it shows is stamped; nil: not waited for
+	unseen      int  // how often this batch was tried again for what is stamped but not visible
+	committing  bool // a commit was sent
+	stamping    stamping
+	behind      *behind // a giant transaction was read to its end, and is to begin again; nil: none
 
 	batch   *batch.Batch
 	Stats   Stats
@@ -181,6 +181,7 @@ func (a *Applier) findOut(ctx context.Context) error {
 
 // Close ends the session; an open transaction is rolled back by the server.
 func (a *Applier) Close() {
+	a.endBehind()
 	if a.conn == nil {
 		return
 	}
@@ -206,10 +207,16 @@ func (a *Applier) Checkpoint() checkpoint.Checkpoint { return a.cp }
 
 // InParts reports whether a transaction of many parts is open; then the next part has to come
 // before anything else is applied.
-func (a *Applier) InParts() bool { return a.open }
+func (a *Applier) InParts() bool { return a.open || a.behind != nil }
 
 // Abandon gives up a transaction of many parts whose end will not come; its parts come again.
 func (a *Applier) Abandon(ctx context.Context) error {
+	if a.behind != nil && a.behind.over() {
+		if err := a.leaveOut(); !errors.Is(err, ErrStartAgain) {
+			return err
+		}
+	}
+	a.endBehind()
 	if !a.open {
 		return nil
 	}
@@ -232,6 +239,9 @@ type Unit struct {
 // here; rows that cannot be applied are parked. What it returns is for the caller to
 // reconnect on, or to stop.
 func (a *Applier) Apply(ctx context.Context, units []Unit) error {
+	if a.behind != nil {
+		return a.leaveOut()
+	}
 	var txs []keyedTx
 	resync := false
 	for i := range units {

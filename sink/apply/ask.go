@@ -11,6 +11,9 @@ import (
 // askMax is the longest pause between two questions for what parked changes lack.
 const askMax = 10 * time.Minute
 
+// askPage is for how many changes is asked at once.
+const askPage = 1000
+
 // stateLacks is the SQLSTATE of changes that lack values, and of changes of a keyless table whose
 // row is not here.
 const stateLacks = "P0002"
@@ -31,7 +34,7 @@ func (q *queue) asks(waiting int64) bool {
 
 // askMore asks for what the next changes of a queue lack.
 func (r *Retrier) askMore(ctx context.Context, k parked.Queue, q *queue, now *wal.Relation, ask *told) error {
-	ids, err := parked.Page(ctx, r.a.conn, k, q.askCursor, retryChunk, false)
+	ids, err := parked.Page(ctx, r.a.conn, k, q.askCursor, askPage, false)
 	if err != nil {
 		return err
 	}

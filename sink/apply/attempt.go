@@ -265,6 +265,7 @@ func (a *Applier) attempt(ctx context.Context, txs []keyedTx, next checkpoint.Ch
 func (a *Applier) begin(ctx context.Context, b *pipeline) error {
 	b.text("begin")
 	a.began, a.hasty, a.lock = time.Now(), false, ""
+	a.stamping.mine = nil
 	if a.settings.on {
 		b.text(a.settings.sql)
 	}
@@ -361,7 +362,7 @@ func (a *Applier) writeEffects(ctx context.Context, fx *effects) error {
 
 // committed books a commit.
 func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effects) {
-	a.stamped, a.waited, a.cascades, a.resync = nil, 0, 0, false
+	a.stamping, a.cascades, a.resync = stamping{}, 0, false
 	a.refused, a.refusedLast = nil, nil
 	clear(a.touched)
 	a.cp = next

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -184,13 +185,15 @@ func (a *Applier) undisturbed(ctx context.Context, fx *effects) error {
 	}
 	x := a.cfg.Index
 	x.Committing(a.holder())
+	var met error
 	for h, p := range a.openPut {
 		entry, err := a.meets(p.rel, h, p.noted)
-		switch {
-		case err != nil:
-			return err
-		case entry && !p.suspect:
-			return errRace
+		if err == nil && entry && !p.suspect {
+			err = errRace
+		}
+		if err != nil {
+			a.meet(h, err)
+			met = err
 		}
 	}
 	ask := map[wal.RelationName][]string{}
@@ -203,10 +206,17 @@ func (a *Applier) undisturbed(ctx context.Context, fx *effects) error {
 		entry, err := a.meets(rel, x.Hash(rel, key), p.noted)
 		switch {
 		case err != nil:
-			return err
+			a.meet(x.Hash(rel, key), err)
+			met = err
 		case entry && !p.entry:
 			ask[rel] = append(ask[rel], key)
 		}
+	}
+	if met != nil {
+		if a.open {
+			a.giant.contest.undone++
+		}
+		return met
 	}
 	for rel, keys := range ask {
 		found, err := tombstone.Read(ctx, a.conn, rel, keys)
@@ -229,16 +239,23 @@ func (a *Applier) awaitCommits(ctx context.Context) error {
 // nothing but their disk.
 const commitsIn = time.Second
 
-// awaitOpen waits, outside of a transaction, until the one that decides about a key has ended.
+// awaitOpen waits, outside of a transaction, until the one that decides about a key has ended. A giant one that
+// moves is waited for as long as it takes.
 func (a *Applier) awaitOpen(ctx context.Context, e *openError) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, openFor, errRace)
-	defer cancel()
-	return a.await(ctx, func(map[string]uint64) bool {
+	ended := func(map[string]uint64) bool {
 		if e.noted {
 			return a.cfg.Index.StillNoted(e.hash) != tombstone.MeetsOpen && a.cfg.Index.MeetsOthers(a.holder(), e.rel, e.hash) != tombstone.MeetsOpen
 		}
 		return a.cfg.Index.MeetsHash(a.holder(), e.rel, e.hash) != tombstone.MeetsOpen
-	})
+	}
+	for {
+		waiting, cancel := context.WithTimeoutCause(ctx, openFor, errRace)
+		err := a.await(waiting, ended)
+		cancel()
+		if !errors.Is(err, errRace) || !a.cfg.Giants.others(a.cfg.Origin) && !ended(nil) {
+			return err
+		}
+	}
 }
 
 // openFor is how long another applier's transaction is waited for before the batch is given up.

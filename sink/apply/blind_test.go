@@ -168,6 +168,45 @@ func TestAGiantMeetsAnOwnDeleteThatIsMergedMeanwhile(t *testing.T) {
 	b.want(acctRows, "9|c|1")
 }
 
+// TestAGiantDoesNotBeginAgainForEver: the application inserts and deletes a key that a giant transaction puts, again and
+// again while that is applied. Its change of the key is set aside in the end, and the rest goes in.
+func TestAGiantDoesNotBeginAgainForEver(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	b.third()
+	b.a.cfg.Barrier = func(context.Context) error { return ErrOverdue }
+	key, at := []byte(`["1"]`), wal.LSN(16)
+	first, last := halves(b.tx(nil, insert(r, row("1", "a", 1, 1)), insert(r, row("9", "c", 1, 1))))
+	tries := 0
+	for again := true; again; tries++ {
+		if tries > 6 {
+			t.Fatal("it begins again for ever")
+		}
+		again = false
+		b.idx.Note(r.Ref(), key, tombstone.Place{Commit: at}, conflict.Item{Next: 1})
+		for _, p := range []*wal.Transaction{first, last} {
+			err := deliver(t, b.a, p)
+			if errors.Is(err, ErrStartAgain) {
+				again = true
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p == first {
+				b.idx.Put(r.Ref(), key, conflict.Item{LSN: at, Next: 1})
+				b.idx.Merged(at + 1)
+				at += 16
+			}
+		}
+	}
+	b.want(acctRows, "9|c|1")
+	b.want("select key, sqlstate from pgwaltz.parked", `["1"]|40001`)
+	if tries != 4 { // the barrier, twice the own change, and this
+		t.Errorf("%d tries", tries)
+	}
+}
+
 // As above, of a whole transaction, while the self-merge is at it: whether it sees the row nobody
 // knows. If it has not begun yet, it will.
 func TestARowAndAnOwnDeleteAtWork(t *testing.T) {
@@ -282,27 +321,44 @@ func TestOwnDeletesOfALostCommitAreMerged(t *testing.T) {
 }
 
 // Where stamping waits for the self-merge, the items of a giant transaction are written by
-// themselves first, in one transaction over all its parts; then it begins again.
+// themselves first, in one transaction over all its parts. What comes behind it is left out until what was committed
+// then is stamped; then it begins again.
 func TestItemsOfAGiantAreRecordedFirst(t *testing.T) {
 	t.Parallel()
 	b, r := newBench(t, acctDDL), acct()
+	stamped := make(chan struct{})
+	b.a.cfg.WaitStamped = func(ctx context.Context) (*tombstone.Snapshot, error) {
+		<-stamped
+		return tombstone.ReadSnapshot(ctx, b.conn)
+	}
 	whole := b.tx(nil, remove(r, row("1", "a", 1, 1)), insert(r, row("2", "b", 1, 1)), insert(r, row("3", "c", 1, 1)))
-	b.a.giant = giant{commit: whole.CommitLSN, record: true}
-	for round, want := range []error{ErrStartAgain, nil} {
+	behind := b.tx(nil, insert(r, row("4", "d", 1, 1)))
+	parts := func() {
 		for n := range whole.Changes {
 			p := *whole
 			p.Changes, p.Part, p.More = whole.Changes[n:n+1], uint32(n), n < 2
 			if p.More {
 				p.EndLSN = 0
 			}
-			expect := want
-			if p.More {
-				expect = nil
-			}
-			if err := deliver(t, b.a, &p); !errors.Is(err, expect) {
-				t.Fatalf("round %d, part %d: %v", round, n, err)
+			if err := deliver(t, b.a, &p); err != nil {
+				t.Fatalf("part %d: %v", n, err)
 			}
 		}
 	}
+	b.a.giant = giant{commit: whole.CommitLSN, record: true}
+	parts()
+	if err := deliver(t, b.a, behind); err != nil || !b.a.InParts() || b.a.GivesWay() {
+		t.Fatalf("what comes behind it is not left out: %v", err)
+	}
+	b.want(acctRows, "")
+	close(stamped)
+	<-b.a.behind.ended
+	if !b.a.GivesWay() {
+		t.Error("it waits for more although all is stamped")
+	}
+	if err := deliver(t, b.a, behind); !errors.Is(err, ErrStartAgain) || b.a.InParts() {
+		t.Fatalf("it does not begin again: %v", err)
+	}
+	parts()
 	b.want(acctRows, "2|b|1;3|c|1")
 }

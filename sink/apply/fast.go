@@ -64,7 +64,7 @@ func (a *Applier) plan(g *batch.Group, t *target) plan {
 	for i := range g.Runs {
 		r := &g.Runs[i]
 		if r.Stamp.Generation > 0 || r.Base.Stamp.Generation > 0 || r.Base.HasDigest || pol.Skewed(r.Stamp, r.Tx.CommitTime) ||
-			((some || parked) && a.mayMatter(g, r)) || t.unlike && r.Op != wal.Insert || g.Kind == conflict.Repair || a.heldHere[r.Tx] {
+			((some || parked) && a.mayMatter(g, r)) || t.unlike && r.Op != wal.Insert || g.Kind == conflict.Repair || a.heldHere[r.Tx] || a.contests(g, r) {
 			p.slow = append(p.slow, i)
 			continue
 		}

@@ -197,6 +197,9 @@ func (a *Applier) queueLock(ctx context.Context, b *pipeline, g *batch.Group, t 
 	for n, c := range t.image {
 		cols[n] = t.params[c].Name
 	}
+	if a.cfg.Self {
+		cols = append(cols, "xmin")
+	}
 	formats := make([]int16, 1+len(cols))
 	formats[0] = 1
 	if t.stampless() {
@@ -205,6 +208,7 @@ func (a *Applier) queueLock(ctx context.Context, b *pipeline, g *batch.Group, t 
 	if s.Time != "" {
 		formats = append(formats, 0)
 	}
+	a.stamping.now = nil
 	wrap := func(err error) error { return fmt.Errorf("lock rows of %s: %w", g.Rel, err) }
 	if err := a.exec(ctx, b, statement.Lock(s, cols), a.keyArrays(g, t, runs, nil), formats); err != nil {
 		return wrap(err)
@@ -219,8 +223,13 @@ func (a *Applier) queueLock(ctx context.Context, b *pipeline, g *batch.Group, t 
 		}
 		st := &states[int8Of(v[0])-1]
 		st.row, st.wrote = row, wal.MinMicros
-		if s.Time != "" && v[1+len(t.image)] != nil {
-			n, _ := strconv.ParseInt(string(v[1+len(t.image)]), 10, 64)
+		more := v[1+len(t.image):]
+		if a.cfg.Self {
+			writer, _ := strconv.ParseUint(string(more[0]), 10, 32)
+			st.writer, more = uint32(writer), more[1:]
+		}
+		if s.Time != "" && more[0] != nil {
+			n, _ := strconv.ParseInt(string(more[0]), 10, 64)
 			st.wrote = wal.Micros(n)
 		}
 	}, wrap))

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
-	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -21,7 +20,9 @@ type giant struct {
 	barrier bool    // the barrier was waited for
 	overdue bool    // in vain
 	record  bool    // the items of its changes are written first, by themselves
-	noted   bool    // that was done
+	rounds  int     // how often that was begun
+	guessed int     // changes that were set aside since, because waiting would never end
+	contest contest // with own changes that it met at its end
 	beaten  bool    // it was rolled back for another giant transaction, see Giants
 	tried   patience
 	failed  bool // it failed at its end, or again and again: what fails now is parked, part by part
@@ -68,8 +69,9 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 	var err error
 	if a.giant.record {
 		if err = a.recordItems(ctx, txs, !more); err == nil && !more {
-			a.giant.record, a.giant.noted = false, true
-			return ErrStartAgain
+			a.giant.record = false
+			a.waitBehind(ctx)
+			return nil
 		}
 	} else {
 		err = a.part(ctx, txs, next, more)
@@ -94,8 +96,13 @@ func (a *Applier) beginGiant(ctx context.Context, txs []keyedTx) error {
 }
 
 // GivesWay reports whether the transaction in parts is better abandoned than to go on waiting for its next
-// part: an earlier one waits for it.
-func (a *Applier) GivesWay() bool { return a.open && a.cfg.Giants.givesWay(a.cfg.Origin) }
+// part: an earlier one waits for it, or nothing more comes of what was to be left out.
+func (a *Applier) GivesWay() bool {
+	if a.behind != nil && a.behind.over() {
+		return true
+	}
+	return a.open && a.cfg.Giants.givesWay(a.cfg.Origin)
+}
 
 // partFailed rolls a giant transaction back that failed, and does what it needs before it can begin
 // again: ErrStartAgain. Other errors end the run.
@@ -118,7 +125,7 @@ func (a *Applier) partFailed(ctx context.Context, err error) error {
 		// What is missed from now on the self-merge puts right.
 		a.giant.barrier, a.giant.overdue = true, a.overdue
 	case errors.Is(err, errNotStamped):
-		if werr := a.partStamped(ctx); werr != nil {
+		if werr := a.stampedParts(ctx); werr != nil {
 			return werr
 		}
 	case errors.As(err, &cascade):
@@ -141,27 +148,13 @@ func (a *Applier) partFailed(ctx context.Context, err error) error {
 			return rerr
 		}
 	case parkable(err) && !a.giant.failed:
-		a.giant.failed = true
+		// What is locked by then is parked, but for what stands beside the rows: that is waited for anew.
+		a.giant.failed, a.giant.tried = true, a.patient()
 	default:
 		return err
 	}
 	a.cfg.Log.Info("giant transaction begins again", "origin", a.cfg.Origin, "commit_lsn", a.giant.commit.String(), "reason", publicError(err))
 	return ErrStartAgain
-}
-
-// partStamped waits until the own changes that a giant transaction has to know are stamped. Where that
-// waits for the applier itself, the items of the transaction are written first.
-func (a *Applier) partStamped(ctx context.Context) error {
-	err := a.waitStamped(ctx)
-	switch {
-	case !errors.Is(err, tombstone.ErrStalled):
-		return err
-	case a.giant.noted:
-		a.waited = maxWaited + 1 // stamping waits for changes behind these
-	default:
-		a.giant.record = true
-	}
-	return nil
 }
 
 // part applies one part behind a savepoint; with the last one it commits.

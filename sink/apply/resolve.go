@@ -35,8 +35,10 @@ type known struct {
 	blind  wal.LSN // deletes: the position of a tombstone if there is no row
 	noted  bool    // an own change of the key is not merged yet
 	// wrote is when this region wrote the row, where the server knows that; MinMicros: it does not.
-	wrote wal.Micros
-	known bool // the index knew of something beside the row before the look
+	wrote   wal.Micros
+	known   bool   // the index knew of something beside the row before the look
+	writer  uint32 // self-merge: the transaction that wrote the row
+	guessed bool   // self-merge: whether that is stamped is not known, and is not waited for
 }
 
 // entry is what stands beside the row.
@@ -123,7 +125,7 @@ func (a *Applier) decideRuns(ctx context.Context, l *looking, fx *effects) (deci
 		}
 		waits[*why] = append(waits[*why], i)
 	}
-	for _, why := range []reason{lacks, unsure} {
+	for _, why := range []reason{lacks, unsure, contested} {
 		if runs := waits[why]; len(runs) > 0 {
 			if err := a.parkRuns(ctx, l.g, runs, why, fx); err != nil {
 				return out, err
@@ -138,6 +140,9 @@ func (a *Applier) decideRuns(ctx context.Context, l *looking, fx *effects) (deci
 func (a *Applier) decideRun(ctx context.Context, l *looking, n int, out *decided, fx *effects) (*reason, error) {
 	g, t, i, st := l.g, l.t, l.runs[n], &l.states[n]
 	r := &g.Runs[i]
+	if a.contests(g, r) {
+		return &contested, nil
+	}
 	came := waitingOf(g, r)
 	if w := st.waiting(); w != nil && w.Precedes(r.Base) {
 		// What the event overwrote is known here, only not shown: the two are one run.

@@ -17,10 +17,12 @@ import (
 const (
 	retryTick    = time.Second            // how often queues are looked at
 	retryShare   = 20                     // listing the queues takes at most one part in so many of the time
-	retrySlice   = 300 * time.Millisecond // longest work on one queue in one turn
+	retrySlice   = 300 * time.Millisecond // longest work on one queue in one turn, unless it flows
+	retryFlows   = 2 * time.Second        // the same while all that is tried goes in
+	retryBreath  = 20 * time.Millisecond  // pause behind a turn in which a queue flowed on to its end
 	retryMax     = 30 * time.Second       // longest pause between two tries of a queue
 	retryProbes  = 3                      // failed tries of one queue in one turn
-	retryChunk   = 1000                   // changes tried together, at most
+	retryChunk   = 4000                   // changes tried together, at most
 	wantedSlice  = 2 * time.Second        // as retrySlice, for what an operator asked for
 	wantedProbes = 50                     // as retryProbes, likewise
 	retryXIDs    = 10                     // transaction ids a second that failed tries may use
@@ -46,6 +48,7 @@ type Retrier struct {
 	listed time.Time
 	pause  time.Duration // before the queues are listed again
 
+	flows    bool // a queue of this turn was left because its time was over, while all went in
 	together bool // what is tried goes in by one statement
 	// slice is the longest work on one queue in one turn, wantedSlice the same for what an operator
 	// asked for.
@@ -95,7 +98,11 @@ func (r *Retrier) Run(ctx context.Context) error {
 		case r.a.conn != nil:
 			r.a.Close() // nothing waits: the session is not needed
 		}
-		if err := pause.For(ctx, retryTick); err != nil {
+		rest := retryTick
+		if r.flows {
+			rest = retryBreath
+		}
+		if err := pause.For(ctx, rest); err != nil {
 			return err
 		}
 	}
@@ -103,6 +110,7 @@ func (r *Retrier) Run(ctx context.Context) error {
 
 // Turn looks at every queue once and tries those that are due.
 func (r *Retrier) Turn(ctx context.Context) error {
+	r.flows = false
 	if r.a.conn == nil {
 		conn, err := r.a.cfg.Connect(ctx)
 		if err != nil {

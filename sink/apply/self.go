@@ -3,9 +3,7 @@ package apply
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
@@ -40,10 +38,6 @@ func Plain(p Policy, tx *wal.Transaction, ch *wal.Change) bool {
 	return stampless(p, ch.Relation) && conflict.Plain(ch, tx.CommitTime) && !p.table(ch.Relation.Ref()).Resolve.Skewed(ch.Stamp, tx.CommitTime)
 }
 
-// errNotStamped asks for the batch to be tried again once this region's own changes up to now
-// are stamped: a later one may have written a row that the self-merge looks at.
-var errNotStamped = errors.New("own changes have to be stamped first")
-
 // decideOwn deals with an own change that the tables hold already, or that a later own
 // change has superseded. For everything else, a row that a remote change overwrote before this
 // one was known, it says what conflict.Resolve has to compare the change with.
@@ -75,7 +69,7 @@ func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i in
 	pol := a.cfg.Policy.table(g.Rel.Ref()).Resolve
 	step, against := conflict.DecideOwn(pol, o)
 	if step == conflict.OwnWait {
-		if o.Stamped, err = a.isStamped(ctx, g, t, i, st); err != nil {
+		if o.Stamped, err = a.isStamped(ctx, st); err != nil {
 			return v, true, against, err
 		}
 		// Stamped in between: ask again what is known.
@@ -90,68 +84,6 @@ func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i in
 		v.Verdict = conflict.Keep // the later change brings its own entry
 	}
 	return v, step != conflict.OwnResolve, against, nil
-}
-
-// stateUnsure is the SQLSTATE of own changes of which nobody knows yet whether a later one of this region
-// wrote, or removed, the row that they meet.
-const stateUnsure = "PW005"
-
-var unsure = reason{stateUnsure, "a later change of this region, which is not merged yet, may have written the row"}
-
-// unsure reports whether a later own change may have written the row that an own change would
-// replace: there are more of them than the index holds, or stamping waits for what is behind this one. The
-// change is set aside then; the later one releases it, and if there is none it is decided about when
-// that is known.
-func (a *Applier) unsure(g *batch.Group, r *batch.Run, st *known) bool {
-	return a.waited > maxWaited || a.cfg.Index.Perhaps(g.Rel.Ref(), []byte(st.key), tombstone.Place{Commit: r.Tx.CommitLSN, Part: r.Tx.Part})
-}
-
-// isStamped reports whether the transaction that wrote the row, which is locked, is known to be
-// stamped if it is an own one. Where there is no row, an own delete that is not stamped yet
-// brings its own tombstone later.
-func (a *Applier) isStamped(ctx context.Context, g *batch.Group, t *target, i int, st *known) (bool, error) {
-	if a.cfg.WaitStamped == nil {
-		return true, nil
-	}
-	if a.stamped == nil {
-		return false, nil
-	}
-	if st.row == nil {
-		return true, nil
-	}
-	if a.waited > maxWaited {
-		return true, nil // the self-merge of a later change puts right what this misses
-	}
-	writer, err := a.writerOf(ctx, g, t, i)
-	if err != nil {
-		return false, err
-	}
-	if !a.stamped.Shows(writer) {
-		return a.wroteIt(ctx, writer)
-	}
-	above := a.stamped.Above(writer)
-	if len(above) == 0 {
-		return true, nil
-	}
-	// The writer may be a subtransaction of one that was in progress. That has ended by now, or its
-	// row would not be visible: one that has not is no reason to wait.
-	now, err := tombstone.ReadSnapshot(ctx, a.conn)
-	if err != nil {
-		return false, err
-	}
-	return !slices.ContainsFunc(above, now.Shows), nil
-}
-
-// writerOf returns the transaction that wrote a row, which is locked then.
-func (a *Applier) writerOf(ctx context.Context, g *batch.Group, t *target, i int) (uint32, error) {
-	var writer uint64
-	err := a.query(ctx, statement.Lock(a.keyShape(g, t), []string{"xmin"}), a.keyArrays(g, t, []int{i}, nil), []int16{1, 0}, func(v [][]byte) {
-		writer, _ = strconv.ParseUint(string(v[1]), 10, 32)
-	})
-	if err != nil {
-		return 0, fmt.Errorf("ask who wrote a row of %s: %w", g.Rel, err)
-	}
-	return uint32(writer), nil
 }
 
 // cameAttached reports whether the row came with a partition that was attached by the transaction
@@ -170,34 +102,6 @@ func (a *Applier) cameAttached(ctx context.Context, g *batch.Group, t *target, i
 		return false, fmt.Errorf("ask where a row of %s came from: %w", g.Rel, err)
 	}
 	return is, nil
-}
-
-// maxWaited is how often a batch of the self-merge is tried again for one row.
-const maxWaited = 500
-
-// wroteIt reports whether a transaction that wrote a row which is visible and locked here is
-// this one, or a subtransaction of it: all others have ended.
-func (a *Applier) wroteIt(ctx context.Context, writer uint32) (bool, error) {
-	var current int64
-	if err := a.conn.QueryRow(ctx, `select pg_catalog.pg_current_xact_id()::text::int8`).Scan(&current); err != nil {
-		return false, fmt.Errorf("ask for the transaction: %w", err)
-	}
-	full := current + int64(int32(writer-uint32(current)))
-	var running bool
-	err := a.conn.QueryRow(ctx, `select coalesce(pg_catalog.pg_xact_status($1::text::xid8) = 'in progress', false)`, strconv.FormatInt(full, 10)).Scan(&running)
-	if err != nil {
-		return false, fmt.Errorf("ask for the transaction that wrote a row: %w", err)
-	}
-	return running, nil
-}
-
-// waitStamped waits outside of a transaction.
-func (a *Applier) waitStamped(ctx context.Context) (err error) {
-	if a.waited++; a.waited%100 == 0 {
-		a.cfg.Log.Info("the self-merge waits for own changes to be stamped", "tries", a.waited)
-	}
-	a.stamped, err = a.cfg.WaitStamped(ctx)
-	return err
 }
 
 // holds reports whether the local row is the one that the change wrote. Equal stamps are not
@@ -289,56 +193,4 @@ func stampless(p Policy, rel *wal.Relation) bool {
 // generation: its time is its own, not one above another.
 func plain(p Policy, tx *wal.Transaction, ch *wal.Change) bool {
 	return ch.Op != wal.Delete && (!stampless(p, ch.Relation) || ch.Stamp.UpdatedAt == tx.CommitTime)
-}
-
-// waitOrRecord waits until own changes are stamped. If stamping waits for the self-merge, the
-// items of its changes are written first, by themselves. If it waits for changes behind these, the
-// changes are decided about as things are: waiting would never end.
-func (a *Applier) waitOrRecord(ctx context.Context, txs []keyedTx) error {
-	for recorded := false; ; recorded = true {
-		err := a.waitStamped(ctx)
-		if !errors.Is(err, tombstone.ErrStalled) {
-			return err
-		}
-		if recorded {
-			a.waited = maxWaited + 1
-			return nil
-		}
-		if err := a.recordItems(ctx, txs, true); err != nil {
-			return errors.Join(err, a.rollback(ctx))
-		}
-	}
-}
-
-// recordItems writes the items of own changes in a transaction of their own, which more calls go on
-// with unless end is set. They are what they are, whatever becomes of the changes.
-func (a *Applier) recordItems(ctx context.Context, txs []keyedTx, end bool) error {
-	b := pipeline{fence: -1}
-	if !a.open {
-		if err := a.begin(ctx, &b); err != nil {
-			return err
-		}
-	}
-	a.open = true
-	if err := a.run(ctx, &b, nil, nil, nil); err != nil {
-		return err
-	}
-	fx := effects{items: a.ownItems(txs)}
-	if err := a.writeEffects(ctx, &fx); err != nil {
-		return err
-	}
-	if !end {
-		return nil
-	}
-	c := pipeline{fence: -1}
-	c.text("commit")
-	if err := a.run(ctx, &c, nil, nil, nil); err != nil {
-		return fmt.Errorf("commit: %w", err)
-	}
-	a.open = false
-	a.cfg.Giants.end(a.cfg.Origin)
-	if n := len(txs); n > 0 {
-		a.cfg.Index.Recorded(txs[n-1].tx.CommitLSN + 1)
-	}
-	return nil
 }

@@ -58,7 +58,13 @@ func (r *Retrier) try(ctx context.Context, ids []int64, wanted bool) (int, error
 	defer func() { a.barrier, a.overdue, a.plain = false, false, false }()
 	var p patience
 	var cascade *cascadeError
-	a.cascades = 0
+	a.cascades, a.stamping = 0, stamping{}
+	if a.cfg.Self && a.cfg.WaitStamped != nil && len(ids) > 1 {
+		// What many of them meet was hardly written by what is stamped already.
+		if err := r.stamped(ctx); err != nil {
+			return 0, err
+		}
+	}
 	for {
 		n, err := r.attempt(ctx, ids, wanted)
 		if err == nil {
@@ -75,9 +81,7 @@ func (r *Retrier) try(ctx context.Context, ids []int64, wanted bool) (int, error
 				return 0, err
 			}
 		case errors.Is(err, errNotStamped):
-			if err := a.waitStamped(ctx); errors.Is(err, tombstone.ErrStalled) {
-				return 0, &stillParked{why: unsure}
-			} else if err != nil {
+			if err := r.stamped(ctx); err != nil {
 				return 0, err
 			}
 		case errors.As(err, &cascade):
@@ -93,6 +97,16 @@ func (r *Retrier) try(ctx context.Context, ids []int64, wanted bool) (int, error
 			return 0, err
 		}
 	}
+}
+
+// stamped waits until own changes are stamped. Where that has to wait for the self-merge, nothing can be
+// tried now.
+func (r *Retrier) stamped(ctx context.Context) error {
+	err := r.a.waitStamped(ctx)
+	if errors.Is(err, tombstone.ErrStalled) {
+		return &stillParked{why: unsure}
+	}
+	return err
 }
 
 func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, error) {

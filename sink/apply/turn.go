@@ -18,6 +18,7 @@ type turn struct {
 	cursor   *int64 // the last id that was tried
 	round    bool   // the end of the queue was reached
 	applied  int
+	refused  int // tries that did not go in
 	failures []parked.Failure
 	lacking  []int64       // lack values, and somebody waits for them
 	ask      told          // what peers are asked for
@@ -35,7 +36,7 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 	began := time.Now()
 	defer func() { t.q.tried, t.q.cost, t.q.anew = time.Now(), time.Since(began), false }()
 	r.a.forgetSchemas()
-	for time.Since(began) < slice && len(t.failures) < probes+t.applied && (wanted || r.ids >= 2) {
+	for time.Since(began) < t.slice(slice) && len(t.failures) < probes+t.applied && (wanted || r.ids >= 2) {
 		more, err := t.step(ctx)
 		if err != nil {
 			return err
@@ -44,6 +45,7 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 			break
 		}
 	}
+	r.flows = r.flows || t.flows() && !t.round
 	if t.applied > 0 {
 		r.a.cfg.Log.Info("parked changes applied", "origin", k.Origin, "relation", k.Relation.String(), "changes", t.applied)
 	}
@@ -52,6 +54,17 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 	}
 	t.q.due = time.Now().Add(t.rest())
 	return nil
+}
+
+// flows reports whether something went in and nothing failed.
+func (t *turn) flows() bool { return t.applied > 0 && t.refused == 0 }
+
+// slice is for how long the queue is worked on in this turn.
+func (t *turn) slice(usual time.Duration) time.Duration {
+	if t.flows() {
+		return max(usual, retryFlows)
+	}
+	return usual
 }
 
 // step tries the next changes of the queue together. more is false when there is nothing to be
@@ -97,6 +110,7 @@ func (t *turn) try(ctx context.Context, ids []int64) (n int, err error) {
 // failed deals with a try that did not go in. It returns errors that end the session's work.
 func (t *turn) failed(ctx context.Context, ids []int64, err error) (more bool, _ error) {
 	r := t.r
+	t.refused++
 	if ctx.Err() != nil || r.a.conn.IsClosed() {
 		return false, err
 	}

@@ -2,10 +2,13 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -129,6 +132,38 @@ func TestSmallBatchesWaitForAGiant(t *testing.T) {
 		}
 		if g.in["c"] != nil {
 			t.Error("one that was stopped while it waited still waits")
+		}
+	})
+}
+
+// TestAGiantThatMovesIsWaitedFor: who meets a key of which another giant transaction decides, such as the
+// self-merge's, waits for its end as long as it moves: the direction is not given up.
+func TestAGiantThatMovesIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rel, x, g := wal.RelationName{Schema: "public", Name: "acct"}, tombstone.NewIndex(0), NewTurns()
+		a := New(Config{Origin: "a", Index: x, Giants: g})
+		meets := &openError{rel: rel, hash: x.Hash(rel, "1")}
+		<-begins(t, g, "b", 1, false)
+		x.BlindAt("b", 1, rel, []string{"1"}, 100)
+		go func() {
+			for range 60 {
+				if pause.For(t.Context(), 2*time.Second) == nil {
+					g.moved("b")
+				}
+			}
+			x.Settle("b", true)
+			g.end("b")
+		}()
+		begun := time.Now()
+		if err := a.awaitOpen(t.Context(), meets); err != nil || time.Since(begun) < 2*time.Minute {
+			t.Errorf("waited %s: %v", time.Since(begun), err)
+		}
+		<-begins(t, g, "b", 2, false)
+		x.BlindAt("b", 1, rel, []string{"1"}, 200)
+		begun = time.Now()
+		if err := a.awaitOpen(t.Context(), meets); !errors.Is(err, errRace) || time.Since(begun) > time.Minute {
+			t.Errorf("one that does not move: waited %s: %v", time.Since(begun), err)
 		}
 	})
 }

@@ -56,7 +56,8 @@ func (a *applier) row(r *run) outcome {
 		}
 		return a.park(r, true)
 	}
-	if a.in.self && dec.Verdict == conflict.Apply && (a.stamped || s.local.Perhaps(t.rel.Ref(), []byte(r.key.key), place(r.tx))) {
+	noted := r.ev.Op == wal.Delete || r.ev.Stamp.Generation > 0 || t.conf.stampless()
+	if a.in.self && dec.Verdict == conflict.Apply && (a.stamped || s.local.Perhaps(t.rel.Ref(), []byte(r.key.key), place(r.tx), noted)) {
 		if a.retries {
 			return refused
 		}
