@@ -27,7 +27,6 @@ type own struct {
 	limit    int
 	size     int                        // keys of a segment
 	segments []*segment                 // in WAL order, behind all of queue
-	session  int                        // counts the sessions that have read the WAL
 	cut      map[wal.RelationName]Place // the last truncate of a relation
 }
 
@@ -57,22 +56,8 @@ type ownRef struct {
 type segment struct {
 	first, before, last wal.LSN // commits; before is the last one but one
 	keys                *Filter
-	// more are the keys that it has a second change of, or one by a transaction behind its first one; nil: none.
-	more    *Filter
-	n       int
-	session int  // that noted its changes
-	old     bool // that session has ended: its changes are noted again
-}
-
-// add notes a change of a key.
-func (s *segment) add(h uint64, commit wal.LSN, size int) {
-	if commit != s.first || s.keys.Has(h) {
-		if s.more == nil {
-			s.more = NewFilter(max(size/segmentShare, 1))
-		}
-		s.more.Add(h)
-	}
-	s.keys.Add(h)
+	n                   int
+	old                 bool // of a session that has ended: its changes are noted again
 }
 
 const (
@@ -82,9 +67,6 @@ const (
 	// segments there are; the last one takes whatever comes, and suspects more and more.
 	segmentKeys = 3 << 20
 	segmentMax  = 6
-	// segmentShare: a segment is done with the transaction that fills this part of it, so that a giant one
-	// mostly has segments of its own. Of as many keys it is known that they were changed more than once.
-	segmentShare = 32
 )
 
 // Note records the item of an own change that waits for the self-merge. It is called in WAL
@@ -112,7 +94,7 @@ func (x *Index) Note(rel wal.RelationName, key []byte, at Place, it conflict.Ite
 		}
 	}
 	if x.own.segmented() || len(x.own.queue) >= x.own.limit {
-		x.own.segment(at.Commit).add(h, at.Commit, x.own.size)
+		x.own.segment(at.Commit).keys.Add(h)
 		return
 	}
 	if o == nil {
@@ -137,9 +119,8 @@ func (o *own) segment(commit wal.LSN) *segment {
 	if o.segmented() {
 		s = o.segments[len(o.segments)-1]
 	}
-	filled := s != nil && (s.n >= o.size || s.n >= o.size/segmentShare && commit != s.last)
-	if s == nil || (filled && len(o.segments) < segmentMax) {
-		s = &segment{first: commit, last: commit, keys: NewFilter(o.size), session: o.session}
+	if s == nil || (s.n >= o.size && len(o.segments) < segmentMax) {
+		s = &segment{first: commit, last: commit, keys: NewFilter(o.size)}
 		o.segments = append(o.segments, s)
 	}
 	if commit != s.last {
@@ -287,22 +268,15 @@ func (x *Index) Later(rel wal.RelationName, key []byte, after Place) bool {
 }
 
 // Perhaps reports whether an own change of the key behind the given place may wait for the self-merge
-// beyond the limit of the index. The change at that place may be the one that is meant, unless it was
-// noted and its transaction is the first one of a segment, as giant ones mostly are, and some keys are suspected
-// without a reason; when everything that is stamped is merged, it says no. noted says that the change at
-// that place was noted, or that nothing in front of it was known of the key (Free).
-func (x *Index) Perhaps(rel wal.RelationName, key []byte, after Place, noted bool) bool {
+// beyond the limit of the index. The change at that place may be the one that is meant, and some
+// keys are suspected without a reason; when everything that is stamped is merged, it says no.
+func (x *Index) Perhaps(rel wal.RelationName, key []byte, after Place) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	h := x.hash(rel, key)
-	begun := -1 // the session whose note of the change at that place was found
 	for _, s := range x.own.segments {
-		switch {
-		case s.last < after.Commit || !s.keys.Has(h):
-		case !noted || s.first != after.Commit || s.more != nil && s.more.Has(h) || s.session == begun:
+		if s.last >= after.Commit && s.keys.Has(h) {
 			return true
-		default:
-			begun = s.session
 		}
 	}
 	return false

@@ -54,54 +54,6 @@ func TestOwnChangesBeyondTheLimit(t *testing.T) {
 	}
 }
 
-// TestAGiantDoesNotSuspectItself: of a giant transaction that the index does not hold, a change is not taken for
-// a later one of its own key, also when it is decoded again, and when more transactions follow.
-func TestAGiantDoesNotSuspectItself(t *testing.T) {
-	t.Parallel()
-	x := tombstone.NewLimitedIndex(tombstone.Limits{Own: 1, Segment: 3200})
-	giant := tombstone.Place{Commit: 100}
-	note := func(key int, at tombstone.Place) {
-		x.Note(users, fmt.Append(nil, key), at, conflict.Item{Next: 1})
-	}
-	perhaps := func(key int) bool { return x.Perhaps(users, fmt.Append(nil, key), giant, true) }
-	suspected := func() (n int) {
-		for i := 1; i < 1000; i++ {
-			if perhaps(i) {
-				n++
-			}
-		}
-		return n
-	}
-	for range 3 { // sessions that read the WAL
-		for i := range 1000 {
-			note(i, giant)
-		}
-		note(7, tombstone.Place{Commit: 100, Part: 3})
-		note(8, tombstone.Place{Commit: 200})
-		note(9, tombstone.Place{Commit: 300})
-		if n := suspected(); n < 3 || n > 30 {
-			t.Errorf("%d of 1000 keys are suspected", n)
-		}
-		for _, k := range []int{7, 8, 9} {
-			if !perhaps(k) {
-				t.Errorf("a later change of key %d is not suspected", k)
-			}
-		}
-		if !x.Perhaps(users, []byte("500"), giant, false) {
-			t.Error("the change that was noted may be a later one")
-		}
-		x.Reading()
-	}
-	x.Merged(101)
-	if !perhaps(8) || perhaps(500) {
-		t.Error("what is left behind the giant one")
-	}
-	x.Merged(301)
-	if n := suspected(); n != 0 {
-		t.Errorf("everything is merged, and %d keys are suspected", n)
-	}
-}
-
 // TestSuspectedRows: while a transaction writes a row the table is asked for its key; behind it
 // the item is known.
 func TestSuspectedRows(t *testing.T) {

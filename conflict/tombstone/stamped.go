@@ -67,7 +67,6 @@ func (x *Index) Reading() {
 	for _, s := range x.own.segments {
 		s.old = true
 	}
-	x.own.session++
 	x.wake()
 }
 

@@ -10,7 +10,6 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/guard"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
-	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // The self-merge has to know whether a later own change, which it has not come to yet, wrote the row that it
@@ -48,8 +47,7 @@ const maxWaited = 500
 // change is set aside then; the later one releases it, and if there is none it is decided about when
 // that is known.
 func (a *Applier) unsure(g *batch.Group, r *batch.Run, st *known) bool {
-	noted := r.Op == wal.Delete || r.Stamp.Generation > 0 || a.stampless(g.Rel)
-	return st.guessed || a.cfg.Index.Perhaps(g.Rel.Ref(), []byte(st.key), tombstone.Place{Commit: r.Tx.CommitLSN, Part: r.Tx.Part}, noted)
+	return st.guessed || a.cfg.Index.Perhaps(g.Rel.Ref(), []byte(st.key), tombstone.Place{Commit: r.Tx.CommitLSN, Part: r.Tx.Part})
 }
 
 // isStamped reports whether the transaction that wrote the row, which is locked, is known to be

@@ -56,8 +56,7 @@ func (a *applier) row(r *run) outcome {
 		}
 		return a.park(r, true)
 	}
-	noted := r.ev.Op == wal.Delete || r.ev.Stamp.Generation > 0 || t.conf.stampless()
-	if a.in.self && dec.Verdict == conflict.Apply && (a.stamped || s.local.Perhaps(t.rel.Ref(), []byte(r.key.key), place(r.tx), noted)) {
+	if a.in.self && dec.Verdict == conflict.Apply && (a.stamped || s.local.Perhaps(t.rel.Ref(), []byte(r.key.key), place(r.tx))) {
 		if a.retries {
 			return refused
 		}
