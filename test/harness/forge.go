@@ -178,7 +178,7 @@ func (s *Stream) captured(ctx context.Context) (*wire.RawFrame, *wire.Header, er
 	var last *wire.Header
 	for i := len(msgs) - 1; i >= 0; i-- {
 		raw, err := wire.Parse(msgs[i].Data)
-		if err != nil {
+		if err != nil || wire.StreamName(raw.Cluster, raw.Origin) != s.Name {
 			continue // what an earlier step has planted
 		}
 		if last == nil {

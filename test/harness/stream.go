@@ -32,12 +32,16 @@ func (p *Pair) Stream(r *Region) (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	cluster := r.settings["cluster"].(string)
+	return StreamOver(nc, js, r.settings["cluster"].(string), r.Name), nil
+}
+
+// StreamOver is the stream of a region as a client of the caller's sees it.
+func StreamOver(nc *nats.Conn, js jetstream.JetStream, cluster, region string) *Stream {
 	return &Stream{
-		Name:    "PGWALTZ_" + cluster + "_" + r.Name,
-		Subject: "pgwaltz." + cluster + "." + r.Name + ".f",
+		Name:    "PGWALTZ_" + cluster + "_" + region,
+		Subject: "pgwaltz." + cluster + "." + region + ".f",
 		nc:      nc, js: js,
-	}, nil
+	}
 }
 
 // Close ends the connection.
