@@ -425,6 +425,10 @@ func (s *scene) frames() {
 			return strings.Contains(got, reason), got
 		})
 	}
+	s.until("the true row", func() (bool, string) {
+		got := s.sql(a, "select count(*) from t where id = 200")
+		return got == "1", got
+	})
 	if got := s.sql(a, "select (select string_agg(v, ',') from secret), (select region from pgwaltz.node), (select v from t where id = 200), (select count(*) from t), (select count(*) from pgwaltz.parked)"); got != "salary|a|true|111|0" {
 		s.Errorf("a has %s", got)
 	}
