@@ -75,6 +75,8 @@ type Sidecar struct {
 	due      atomic.Int64 // tables to be copied when what they wait for has come
 	// dueAt is when a copy was asked for last, in a transaction that may not have ended yet; in Unix nanoseconds.
 	dueAt atomic.Int64
+	// copyAsked is when a copy was asked for last, in Unix nanoseconds; see copying.
+	copyAsked atomic.Int64
 	// followDue is when parked changes may be looked at next for tables that were renamed.
 	followDue time.Time
 	watch     tablecopy.Watch

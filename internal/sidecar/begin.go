@@ -233,6 +233,7 @@ func (s *Sidecar) forgetHistory(ctx context.Context, tx pgx.Tx, sit checkpoint.S
 	if sit.Stored.Resync {
 		return nil // the command has asked for the copies
 	}
+	defer s.asksForCopies()
 	_, err := tablecopy.Request(ctx, tx, s.cfg.Postgres.Publication, nil)
 	return err
 }

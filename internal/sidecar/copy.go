@@ -40,7 +40,28 @@ func (s *Sidecar) copyAgain(ctx context.Context, c *pgx.Conn) error {
 	if _, err := tablecopy.Request(ctx, tx, s.cfg.Postgres.Publication, nil); err != nil {
 		return err
 	}
+	defer s.asksForCopies()
 	return tx.Commit(ctx)
+}
+
+// copiesSeen is after which time the status knows of a copy that was asked for: by then the copier
+// has looked.
+const copiesSeen = 3 * time.Second
+
+// asksForCopies makes the status say at once that there is something to copy.
+func (s *Sidecar) asksForCopies() { s.copyAsked.Store(time.Now().UnixNano()) }
+
+// loadCopies begins a term with the copies that were asked for before it.
+func (s *Sidecar) loadCopies(ctx context.Context, conn *pgx.Conn) error {
+	if !s.cfg.Publishes() {
+		return nil
+	}
+	jobs, err := tablecopy.Load(ctx, conn)
+	if err != nil {
+		return err
+	}
+	s.noteCopies(jobs)
+	return nil
 }
 
 // noteCopies keeps what the status says of the copies.

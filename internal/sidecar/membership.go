@@ -247,5 +247,6 @@ func (s *Sidecar) copyTable(ctx context.Context, c tablecopy.Execer, n wal.Relat
 	if _, err := c.Exec(ctx, tablecopy.RequestSQL([]wal.RelationName{n})); err != nil {
 		return fmt.Errorf("ask for a copy of %s: %w", n, err)
 	}
+	s.asksForCopies()
 	return nil
 }

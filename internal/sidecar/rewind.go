@@ -114,6 +114,7 @@ func (s *Sidecar) welcome(ctx context.Context, c *pgx.Conn, peer string) error {
 		if _, err := tablecopy.Request(ctx, tx, s.cfg.Postgres.Publication, nil); err != nil {
 			return err
 		}
+		defer s.asksForCopies()
 		s.log.Info("a peer has applied nothing yet; the tables are copied for it", "peer", peer)
 	} else {
 		s.log.Warn("a peer has applied nothing yet, and copy.mode keeps its rows from being copied", "peer", peer, "remedy", "run: pgwaltz resync --config FILE")

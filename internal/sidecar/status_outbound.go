@@ -33,13 +33,11 @@ func (s *Sidecar) outboundStatus(working bool) status.Outbound {
 		stuck := ""
 		if v != nil && v.broker != nil && working {
 			b := v.broker.Peer(p)
-			peer.Reachable, stuck = b.Reachable, stuckText(b.Stuck)
+			peer.Reachable, stuck = b.Reachable, b.Stuck
 		}
 		out.Peers = append(out.Peers, peer)
-		if text := behind(peer.LagBytes, peer.LagSeconds, frames, copying); flows && !peer.Reachable {
-			out.State, out.Reason = status.Partitioned, "peer "+p+" is unreachable"
-		} else if text != "" && out.State == status.Replicating {
-			out.State, out.Reason = status.CatchingUp, "peer "+p+": "+text+stuck
+		if flows {
+			peerState(&out, peer, behind(peer.LagBytes, peer.LagSeconds, frames, copying), stuck)
 		}
 	}
 	if flows && out.State != status.Partitioned {
@@ -54,12 +52,26 @@ func (s *Sidecar) outboundStatus(working bool) status.Outbound {
 	return out
 }
 
-// stuckText says that a backlog does not get smaller by itself.
+// peerState takes over what one peer makes of a direction that flows here; the worst of them stays. stuck is
+// what the peer says of itself. A gap of it waits for somebody, often here, so it is one at this end too.
+func peerState(out *status.Outbound, peer status.Peer, text, stuck string) {
+	state, reason := status.CatchingUp, "peer "+peer.Region+": "+text+stuckText(stuck)
+	switch {
+	case !peer.Reachable:
+		state, reason = status.Partitioned, "peer "+peer.Region+" is unreachable"
+	case stuck == string(status.Gap):
+		state, reason = status.Gap, "peer "+peer.Region+" has a gap and applies nothing of this region: its status has the remedy"
+	case text == "":
+		return
+	}
+	if worse(out.State, state) != out.State {
+		out.State, out.Reason = state, reason
+	}
+}
+
+// stuckText says of a peer that is down that a backlog does not get smaller by itself.
 func stuckText(state string) string {
-	switch status.State(state) {
-	case status.Gap:
-		return "; it applies nothing, since it has a gap: its status has the remedy"
-	case status.Down:
+	if status.State(state) == status.Down {
 		return "; it applies nothing: its status says why"
 	}
 	return ""
@@ -122,7 +134,7 @@ func localStatus(out *status.Outbound, merge *status.LastError) {
 	switch text := behind(out.BacklogBytes, out.BacklogSeconds, 0, 0); {
 	case merge != nil && time.Since(merge.Since) > failingFor:
 		out.State, out.Reason = status.Down, "the self-merge fails: "+merge.Message
-	case out.Parked > 0:
+	case out.Parked > 0 && out.State != status.Gap:
 		out.State, out.Reason = status.Parked, parkedText(out.Parked)
 	case text != "" && out.State == status.Replicating:
 		out.State, out.Reason = status.CatchingUp, "publishing: "+text
@@ -231,7 +243,7 @@ func (s *Sidecar) incomplete() string {
 	return ""
 }
 
-// copying is the number of tables whose copy the peers have not applied in full.
+// copying is the number of tables whose copy the peers have not applied in full, as far as is known.
 func (s *Sidecar) copying() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -240,6 +252,9 @@ func (s *Sidecar) copying() int {
 		if unfinished(s.copy[i]) {
 			n++
 		}
+	}
+	if asked := time.Unix(0, s.copyAsked.Load()); n == 0 && time.Since(asked) < copiesSeen {
+		n = 1
 	}
 	return n
 }

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,9 +79,28 @@ func TestAPeerThatIsStuck(t *testing.T) {
 	if got := s.stuck("us"); got != "down" {
 		t.Errorf("an error that stays: %q", got)
 	}
-	for state, want := range map[string]bool{"gap": true, "down": true, "": false, "replicating": false, "nonsense": false} {
-		if got := stuckText(state); (got != "") != want {
-			t.Errorf("%s: %q", state, got)
+	for _, tt := range []struct {
+		here        status.State
+		reachable   bool
+		text, stuck string
+		want        status.State
+		reason      string
+	}{
+		{status.Replicating, true, "", "", status.Replicating, ""},
+		{status.Replicating, true, "behind", "", status.CatchingUp, "peer us: behind"},
+		{status.Replicating, true, "behind", "nonsense", status.CatchingUp, "peer us: behind"},
+		{status.Replicating, true, "behind", "down", status.CatchingUp, "its status says why"},
+		{status.Replicating, true, "behind", "gap", status.Gap, "its status has the remedy"},
+		{status.Replicating, true, "", "gap", status.Gap, "its status has the remedy"},
+		{status.Replicating, false, "behind", "gap", status.Partitioned, "unreachable"}, // it was so when it was last heard of
+		{status.Gap, true, "behind", "", status.Gap, ""},
+		{status.Gap, false, "", "", status.Gap, ""},
+		{status.Partitioned, true, "behind", "gap", status.Gap, "has a gap"},
+	} {
+		st := status.Outbound{State: tt.here}
+		peerState(&st, status.Peer{Region: "us", Reachable: tt.reachable}, tt.text, tt.stuck)
+		if st.State != tt.want || !strings.Contains(st.Reason, tt.reason) || (st.Reason == "") != (tt.reason == "") {
+			t.Errorf("%+v: %s, %q", tt, st.State, st.Reason)
 		}
 	}
 }
@@ -97,5 +117,23 @@ func TestCopiesThatWait(t *testing.T) {
 	}
 	if jobs[0].State != "done" {
 		t.Error("what is kept of the copies was changed")
+	}
+}
+
+// A copy that was asked for a moment ago shows before the copier has looked.
+func TestACopyThatWasAskedFor(t *testing.T) {
+	t.Parallel()
+	s := busy(t)
+	s.noteCopies(nil)
+	if n := s.copying(); n != 0 {
+		t.Errorf("%d copies of none", n)
+	}
+	s.asksForCopies()
+	if n := s.copying(); n != 1 {
+		t.Errorf("%d copies that were asked for", n)
+	}
+	s.copyAsked.Store(time.Now().Add(-copiesSeen).UnixNano())
+	if n := s.copying(); n != 0 {
+		t.Errorf("%d copies long afterwards", n)
 	}
 }

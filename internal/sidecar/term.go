@@ -65,6 +65,9 @@ func (s *Sidecar) beginTerm(ctx context.Context) error {
 	if err := s.loadOwn(ctx, conn); err != nil {
 		return err
 	}
+	if err := s.loadCopies(ctx, conn); err != nil {
+		return err
+	}
 	s.parkedAt.Store(parkedEver)
 	if err := s.parked.Load(ctx, conn); err != nil {
 		return err

@@ -33,7 +33,7 @@ func TestCopiesOfAResyncAreMadeOnceMore(t *testing.T) {
 		"update pgwaltz.copy set sent_frame = 8 where table_name = 'missed'",
 		"update pgwaltz.copy set state = 'running', last_key = null, applied_key = null, sent_incarnation = null, sent_frame = null, applied_at = null where table_name in ('nothing', 'open')",
 		RequestSQL([]wal.RelationName{{Schema: "public", Name: "begun"}}), "update pgwaltz.copy set state = 'done', sent_incarnation = 4, sent_frame = 1, applied_at = now() where table_name = 'begun'")
-	jobs, err := load(ctx, c)
+	jobs, err := Load(ctx, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func TestCopiesOfAResyncAreMadeOnceMore(t *testing.T) {
 // open names the tables that are to be copied.
 func open(t *testing.T, c *pgx.Conn) string {
 	t.Helper()
-	jobs, err := load(t.Context(), c)
+	jobs, err := Load(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -169,7 +169,7 @@ func (c *Copier) fail(ctx context.Context, j *Job, cause error) error {
 // them at the peer.
 func (c *Copier) look(ctx context.Context) (jobs []Job, err error) {
 	err = c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		if jobs, err = load(ctx, conn); err != nil {
+		if jobs, err = Load(ctx, conn); err != nil {
 			return err
 		}
 		open := 0

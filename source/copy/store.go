@@ -170,8 +170,8 @@ from (select pg_catalog.to_regclass($1) as o) t left join pg_catalog.pg_class c 
 	return why
 }
 
-// load returns all rows, those requested first in front.
-func load(ctx context.Context, c *pgx.Conn) ([]Job, error) {
+// Load returns what pgwaltz.copy says of all tables, those requested first in front.
+func Load(ctx context.Context, c *pgx.Conn) ([]Job, error) {
 	rows, err := c.Query(ctx, `select schema_name, table_name, state, last_key, rows_done, applied_rows, applied_at is not null, coalesce(requested_at, 'epoch'), coalesce(reason, '') from pgwaltz.copy order by requested_at nulls first, schema_name, table_name`)
 	if err != nil {
 		return nil, fmt.Errorf("read copy state: %w", err)

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { pgtest.Main(m, &server) }
 
 func jobOf(t *testing.T, c *pgx.Conn) Job {
 	t.Helper()
-	jobs, err := load(t.Context(), c)
+	jobs, err := Load(t.Context(), c)
 	if err != nil || len(jobs) != 1 {
 		t.Fatalf("%v: %d jobs", err, len(jobs))
 	}
