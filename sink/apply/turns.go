@@ -21,7 +21,7 @@ import (
 // Giant transactions are in the order of their commit times, so it is the same in every region. That matters where the
 // stream of an origin holds less than its giant transaction: then it has to be open in all regions
 // at once, and its next parts do not come while it waits in one of them. So an open one whose next part does not
-// come gives way to an earlier one (GiveWay), and a later one does not wait for ever. All others are in the order in which
+// come gives way to an earlier one (givesWay), and a later one does not wait for ever. All others are in the order in which
 // they were beaten, so that none waits for long.
 //
 // It is safe for concurrent use. What is waited for is bounded, and nothing rests on it but how often a
@@ -63,7 +63,7 @@ func (t *taker) before(u *taker) bool {
 	return t.origin < u.origin
 }
 
-// begin waits until the applier may open a giant transaction. It is called outside of a transaction, and end
+// begin waits until the session may open a transaction. It is called outside of one, and end
 // afterwards, whatever came of it. waits is called once where there is something to wait for.
 func (g *Turns) begin(ctx context.Context, session string, t taker, waits func()) error {
 	g.mu.Lock()
