@@ -50,6 +50,9 @@ func (v *view) judge(st status.Status) (code int, why string) {
 			why += ": " + reason
 		}
 	}
+	if t := st.Troubled(); t != nil {
+		look("table "+t.Table, status.Parked, t.Reason+"; "+t.Remedy)
+	}
 	for _, d := range directions(st) {
 		look(d.name, d.state, d.reason)
 	}

@@ -94,6 +94,9 @@ func troubles(w io.Writer, st status.Status) {
 		gap("inbound "+in.Origin, in.Gap)
 		failure("inbound "+in.Origin, in.LastError)
 	}
+	for _, t := range st.Tables {
+		row(w, "table\t%s: %s; %s\n", t.Table, t.Reason, t.Remedy)
+	}
 	copyText(w, st.Copy)
 	if last := st.LastError; last != nil && !shown(st, last) {
 		failure("sidecar", last)

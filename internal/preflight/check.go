@@ -20,9 +20,14 @@ const setupCommand = "pgwaltz setup --config FILE"
 // Check reads the local database as the role of postgres.dsn and says what is missing or
 // doubtful. It changes nothing. The error says that it could not read, which is no finding.
 func Check(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (Findings, error) {
+	_, fs, err := check(ctx, conn, cfg)
+	return fs, err
+}
+
+func check(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (*facts, Findings, error) {
 	f, err := loadFacts(ctx, conn, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("check: %w", err)
+		return nil, nil, fmt.Errorf("check: %w", err)
 	}
 	var fs Findings
 	for _, w := range cfg.Warnings() {
@@ -35,10 +40,10 @@ func Check(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (Findings, e
 		checkKeys, checkPlanted, checkRole, checkSchema, checkSettings, checkPublishing, checkApplying, checkReferences, checkNeighbours, checkSequences,
 	} {
 		if err := step(ctx, f, &fs); err != nil {
-			return nil, fmt.Errorf("check: %w", err)
+			return nil, nil, fmt.Errorf("check: %w", err)
 		}
 	}
-	return fs, nil
+	return f, fs, nil
 }
 
 // invalidationFixed tells for each major version the first minor one whose walsender hears of a

@@ -38,16 +38,15 @@ func checkTablePrivileges(ctx context.Context, f *facts, t *pg.Table, fs *Findin
 	}
 	if !usage {
 		remedy := "grant usage on schema " + pg.Quote(t.Schema) + " to " + role
-		if !slices.ContainsFunc(*fs, func(x Finding) bool { return x.Remedy == remedy }) {
-			fs.add(Error, "table_privilege", remedy, "role %q may not use schema %s", f.runtime.Name, t.Schema)
-		}
+		fs.addTable(t.Ref(), Error, "table_privilege", remedy, fmt.Sprintf("role %q may not use their schema", f.runtime.Name),
+			"role %q may not use schema %s of %s", f.runtime.Name, t.Schema, t.Ref())
 	}
 	missing, err := pg.TablePrivileges(ctx, f.conn, f.runtime.Name, t.OID, tablePrivileges(f.cfg))
 	if err != nil {
 		return err
 	}
 	if len(missing) > 0 {
-		fs.add(Error, "table_privilege", fmt.Sprintf("grant %s on table %s to %s", strings.Join(missing, ", "), t.SQL(), role),
+		fs.addTable(t.Ref(), Error, "table_privilege", fmt.Sprintf("grant %s on table %s to %s", strings.Join(missing, ", "), t.SQL(), role), "",
 			"role %q lacks %s on %s", f.runtime.Name, strings.Join(missing, ", "), t.Ref())
 	}
 	if !t.RowSecurity || f.separate() {
@@ -58,7 +57,7 @@ func checkTablePrivileges(ctx context.Context, f *facts, t *pg.Table, fs *Findin
 		return fmt.Errorf("read row security of %s: %w", t.Ref(), err)
 	}
 	if active {
-		fs.add(Error, "row_security", "as a superuser: alter role "+role+" bypassrls", "row security hides rows of %s from role %q", t.Ref(), f.runtime.Name)
+		fs.addTable(t.Ref(), Error, "row_security", "as a superuser: alter role "+role+" bypassrls", "", "row security hides rows of %s from role %q", t.Ref(), f.runtime.Name)
 	}
 	return nil
 }

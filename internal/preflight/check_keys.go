@@ -20,11 +20,11 @@ func checkKeys(ctx context.Context, f *facts, fs *Findings) error {
 			return err
 		}
 		if column, why := k.Unknown(); column != "" {
-			fs.add(Error, "key_equality", "make a hash operator class with the same equality for the type, or exclude the table",
+			fs.addTable(t.Ref(), Error, "key_equality", "make a hash operator class with the same equality for the type, or exclude the table", "",
 				"key column %s of %s: when two values are equal is not known: %s", column, t.Ref(), why)
 		}
 		if f.cfg.Publishes() && t.Identity != wal.IdentityFull && slices.ContainsFunc(k.Columns, func(c rowkey.Column) bool { return c.Generated != "" }) && !wantsFull(f.cfg, t) {
-			fs.add(Error, "generated_key", "alter table "+t.SQL()+" replica identity full",
+			fs.addTable(t.Ref(), Error, "generated_key", "alter table "+t.SQL()+" replica identity full", "",
 				"the key of %s is generated, and without the identity FULL the WAL does not say which row a delete removed", t.Ref())
 		}
 	}

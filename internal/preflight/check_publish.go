@@ -159,28 +159,21 @@ func checkPublication(f *facts, fs *Findings) {
 		fs.add(Error, "publication_kinds", "alter publication "+pg.Quote(name)+" set (publish = 'insert, update, delete, truncate')",
 			"publication %q does not publish %s", name, strings.Join(off, " and "))
 	}
-	var missing []*pg.Table
 	for _, t := range f.sel.Tables {
 		if !p.Has(t.Ref()) && !(t.Kind == 'p' && !p.ViaRoot) {
-			missing = append(missing, t)
+			// What the application made since is no mistake of the configuration.
+			severity := Warning
+			if named(f.cfg, t) {
+				severity = Error
+			}
+			fs.addTable(t.Ref(), severity, "publication_tables", setupCommand+"  (it runs: alter publication "+pg.Quote(name)+" add table "+tableList([]*pg.Table{t})+")",
+				fmt.Sprintf("publication %q lacks them, and the configuration selects them", name),
+				"publication %q lacks a table that the configuration selects: %s", name, t.Ref())
 		}
 		if t.Kind == 'p' && !p.ViaRoot {
 			fs.add(Warning, "publication_partitions", "alter publication "+pg.Quote(name)+" set (publish_via_partition_root = true)",
 				"publication %q names the partitions of %s: both regions must have the same ones", name, t.Ref())
 		}
-	}
-	// A table that the application made since is no reason to stop the others.
-	severity := Warning
-	if slices.ContainsFunc(missing, func(t *pg.Table) bool { return named(f.cfg, t) }) {
-		severity = Error
-	}
-	if len(missing) > 0 {
-		names := make([]string, len(missing))
-		for i, t := range missing {
-			names[i] = t.Ref().String()
-		}
-		fs.add(severity, "publication_tables", setupCommand+"  (it runs: alter publication "+pg.Quote(name)+" add table "+tableList(missing)+")",
-			"publication %q lacks tables that the configuration selects: %s", name, strings.Join(names, ", "))
 	}
 	for _, pt := range p.Tables {
 		checkPublished(f, pt, fs)
@@ -206,7 +199,7 @@ func checkPublished(f *facts, pt pg.PublishedTable, fs *Findings) {
 			pt.Name, name, noIdentity(t).Why)
 	}
 	if t.Identity == wal.IdentityFull && !f.pub.Generated && t.HasGenerated('s') && (f.pub.Update || f.pub.Delete) {
-		fs.add(Error, "publication_generated", generatedRemedy(name), "publication %q leaves generated columns out: the application's updates and deletes of %s fail under replica identity FULL", name, pt.Name)
+		fs.addTable(pt.Name, Error, "publication_generated", generatedRemedy(name), "", "publication %q leaves generated columns out: the application's updates and deletes of %s fail under replica identity FULL", name, pt.Name)
 	}
 	if !f.cfg.Selected(pt.Name.Schema, pt.Name.Name) && !t.Partition {
 		if f.cfg.Excluded(pt.Name.Schema, pt.Name.Name) {
@@ -223,7 +216,7 @@ func checkPublished(f *facts, pt pg.PublishedTable, fs *Findings) {
 	if pt.ColumnList {
 		for _, c := range append(stampColumns(f.cfg, t), t.PrimaryKey...) {
 			if !slices.Contains(pt.Columns, c) {
-				fs.add(Error, "column_list", "add the column to the list", "the column list of %s in publication %q leaves out %q, which decides conflicts", pt.Name, name, c)
+				fs.addTable(pt.Name, Error, "column_list", "add the column to the list", "", "the column list of %s in publication %q leaves out %q, which decides conflicts", pt.Name, name, c)
 			}
 		}
 	}
@@ -249,7 +242,7 @@ func checkTables(f *facts, fs *Findings) {
 				fs.add(Warning, "partition_unlogged", "alter table "+leaf.SQL()+" set logged", "partition %s of %s is unlogged, so its changes are not in the WAL", leaf.Ref(), t.Ref())
 			}
 			if leaf.Kind == 'r' && leaf.Identity != t.Identity && t.Identity != wal.IdentityIndex {
-				fs.add(Error, "partition_identity", setupCommand, "partition %s has another replica identity than %s", leaf.Ref(), t.Ref())
+				fs.addTable(t.Ref(), Error, "partition_identity", setupCommand, "", "partition %s has another replica identity than %s", leaf.Ref(), t.Ref())
 			}
 		}
 	}

@@ -110,7 +110,10 @@ func checkPatterns(f *facts, fs *Findings) {
 			severity = Warning // a schema without tables, so far, is no mistake of the pattern
 		}
 		fs.add(severity, "pattern_matches_nothing", "correct the pattern (case counts), or create the table first", "%s: %q matches no table", key, p)
-		(*fs)[len(*fs)-1].Source = cfg.Source(key)
+		f := &(*fs)[len(*fs)-1]
+		if f.Source = cfg.Source(key); p.Exact() && severity == Error {
+			f.Table = p.String()
+		}
 	}
 	for i, p := range cfg.Tables.Include {
 		miss(listKey(cfg, "tables.include", i), p, Error)

@@ -94,7 +94,9 @@ type Sidecar struct {
 	lastErrAt  time.Time
 	conf       status.Conflicts
 	copy       []status.Copy
-	waits      []status.Copy // of the tables of due
+	waits      []status.Copy  // of the tables of due
+	tables     []status.Table // that are not replicated as they should be
+	tablesDue  time.Time      // when they are looked at again; of the goroutine of upkeep
 	registry   *prometheus.Registry
 	pubMetrics *publish.Metrics
 	subMetrics map[string]*subscribe.Metrics

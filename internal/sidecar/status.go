@@ -15,7 +15,7 @@ func (s *Sidecar) Status() status.Status {
 	s.mu.Lock()
 	st := status.Status{
 		Cluster: s.cfg.Cluster, Region: s.cfg.Region, Version: s.version, PID: os.Getpid(), StartedAt: s.started,
-		State: s.role, LastError: s.troubles.newest(), Copy: copies(s.copy, s.waits),
+		State: s.role, LastError: s.troubles.newest(), Copy: copies(s.copy, s.waits), Tables: append([]status.Table{}, s.tables...),
 		Conflicts: status.Conflicts{Total: s.conf.Total, LastAt: s.conf.LastAt, Last: s.conf.Last, ByType: map[string]uint64{}},
 	}
 	for k, v := range s.conf.ByType {
@@ -42,6 +42,9 @@ func (s *Sidecar) Status() status.Status {
 			st.Inbound = append(st.Inbound, in)
 			st.State = worse(st.State, in.State)
 		}
+	}
+	if st.Troubled() != nil && working {
+		st.State = worse(st.State, status.Parked)
 	}
 	return st
 }

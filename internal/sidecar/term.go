@@ -196,10 +196,11 @@ func (s *Sidecar) work(ctx context.Context, lock *pgx.Conn) error {
 
 // prepare looks at the server: what is missing stops the start, with a remedy.
 func (s *Sidecar) prepare(ctx context.Context, conn *pgx.Conn) error {
-	findings, err := preflight.Check(ctx, conn, s.cfg)
+	tables, findings, err := preflight.Start(ctx, conn, s.cfg)
 	if err != nil {
 		return err
 	}
+	s.noteTables(tables)
 	kept := findings[:0:0]
 	for _, f := range findings {
 		// A slot that is gone or lost is a state of a running sidecar, not a refusal: peers

@@ -12,7 +12,7 @@ const (
 	CatchingUp  State = "catching-up" // moving, with a backlog
 	Partitioned State = "partitioned" // the peer or the broker is out of reach
 	Gap         State = "gap"         // the chain is broken and cannot be healed without help
-	Parked      State = "parked"      // flowing, with changes set aside
+	Parked      State = "parked"      // flowing, with changes or tables set aside
 	Down        State = "down"        // not running, or the local server is out of reach
 	Standby     State = "standby"     // another sidecar of this region is at work
 )
@@ -24,11 +24,12 @@ type Status struct {
 	Version   string     `json:"version"`
 	PID       int        `json:"pid"`
 	StartedAt time.Time  `json:"started_at"`
-	State     State      `json:"state"` // the worst of its directions
+	State     State      `json:"state"` // the worst of its directions, or parked where a table has an error
 	Outbound  *Outbound  `json:"outbound,omitempty"`
 	Inbound   []Inbound  `json:"inbound"`
 	Conflicts Conflicts  `json:"conflicts"`
 	Copy      []Copy     `json:"copy,omitempty"`
+	Tables    []Table    `json:"tables"`
 	LastError *LastError `json:"last_error,omitempty"`
 }
 
@@ -135,4 +136,30 @@ type Copy struct {
 	Rows    int64  `json:"rows"`             // read and put into the stream
 	Applied int64  `json:"applied"`          // of these, applied by every peer
 	Reason  string `json:"reason,omitempty"` // why it waits or cannot be copied
+}
+
+// Table is one that is not replicated as it should be; the others are. It may come several times.
+type Table struct {
+	Table  string    `json:"table"`
+	Code   string    `json:"code"` // of pgwaltz check
+	Error  bool      `json:"error"`
+	Reason string    `json:"reason"`
+	Remedy string    `json:"remedy"` // the exact statement, setting or command
+	Since  time.Time `json:"since"`
+}
+
+// Same reports whether both say the same of the same table, whenever that began.
+func (t Table) Same(u Table) bool {
+	u.Since = t.Since
+	return t == u
+}
+
+// Troubled is the first table of which an error is found; nil for none.
+func (st *Status) Troubled() *Table {
+	for i := range st.Tables {
+		if st.Tables[i].Error {
+			return &st.Tables[i]
+		}
+	}
+	return nil
 }
