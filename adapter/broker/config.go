@@ -65,6 +65,8 @@ type Config struct {
 	// Stuck is asked for what a peer is told of how its changes are applied here: gap, down, or ""
 	// where they are. It must not block.
 	Stuck func(origin string) string
+	// Life names this region's database among all that had its name; "" tells nothing.
+	Life string
 	// OnState is called, from a goroutine of the broker, whenever the connection or the
 	// reachability of a peer changes. It must not block.
 	OnState func(State)

@@ -31,6 +31,8 @@ type Peer struct {
 	Position *Position
 	// Stuck is gap or down while the peer cannot apply this region's changes; "" while it can.
 	Stuck string
+	// Life names the peer's database among all that had its name; "" when it was not heard of.
+	Life string
 
 	misses int
 	known  bool
@@ -62,10 +64,11 @@ type pong struct {
 	At       wal.Micros `json:"at"`
 	Position *Position  `json:"position,omitempty"`
 	Stuck    string     `json:"stuck,omitempty"`
+	Life     string     `json:"life,omitempty"`
 }
 
 func (b *Broker) pong(_ context.Context, asker string, _ []byte) ([]byte, error) {
-	p := pong{Region: b.cfg.Region, At: wal.MicrosOf(time.Now())}
+	p := pong{Region: b.cfg.Region, At: wal.MicrosOf(time.Now()), Life: b.cfg.Life}
 	if b.cfg.Stuck != nil {
 		p.Stuck = b.cfg.Stuck(asker)
 	}
@@ -140,6 +143,9 @@ func (b *Broker) ping(region string) {
 		p.misses, p.Reachable, p.SeenAt, p.RTT = 0, true, time.Now(), rtt
 		p.Offset = answer.At.Time().Sub(sent.Add(rtt / 2))
 		p.Position, p.Stuck = answer.Position, answer.Stuck
+		if answer.Life != "" {
+			p.Life = answer.Life
+		}
 	}
 	now := p.Reachable
 	b.mu.Unlock()

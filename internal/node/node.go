@@ -1,4 +1,5 @@
-// Package node says whose database this is. It owns table pgwaltz.node, which setup writes once.
+// Package node says whose database this is, and which database each peer has. It owns table pgwaltz.node, which setup
+// writes once, and pgwaltz.peer.
 package node
 
 import (

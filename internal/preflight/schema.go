@@ -38,6 +38,7 @@ const (
 func objects() []object {
 	return []object{
 		{"node", node.Schema, "who this database is", mayRead},
+		{"peer", node.PeerSchema, "which database each peer has", mayUpdate},
 		{"checkpoint", pgstore.Schema, "how far each peer's changes are applied", mayUpdate},
 		{"tombstone", tombstone.Schema, "which rows were deleted, and when, and which live again", mayWrite},
 		{"past", tombstone.PastSchema, "what tombstones said before, for as long as changes may be decoded again", mayWrite},

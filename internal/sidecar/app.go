@@ -70,6 +70,7 @@ type Sidecar struct {
 	parkedAt atomic.Int64               // see parkedSince
 	suspects map[string]*apply.Suspects // by origin
 	members  membership
+	lives    lives
 	schemas  schemaNames
 	named    time.Time    // when the names of tables were looked at last
 	due      atomic.Int64 // tables to be copied when what they wait for has come
@@ -120,6 +121,7 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error)
 	s.catalog = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "catalog") }}
 	s.ownDB = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "wal") }}
 	s.own = replicator.NewLocalWAL(localDB{s.ownDB})
+	s.lives.forget()
 	s.redactor = audit.NewRedactor(cfg.Audit.Redact)
 	s.refused.Redact = len(cfg.Audit.Redact) > 0
 	s.pubMetrics = publish.NewMetrics(s.registry)

@@ -49,7 +49,7 @@ func (s *Sidecar) brokerConfig() broker.Config {
 		URL: n.URL, CredentialsFile: n.CredentialsFile, User: n.User, PasswordFile: n.PasswordFile, Password: n.Password.Reveal(), Identities: s.identities(), Sign: s.signer(), PublicKeys: s.publicKeys(),
 		TLS:    broker.TLS{CertFile: n.TLS.CertFile, KeyFile: n.TLS.KeyFile, CAFile: n.TLS.CAFile},
 		Listen: n.Listen, Dial: n.Dial, StoreDir: n.StoreDir, MaxBytes: int64(n.MaxBytes), MaxFrame: int(s.cfg.Publish.MaxFrame),
-		AllowPlain: n.Insecure, Log: s.log.With("room", "broker"), Position: s.position, Stuck: s.stuck,
+		AllowPlain: n.Insecure, Log: s.log.With("room", "broker"), Position: s.position, Stuck: s.stuck, Life: s.caps.life,
 	}
 	if c.URL != "" {
 		c.Listen, c.Dial = "", nil

@@ -17,6 +17,7 @@ type capabilities struct {
 	replica bool // may set session_replication_role
 	origin  bool // may use replication origins
 	token   []byte
+	life    string // of the database, see node.Life
 	// deadlock is the server's deadlock_timeout.
 	deadlock time.Duration
 }
@@ -34,6 +35,7 @@ func (s *Sidecar) findCapabilities(ctx context.Context, conn *pgx.Conn) error {
 	}
 	s.caps.deadlock = time.Duration(deadlock) * time.Millisecond
 	s.caps.token, err = node.Token(ctx, conn, s.cfg.Region)
+	s.caps.life = node.Life(s.caps.token)
 	return err
 }
 

@@ -22,6 +22,7 @@ func (s *Sidecar) forget() {
 		in.forget()
 	}
 	s.members.forget()
+	s.lives.forget()
 	s.schemas, s.named, s.followDue = nil, time.Time{}, time.Time{}
 	s.overdue.Store(false)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/node"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 )
 
@@ -57,6 +58,9 @@ func Resync(ctx context.Context, cfg *config.Config, tables []string, recreateSl
 	if len(tables) == 0 {
 		done.Whole = true
 		if done.Gap, err = streamstore.RequestResync(ctx, tx, cfg.Region); err != nil {
+			return done, err
+		}
+		if err := node.Provided(ctx, tx); err != nil {
 			return done, err
 		}
 	}

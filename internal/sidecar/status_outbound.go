@@ -232,7 +232,8 @@ func (o *outboundState) stands(failure *status.LastError, incomplete bool, now t
 	return ""
 }
 
-// incomplete says which tables are selected and not, or not in full, in the publication; "" for none.
+// incomplete says which tables are selected and not, or not in full, in the publication, or which peer lacks
+// rows that only a command brings; "" for none.
 func (s *Sidecar) incomplete() string {
 	if text := s.members.narrowed(s.cfg.Postgres.Publication); text != "" {
 		return text
@@ -240,7 +241,7 @@ func (s *Sidecar) incomplete() string {
 	if n, ok := s.members.missing(); ok {
 		return "table " + n.String() + " is selected and not published any more: run pgwaltz setup, or leave it out with tables.exclude"
 	}
-	return ""
+	return s.lives.lack()
 }
 
 // copying is the number of tables whose copy the peers have not applied in full, as far as is known.

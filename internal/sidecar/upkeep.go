@@ -33,6 +33,9 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 				s.log.Debug("look at slot", "reason", publicMessage(err))
 			}
 			s.purge(ctx)
+			if err := s.lookAtLives(ctx); err != nil && ctx.Err() == nil {
+				s.log.Debug("look at the peers' databases", "reason", publicMessage(err))
+			}
 			if err := s.answerPeers(ctx); err != nil && ctx.Err() == nil {
 				s.log.Debug("answer a peer's gap", "reason", publicMessage(err))
 			}

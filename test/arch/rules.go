@@ -98,6 +98,7 @@ var owner = map[string]string{
 	"node":       "internal/node",
 	"parked":     "conflict/parked",
 	"partition":  "source/copy",
+	"peer":       "internal/node",
 	"past":       "conflict/tombstone",
 	"quarantine": "source/subscribe/quarantine",
 	"stream":     "checkpoint/streamstore",

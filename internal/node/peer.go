@@ -1,0 +1,64 @@
+package node
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// PeerSchema creates the table of the peers' databases; the schema pgwaltz must exist. It may be run again.
+//
+// heard is the life that a peer was heard with last. life is the one that has everything of this region, or
+// gets it by copies that were asked for: where the two differ, the peer has another database than before, and
+// lacks what its former one had written and this region has of it.
+const PeerSchema = `create table if not exists pgwaltz.peer (
+  region text primary key,
+  life   text not null,
+  heard  text not null
+)`
+
+// Life names a database among all that were ever given the region's name. It is no secret, and the token
+// cannot be told from it. A dump that holds schema pgwaltz keeps it, and so does a restore from files.
+func Life(token []byte) string {
+	sum := sha256.Sum256(append([]byte("pgwaltz life "), token...))
+	return hex.EncodeToString(sum[:16])
+}
+
+// Conn runs statements; *pgx.Conn and pgx.Tx are Conns.
+type Conn interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+// IsLife reports whether a peer's word can be a life.
+func IsLife(s string) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == 16
+}
+
+// Hear notes the life that a peer was heard with. It reports whether the peer has another database than
+// before, for which nothing was asked yet. The first life of a peer is no other one. A life that is noted
+// already writes nothing.
+func Hear(ctx context.Context, c Conn, peer, life string) (other bool, err error) {
+	err = c.QueryRow(ctx, `with noted as (
+  insert into pgwaltz.peer as p (region, life, heard) values ($1, $2, $2)
+  on conflict (region) do update set heard = excluded.heard where p.heard <> excluded.heard
+)
+select coalesce((select life <> $2 from pgwaltz.peer where region = $1), false)`, peer, life).Scan(&other)
+	if err != nil {
+		return false, fmt.Errorf("note the database of peer %s: %w", peer, err)
+	}
+	return other, nil
+}
+
+// Provided notes that all tables are asked to be copied, for whatever database each peer was heard with last.
+func Provided(ctx context.Context, c Conn) error {
+	if _, err := c.Exec(ctx, `update pgwaltz.peer set life = heard where life <> heard`); err != nil {
+		return fmt.Errorf("note the databases of peers: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,67 @@
+package node
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/pgwaltz/pgwaltz/test/pgtest"
+)
+
+// The first database of a peer is no other one; a later one is until something is asked for it, also when
+// it is heard of again.
+func TestAnotherDatabaseOfAPeer(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	c := pgtest.Connect(t, server.Database(t))
+	pgtest.Exec(t, c, "create schema pgwaltz", PeerSchema, PeerSchema)
+	first, second := Life([]byte("first")), Life([]byte("second"))
+	for i, step := range []struct {
+		peer, life      string
+		other, provided bool
+	}{
+		{"eu", first, false, false},
+		{"eu", first, false, false},
+		{"us", second, false, false},
+		{"eu", second, true, false},
+		{"eu", second, true, true},
+		{"eu", second, false, false},
+		{"eu", first, true, false}, // its former database, or a third one
+		{"us", second, false, false},
+	} {
+		other, err := Hear(ctx, c, step.peer, step.life)
+		if err != nil || other != step.other {
+			t.Errorf("step %d: %t, %v", i, other, err)
+		}
+		if step.provided {
+			if err := Provided(ctx, c); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	var before, after string
+	const version = `select string_agg(xmin::text, ',' order by region) from pgwaltz.peer`
+	if err := c.QueryRow(ctx, version).Scan(&before); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Hear(ctx, c, "eu", first); err != nil {
+		t.Error(err)
+	}
+	if err := c.QueryRow(ctx, version).Scan(&after); err != nil || before != after {
+		t.Errorf("a life that is noted writes something: %s, %s, %v", before, after, err)
+	}
+}
+
+// A life is what IsLife says, two tokens have two, and it does not hold the token.
+func TestLife(t *testing.T) {
+	t.Parallel()
+	token := []byte("0b9c6a52-6f1f-4a53-9c7e-2f1d8f2b7c11")
+	life := Life(token)
+	if !IsLife(life) || life != Life(token) || life == Life([]byte("another")) || strings.Contains(life, "0b9c6a52") {
+		t.Errorf("life %q", life)
+	}
+	for _, s := range []string{"", "x", life + "00", strings.Repeat("g", 32), life[:30]} {
+		if IsLife(s) {
+			t.Errorf("%q can be a life", s)
+		}
+	}
+}

@@ -1,0 +1,127 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/node"
+	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
+)
+
+// A peer may have another database than before under its name: its former one was lost, and it was made anew.
+// Rows that the former one had written are here, and in no stream of this region, so nothing that the
+// peer reads brings them to it. So each region says with its answers to pings which database it has, and
+// who hears of another one copies all its tables.
+
+// lives is what is known of the peers' databases in this term.
+type lives struct {
+	mu      sync.Mutex
+	known   map[string]string // the life of each peer that has everything
+	lacking []string          // peers that have another one, and copy.mode keeps the rows from being copied
+}
+
+func (l *lives) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.known, l.lacking = map[string]string{}, nil
+}
+
+// lookAtLives asks for copies where a peer has another database than before, once for each.
+func (s *Sidecar) lookAtLives(ctx context.Context) error {
+	for _, p := range s.cfg.PeerNames() {
+		life := s.broker.Peer(p).Life
+		if !node.IsLife(life) || life == s.lives.of(p) || s.deaf(p) {
+			continue
+		}
+		done, err := s.provide(ctx, p, life)
+		if err != nil {
+			return err
+		}
+		s.lives.note(p, life, done, !done && s.cfg.Copy.Mode != config.CopyAuto)
+	}
+	return nil
+}
+
+func (l *lives) of(peer string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.known[peer]
+}
+
+// note takes note of whether a peer's database has everything, and whether that takes a command.
+func (l *lives) note(peer, life string, done, lacks bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lacking = slices.DeleteFunc(l.lacking, func(p string) bool { return p == peer })
+	if lacks {
+		l.lacking = append(l.lacking, peer)
+	}
+	if done {
+		l.known[peer] = life
+	}
+}
+
+// lack says which peer lacks rows that only a command brings; "" for none.
+func (l *lives) lack() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.lacking) == 0 {
+		return ""
+	}
+	return "peer " + l.lacking[0] + " has another database than before, and copy.mode keeps the rows that it lacks from being copied: run pgwaltz resync"
+}
+
+// deaf reports whether a peer has said that it applies nothing. It has no need of rows, until it says otherwise.
+func (s *Sidecar) deaf(peer string) bool {
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	return s.out.acks[peer].Deaf
+}
+
+// provide sees to it that a database of a peer gets all rows. It reports whether they are under way, or were
+// there already. Otherwise it takes a command, or the peer has used up what it may ask for, and gets it later.
+func (s *Sidecar) provide(ctx context.Context, peer, life string) (done bool, err error) {
+	err = s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		done = false
+		tx, err := c.Begin(ctx)
+		if err != nil {
+			return fmt.Errorf("copy for a peer: %w", err)
+		}
+		defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // after a commit it does nothing
+		other, err := node.Hear(ctx, tx, peer, life)
+		if err != nil {
+			return err
+		}
+		copies := other && s.cfg.Copy.Mode == config.CopyAuto && s.mayCopy(peer)
+		if copies {
+			if _, err := tablecopy.Request(ctx, tx, s.cfg.Postgres.Publication, nil); err != nil {
+				return err
+			}
+			if err := node.Provided(ctx, tx); err != nil {
+				return err
+			}
+			s.asksForCopies()
+		}
+		if err := tx.Commit(ctx); err != nil {
+			return fmt.Errorf("copy for a peer: %w", err)
+		}
+		if copies {
+			s.log.Warn("a peer has another database than before; all tables are copied for it", "peer", peer)
+		}
+		done = copies || !other
+		return nil
+	})
+	return done, err
+}
+
+// mayCopy takes one request from the peer's budget.
+func (s *Sidecar) mayCopy(peer string) bool {
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	return s.out.mayRewind(peer)
+}
