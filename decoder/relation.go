@@ -27,6 +27,7 @@ func (d *Decoder) onRelation(body []byte) error {
 	rel := &wal.Relation{
 		Schema:   m.Namespace,
 		Name:     m.RelationName,
+		OID:      m.RelationID,
 		Identity: wal.Identity(m.ReplicaIdentity),
 		Columns:  make([]wal.Column, len(m.Columns)),
 	}

@@ -14,7 +14,7 @@ func TestRelationDescription(t *testing.T) {
 		typ(20001, "zz", "mood"), typ(20002, "", "int4"),
 		relation(16400, "", "odd", wal.IdentityIndex, col{"id", 20, true}, col{"m", 20001, false}, col{"n", 20002, false}),
 		insert(16400, "1", "x", "2"), commit(100, 120))
-	want := &wal.Relation{Schema: "pg_catalog", Name: "odd", Identity: wal.IdentityIndex, Columns: []wal.Column{
+	want := &wal.Relation{Schema: "pg_catalog", Name: "odd", OID: 16400, Identity: wal.IdentityIndex, Columns: []wal.Column{
 		{Name: "id", OID: 20, TypeMod: -1, Key: true},
 		{Name: "m", OID: 20001, Type: "zz.mood", TypeMod: -1},
 		{Name: "n", OID: 20002, Type: "pg_catalog.int4", TypeMod: -1},

@@ -27,8 +27,10 @@ type Column struct {
 // Relation describes a published table at one moment of its origin's WAL. It is immutable
 // once made; a changed table gets a new Relation.
 type Relation struct {
-	Schema   string
-	Name     string
+	Schema string
+	Name   string
+	// OID is the table's number at its origin, which it keeps when it is renamed. Known at the origin only; 0 elsewhere.
+	OID      uint32
 	Identity Identity
 	Columns  []Column
 	// PrimaryKey lists the columns that identify a row, by position in Columns and in the order

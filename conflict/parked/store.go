@@ -68,8 +68,8 @@ where table_oid <> 0`)
 // table has now: was and is are names of the same tables, and no table has one of was any more. A change
 // that was under way while both regions renamed its table, or its schema, comes by the old name. It
 // returns the tables that any of them belong to. What waits under the new name and the same key already
-// stays in front: the other one follows when that is gone.
-func FollowNames(ctx context.Context, q Querier, was, is []wal.RelationName, x *Index) ([]wal.RelationName, error) {
+// stays in front: the other one follows when that is gone. With an origin, only its changes follow, to tables that are here.
+func FollowNames(ctx context.Context, q Querier, origin string, was, is []wal.RelationName, x *Index) ([]wal.RelationName, error) {
 	from, to := [2][]string{}, [2][]string{}
 	for i := range was {
 		from[0], from[1] = append(from[0], was[i].Schema), append(from[1], was[i].Name)
@@ -77,11 +77,35 @@ func FollowNames(ctx context.Context, q Querier, was, is []wal.RelationName, x *
 	}
 	return follow(ctx, q, x, `update pgwaltz.parked p set schema_name = u.s2, table_name = u.t2
 from unnest($1::text[], $2::text[], $3::text[], $4::text[]) as u(s, t, s2, t2)
-where p.schema_name = u.s and p.table_name = u.t and p.table_oid = 0
+where p.schema_name = u.s and p.table_name = u.t and p.table_oid = 0 and ($5 = '' or p.origin = $5 and exists (
+    select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = u.s2 and c.relname = u.t2 and c.relkind in ('r', 'p')))
   and not exists (select from pgwaltz.parked o where o.schema_name = u.s2 and o.table_name = u.t2 and o.key = p.key)
   and not exists (select from unnest($1::text[], $2::text[], $3::text[], $4::text[]) as v(s, t, s2, t2) join pgwaltz.parked o on o.schema_name = v.s and o.table_name = v.t
-    where v.s2 = u.s2 and v.t2 = u.t2 and o.table_oid = 0 and o.key = p.key and o.id < p.id)
-returning p.schema_name, p.table_name, p.key`, from[0], from[1], to[0], to[1])
+    where v.s2 = u.s2 and v.t2 = u.t2 and o.table_oid = 0 and o.key = p.key and o.id < p.id and ($5 = '' or o.origin = $5))
+returning p.schema_name, p.table_name, p.key`, from[0], from[1], to[0], to[1], origin)
+}
+
+// Nameless is a name of a table that is not here, and the origin whose changes came by it.
+type Nameless struct {
+	Origin string
+	Name   wal.RelationName
+}
+
+// Homeless lists the names by which changes of other regions wait that no table here has, up to a limit.
+func Homeless(ctx context.Context, q Querier, self string, limit int) ([]Nameless, error) {
+	rows, err := q.Query(ctx, `select origin, schema_name, table_name from pgwaltz.parked p where sqlstate = '42P01' and table_oid = 0 and origin <> $1
+  and not exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = p.schema_name and c.relname = p.table_name and c.relkind in ('r', 'p'))
+group by 1, 2, 3 order by 1, 2, 3 limit $2`, self, limit)
+	if err != nil {
+		return nil, fmt.Errorf("look for changes without a table: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (n Nameless, err error) {
+		return n, r.Scan(&n.Origin, &n.Name.Schema, &n.Name.Name)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for changes without a table: %w", err)
+	}
+	return list, nil
 }
 
 // Unfit reports whether changes wait for the table to be there, or for columns of it, and were not tried since they are.

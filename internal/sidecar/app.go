@@ -72,6 +72,8 @@ type Sidecar struct {
 	members  membership
 	lives    lives
 	schemas  schemaNames
+	met      metNames
+	former   formerNames
 	named    time.Time    // when the names of tables were looked at last
 	due      atomic.Int64 // tables to be copied when what they wait for has come
 	// dueAt is when a copy was asked for last, in a transaction that may not have ended yet; in Unix nanoseconds.

@@ -29,6 +29,9 @@ func (s *Sidecar) describe(rel *wal.Relation) error {
 	if err := s.completer().Describe(ctx, rel); err != nil {
 		return err
 	}
+	if err := s.meetName(ctx, rel); err != nil {
+		return err
+	}
 	if rel.Identity == wal.IdentityFull && !rel.Partitioned && rel.PrimaryKey != nil {
 		return nil
 	}

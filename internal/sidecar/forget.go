@@ -25,6 +25,7 @@ func (s *Sidecar) forget() {
 	s.lives.forget()
 	s.schemas, s.named, s.followDue = nil, time.Time{}, time.Time{}
 	s.overdue.Store(false)
+	s.met, s.former, s.tablesDue = metNames{}, formerNames{}, time.Time{}
 }
 
 func (o *outboundState) forget() {

@@ -95,6 +95,9 @@ func (s *Sidecar) lookAtNames(ctx context.Context) error {
 	if !waits && !look {
 		return nil
 	}
+	if s.parked.Waits() {
+		s.askFormer(ctx)
+	}
 	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
 		err := pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
 			if look {
@@ -136,12 +139,21 @@ func (s *Sidecar) followNames(ctx context.Context, tx pgx.Tx) error {
 			was, is = append(was, r.Was), append(is, r.Is)
 		}
 	}
-	if len(was) > 0 {
-		more, err := parked.FollowNames(ctx, tx, was, is, s.parked)
-		if err != nil {
+	follow := func(origin string, was, is []wal.RelationName) error {
+		if len(was) == 0 {
+			return nil
+		}
+		more, err := parked.FollowNames(ctx, tx, origin, was, is, s.parked)
+		tables = append(tables, more...)
+		return err
+	}
+	if err := follow("", was, is); err != nil {
+		return err
+	}
+	for origin, f := range s.former.told {
+		if err := follow(origin, f.Was, f.Is); err != nil {
 			return err
 		}
-		tables = append(tables, more...)
 	}
 	slices.SortFunc(tables, func(a, b wal.RelationName) int { return strings.Compare(a.String(), b.String()) })
 	if tables = slices.Compact(tables); len(tables) == 0 {

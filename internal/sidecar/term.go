@@ -174,6 +174,11 @@ func (s *Sidecar) work(ctx context.Context, lock *pgx.Conn) error {
 			return err
 		}
 		defer stopRewind()
+		stopNames, err := s.broker.Serve(verbNames, s.sayFormer)
+		if err != nil {
+			return err
+		}
+		defer stopNames()
 	}
 	if !s.cfg.Applies() {
 		g.Go(func() error { return s.supervise(ctx, "acknowledge", nil, s.saysDeaf) })

@@ -80,6 +80,20 @@ func Look(ctx context.Context, q Querier) error {
 	return nil
 }
 
+// Meet notes a name under which the WAL has rows of the table oid, where no table has it any more: the table may
+// have had it for a moment between two looks.
+func Meet(ctx context.Context, q Querier, name wal.RelationName, oid uint32) error {
+	_, err := q.Exec(ctx, `insert into pgwaltz.name as k (schema_name, table_name, table_oid, left_at) select $1::text, $2::text, $3::int8::oid, pg_catalog.now()
+where exists (select from pg_catalog.pg_class where oid = $3::int8::oid and relkind in ('r', 'p'))
+  and not exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = $1::text and c.relname = $2::text and c.relkind in ('r', 'p'))
+on conflict (schema_name, table_name) do update set table_oid = excluded.table_oid, left_at = coalesce(k.left_at, excluded.left_at) where k.table_oid <> excluded.table_oid`,
+		name.Schema, name.Name, int64(oid))
+	if err != nil {
+		return fmt.Errorf("note a name of %s: %w", name, err)
+	}
+	return nil
+}
+
 // Renamed is a table that has another name now, while no table has the old one.
 type Renamed struct{ Was, Is wal.RelationName }
 
