@@ -155,10 +155,12 @@ func deleteStream(ctx context.Context, w *world, s *side, _ draw) error {
 	return nil
 }
 
+// holdSlot takes both sidecars of the region away: one that waits would take the slot itself.
 func holdSlot(ctx context.Context, _ *world, s *side, d draw) error {
-	k := s.leader(ctx)
-	k.down()
-	defer k.up()
+	for _, k := range s.keepers() {
+		k.down()
+		defer k.up()
+	}
 	var p *harness.SlotHolder
 	err := harness.Poll(ctx, 30*time.Second, 200*time.Millisecond, func(ctx context.Context) (bool, string, error) {
 		var err error // another fault may have the server down
@@ -172,7 +174,9 @@ func holdSlot(ctx context.Context, _ *world, s *side, d draw) error {
 	if err := harness.Pause(ctx, 300*time.Millisecond); err != nil {
 		return err
 	}
-	k.up()
+	for _, k := range s.keepers() {
+		k.up()
+	}
 	return harness.Pause(ctx, d.length)
 }
 
