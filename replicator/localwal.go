@@ -272,17 +272,29 @@ func (l *LocalWAL) WaitStamped(ctx context.Context) (*tombstone.Snapshot, error)
 // stream takes nothing.
 var ErrNotMerged = errors.New("own changes are not known in time")
 
+// farBehind is how much WAL may be left to read for a wait to be worth its while.
+const farBehind = 32 << 20
+
 // WaitMerged blocks until every own change that is committed now is merged: either the merge is
-// past it, or the WAL is stamped past it and nothing waits. It returns ErrNotMerged after a
-// while in which that could not be reached.
-func (l *LocalWAL) WaitMerged(ctx context.Context, limit time.Duration) error {
+// past it, or the WAL is stamped past it and nothing waits. It returns ErrNotMerged after limit, and
+// after hopeless where so much is left to read that more time would hardly help.
+func (l *LocalWAL) WaitMerged(ctx context.Context, limit, hopeless time.Duration) error {
 	at, err := l.db.InsertLSN(ctx)
 	if err != nil {
 		return err
 	}
+	began, far := time.Now(), false
 	waiting, cancel := context.WithTimeoutCause(ctx, limit, ErrNotMerged)
 	defer cancel()
-	return l.wait(waiting, func() bool { return l.MergedPast(at) })
+	err = l.wait(waiting, func() bool {
+		done := l.Done()
+		far = done != 0 && done+farBehind < at && time.Since(began) >= hopeless
+		return far || l.MergedPast(at)
+	})
+	if err == nil && far && !l.MergedPast(at) {
+		err = ErrNotMerged
+	}
+	return err
 }
 
 // MergedPast reports whether every own change that was committed at or below a position is

@@ -2,7 +2,6 @@ package preflight
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -10,15 +9,13 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/source/names"
+	"github.com/pgwaltz/pgwaltz/source/publication"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// ErrNotSelected says that a table is not one that setup would publish.
-var ErrNotSelected = errors.New("the table is not selected, or cannot be published")
-
 // Republish does for one table what setup does for a new one: its replica identity, the request for
 // a copy, the publication. It is for a table that was dropped and made anew, which takes it out of
-// the publication without a word. It waits for locks for a moment only. note is called within its transaction, at the end. Errors: ErrNotSelected.
+// the publication without a word. It waits for locks for a moment only. note is called within its transaction, at the end. Errors: publication.ErrNotSelected.
 func Republish(ctx context.Context, conn *pgx.Conn, cfg *config.Config, name wal.RelationName, note func(pgx.Tx) error) error {
 	tables, err := pg.LoadTables(ctx, conn)
 	if err != nil {
@@ -45,5 +42,5 @@ func Republish(ctx context.Context, conn *pgx.Conn, cfg *config.Config, name wal
 			return note(tx)
 		})
 	}
-	return fmt.Errorf("publish table %s again: %w", name, ErrNotSelected)
+	return fmt.Errorf("publish table %s again: %w", name, publication.ErrNotSelected)
 }

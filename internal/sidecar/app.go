@@ -35,6 +35,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/sink/apply"
 	"github.com/pgwaltz/pgwaltz/sink/publish"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
+	"github.com/pgwaltz/pgwaltz/source/publication"
 	"github.com/pgwaltz/pgwaltz/source/slot"
 	"github.com/pgwaltz/pgwaltz/source/subscribe"
 	"github.com/pgwaltz/pgwaltz/source/subscribe/quarantine"
@@ -69,9 +70,8 @@ type Sidecar struct {
 	batches  *apply.Turns
 	parkedAt atomic.Int64               // see parkedSince
 	suspects map[string]*apply.Suspects // by origin
-	members  membership
+	members  *publication.Watch
 	lives    lives
-	schemas  schemaNames
 	met      metNames
 	former   formerNames
 	named    time.Time    // when the names of tables were looked at last
@@ -122,6 +122,7 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error)
 	s.db = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "status") }}
 	s.catalog = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "catalog") }}
 	s.ownDB = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "wal") }}
+	s.members = s.watchPublication()
 	s.own = replicator.NewLocalWAL(localDB{s.ownDB})
 	s.lives.forget()
 	s.redactor = audit.NewRedactor(cfg.Audit.Redact)

@@ -18,6 +18,25 @@ type farWAL struct{ replicator.LocalDB }
 func (farWAL) InsertLSN(context.Context) (wal.LSN, error) { return 1000, nil }
 func (farWAL) Flush(context.Context) error                { return nil }
 
+// A region that has much of its own to read does not wait long, not even at first: it may be one that starts again
+// every few seconds.
+func TestABarrierFarBehindIsShort(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &Sidecar{own: replicator.NewLocalWAL(endlessWAL{})}
+		s.own.Stamped(1000)
+		began := time.Now()
+		if err := s.barrier(t.Context()); !errors.Is(err, apply.ErrOverdue) || time.Since(began) != barrierAgain {
+			t.Errorf("%v after %v, want it overdue after %v", err, time.Since(began), barrierAgain)
+		}
+	})
+}
+
+// endlessWAL is a server whose WAL ends very far behind what is read of it.
+type endlessWAL struct{ farWAL }
+
+func (endlessWAL) InsertLSN(context.Context) (wal.LSN, error) { return 1 << 30, nil }
+
 // Behind a wait for own changes that was in vain the next ones are short, until one is not.
 func TestABarrierInVainMakesTheNextOnesShort(t *testing.T) {
 	t.Parallel()

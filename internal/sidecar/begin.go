@@ -173,7 +173,7 @@ func (s *Sidecar) settleResync(ctx context.Context, c *pgx.Conn) error {
 	if err := streamstore.Settle(ctx, tx, s.cfg.Region); err != nil {
 		return err
 	}
-	return s.members.forgive(ctx, tx, func() error { return tx.Commit(ctx) })
+	return s.members.Forgive(ctx, tx, func() error { return tx.Commit(ctx) })
 }
 
 // newIncarnation stores the number of an incarnation before any peer can see it, and flushed,
@@ -210,7 +210,7 @@ func (s *Sidecar) newIncarnation(ctx context.Context, c *pgx.Conn, sit checkpoin
 		return nil
 	}
 	if b.resync {
-		return s.members.forgive(ctx, tx, commit)
+		return s.members.Forgive(ctx, tx, commit)
 	}
 	return commit()
 }

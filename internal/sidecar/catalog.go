@@ -36,7 +36,7 @@ func (s *Sidecar) describe(rel *wal.Relation) error {
 		return nil
 	}
 	// It may be a partition that is new: the WAL names it before its first row.
-	if err := s.catalog.do(ctx, s.settlePartitions); err != nil {
+	if err := s.catalog.do(ctx, s.members.SettlePartitions); err != nil {
 		s.log.Warn("look for new partitions", "reason", publicMessage(err))
 	}
 	return nil

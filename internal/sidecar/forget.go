@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
-	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // A term begins when the session that held the lead before is gone. Another sidecar may have been at work since,
@@ -21,9 +20,9 @@ func (s *Sidecar) forget() {
 	for _, in := range s.in {
 		in.forget()
 	}
-	s.members.forget()
+	s.members.Forget()
 	s.lives.forget()
-	s.schemas, s.named, s.followDue = nil, time.Time{}, time.Time{}
+	s.named, s.followDue = time.Time{}, time.Time{}
 	s.overdue.Store(false)
 	s.met, s.former, s.tablesDue = metNames{}, formerNames{}, time.Time{}
 }
@@ -54,13 +53,4 @@ func (in *inboundState) forget() {
 	case <-in.fresh:
 	default:
 	}
-}
-
-func (m *membership) forget() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.known, m.stored, m.lost, m.narrow = nil, nil, nil, narrowing{}
-	m.left, m.unsaved, m.leftKnown = leftOut{}, false, false
-	m.unable = map[wal.RelationName]time.Time{}
-	m.altered, m.due = "", time.Time{}
 }

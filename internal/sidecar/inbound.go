@@ -235,7 +235,7 @@ func (s *Sidecar) barrier(ctx context.Context) error {
 	if s.overdue.Load() {
 		limit = barrierAgain
 	}
-	err := s.own.WaitMerged(ctx, limit)
+	err := s.own.WaitMerged(ctx, limit, barrierAgain)
 	s.overdue.Store(errors.Is(err, replicator.ErrNotMerged))
 	if s.overdue.Load() {
 		// The own WAL does not move (the slot is away, or the stream is full). The merge
@@ -245,8 +245,9 @@ func (s *Sidecar) barrier(ctx context.Context) error {
 	return err
 }
 
-// barrierLimit bounds the wait for own changes, barrierAgain one behind a wait that was in vain: a
-// region that has much of its own to read would take in ten seconds what comes in one.
+// barrierLimit bounds the wait for own changes, barrierAgain one behind a wait that was in vain, and one of a
+// region that has much of its own to read: it would take in ten seconds what comes in one, and where it starts again every
+// few seconds it would take in nothing.
 const (
 	barrierLimit = 10 * time.Second
 	barrierAgain = 500 * time.Millisecond

@@ -118,7 +118,7 @@ func (s *Sidecar) awaitSlot(ctx context.Context, busy *slotBusyError) error {
 // newOutbound makes the pipe of a run.
 func (s *Sidecar) newOutbound(r *outboundRun) *replicator.Outbound {
 	c := s.completer()
-	c.Nameless, c.Unable = s.nameless, s.unable
+	c.Nameless, c.Unable = s.members.Nameless, s.members.Unable
 	return replicator.NewOutbound(replicator.OutboundConfig{
 		Encoder: wire.EncoderConfig{
 			Cluster: s.cfg.Cluster, Origin: s.cfg.Region, Epoch: s.epoch,
@@ -139,9 +139,11 @@ func (g gate) LeftOut(n wal.RelationName) bool { return g.s.cfg.Excluded(n.Schem
 
 func (g gate) Changed(tx *wal.Transaction) { g.s.watch.Changed(tx) }
 
-func (g gate) TooLarge(rel *wal.Relation, op wal.Op, size int) { g.s.tooLarge(rel, op, size) }
+func (g gate) TooLarge(rel *wal.Relation, op wal.Op, size int) {
+	g.s.members.TooLarge(rel, op, size)
+}
 
-func (g gate) Settle(ctx context.Context) error { return g.s.settleLeftOut(ctx) }
+func (g gate) Settle(ctx context.Context) error { return g.s.members.Settle(ctx, g.s.catalog.do) }
 
 // began takes note of where a run begins.
 func (o *outboundState) began(r *outboundRun) {

@@ -43,7 +43,7 @@ func (s *Sidecar) outboundStatus(working bool) status.Outbound {
 	if flows && out.State != status.Partitioned {
 		localStatus(&out, merge)
 	}
-	if text := s.incomplete(); text != "" && working && flows {
+	if text := s.members.Incomplete(); text != "" && working && flows {
 		out.State, out.Reason = status.Gap, text
 	}
 	if out.State == "" {
@@ -207,7 +207,7 @@ func (s *Sidecar) position() *broker.Position {
 	if v == nil || !s.cfg.Publishes() {
 		return nil
 	}
-	copying, failure, narrowed := s.copying(), s.trouble("outbound"), s.incomplete() != ""
+	copying, failure, narrowed := s.copying(), s.trouble("outbound"), s.members.Incomplete() != ""
 	o, now := &s.out, time.Now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -235,11 +235,8 @@ func (o *outboundState) stands(failure *status.LastError, incomplete bool, now t
 // incomplete says which tables are selected and not, or not in full, in the publication, or which peer lacks
 // rows that only a command brings; "" for none.
 func (s *Sidecar) incomplete() string {
-	if text := s.members.narrowed(s.cfg.Postgres.Publication); text != "" {
+	if text := s.members.Incomplete(); text != "" {
 		return text
-	}
-	if n, ok := s.members.missing(); ok {
-		return "table " + n.String() + " is selected and not published any more: run pgwaltz setup, or leave it out with tables.exclude"
 	}
 	return s.lives.lack()
 }

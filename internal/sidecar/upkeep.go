@@ -39,7 +39,7 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 			if err := s.answerPeers(ctx); err != nil && ctx.Err() == nil {
 				s.log.Debug("answer a peer's gap", "reason", publicMessage(err))
 			}
-			if err := s.lookAtMembers(ctx); err != nil && ctx.Err() == nil {
+			if err := s.db.do(ctx, s.members.Look); err != nil && ctx.Err() == nil {
 				s.log.Debug("look at the publication", "reason", publicMessage(err))
 			}
 			if err := s.lookAtSchemas(ctx); err != nil && ctx.Err() == nil {
@@ -65,7 +65,7 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 			}
 			rest = nextRound(rest, time.Since(slow))
 			if s.cfg.Publishes() {
-				if err := s.db.do(ctx, s.settlePartitions); err != nil && ctx.Err() == nil {
+				if err := s.db.do(ctx, s.members.SettlePartitions); err != nil && ctx.Err() == nil {
 					s.log.Warn("upkeep", "reason", publicMessage(err))
 				}
 			}

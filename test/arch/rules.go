@@ -62,6 +62,7 @@ var level = map[string]int{
 	"source/complete":             5,
 	"source/copy":                 5,
 	"source/names":                5,
+	"source/publication":          6,
 	"sink/publish":                5,
 	"sink/apply":                  5,
 	"replicator":                  6,

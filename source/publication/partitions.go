@@ -1,4 +1,4 @@
-package sidecar
+package publication
 
 import (
 	"context"
@@ -7,7 +7,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
-	"github.com/pgwaltz/pgwaltz/internal/config"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -22,10 +21,10 @@ const partitionsSQL = `with recursive tree as (
 select distinct n.nspname::text, c.relname::text from tree join pg_catalog.pg_class c on c.oid = tree.oid and c.relkind = 'r' and c.relreplident <> 'f'
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace order by 1, 2`
 
-// settlePartitions gives partitions that were made after setup the identity of their table.
+// SettlePartitions gives partitions that were made after setup the identity of their table.
 // Where it may not, or a lock is in the way, it says what to do; it is called again.
-func (s *Sidecar) settlePartitions(ctx context.Context, c *pgx.Conn) error {
-	rows, err := c.Query(ctx, partitionsSQL, s.cfg.Postgres.Publication)
+func (w *Watch) SettlePartitions(ctx context.Context, c *pgx.Conn) error {
+	rows, err := c.Query(ctx, partitionsSQL, w.cfg.Publication)
 	if err != nil {
 		return fmt.Errorf("look for new partitions: %w", err)
 	}
@@ -36,11 +35,11 @@ func (s *Sidecar) settlePartitions(ctx context.Context, c *pgx.Conn) error {
 	for _, n := range names {
 		sql := "alter table " + pg.QuoteTable(n.Schema, n.Name) + " replica identity full"
 		if err := briefly(ctx, c, sql); err != nil {
-			s.log.Warn("a new partition has another replica identity than its table: what its updates overwrite is not known",
-				"relation", n.String(), "reason", publicMessage(err), "remedy", sql)
+			w.cfg.Log.Warn("a new partition has another replica identity than its table: what its updates overwrite is not known",
+				"relation", n.String(), "reason", w.cfg.Public(err), "remedy", sql)
 			continue
 		}
-		s.log.Info("a new partition got the replica identity of its table", "relation", n.String())
+		w.cfg.Log.Info("a new partition got the replica identity of its table", "relation", n.String())
 	}
 	return nil
 }
@@ -63,14 +62,14 @@ func briefly(ctx context.Context, c *pgx.Conn, sql string) error {
 
 // lookAtAttached asks for copies of partitions that were attached with rows in them: nothing in the
 // WAL says that they are the table's.
-func (s *Sidecar) lookAtAttached(ctx context.Context, c *pgx.Conn) error {
-	auto := s.cfg.Copy.Mode == config.CopyAuto
-	found, err := tablecopy.Attached(ctx, c, s.cfg.Postgres.Publication, auto, func(n wal.RelationName) bool { return !s.cfg.Selected(n.Schema, n.Name) })
+func (w *Watch) lookAtAttached(ctx context.Context, c *pgx.Conn) error {
+	auto := w.cfg.Copies
+	found, err := tablecopy.Attached(ctx, c, w.cfg.Publication, auto, func(n wal.RelationName) bool { return !w.cfg.Selected(n) })
 	for _, n := range found {
 		if auto {
-			s.log.Info("a partition with rows was attached; its rows are copied", "relation", n.String())
+			w.cfg.Log.Info("a partition with rows was attached; its rows are copied", "relation", n.String())
 		} else {
-			s.log.Warn("a partition with rows was attached, which are not in the other regions", "relation", n.String(), "remedy", "run pgwaltz resync")
+			w.cfg.Log.Warn("a partition with rows was attached, which are not in the other regions", "relation", n.String(), "remedy", "run pgwaltz resync")
 		}
 	}
 	return err

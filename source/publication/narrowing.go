@@ -1,4 +1,4 @@
-package sidecar
+package publication
 
 import (
 	"context"
@@ -12,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
-	"github.com/pgwaltz/pgwaltz/internal/config"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 	"github.com/pgwaltz/pgwaltz/source/names"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -49,12 +48,12 @@ where p.pubname = $1`
 // lookAtNarrowing finds out what the publication leaves out. A table that is published whole, in a publication
 // that was altered since it was looked at last, is copied: what was written meanwhile may not have been published. asked are tables
 // that are copied already.
-func (s *Sidecar) lookAtNarrowing(ctx context.Context, c *pgx.Conn, asked map[wal.RelationName]bool) error {
+func (w *Watch) lookAtNarrowing(ctx context.Context, c *pgx.Conn, asked map[wal.RelationName]bool) error {
 	now := narrowing{anew: map[wal.RelationName]string{}}
 	var inserts, updates, deletes, viaRoot bool
 	var publication string
 	err := c.QueryRow(ctx, `select pubinsert, pubupdate, pubdelete, pubviaroot, pg_catalog.concat(oid, '.', xmin) from pg_catalog.pg_publication where pubname = $1`,
-		s.cfg.Postgres.Publication).Scan(&inserts, &updates, &deletes, &viaRoot, &publication)
+		w.cfg.Publication).Scan(&inserts, &updates, &deletes, &viaRoot, &publication)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil // it is gone: the slot says so
 	}
@@ -62,10 +61,10 @@ func (s *Sidecar) lookAtNarrowing(ctx context.Context, c *pgx.Conn, asked map[wa
 		return fmt.Errorf("read publication: %w", err)
 	}
 	now.kinds = kindsLeftOut(inserts, updates, deletes)
-	if now.unlogged, err = unloggedPartitions(ctx, c, s.cfg.Postgres.Publication); err != nil {
+	if now.unlogged, err = unloggedPartitions(ctx, c, w.cfg.Publication); err != nil {
 		return err
 	}
-	is, err := s.manners(ctx, c, publication, !viaRoot, now.unlogged)
+	is, err := w.manners(ctx, c, publication, !viaRoot, now.unlogged)
 	if err != nil {
 		return err
 	}
@@ -77,7 +76,7 @@ func (s *Sidecar) lookAtNarrowing(ctx context.Context, c *pgx.Conn, asked map[wa
 		now.split = now.split || !viaRoot && !m.Leaves
 	}
 	store, again := now.compare(was, is)
-	if err := s.copyAltered(ctx, c, slices.DeleteFunc(again, func(n wal.RelationName) bool { return asked[n] })); err != nil {
+	if err := w.copyAltered(ctx, c, slices.DeleteFunc(again, func(n wal.RelationName) bool { return asked[n] })); err != nil {
 		return err
 	}
 	if len(store) > 0 {
@@ -85,23 +84,22 @@ func (s *Sidecar) lookAtNarrowing(ctx context.Context, c *pgx.Conn, asked map[wa
 			return err
 		}
 	}
-	m := &s.members
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if before, text := m.narrow.text(s.cfg.Postgres.Publication), now.text(s.cfg.Postgres.Publication); text != "" && text != before {
-		s.log.Warn("the publication leaves changes out", "reason", text)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if before, text := w.narrow.text(w.cfg.Publication), now.text(w.cfg.Publication); text != "" && text != before {
+		w.cfg.Log.Warn("the publication leaves changes out", "reason", text)
 	}
-	m.narrow = now
+	w.narrow = now
 	return nil
 }
 
 // manners is how the selected tables are published.
-func (s *Sidecar) manners(ctx context.Context, c *pgx.Conn, publication string, leaves bool, unlogged map[wal.RelationName]wal.RelationName) (map[wal.RelationName]names.Manner, error) {
+func (w *Watch) manners(ctx context.Context, c *pgx.Conn, publication string, leaves bool, unlogged map[wal.RelationName]wal.RelationName) (map[wal.RelationName]names.Manner, error) {
 	without := map[wal.RelationName][]string{}
 	for n, root := range unlogged {
 		without[root] = append(without[root], n.String())
 	}
-	rows, err := c.Query(ctx, mannerSQL, s.cfg.Postgres.Publication)
+	rows, err := c.Query(ctx, mannerSQL, w.cfg.Publication)
 	if err != nil {
 		return nil, fmt.Errorf("read how tables are published: %w", err)
 	}
@@ -109,7 +107,7 @@ func (s *Sidecar) manners(ctx context.Context, c *pgx.Conn, publication string, 
 	var n wal.RelationName
 	var entry, filter string
 	if _, err := pgx.ForEachRow(rows, []any{&n.Schema, &n.Name, &entry, &filter}, func() error {
-		if s.cfg.Selected(n.Schema, n.Name) {
+		if w.cfg.Selected(n) {
 			slices.Sort(without[n])
 			is[n] = names.Manner{At: strings.Join(append([]string{publication, entry}, without[n]...), " "), Filter: filter, Leaves: leaves}
 		}
@@ -150,16 +148,16 @@ func (n *narrowing) compare(was, is map[wal.RelationName]names.Manner) (store ma
 }
 
 // copyAltered asks for copies of tables that are published whole (again).
-func (s *Sidecar) copyAltered(ctx context.Context, c *pgx.Conn, tables []wal.RelationName) error {
+func (w *Watch) copyAltered(ctx context.Context, c *pgx.Conn, tables []wal.RelationName) error {
 	if len(tables) == 0 {
 		return nil
 	}
 	slices.SortFunc(tables, func(a, b wal.RelationName) int { return strings.Compare(a.String(), b.String()) })
-	if s.cfg.Copy.Mode != config.CopyAuto {
-		s.log.Warn("the publication was altered, so changes of some tables may have been left out", "tables", len(tables), "first", tables[0].String(), "remedy", "run pgwaltz resync")
+	if !w.cfg.Copies {
+		w.cfg.Log.Warn("the publication was altered, so changes of some tables may have been left out", "tables", len(tables), "first", tables[0].String(), "remedy", "run pgwaltz resync")
 		return nil
 	}
-	s.log.Warn("the publication was altered, so changes of some tables may have been left out; their rows are copied", "tables", len(tables), "first", tables[0].String(),
+	w.cfg.Log.Warn("the publication was altered, so changes of some tables may have been left out; their rows are copied", "tables", len(tables), "first", tables[0].String(),
 		"remedy", "rows that were deleted meanwhile are still in the other regions: pgwaltz keys names them")
 	if _, err := c.Exec(ctx, tablecopy.RequestSQL(tables)); err != nil {
 		return fmt.Errorf("ask for copies: %w", err)
@@ -215,30 +213,19 @@ func (n *narrowing) text(publication string) string {
 	return ""
 }
 
-// narrowed says what the publication leaves out; "" for nothing.
-func (m *membership) narrowed(publication string) string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if text := m.narrow.text(publication); text != "" || m.left == (leftOut{}) {
-		return text
-	}
-	return "changes of " + m.left.table.String() + " were left out, because " + m.left.why + ": " +
-		"see the log, then run pgwaltz resync; pgwaltz keys names the rows that only one region has"
-}
-
-// nameless notes a table of which rows could not be named by their key, so that changes are left out: a
+// Nameless notes a table of which rows could not be named by their key, so that changes are left out: a
 // partition has another replica identity than its table, or a key cannot be computed from what the WAL holds.
-func (s *Sidecar) nameless(rel *wal.Relation, op wal.Op) {
-	if s.members.leaveOut(rel.Ref(), "the key of their rows could not be told") {
-		s.log.Warn("a change is left out: the key of its row cannot be told", "relation", rel.Ref().String(), "kind", op.String(),
+func (w *Watch) Nameless(rel *wal.Relation, op wal.Op) {
+	if w.leaveOut(rel.Ref(), "the key of their rows could not be told") {
+		w.cfg.Log.Warn("a change is left out: the key of its row cannot be told", "relation", rel.Ref().String(), "kind", op.String(),
 			"remedy", "give all partitions the replica identity of their table, FULL where the key is generated, and see that the type and the expression of the key take the values that they had; then run pgwaltz resync; pgwaltz keys names the rows that only one region has")
 	}
 }
 
-// tooLarge notes a table of which a row could not be sent.
-func (s *Sidecar) tooLarge(rel *wal.Relation, op wal.Op, size int) {
-	s.members.leaveOut(rel.Ref(), "a row of theirs is too large to be sent")
-	s.log.Warn("a change is left out: its row is too large to be sent", "relation", rel.Ref().String(), "kind", op.String(), "bytes", size,
+// TooLarge notes a table of which a row could not be sent.
+func (w *Watch) TooLarge(rel *wal.Relation, op wal.Op, size int) {
+	w.leaveOut(rel.Ref(), "a row of theirs is too large to be sent")
+	w.cfg.Log.Warn("a change is left out: its row is too large to be sent", "relation", rel.Ref().String(), "kind", op.String(), "bytes", size,
 		"remedy", "split the value into several rows, or store it elsewhere; then run pgwaltz resync")
 }
 
@@ -248,31 +235,29 @@ const (
 	unableForget   = time.Hour        // then it is waited for again
 )
 
-// unable decides what becomes of changes whose keys cannot be computed because a right or a function is
+// Unable decides what becomes of changes whose keys cannot be computed because a right or a function is
 // missing. At first everything waits, since it may be granted again in a moment. Then the changes of that table are
 // left out, and its rows are asked for: they are copied when it can be read again.
-func (s *Sidecar) unable(ctx context.Context, rel *wal.Relation, cause error) (bool, error) {
-	m, name := &s.members, rel.Ref()
-	m.mu.Lock()
-	since, ok := m.unable[name]
+func (w *Watch) Unable(ctx context.Context, rel *wal.Relation, cause error) (bool, error) {
+	name := rel.Ref()
+	w.mu.Lock()
+	since, ok := w.unable[name]
 	if !ok || time.Since(since) > unableForget {
-		if m.unable == nil {
-			m.unable = map[wal.RelationName]time.Time{}
-		}
-		since, m.unable[name] = time.Now(), time.Now()
+		since = time.Now()
+		w.unable[name] = since
 	}
-	m.mu.Unlock()
+	w.mu.Unlock()
 	if time.Since(since) < unablePatience {
 		return false, nil
 	}
-	reason := publicMessage(cause)
+	reason := w.cfg.Public(cause)
 	if !ok || time.Since(since) < 2*unablePatience {
-		s.log.Warn("changes are left out: keys of their table cannot be computed", "relation", name.String(), "reason", reason,
+		w.cfg.Log.Warn("changes are left out: keys of their table cannot be computed", "relation", name.String(), "reason", reason,
 			"remedy", "grant what is missing; the rows are copied then, and pgwaltz keys names those that were deleted meanwhile")
 	}
-	if s.cfg.Copy.Mode != config.CopyAuto {
+	if !w.cfg.Copies {
 		return true, nil // Nameless has said it
 	}
-	err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error { return tablecopy.Await(ctx, c, name, reason) })
+	err := w.cfg.Do(ctx, func(ctx context.Context, c *pgx.Conn) error { return tablecopy.Await(ctx, c, name, reason) })
 	return err == nil, err
 }

@@ -1,4 +1,4 @@
-package sidecar
+package publication
 
 import (
 	"context"
@@ -19,25 +19,25 @@ type leftOut struct {
 }
 
 // leaveOut notes that changes of a table were left out. It reports whether that is new.
-func (m *membership) leaveOut(name wal.RelationName, why string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (w *Watch) leaveOut(name wal.RelationName, why string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	now := leftOut{name, why}
-	if m.left == now {
+	if w.left == now {
 		return false
 	}
-	m.left, m.unsaved = now, true
+	w.left, w.unsaved = now, true
 	return true
 }
 
-// forgive forgets what was left out, since a resync shows it, and accepts the publication as it is: in tx, and here when commit, which commits it with
+// Forgive forgets what was left out, since a resync shows it, and accepts the publication as it is: in tx, and here when commit, which commits it with
 // what says that the resync was seen, has done so. What is left out meanwhile stays.
-func (m *membership) forgive(ctx context.Context, tx names.Querier, commit func() error) error {
-	m.storing.Lock()
-	defer m.storing.Unlock()
-	m.mu.Lock()
-	was := m.left
-	m.mu.Unlock()
+func (w *Watch) Forgive(ctx context.Context, tx names.Querier, commit func() error) error {
+	w.storing.Lock()
+	defer w.storing.Unlock()
+	w.mu.Lock()
+	was := w.left
+	w.mu.Unlock()
 	if err := names.SetLeftOut(ctx, tx, wal.RelationName{}, ""); err != nil {
 		return err
 	}
@@ -47,44 +47,42 @@ func (m *membership) forgive(ctx context.Context, tx names.Querier, commit func(
 	if err := commit(); err != nil {
 		return err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.leftKnown, m.unsaved = true, m.left != was
-	if m.left == was {
-		m.left = leftOut{}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.leftKnown, w.unsaved = true, w.left != was
+	if w.left == was {
+		w.left = leftOut{}
 	}
 	return nil
 }
 
-// settleLeftOut stores what was left out and is not stored yet. The outbound pipe calls it in front of
+// Settle stores what was left out and is not stored yet, on a session that do gives it. The outbound pipe calls it in front of
 // each frame. An error leaves it to be stored.
-func (s *Sidecar) settleLeftOut(ctx context.Context) error {
-	m := &s.members
-	m.mu.Lock()
-	unsaved := m.unsaved
-	m.mu.Unlock()
+func (w *Watch) Settle(ctx context.Context, do func(context.Context, func(context.Context, *pgx.Conn) error) error) error {
+	w.mu.Lock()
+	unsaved := w.unsaved
+	w.mu.Unlock()
 	if !unsaved {
 		return nil
 	}
-	return s.catalog.do(ctx, s.storeLeftOut)
+	return do(ctx, w.storeLeftOut)
 }
 
 // storeLeftOut stores what was left out, and takes it from the database when a process begins: it stays so
 // until a resync. Any session may be used.
-func (s *Sidecar) storeLeftOut(ctx context.Context, c *pgx.Conn) error {
-	m := &s.members
-	m.storing.Lock()
-	defer m.storing.Unlock()
-	m.mu.Lock()
-	is, unsaved, known := m.left, m.unsaved, m.leftKnown
-	m.mu.Unlock()
+func (w *Watch) storeLeftOut(ctx context.Context, c *pgx.Conn) error {
+	w.storing.Lock()
+	defer w.storing.Unlock()
+	w.mu.Lock()
+	is, unsaved, known := w.left, w.unsaved, w.leftKnown
+	w.mu.Unlock()
 	if unsaved {
 		if err := names.SetLeftOut(ctx, c, is.table, is.why); err != nil {
 			return err
 		}
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.leftKnown, m.unsaved = true, m.left != is
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.leftKnown, w.unsaved = true, w.left != is
 		return nil
 	}
 	if known {
@@ -94,10 +92,10 @@ func (s *Sidecar) storeLeftOut(ctx context.Context, c *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !m.unsaved && !m.leftKnown {
-		m.left, m.leftKnown = leftOut{table, why}, true
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.unsaved && !w.leftKnown {
+		w.left, w.leftKnown = leftOut{table, why}, true
 	}
 	return nil
 }
