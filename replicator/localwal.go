@@ -39,6 +39,9 @@ type LocalWAL struct {
 	from   pinger  // the WAL as it is read
 	pipe   flusher // the pipe that stamps it
 	room   room    // of the stream
+
+	waits   time.Duration // how long stamping waits before it ends a session
+	endedAt time.Time     // when it did last
 }
 
 // NewLocalWAL makes one; Reset and tombstone.Load come before it is used.
@@ -122,8 +125,30 @@ func (l *LocalWAL) Below(ctx context.Context, at wal.LSN, refs []tombstone.Ref) 
 
 // blockedFor is how long stamping waits for an applier's open transaction before it ends its
 // session: that may wait itself, for a row's lock or for a part that does not come. Tried
-// again, it finds the row.
-const blockedFor = 3 * time.Second
+// again, it finds the row. But a giant transaction that takes longer would never get through where the application goes on
+// writing its keys, so the wait doubles each time, up to blockedMost, until blockedRest has passed without one.
+const (
+	blockedFor  = 3 * time.Second
+	blockedMost = 48 * time.Second
+	blockedRest = 2 * time.Minute
+)
+
+// patience is how long stamping waits for an applier's open transaction now.
+func (l *LocalWAL) patience() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if time.Since(l.endedAt) > blockedRest {
+		return blockedFor
+	}
+	return max(l.waits, blockedFor)
+}
+
+// ends notes that sessions are ended after a wait.
+func (l *LocalWAL) ends(after time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waits, l.endedAt = min(2*after, blockedMost), time.Now()
+}
 
 // stall is a wait of Below.
 type stall struct {
@@ -156,11 +181,17 @@ func (l *LocalWAL) stall(ctx context.Context, wait <-chan struct{}, p *stall, at
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	if time.Since(p.began) < blockedFor {
+	after := l.patience()
+	if time.Since(p.began) < after {
 		return nil
 	}
 	p.began = time.Now()
-	for _, pid := range l.Blockers(at, refs) {
+	pids := l.Blockers(at, refs)
+	if len(pids) > 0 {
+		l.ends(after)
+	}
+	for _, pid := range pids {
+		l.Ending(pid)
 		if err := l.db.Terminate(ctx, pid); err != nil {
 			return err
 		}

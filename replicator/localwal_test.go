@@ -3,6 +3,7 @@ package replicator
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -107,6 +108,56 @@ func TestNothingWaitsForAStreamThatIsFullOfWhatIsNotMerged(t *testing.T) {
 		l.Stamped(1000)
 		if _, err := l.WaitStamped(t.Context()); err != nil {
 			t.Errorf("%v when all is stamped", err)
+		}
+	})
+}
+
+// endingDB notes when a session is ended.
+type endingDB struct {
+	LocalDB
+	ended func(pid uint32)
+}
+
+func (d endingDB) Terminate(_ context.Context, pid uint32) error { d.ended(pid); return nil }
+func (endingDB) Lookup(_ context.Context, _ wal.LSN, refs []tombstone.Ref) ([]conflict.Item, error) {
+	return make([]conflict.Item, len(refs)), nil
+}
+
+// An applier's transaction that stamping waits for gets more time with each try, so that one which takes
+// long ends. Its sessions are known to have been ended here. After a while without any the wait is short again.
+func TestStampingWaitsLongerForWhatItEndedBefore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rel := wal.RelationName{Schema: "public", Name: "acct"}
+		var l *LocalWAL
+		var waits []time.Duration
+		var began time.Time
+		l = NewLocalWAL(endingDB{ended: func(pid uint32) {
+			waits = append(waits, time.Since(began).Round(time.Second))
+			if !l.EndedHere(pid) || l.EndedHere(pid) {
+				t.Error("it is not known, once, that the session was ended here")
+			}
+			l.Settle("b", false)
+		}})
+		l.Reading(nil, countFlushes{new(int)}, nil)
+		l.Stamped(250)
+		try := func() {
+			if _, ok := l.Blind("b", 7, rel, []string{"2"}); !ok {
+				t.Fatal("the position is not known")
+			}
+			began = time.Now()
+			if _, err := l.Below(t.Context(), 300, []tombstone.Ref{{Relation: rel, Key: "2"}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 6 {
+			try()
+		}
+		<-time.After(blockedRest + time.Second)
+		try()
+		want := []time.Duration{3 * time.Second, 6 * time.Second, 12 * time.Second, 24 * time.Second, 48 * time.Second, 48 * time.Second, 3 * time.Second}
+		if !slices.Equal(waits, want) {
+			t.Errorf("waited %v, want %v", waits, want)
 		}
 	})
 }

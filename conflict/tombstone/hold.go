@@ -273,6 +273,23 @@ func (x *Index) Blockers(at wal.LSN, refs []Ref) []uint32 {
 	return pids
 }
 
+// Ending is told, before it happens, that this process ends a session of an applier for what it keeps from being
+// stamped: no change in its hand is to blame.
+func (x *Index) Ending(pid uint32) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.ending[pid] = true
+}
+
+// EndedHere reports whether the session of a server process was ended by this process, and forgets it.
+func (x *Index) EndedHere(pid uint32) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	is := x.ending[pid]
+	delete(x.ending, pid)
+	return is
+}
+
 func (o *hold) blocks(h uint64, rel wal.RelationName, at wal.LSN) bool {
 	if it, ok := o.at[h]; ok && it.LSN < at {
 		return true

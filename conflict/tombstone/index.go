@@ -35,6 +35,7 @@ type Index struct {
 	own        own              // own changes that are not merged yet
 	holds      map[string]*hold // by applier
 	committing map[string]uint64
+	ending     map[uint32]bool // server processes of sessions that this process ends
 	commits    uint64
 	wal        stamped
 	clock      Clock
@@ -86,7 +87,7 @@ func (x *Index) Reset() {
 	defer x.mu.Unlock()
 	x.keys, x.rels, x.filter, x.next = map[uint64]known{}, map[wal.RelationName]struct{}{}, nil, nil
 	x.own = own{keys: map[uint64]*ownKey{}, limit: x.limits.Own, size: x.limits.Segment}
-	x.holds, x.committing = map[string]*hold{}, map[string]uint64{}
+	x.holds, x.committing, x.ending = map[string]*hold{}, map[string]uint64{}, map[uint32]bool{}
 	x.wal = stamped{recent: map[uint32]struct{}{}}
 	x.clock = Clock{}
 	x.wake()

@@ -279,7 +279,7 @@ func (a *Applier) Apply(ctx context.Context, units []Unit) error {
 	} else {
 		err = a.applyWhole(ctx, txs, next)
 	}
-	if err != nil && ctx.Err() == nil && a.conn.IsClosed() {
+	if err != nil && ctx.Err() == nil && a.conn.IsClosed() && !a.cfg.Index.EndedHere(a.conn.PgConn().PID()) {
 		a.cfg.Suspects.end(a.cp, a.inHand)
 	}
 	a.inHand = false

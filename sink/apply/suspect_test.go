@@ -303,3 +303,22 @@ func TestPrintsAlike(t *testing.T) {
 		}
 	}
 }
+
+// A session that this process ends itself, for what it kept from being stamped, says nothing against a change.
+func TestASessionEndedHereIsNoSuspicion(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+endsSession), acct()
+	tx := b.tx(nil, insert(r, row("2", "end", 1, 1)))
+	for range 2 * lostCarefully {
+		b.idx.Ending(b.a.conn.PgConn().PID())
+		if b.tryApply(tx) == nil {
+			t.Fatal("the session did not end")
+		}
+		if _, err := b.a.Open(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if careful, _ := b.a.cfg.Suspects.care(b.a.cp); careful {
+		t.Error("the changes are suspected")
+	}
+}

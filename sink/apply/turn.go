@@ -101,7 +101,7 @@ func (t *turn) try(ctx context.Context, ids []int64) (n int, err error) {
 	if len(ids) == 1 && stateOf(err) == "23503" && !r.a.conn.IsClosed() {
 		n, err = r.tryTogether(ctx, t.k, ids[0], t.wanted, err)
 	}
-	if ctx.Err() == nil && r.a.conn.IsClosed() && len(ids) == 1 {
+	if ctx.Err() == nil && r.a.conn.IsClosed() && !r.a.cfg.Index.EndedHere(r.a.conn.PgConn().PID()) && len(ids) == 1 {
 		r.a.cfg.Suspects.endedRetry(ids[0])
 	}
 	return n, err
