@@ -53,6 +53,15 @@ from setting`, strconv.FormatUint(systemID, 10))
 	return t, lost, nil
 }
 
+// Untrack forgets since when commit times are kept, where the rows came by a dump: the times of the transactions
+// that restored them are not when they were written.
+func Untrack(ctx context.Context, q Querier) error {
+	if _, err := q.Exec(ctx, `delete from pgwaltz.tracked`); err != nil {
+		return fmt.Errorf("forget since when commit times are kept: %w", err)
+	}
+	return nil
+}
+
 // SQL is an expression over a row t: when this region's own transaction wrote it, in microseconds;
 // NULL when an applier did, or nothing is known. "" where the server does not know.
 //

@@ -1,5 +1,5 @@
 // Package node says whose database this is, and which database each peer has. It owns table pgwaltz.node, which setup
-// writes once, and pgwaltz.peer.
+// writes once, pgwaltz.home and pgwaltz.peer.
 package node
 
 import (

@@ -39,6 +39,7 @@ func objects() []object {
 	return []object{
 		{"node", node.Schema, "who this database is", mayRead},
 		{"peer", node.PeerSchema, "which database each peer has", mayUpdate},
+		{"home", node.HomeSchema, "where these tables are: a dump that is restored elsewhere is known by it", mayUpdate},
 		{"checkpoint", pgstore.Schema, "how far each peer's changes are applied", mayUpdate},
 		{"tombstone", tombstone.Schema, "which rows were deleted, and when, and which live again", mayWrite},
 		{"past", tombstone.PastSchema, "what tombstones said before, for as long as changes may be decoded again", mayWrite},

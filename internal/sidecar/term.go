@@ -16,6 +16,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/internal/node"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
 	"github.com/pgwaltz/pgwaltz/internal/status"
 	"github.com/pgwaltz/pgwaltz/source/names"
@@ -104,7 +105,11 @@ where datname = pg_catalog.current_database() and usename = session_user and pid
 		return err
 	}
 	stored := row.Epoch.SystemID
-	moved := stored != 0 && stored != s.epoch.SystemID
+	elsewhere, err := node.Elsewhere(ctx, lock, s.epoch.SystemID)
+	if err != nil {
+		return err
+	}
+	moved := elsewhere || stored != 0 && stored != s.epoch.SystemID
 	if err := tombstone.Adopt(ctx, lock, moved); err != nil {
 		return err
 	}
@@ -112,6 +117,15 @@ where datname = pg_catalog.current_database() and usename = session_user and pid
 		if err := errors.Join(names.Adopt(ctx, lock), parked.Adopt(ctx, lock)); err != nil {
 			return err
 		}
+	}
+	if elsewhere {
+		if err := tombstone.Untrack(ctx, lock); err != nil {
+			return err
+		}
+		s.log.Warn("schema pgwaltz was in another database before: it was dumped and restored, or copied")
+	}
+	if err := node.Settle(ctx, lock, s.epoch.SystemID); err != nil {
+		return err
 	}
 	if err := s.track(ctx, lock); err != nil {
 		return err

@@ -94,6 +94,7 @@ var owner = map[string]string{
 	"clock":      "conflict/tombstone",
 	"conflict":   "conflict/audit",
 	"copy":       "source/copy",
+	"home":       "internal/node",
 	"lead":       "internal/lead",
 	"name":       "source/names",
 	"node":       "internal/node",
