@@ -153,17 +153,24 @@ func parkState(err error) string {
 	}
 	var se *stampError
 	if errors.As(err, &se) {
-		return "PW001" // a trigger rewrites the stamp
+		return stateOtherStamp
 	}
 	var ve *valueError
 	if errors.As(err, &ve) {
-		return "PW002" // a column stores something else
+		return stateOtherValue
 	}
 	if errors.Is(err, errRace) {
 		return "40001"
 	}
 	return "XX000"
 }
+
+// stateOtherStamp is the SQLSTATE of changes that are stored with another stamp than they came with: a trigger rewrites it, or
+// their origin reads it from other columns.
+const stateOtherStamp = "PW001"
+
+// stateOtherValue is the SQLSTATE of changes of which a column stores something else.
+const stateOtherValue = "PW002"
 
 // publicError is an error without row values: PostgreSQL's message and detail may quote them.
 func publicError(err error) string {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -73,4 +74,37 @@ func printsAlike(from, to uint32, text string) bool {
 		return true
 	}
 	return false
+}
+
+// A column may get a type in its region and then another one before the other region follows: what was written between is
+// no value of the new type, or not the one that the origin has made of it. So the origin is asked for its rows, as for
+// columns that are gone.
+
+// retyped returns how the origin of a parked change describes its table by now, where the change does not go in for its
+// values (state) and columns of it have other types there since; else nil.
+func (r *Retrier) retyped(ctx context.Context, id int64, state string) (*wal.Relation, error) {
+	if r.a.cfg.Self || !ofValues(state) {
+		return nil, nil
+	}
+	changes, err := parked.Read(ctx, r.a.conn, []int64{id})
+	if err != nil || len(changes) == 0 {
+		return nil, err
+	}
+	was := changes[0].Waiting.Relation
+	now := r.a.cfg.Suspects.shapes.of(was.Ref())
+	if now == nil || !sameKeyColumns(was, now) || !altered(was, now) {
+		return nil, nil
+	}
+	if _, err := r.a.target(ctx, r.intern(now)); err != nil {
+		if errors.As(err, new(*schemaError)) {
+			return nil, nil // an answer would not go in either
+		}
+		return nil, err
+	}
+	return now, nil
+}
+
+// ofValues reports whether an SQLSTATE says that a column does not take a value, or stores another one.
+func ofValues(state string) bool {
+	return len(state) == 5 && (state[:2] == "22" || state == stateOtherValue || state == "42804" || state == "42846")
 }

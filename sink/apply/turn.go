@@ -22,7 +22,7 @@ type turn struct {
 	failures []parked.Failure
 	lacking  []int64       // lack values, and somebody waits for them
 	ask      told          // what peers are asked for
-	now      *wal.Relation // how the origin describes the table, where columns of changes are gone there
+	now      *wal.Relation // how the origin describes the table, where columns of changes are gone there, or have other types
 }
 
 // work tries a queue for one turn.
@@ -138,6 +138,13 @@ func (t *turn) failed(ctx context.Context, ids []int64, err error) (more bool, _
 	*t.cursor = ids[0]
 	if still := new(stillParked); errors.As(err, &still) && still.lacks && t.wanted {
 		t.lacking = append(t.lacking, ids[0])
+	}
+	if t.now == nil {
+		now, rerr := r.retyped(ctx, ids[0], stateOf(err))
+		if rerr != nil {
+			return false, rerr
+		}
+		t.now = now
 	}
 	t.failures = append(t.failures, parked.Failure{ID: ids[0], State: stateOf(err), Message: r.a.encoding.text(publicError(err))})
 	return true, nil

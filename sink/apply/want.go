@@ -28,7 +28,7 @@ func wantOf(origin string, g *batch.Group, r *batch.Run) wal.Notice {
 
 // wants asks for what is held under the key of a parked change: its origin, or the peers if that is
 // this region or the change is held here. A change that lacks nothing asks for nothing, unless now tells how the origin describes
-// the table since columns of the change are gone there.
+// the table since columns of the change are gone there, or have other types.
 func (a *Applier) wants(c *parked.Change, now *wal.Relation) []wal.Notice {
 	w := &c.Waiting
 	if w.Op == wal.Delete || now == nil && w.Image.Complete() || parked.IsKeyless(c.Key) {
@@ -36,8 +36,7 @@ func (a *Applier) wants(c *parked.Change, now *wal.Relation) []wal.Notice {
 	}
 	rel := w.Relation
 	if now != nil {
-		lost := func(c wal.Column) bool { return now.Column(c.Name) < 0 }
-		if rel = now; !sameKeyColumns(w.Relation, now) || !slices.ContainsFunc(w.Relation.Columns, lost) {
+		if rel = now; !sameKeyColumns(w.Relation, now) || !altered(w.Relation, now) {
 			return nil
 		}
 	}
@@ -55,6 +54,14 @@ func (a *Applier) wants(c *parked.Change, now *wal.Relation) []wal.Notice {
 		out = append(out, n)
 	}
 	return out
+}
+
+// altered reports whether columns of a description are gone in a newer one, or have other types there.
+func altered(was, now *wal.Relation) bool {
+	return slices.ContainsFunc(was.Columns, func(c wal.Column) bool {
+		i := now.Column(c.Name)
+		return i < 0 || now.Columns[i].OID != c.OID
+	})
 }
 
 // holders are the regions that may hold what a change lacks. The origin of a change does; where
