@@ -26,6 +26,11 @@ func checkLink(ctx context.Context, cfg *config.Config) preflight.Findings {
 	for _, p := range broker.Look(ctx, link, int64(cfg.Publish.MaxFrame), away == nil) {
 		out = append(out, preflight.Finding{Severity: severity[p.Grade], Code: "link", What: p.About + ": " + p.What, Remedy: p.Remedy})
 	}
+	for _, t := range st.Tables { // only the sidecar that runs knows what the others are configured to do
+		if t.Code == preflight.StampsDiffer {
+			out = append(out, preflight.Finding{Severity: preflight.Error, Code: t.Code, What: t.Reason, Remedy: t.Remedy, Table: t.Table})
+		}
+	}
 	return append(out, listening(cfg, st, away)...)
 }
 

@@ -22,13 +22,14 @@ const (
 
 // Finding is one thing that is not as it should be. It holds names, never row values.
 type Finding struct {
-	Severity Severity `json:"severity"`
-	Code     string   `json:"code"` // stable, for scripts
-	What     string   `json:"what"`
-	Remedy   string   `json:"remedy"`           // the exact statement, setting or command
-	Source   string   `json:"source,omitempty"` // where the configuration says so: line 7
-	Table    string   `json:"table,omitempty"`  // the one table that it is about
-	kind     string   // what is said of the table, without its name: the same text for many tables
+	Severity Severity         `json:"severity"`
+	Code     string           `json:"code"` // stable, for scripts
+	What     string           `json:"what"`
+	Remedy   string           `json:"remedy"`           // the exact statement, setting or command
+	Source   string           `json:"source,omitempty"` // where the configuration says so: line 7
+	Table    string           `json:"table,omitempty"`  // the one table that it is about
+	Relation wal.RelationName `json:"-"`                // the same as a name
+	kind     string           // what is said of the table, without its name: the same text for many tables
 }
 
 // String prints the finding on one line.
@@ -54,7 +55,7 @@ func (fs *Findings) add(severity Severity, code, remedy, format string, args ...
 func (fs *Findings) addTable(table wal.RelationName, severity Severity, code, remedy, kind, format string, args ...any) {
 	fs.add(severity, code, remedy, format, args...)
 	f := &(*fs)[len(*fs)-1]
-	f.Table, f.kind = table.String(), kind
+	f.Table, f.Relation, f.kind = table.String(), table, kind
 }
 
 // Errors returns the findings that stop a start.

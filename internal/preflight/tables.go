@@ -3,6 +3,7 @@ package preflight
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -31,8 +32,9 @@ func Start(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (tables, res
 	return tables, rest, nil
 }
 
-// Tables reads again what Start says of single tables. It changes nothing. The error says that it could not read.
-func Tables(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (Findings, error) {
+// Tables reads again what Start says of single tables, and holds the configuration against the rules of other regions. It
+// changes nothing. The error says that it could not read.
+func Tables(ctx context.Context, conn *pgx.Conn, cfg *config.Config, others map[string]Rules) (Findings, error) {
 	f, err := loadFacts(ctx, conn, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("check tables: %w", err)
@@ -48,6 +50,11 @@ func Tables(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (Findings, 
 	}
 	if err := checkApplying(ctx, f, &fs); err != nil {
 		return nil, fmt.Errorf("check tables: %w", err)
+	}
+	for _, region := range slices.Sorted(maps.Keys(others)) {
+		if err := differing(f, region, others[region], &fs); err != nil {
+			return nil, fmt.Errorf("check tables: %w", err)
+		}
 	}
 	tables, _ := fs.apart()
 	return tables, nil

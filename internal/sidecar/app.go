@@ -30,6 +30,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/internal/admin"
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/preflight"
 	"github.com/pgwaltz/pgwaltz/internal/status"
 	"github.com/pgwaltz/pgwaltz/replicator"
 	"github.com/pgwaltz/pgwaltz/sink/apply"
@@ -74,8 +75,9 @@ type Sidecar struct {
 	lives    lives
 	met      metNames
 	former   formerNames
-	named    time.Time    // when the names of tables were looked at last
-	due      atomic.Int64 // tables to be copied when what they wait for has come
+	rules    map[string]preflight.Rules // of the peers, as they said last; of the goroutine that looks at tables
+	named    time.Time                  // when the names of tables were looked at last
+	due      atomic.Int64               // tables to be copied when what they wait for has come
 	// dueAt is when a copy was asked for last, in a transaction that may not have ended yet; in Unix nanoseconds.
 	dueAt atomic.Int64
 	// copyAsked is when a copy was asked for last, in Unix nanoseconds; see copying.
@@ -99,7 +101,6 @@ type Sidecar struct {
 	copy       []status.Copy
 	waits      []status.Copy  // of the tables of due
 	tables     []status.Table // that are not replicated as they should be
-	tablesDue  time.Time      // when they are looked at again; of the goroutine of upkeep
 	registry   *prometheus.Registry
 	pubMetrics *publish.Metrics
 	subMetrics map[string]*subscribe.Metrics

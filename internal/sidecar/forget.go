@@ -24,7 +24,8 @@ func (s *Sidecar) forget() {
 	s.lives.forget()
 	s.named, s.followDue = time.Time{}, time.Time{}
 	s.overdue.Store(false)
-	s.met, s.former, s.tablesDue = metNames{}, formerNames{}, time.Time{}
+	s.rules = nil
+	s.met, s.former = metNames{}, formerNames{}
 }
 
 func (o *outboundState) forget() {

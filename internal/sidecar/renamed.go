@@ -175,6 +175,9 @@ func (s *Sidecar) notYet(ctx context.Context, tx pgx.Tx, n wal.RelationName) (st
 			here.Columns = append(here.Columns, wal.Column{Name: c.Name, OID: c.TypeOID})
 		}
 	}
+	if s.differs(n) {
+		return "another region decides conflicts of it by other columns, or in another order: see tables", nil
+	}
 	p := s.policy(n)
 	for _, peer := range s.cfg.PeerNames() {
 		there := s.suspectsOf(peer).Newest(n)

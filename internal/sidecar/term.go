@@ -174,6 +174,11 @@ func (s *Sidecar) work(ctx context.Context, lock *pgx.Conn) error {
 		}
 		return err
 	})
+	stopRules, err := s.broker.Serve(verbRules, s.sayRules)
+	if err != nil {
+		return err
+	}
+	defer stopRules()
 	if s.cfg.Publishes() {
 		g.Go(func() error { return s.supervise(ctx, "outbound", s.out.fail, s.publish) })
 		g.Go(func() error { return s.supervise(ctx, "self-merge", nil, s.merge) })
@@ -210,6 +215,7 @@ func (s *Sidecar) work(ctx context.Context, lock *pgx.Conn) error {
 	}
 	g.Go(func() error { return s.supervise(ctx, "parked", nil, s.retryParked) })
 	g.Go(func() error { return s.supervise(ctx, "upkeep", nil, s.upkeep) })
+	g.Go(func() error { return s.supervise(ctx, "tables", nil, s.watchTables) })
 	return g.Wait()
 }
 

@@ -52,9 +52,6 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 		if err := s.lookAtNames(ctx); err != nil && ctx.Err() == nil {
 			s.log.Debug("look at names of tables", "reason", publicMessage(err))
 		}
-		if err := s.lookAtTables(ctx); err != nil && ctx.Err() == nil {
-			s.log.Debug("look at tables", "reason", publicMessage(err))
-		}
 		if err := s.noteAllRefused(ctx); err != nil && ctx.Err() == nil {
 			s.log.Debug("note refused changes", "reason", publicMessage(err))
 		}

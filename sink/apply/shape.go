@@ -78,8 +78,10 @@ func (r *Retrier) fit(ctx context.Context, c *parked.Change) (*target, error) {
 	t, err := r.a.target(ctx, ch.Relation)
 	var se *schemaError
 	switch {
+	case err == nil:
+		return t, r.misread(c, t)
 	case !errors.As(err, &se):
-		return t, err
+		return nil, err
 	case se.code == otherKey:
 		return r.rekey(ctx, c, err)
 	case se.code != "42703":
@@ -123,6 +125,21 @@ func (r *Retrier) stampedAnew(c *parked.Change, was *wal.Relation, t *target) bo
 	}
 	version, updatedAt := r.a.cfg.Policy.stampColumns(was.Ref())
 	return !conflict.ColumnsOf(was, version, updatedAt).Alike(t.cols)
+}
+
+// misread reads the stamp of a change again that could not be stored with the stamp that it came with (PW001), where that is not what
+// its row says in the columns of the stamp here: its origin was configured to read other ones. A trigger that
+// rewrites a stamp leaves both the same.
+func (r *Retrier) misread(c *parked.Change, t *target) error {
+	ch := &c.Transaction.Changes[0]
+	if r.a.cfg.Self || c.State != stateOtherStamp || ch.New == nil || t.stampless() {
+		return nil
+	}
+	is, err := conflict.StampOf(t.cols, ch.Relation, ch.New, ch.Stamp.UpdatedAt)
+	if err != nil || is.Version == ch.Stamp.Version && is.UpdatedAt == ch.Stamp.UpdatedAt {
+		return nil // what a value says that is no stamp is found out when it is tried
+	}
+	return r.restamp(ch, c.Transaction.CommitTime, t.cols)
 }
 
 // lackedStamp reports whether a change was parked for want of a column that stamps are read from.

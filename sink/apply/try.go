@@ -169,7 +169,7 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 func (r *Retrier) fitting(ctx context.Context, changes []*parked.Change, wanted bool, fx *effects) ([]keyedTx, error) {
 	txs := make([]keyedTx, 0, len(changes))
 	for _, c := range changes {
-		was := c.Transaction.Changes[0].Relation
+		was, stamp := c.Transaction.Changes[0].Relation, c.Transaction.Changes[0].Stamp
 		t, err := r.fit(ctx, c)
 		if del := (*cascadeError)(nil); errors.As(err, &del) && r.a.cfg.Ordinary == nil {
 			if err = r.deleteHere(ctx, del); err == nil {
@@ -186,7 +186,7 @@ func (r *Retrier) fitting(ctx context.Context, changes []*parked.Change, wanted 
 			return nil, &stillParked{why: reason{stateOther, "the table was made anew since: ask for a retry if the change belongs to the new one, or discard it"}}
 		}
 		txs = append(txs, keyedTx{tx: c.Transaction, kind: c.Kind})
-		anew := r.stampedAnew(c, was, t) || r.lackedStamp(c)
+		anew := r.stampedAnew(c, was, t) || r.lackedStamp(c) || c.State == stateOtherStamp && c.Transaction.Changes[0].Stamp != stamp
 		if anew {
 			fx.copies(t.schema.name)
 		}
