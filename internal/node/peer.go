@@ -55,6 +55,14 @@ select coalesce((select life <> $2 from pgwaltz.peer where region = $1), false)`
 	return other, nil
 }
 
+// Lacks notes that a peer lacks rows of this region, and that nothing was asked for it.
+func Lacks(ctx context.Context, c Conn, peer string) error {
+	if _, err := c.Exec(ctx, `insert into pgwaltz.peer (region, life, heard) values ($1, '', '') on conflict (region) do update set life = ''`, peer); err != nil {
+		return fmt.Errorf("note what peer %s lacks: %w", peer, err)
+	}
+	return nil
+}
+
 // Provided notes that all tables are asked to be copied, for whatever database each peer was heard with last.
 func Provided(ctx context.Context, c Conn) error {
 	if _, err := c.Exec(ctx, `update pgwaltz.peer set life = heard where life <> heard`); err != nil {

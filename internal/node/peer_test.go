@@ -27,7 +27,15 @@ func TestAnotherDatabaseOfAPeer(t *testing.T) {
 		{"eu", second, false, false},
 		{"eu", first, true, false}, // its former database, or a third one
 		{"us", second, false, false},
+		{"ap", second, true, false}, // see below
+		{"ap", second, true, true},
+		{"ap", second, false, false},
 	} {
+		if i == 8 { // it is new, and lacks everything
+			if err := Lacks(ctx, c, "ap"); err != nil {
+				t.Error(err)
+			}
+		}
 		other, err := Hear(ctx, c, step.peer, step.life)
 		if err != nil || other != step.other {
 			t.Errorf("step %d: %t, %v", i, other, err)

@@ -22,7 +22,7 @@ import (
 type lives struct {
 	mu      sync.Mutex
 	known   map[string]string // the life of each peer that has everything
-	lacking []string          // peers that have another one, and copy.mode keeps the rows from being copied
+	lacking []string          // peers that have a new one, and copy.mode keeps the rows from being copied
 }
 
 func (l *lives) forget() {
@@ -66,6 +66,13 @@ func (l *lives) note(peer, life string, done, lacks bool) {
 	}
 }
 
+// doubt forgets that a peer has everything; what the database says counts.
+func (l *lives) doubt(peer string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.known, peer)
+}
+
 // lack says which peer lacks rows that only a command brings; "" for none.
 func (l *lives) lack() string {
 	l.mu.Lock()
@@ -73,7 +80,7 @@ func (l *lives) lack() string {
 	if len(l.lacking) == 0 {
 		return ""
 	}
-	return "peer " + l.lacking[0] + " has another database than before, and copy.mode keeps the rows that it lacks from being copied: run pgwaltz resync"
+	return "peer " + l.lacking[0] + " lacks rows of this region, because its database is a new one, and copy.mode keeps them from being copied: run pgwaltz resync"
 }
 
 // deaf reports whether a peer has said that it applies nothing. It has no need of rows, until it says otherwise.

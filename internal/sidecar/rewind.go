@@ -13,6 +13,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/node"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 	"github.com/pgwaltz/pgwaltz/source/subscribe"
 )
@@ -117,6 +118,10 @@ func (s *Sidecar) welcome(ctx context.Context, c *pgx.Conn, peer string) error {
 		defer s.asksForCopies()
 		s.log.Info("a peer has applied nothing yet; the tables are copied for it", "peer", peer)
 	} else {
+		if err := node.Lacks(ctx, tx, peer); err != nil {
+			return err
+		}
+		defer s.lives.doubt(peer)
 		s.log.Warn("a peer has applied nothing yet, and copy.mode keeps its rows from being copied", "peer", peer, "remedy", "run: pgwaltz resync --config FILE")
 	}
 	if err := tx.Commit(ctx); err != nil {
