@@ -43,7 +43,7 @@ func (s *Sidecar) outboundStatus(working bool) status.Outbound {
 	if flows && out.State != status.Partitioned {
 		localStatus(&out, merge)
 	}
-	if text := s.members.Incomplete(); text != "" && working && flows {
+	if text := s.incomplete(); text != "" && working && flows {
 		out.State, out.Reason = status.Gap, text
 	}
 	if out.State == "" {
@@ -207,7 +207,7 @@ func (s *Sidecar) position() *broker.Position {
 	if v == nil || !s.cfg.Publishes() {
 		return nil
 	}
-	copying, failure, narrowed := s.copying(), s.trouble("outbound"), s.members.Incomplete() != ""
+	copying, failure, narrowed := s.copying(), s.trouble("outbound"), s.incomplete() != ""
 	o, now := &s.out, time.Now()
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -18,6 +18,11 @@ func TestAnOriginThatStandsStill(t *testing.T) {
 	if p := s.position(); p == nil || p.Stands != "" || p.Incarnation != 2 || p.WALEnd != 1000 {
 		t.Fatalf("an origin that flows: %+v", p)
 	}
+	s.lives.note("us", "", false, true)
+	if p, o := s.position(), s.outboundStatus(true); p == nil || p.Stands != "gap" || o.State != status.Gap || !strings.Contains(o.Reason, "resync") {
+		t.Errorf("an origin whose peer lacks rows: %+v, %s %s", p, o.State, o.Reason)
+	}
+	s.lives.forget()
 	s.out.state, s.out.incarnation = status.Gap, 0
 	if p := s.position(); p == nil || p.Stands != "gap" || p.WALEnd != 1000 || p.Incarnation != 0 {
 		t.Errorf("an origin with a gap that has not begun: %+v", p)
