@@ -37,6 +37,11 @@ type Config struct {
 	// ahead of the WAL. An error ends Feed: not to know is not the same as to have no key.
 	// May be nil.
 	Key func(rel *wal.Relation) error
+	// Number says what the columns of a relation are (wal.Column.ID), as they were in the transaction that commits at the position at;
+	// table is the OID of the relation. It sets the ID of all or of none, and then returns a position from which on it
+	// may know: it is asked again for the first row of a transaction that commits there or behind it. It is asked for each Relation message on the goroutine that calls
+	// Feed, and must not keep rel. An error ends Feed. May be nil.
+	Number func(rel *wal.Relation, table uint32, at wal.LSN) (again wal.LSN, err error)
 	// OnNameless is told of a relation whose old rows the WAL names by other columns than the key,
 	// on the goroutine that calls Feed: a partition has another replica identity than its table. A
 	// delete is left out then, since nobody can tell of which row, and so is an update where the table

@@ -16,7 +16,8 @@ type Decoder struct {
 	types      map[uint32]string // names of user types, by oid
 	tx         transaction
 	slab       slab
-	err        error // sticky until Reset
+	err        error              // sticky until Reset
+	unnumbered map[uint32]wal.LSN // relations whose columns are not known, and from where on to ask again
 	suppressed uint64
 	foreign    uint64 // messages that pretend to be ours
 
@@ -46,6 +47,7 @@ func New(cfg Config) *Decoder {
 func (d *Decoder) Reset() {
 	d.relations = make(map[uint32]*wal.Relation)
 	d.types = make(map[uint32]string)
+	d.unnumbered = make(map[uint32]wal.LSN)
 	d.tx = transaction{}
 	d.slab = slab{}
 	d.err = nil

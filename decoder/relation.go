@@ -46,6 +46,9 @@ func (d *Decoder) onRelation(body []byte) error {
 	if err := d.identify(rel); err != nil {
 		return err
 	}
+	if err := d.number(rel, m.RelationID); err != nil {
+		return err
+	}
 	if old := d.relations[m.RelationID]; old != nil && equal(old, rel) {
 		return nil
 	}
@@ -64,6 +67,22 @@ func (d *Decoder) identify(rel *wal.Relation) error {
 	}
 	if !plausible(rel, len(sent)) {
 		rel.Columns, rel.PrimaryKey, rel.Deferrable, rel.Partitioned, rel.NotNull = sent, nil, false, false, nil
+	}
+	return nil
+}
+
+// number asks the configuration what the columns of rel are.
+func (d *Decoder) number(rel *wal.Relation, oid uint32) error {
+	if d.cfg.Number == nil {
+		return nil
+	}
+	delete(d.unnumbered, oid)
+	again, err := d.cfg.Number(rel, oid, wal.LSN(d.begin.FinalLSN))
+	if err != nil {
+		return fmt.Errorf("find what the columns of %s are: %w", rel, err)
+	}
+	if again != 0 {
+		d.unnumbered[oid] = again
 	}
 	return nil
 }
@@ -130,6 +149,17 @@ func (d *Decoder) relationByID(oid uint32) (*wal.Relation, error) {
 	rel := d.relations[oid]
 	if rel == nil {
 		return nil, unknownRelation(oid)
+	}
+	if again, ok := d.unnumbered[oid]; ok && wal.LSN(d.begin.FinalLSN) >= again {
+		now := *rel
+		now.Columns = slices.Clone(rel.Columns)
+		if err := d.number(&now, oid); err != nil {
+			return nil, err
+		}
+		if now.Numbered() {
+			rel = &now
+			d.relations[oid] = rel
+		}
 	}
 	return rel, nil
 }

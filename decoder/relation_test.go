@@ -121,3 +121,28 @@ func TestUnknownPrimaryKeyIsAnError(t *testing.T) {
 		t.Errorf("got %v: a key that could not be looked up must not count as none", err)
 	}
 }
+
+// Where what the columns are is not known, it is asked for again by the first transaction that commits far enough, and not
+// before.
+func TestNumberedLater(t *testing.T) {
+	t.Parallel()
+	var asked []wal.LSN
+	d := New(Config{Number: func(rel *wal.Relation, table uint32, at wal.LSN) (wal.LSN, error) {
+		asked = append(asked, at)
+		if at < 300 {
+			return 300, nil
+		}
+		for i := range rel.Columns {
+			rel.Columns[i].ID = wal.ColumnID(table, int16(i+1))
+		}
+		return 0, nil
+	}})
+	ins := insert(16400, "1", "x", nil)
+	one := feedOne(t, d, begin(7, 100), users('d'), ins, commit(100, 120)).Changes[0].Relation
+	two := feedOne(t, d, begin(8, 200), ins, commit(200, 220)).Changes[0].Relation
+	three := feedOne(t, d, begin(9, 300), ins, commit(300, 320)).Changes[0].Relation
+	four := feedOne(t, d, begin(10, 400), ins, commit(400, 420)).Changes[0].Relation
+	if one != two || one.Numbered() || !three.Numbered() || three != four || one == three || len(asked) != 2 {
+		t.Errorf("asked at %v; numbered: %t %t %t", asked, one.Numbered(), two.Numbered(), three.Numbered())
+	}
+}

@@ -22,7 +22,19 @@ type Column struct {
 	// Computed: the WAL does not hold the column (a generated one of the key); the publisher
 	// has the server compute it. Such columns stand at the end. Known at the origin only.
 	Computed bool
+	// ID is what the column is at its origin, whatever it is called: see ColumnID. 0 where that is not known.
+	ID uint64
 }
+
+// ColumnID names a column for as long as it exists: by the OID of its table and its number there. A column that is
+// dropped and added again is another one.
+func ColumnID(table uint32, num int16) uint64 { return uint64(table)<<16 | uint64(uint16(num)) }
+
+// TableOf is the OID of the table that a column ID names.
+func TableOf(id uint64) uint32 { return uint32(id >> 16) }
+
+// NumOf is the number of the column within its table that a column ID names.
+func NumOf(id uint64) int16 { return int16(uint16(id)) }
 
 // Relation describes a published table at one moment of its origin's WAL. It is immutable
 // once made; a changed table gets a new Relation.
@@ -52,6 +64,16 @@ func (r *Relation) Ref() RelationName { return RelationName{r.Schema, r.Name} }
 
 // String prints schema.table as RelationName.String does; for logs and side tables.
 func (r *Relation) String() string { return r.Ref().String() }
+
+// Numbered reports whether the origin knew what each column is (Column.ID).
+func (r *Relation) Numbered() bool {
+	for i := range r.Columns {
+		if r.Columns[i].ID == 0 {
+			return false
+		}
+	}
+	return true
+}
 
 // Column returns the position of the named column, or -1.
 func (r *Relation) Column(name string) int {

@@ -2,6 +2,8 @@ package wire
 
 import (
 	"encoding/binary"
+	"strconv"
+	"strings"
 
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -24,7 +26,7 @@ func appendRelation(b []byte, rel *wal.Relation) []byte {
 		c := &rel.Columns[i]
 		b = appendText(b, c.Name)
 		b = binary.AppendUvarint(b, uint64(c.OID))
-		b = appendText(b, c.Type)
+		b = appendText(b, typeText(c))
 		b = binary.AppendVarint(b, int64(c.TypeMod))
 		flags := byte(c.Form) << 1
 		if c.Key {
@@ -33,6 +35,32 @@ func appendRelation(b []byte, rel *wal.Relation) []byte {
 		b = append(b, flags)
 	}
 	return b
+}
+
+// idMark stands between the name of a column's type and its ID. The first readers of version 1 take both for the
+// name of a type: nothing that they decide depends on it for a built-in type, and for one of the user they look at what
+// they have stored.
+const idMark = '\x1f'
+
+// typeText is the name of a column's type with its ID behind it, in hexadecimal digits; the name alone where there is none.
+func typeText(c *wal.Column) string {
+	if c.ID == 0 && strings.IndexByte(c.Type, idMark) < 0 {
+		return c.Type
+	}
+	return c.Type + string(idMark) + strconv.FormatUint(c.ID, 16)
+}
+
+// parseType reads what typeText wrote. What is no ID belongs to the name.
+func parseType(text string) (name string, id uint64) {
+	at := strings.LastIndexByte(text, idMark)
+	if at < 0 {
+		return text, 0
+	}
+	id, err := strconv.ParseUint(text[at+1:], 16, 48)
+	if err != nil || strconv.FormatUint(id, 16) != text[at+1:] {
+		return text, 0
+	}
+	return text[:at], id
 }
 
 func appendText(b []byte, s string) []byte {
@@ -68,7 +96,7 @@ func parseRelation(b []byte) (*wal.Relation, error) {
 		c := &rel.Columns[i]
 		c.Name = string(r.text())
 		c.OID = r.uint32("type oid")
-		c.Type = string(r.text())
+		c.Type, c.ID = parseType(string(r.text()))
 		mod := r.varint()
 		if mod != int64(int32(mod)) {
 			r.fail("type modifier out of range")

@@ -4,6 +4,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
+	"github.com/pgwaltz/pgwaltz/conflict/counterpart"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/internal/lead"
@@ -51,6 +52,8 @@ func objects() []object {
 		{"copy", tablecopy.Schema, "progress of the initial copy and of resyncs", mayUpdate},
 		{"partition", tablecopy.PartitionSchema, "which partitions the published tables have", mayWrite},
 		{"name", names.Schema, "which names the tables have and had, and which are published", mayWrite},
+		{"naming", names.ColumnSchema, "what the columns of the tables were called", mayWrite},
+		{"counterpart", counterpart.Schema, "which columns of the peers stand for which here", mayWrite},
 		{"stream", streamstore.Schema, "what this region has published into", mayUpdate},
 		{"lead", lead.Schema, "which sidecar is at work", mayUpdate},
 	}

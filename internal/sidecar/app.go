@@ -84,10 +84,12 @@ type Sidecar struct {
 	copyAsked atomic.Int64
 	// followDue is when parked changes may be looked at next for tables that were renamed.
 	followDue time.Time
-	watch     tablecopy.Watch
-	arrived   tablecopy.Arrived
-	redactor  *audit.Redactor
-	refused   quarantine.Store // used on db
+	// columnsDue is when what columns are called may be looked at next.
+	columnsDue time.Time
+	watch      tablecopy.Watch
+	arrived    tablecopy.Arrived
+	redactor   *audit.Redactor
+	refused    quarantine.Store // used on db
 
 	stopping   chan struct{} // closed when an orderly stop begins
 	out        outboundState

@@ -4,8 +4,11 @@ import (
 	"context"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/source/complete"
+	"github.com/pgwaltz/pgwaltz/source/names"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -19,6 +22,17 @@ func (s *Sidecar) completer() *complete.Completer {
 		p := s.policy(rel.Ref())
 		return p.Resolve, conflict.ColumnsOf(rel, p.Version, p.UpdatedAt).Stampless()
 	})
+}
+
+// number says what the columns of a relation are that the decoder has read of. An error ends the pipe, as one of describe.
+func (s *Sidecar) number(rel *wal.Relation, table uint32, at wal.LSN) (again wal.LSN, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), catalogTimeout)
+	defer cancel()
+	err = s.catalog.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		again, err = names.Number(ctx, c, rel, table, at)
+		return err
+	})
+	return again, err
 }
 
 // describe says what identifies the rows of a relation that the decoder has read of. An error

@@ -22,7 +22,7 @@ func (s *Sidecar) forget() {
 	}
 	s.members.Forget()
 	s.lives.forget()
-	s.named, s.followDue = time.Time{}, time.Time{}
+	s.named, s.followDue, s.columnsDue = time.Time{}, time.Time{}, time.Time{}
 	s.overdue.Store(false)
 	s.rules = nil
 	s.met, s.former = metNames{}, formerNames{}

@@ -145,7 +145,7 @@ func (s *Sidecar) newSlot(confirmed wal.LSN) *slot.Reader {
 	return slot.New(slot.Config{
 		Connect: s.connectSlot, Name: s.cfg.Postgres.Slot, Publications: []string{s.cfg.Postgres.Publication},
 		Decoder: decoder.Config{
-			MaxPart: maxPart, Marker: s.caps.token, ForwardOrigins: s.cfg.ForwardOrigins, Key: s.describe, OnNameless: s.members.Nameless,
+			MaxPart: maxPart, Marker: s.caps.token, ForwardOrigins: s.cfg.ForwardOrigins, Key: s.describe, Number: s.number, OnNameless: s.members.Nameless,
 		},
 		Confirm: s.confirm, Confirmed: confirmed, StatusInterval: statusInterval,
 		Started: func(ctx context.Context) error { return s.unmoved(ctx, confirmed) },

@@ -14,6 +14,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
+	"github.com/pgwaltz/pgwaltz/conflict/counterpart"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/internal/node"
@@ -114,7 +115,7 @@ where datname = pg_catalog.current_database() and usename = session_user and pid
 		return err
 	}
 	if moved {
-		if err := errors.Join(names.Adopt(ctx, lock), parked.Adopt(ctx, lock)); err != nil {
+		if err := errors.Join(names.Adopt(ctx, lock), names.AdoptColumns(ctx, lock), counterpart.Adopt(ctx, lock), parked.Adopt(ctx, lock)); err != nil {
 			return err
 		}
 	}

@@ -30,6 +30,8 @@ type Applier struct {
 	tables   map[wal.RelationName]*tableSchema
 	touched  map[uint32]struct{} // tables of this attempt that are taken for ones without deferrable constraints
 	targets  map[*wal.Relation]*target
+	named    map[*tableSchema]struct{}   // definitions that this attempt relies on
+	matching map[*target]struct{}        // those of its targets that match columns for the first time
 	oids     map[wal.RelationName]uint32 // of the tables as they were last read
 	prepared map[string]string
 	arrays   []array
@@ -94,7 +96,7 @@ func New(cfg Config) *Applier {
 	if cfg.Batches == nil {
 		cfg.Batches = NewTurns()
 	}
-	a := &Applier{cfg: cfg, batch: batch.New(), imager: audit.NewImager(cfg.Redact)}
+	a := &Applier{cfg: cfg, named: map[*tableSchema]struct{}{}, matching: map[*target]struct{}{}, batch: batch.New(), imager: audit.NewImager(cfg.Redact)}
 	a.batch.Policy = func(n wal.RelationName) conflict.Policy { return cfg.Policy.table(n).Resolve }
 	return a
 }
@@ -124,6 +126,9 @@ func (a *Applier) resume(ctx context.Context) error {
 	}
 	if err := a.findOut(ctx); err != nil {
 		return err
+	}
+	if err := a.cfg.Suspects.columns.Load(ctx, a.conn, a.cfg.Origin); err != nil {
+		return side(err)
 	}
 	cp, found, err := pgstore.Load(ctx, a.conn, a.cfg.Origin)
 	if err != nil {

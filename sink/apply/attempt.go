@@ -11,6 +11,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
+	"github.com/pgwaltz/pgwaltz/conflict/counterpart"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -264,6 +265,7 @@ func (a *Applier) attempt(ctx context.Context, txs []keyedTx, next checkpoint.Ch
 // the publisher knows at once what it reads.
 func (a *Applier) begin(ctx context.Context, b *pipeline) error {
 	b.text("begin")
+	a.forgetNames()
 	a.began, a.hasty, a.lock = time.Now(), false, ""
 	a.stamping.mine = nil
 	if a.settings.on {
@@ -278,6 +280,12 @@ func (a *Applier) begin(ctx context.Context, b *pipeline) error {
 // saveCheckpoint queues the move of the checkpoint. It stands before the rows, so that a
 // second applier waits at once and is found out before it has written anything.
 func (a *Applier) saveCheckpoint(b *pipeline, next checkpoint.Checkpoint) {
+	if was := a.cp.Epoch.SystemID; was != 0 && was != next.Epoch.SystemID && !a.cfg.Self {
+		// The origin's numbers are those of another server: its columns are matched by their names again.
+		a.cfg.Suspects.columns.Forget()
+		a.forgetSchemas()
+		b.text(counterpart.ForgetSQL, []byte(a.cfg.Origin))
+	}
 	if a.resync && !a.cfg.Self {
 		b.text(parked.StraysSQL, []byte(a.cfg.Origin))
 	}
@@ -319,8 +327,15 @@ func (a *Applier) commit(ctx context.Context, fx *effects, next checkpoint.Check
 	if err := a.undisturbed(ctx, fx); err != nil {
 		return err
 	}
+	matched, err := a.storeMatched(ctx)
+	if err != nil {
+		return err
+	}
 	c := pipeline{fence: -1}
 	if err := a.guardDeferred(ctx, &c, fx); err != nil {
+		return err
+	}
+	if err := a.guardNames(ctx, &c); err != nil {
 		return err
 	}
 	if fx.blind || a.openFx.blind {
@@ -332,11 +347,12 @@ func (a *Applier) commit(ctx context.Context, fx *effects, next checkpoint.Check
 	if err := a.run(ctx, &c, nil, nil, nil); err != nil {
 		a.committing = a.conn.IsClosed()
 		if sqlState(err) == "22012" {
-			return errRace // by guardDeferred, or by a deferred trigger, which is found one by one
+			return errRace // by guardDeferred or guardNames, or by a deferred trigger, which is found one by one
 		}
 		return fmt.Errorf("commit: %w", err)
 	}
 	a.committing = false
+	a.cfg.Suspects.columns.Settle(matched)
 	a.cfg.Batches.end(a.holder())
 	a.cfg.Index.Settle(a.holder(), true)
 	return failpoint.Hit("apply_after_commit")
@@ -365,6 +381,7 @@ func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effec
 	a.stamping, a.cascades, a.resync = stamping{}, 0, false
 	a.refused, a.refusedLast = nil, nil
 	clear(a.touched)
+	a.forgetNames()
 	a.cp = next
 	a.cfg.Suspects.moved()
 	a.Stats.Batches.Add(1)
@@ -394,6 +411,7 @@ func (a *Applier) rollback(ctx context.Context) error {
 	}
 	a.order.Abandon()
 	clear(a.touched)
+	a.forgetNames()
 	if a.conn.IsClosed() {
 		return errors.New("the connection to the local server is gone")
 	}

@@ -246,7 +246,7 @@ func (fx *effects) write(ctx context.Context, a *Applier) error {
 	if len(fx.denied) > 0 {
 		b.Queue(parked.DenySQL, fx.denied, a.cfg.Origin)
 	}
-	err := fx.tell.each(a.cfg.Token, wal.MicrosOf(time.Now()), func(message []byte) error {
+	err := fx.tell.each(a.cfg.Token, wal.MicrosOf(time.Now()), a.ours(), func(message []byte) error {
 		b.Queue(tellSQL, message)
 		size += len(message)
 		return send(sendBytes)

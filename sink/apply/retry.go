@@ -15,18 +15,19 @@ import (
 
 // Bounds of the work on parked changes.
 const (
-	retryTick    = time.Second            // how often queues are looked at
-	retryShare   = 20                     // listing the queues takes at most one part in so many of the time
-	retrySlice   = 300 * time.Millisecond // longest work on one queue in one turn, unless it flows
-	retryFlows   = 2 * time.Second        // the same while all that is tried goes in
-	retryBreath  = 20 * time.Millisecond  // pause behind a turn in which a queue flowed on to its end
-	retryMax     = 30 * time.Second       // longest pause between two tries of a queue
-	retryProbes  = 3                      // failed tries of one queue in one turn
-	retryChunk   = 4000                   // changes tried together, at most
-	wantedSlice  = 2 * time.Second        // as retrySlice, for what an operator asked for
-	wantedProbes = 50                     // as retryProbes, likewise
-	retryXIDs    = 10                     // transaction ids a second that failed tries may use
-	retryReserve = 60                     // and how many may be saved up
+	retryTick     = time.Second            // how often queues are looked at
+	retryShare    = 20                     // listing the queues takes at most one part in so many of the time
+	retrySlice    = 300 * time.Millisecond // longest work on one queue in one turn, unless it flows
+	retryFlows    = 2 * time.Second        // the same while all that is tried goes in
+	retryBreath   = 20 * time.Millisecond  // pause behind a turn in which a queue flowed on to its end
+	retryMax      = 30 * time.Second       // longest pause between two tries of a queue
+	retryProbes   = 3                      // failed tries of one queue in one turn
+	retryChunk    = 4000                   // changes tried together, at most
+	wantedSlice   = 2 * time.Second        // as retrySlice, for what an operator asked for
+	wantedProbes  = 50                     // as retryProbes, likewise
+	swappedProbes = 50                     // tries of one queue in one turn that fail for what columns are called
+	retryXIDs     = 10                     // transaction ids a second that failed tries may use
+	retryReserve  = 60                     // and how many may be saved up
 )
 
 // Retrier tries the parked changes of one origin again, on a session of its own, so that it
@@ -44,6 +45,7 @@ type Retrier struct {
 	ids    float64 // transaction ids that may be used
 	filled time.Time
 	rels   map[string]*wal.Relation
+	now    map[*wal.Relation]description // of relations of parked changes, for one turn of a queue
 	last   map[parked.Queue]parked.Size
 	listed time.Time
 	pause  time.Duration // before the queues are listed again
@@ -81,7 +83,7 @@ type queue struct {
 func NewRetrier(cfg Config, onAudit func(audit.Tally)) *Retrier {
 	a := New(cfg)
 	a.retrying, a.onAudit = true, onAudit
-	return &Retrier{a: a, queues: map[parked.Queue]*queue{}, ids: retryReserve, rels: map[string]*wal.Relation{}, slice: retrySlice, wantedSlice: wantedSlice}
+	return &Retrier{a: a, queues: map[parked.Queue]*queue{}, ids: retryReserve, rels: map[string]*wal.Relation{}, now: map[*wal.Relation]description{}, slice: retrySlice, wantedSlice: wantedSlice}
 }
 
 // Run works until the context ends or the session breaks; call it again then. The session is
@@ -124,6 +126,11 @@ func (r *Retrier) Turn(ctx context.Context) error {
 		}
 		if err := r.a.findOut(ctx); err != nil {
 			return err
+		}
+		if !r.a.cfg.Suspects.columns.Loaded() {
+			if err := r.a.cfg.Suspects.columns.Load(ctx, r.a.conn, r.a.cfg.Origin); err != nil {
+				return side(err)
+			}
 		}
 	}
 	if err := r.leaveAlone(ctx); err != nil {

@@ -44,10 +44,12 @@ type tableSchema struct {
 	parent       bool
 	children     []child
 	childrenRead bool
+	names        string // naming
 }
 
 type tableColumn struct {
 	name      string
+	num       int16
 	typ       string // format_type under an empty search_path, without a length
 	oid       uint32
 	wire      string // the name that an origin gives a type of this kind (wal.Column.Type); "" for built-in ones
@@ -115,7 +117,7 @@ const schemaSQL = treeSQL + `, whole as materialized (
     exists (select from pg_catalog.pg_trigger g join tree on g.tgrelid = tree.oid where g.tgisinternal and g.tgtype & 8 <> 0 and g.tgconstrrelid <> 0) as parent,
     ` + signature + ` as signature
 )
-select coalesce(col.attname, ''), coalesce(pg_catalog.format_type(col.atttypid, -1), ''), coalesce(col.atttypid::int8, 0), coalesce(col.atttypmod, 0),
+select coalesce(col.attname, ''), coalesce(col.attnum, 0), coalesce(pg_catalog.format_type(col.atttypid, -1), ''), coalesce(col.atttypid::int8, 0), coalesce(col.atttypmod, 0),
   exists (select from pg_catalog.pg_type t left join pg_catalog.pg_type e on e.oid = t.typelem
     where t.oid = col.atttypid and (t.typtype in ('d', 'c') or e.typtype in ('d', 'c'))),
   (with recursive base as (select t.oid, t.typbasetype, t.typname, t.typnamespace, t.typtype from pg_catalog.pg_type t where t.oid = col.atttypid and t.oid >= 16384
@@ -136,7 +138,7 @@ func loadSchema(ctx context.Context, q querier, name wal.RelationName, replica b
 	for rows.Next() {
 		var c tableColumn
 		var oid, table int64
-		if err := rows.Scan(&c.name, &c.typ, &oid, &c.mod, &c.coerces, &c.wire, &c.generated, &c.always, &c.input, &table, &t.plain, &t.immediate, &t.fires, &t.disturbs, &t.after, &t.late, &t.rewrites, &t.parent, &t.signature); err != nil {
+		if err := rows.Scan(&c.name, &c.num, &c.typ, &oid, &c.mod, &c.coerces, &c.wire, &c.generated, &c.always, &c.input, &table, &t.plain, &t.immediate, &t.fires, &t.disturbs, &t.after, &t.late, &t.rewrites, &t.parent, &t.signature); err != nil {
 			return nil, fmt.Errorf("read definition of %s: %w", name, err)
 		}
 		if t.oid = uint32(table); oid == 0 {

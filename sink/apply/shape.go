@@ -76,16 +76,26 @@ func (r *Retrier) fit(ctx context.Context, c *parked.Change) (*target, error) {
 	ch := &c.Transaction.Changes[0]
 	ch.Relation = r.intern(ch.Relation)
 	t, err := r.a.target(ctx, ch.Relation)
+	if err == nil {
+		err = r.a.unnumbered(ch.Relation, t)
+	}
 	var se *schemaError
 	switch {
 	case err == nil:
 		return t, r.misread(c, t)
 	case !errors.As(err, &se):
 		return nil, err
+	}
+	if t, uerr := r.under(ctx, c, se.code == stateSwapped); t != nil || uerr != nil {
+		return t, uerr
+	}
+	switch {
 	case se.code == otherKey:
 		return r.rekey(ctx, c, err)
+	case se.code == stateSwapped && !ch.Relation.Numbered():
+		return r.unknown(ctx, c, se)
 	case se.code != "42703":
-		return t, err
+		return nil, err
 	}
 	now := r.a.cfg.Suspects.shapes.of(ch.Relation.Ref())
 	if now == nil {
@@ -124,7 +134,13 @@ func (r *Retrier) stampedAnew(c *parked.Change, was *wal.Relation, t *target) bo
 		return false
 	}
 	version, updatedAt := r.a.cfg.Policy.stampColumns(was.Ref())
-	return !conflict.ColumnsOf(was, version, updatedAt).Alike(t.cols)
+	cols := conflict.ColumnsOf(was, version, updatedAt)
+	return !cols.Alike(t.cols) || otherColumn(was, cols.Version, t.rel, t.cols.Version) || otherColumn(was, cols.UpdatedAt, t.rel, t.cols.UpdatedAt)
+}
+
+// otherColumn reports whether two columns, each of a description, are known to be different ones.
+func otherColumn(was *wal.Relation, i int, is *wal.Relation, n int) bool {
+	return i >= 0 && n >= 0 && was.Columns[i].ID != 0 && is.Columns[n].ID != 0 && was.Columns[i].ID != is.Columns[n].ID
 }
 
 // misread reads the stamp of a change again that could not be stored with the stamp that it came with (PW001), where that is not what

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/conflict/counterpart"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -33,7 +34,8 @@ type Suspects struct {
 	hand  place         // the change in hand
 	ended map[place]int // how many sessions each change has ended
 
-	shapes shapes
+	shapes  shapes
+	columns counterpart.Map
 
 	retried map[int64]int // parked changes, and how many sessions of the retrier each has ended
 }

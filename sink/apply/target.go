@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/counterpart"
 	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -24,7 +25,8 @@ type target struct {
 	check    []int             // positions in rel whose stored values may differ from those sent
 	spelling []spelling        // one for each column of rel
 	cols     conflict.Columns
-	unlike   bool // the table here does not have the stamp columns that rel has, or has others
+	unlike   bool                 // the table here does not have the stamp columns that rel has, or has others
+	matched  []counterpart.Column // columns of the origin that are matched for the first time
 	shape    statement.Shape
 	// rowBytes is about how large the rows are that were read last.
 	rowBytes int

@@ -16,7 +16,7 @@ func (a *Applier) target(ctx context.Context, rel *wal.Relation) (*target, error
 			return nil, err
 		}
 		if same {
-			a.touch(t.schema)
+			a.touch(t)
 			return t, nil
 		}
 		delete(a.tables, rel.Ref())
@@ -40,6 +40,9 @@ func (a *Applier) target(ctx context.Context, rel *wal.Relation) (*target, error
 		a.tables[rel.Ref()] = s
 	}
 	t, err := newTarget(s, rel, a.cfg.Policy)
+	if err == nil {
+		t.matched, err = a.match(rel, s)
+	}
 	if err != nil {
 		delete(a.tables, rel.Ref())
 		return nil, err
@@ -48,12 +51,17 @@ func (a *Applier) target(ctx context.Context, rel *wal.Relation) (*target, error
 		clear(a.targets)
 	}
 	a.targets[rel] = t
-	a.touch(s)
+	a.touch(t)
 	return t, nil
 }
 
 // touch notes that the attempt in hand relies on the definition.
-func (a *Applier) touch(s *tableSchema) {
+func (a *Applier) touch(t *target) {
+	s := t.schema
+	a.named[s] = struct{}{}
+	if t.matched != nil {
+		a.matching[t] = struct{}{}
+	}
 	a.settings.on = a.settings.on || s.disturbs
 	if s.immediate {
 		a.touched[s.oid] = struct{}{}

@@ -48,8 +48,9 @@ func (t *told) add(o told) {
 }
 
 // each hands on the messages that carry everything, one by one. Each key's repair stands where it was
-// decided; a notice has no place among them. now is the time that they are given.
-func (t *told) each(token []byte, now wal.Micros, send func(message []byte) error) error {
+// decided; a notice has no place among them. now is the time that they are given, and
+// ours describes a relation as one of this region's.
+func (t *told) each(token []byte, now wal.Micros, ours func(*wal.Relation) *wal.Relation, send func(message []byte) error) error {
 	var tx wal.Transaction
 	size := 0
 	flush := func() error {
@@ -72,7 +73,9 @@ func (t *told) each(token []byte, now wal.Micros, send func(message []byte) erro
 		return nil
 	}
 	for i := range t.repairs {
-		tx.Changes = append(tx.Changes, t.repairs[i])
+		c := t.repairs[i]
+		c.Relation = ours(c.Relation)
+		tx.Changes = append(tx.Changes, c)
 		if size += t.repairs[i].Size(); size >= tellBytes {
 			if err := flush(); err != nil {
 				return err
@@ -80,7 +83,9 @@ func (t *told) each(token []byte, now wal.Micros, send func(message []byte) erro
 		}
 	}
 	for i := range t.notices {
-		tx.Notices = append(tx.Notices, t.notices[i])
+		n := t.notices[i]
+		n.Relation = ours(n.Relation)
+		tx.Notices = append(tx.Notices, n)
 		if size += t.notices[i].Size(); size >= tellBytes {
 			if err := flush(); err != nil {
 				return err

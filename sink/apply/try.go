@@ -187,7 +187,7 @@ func (r *Retrier) fitting(ctx context.Context, changes []*parked.Change, wanted 
 		}
 		txs = append(txs, keyedTx{tx: c.Transaction, kind: c.Kind})
 		anew := r.stampedAnew(c, was, t) || r.lackedStamp(c) || c.State == stateOtherStamp && c.Transaction.Changes[0].Stamp != stamp
-		if anew {
+		if anew || c.State == stateSwapped {
 			fx.copies(t.schema.name)
 		}
 		r.a.heldHere[c.Transaction] = c.Waiting.Held || anew && !r.a.cfg.Self

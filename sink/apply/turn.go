@@ -36,6 +36,7 @@ func (r *Retrier) work(ctx context.Context, k parked.Queue, wanted bool) error {
 	began := time.Now()
 	defer func() { t.q.tried, t.q.cost, t.q.anew = time.Now(), time.Since(began), false }()
 	r.a.forgetSchemas()
+	clear(r.now)
 	for time.Since(began) < t.slice(slice) && len(t.failures) < probes+t.applied && (wanted || r.ids >= 2) {
 		more, err := t.step(ctx)
 		if err != nil {
@@ -120,7 +121,7 @@ func (t *turn) failed(ctx context.Context, ids []int64, err error) (more bool, _
 	if r.a.conn.PgConn().TxStatus() != 'I' {
 		return false, err
 	}
-	if errors.As(err, new(*schemaError)) {
+	if misfit := (*schemaError)(nil); errors.As(err, &misfit) {
 		// Nothing of it can go in, and nothing was written to find that out.
 		if gone := new(goneColumns); errors.As(err, &gone) {
 			t.now = gone.now
@@ -128,7 +129,16 @@ func (t *turn) failed(ctx context.Context, ids []int64, err error) (more bool, _
 		if t.wanted {
 			return false, parked.Refused(ctx, r.a.conn, t.k)
 		}
-		return false, nil
+		if misfit.code != stateSwapped {
+			return false, nil
+		}
+		// What is known of the columns of one is not known of those of another.
+		if len(ids) > 1 {
+			t.q.chunk = max(1, t.q.chunk/8)
+			return true, nil
+		}
+		*t.cursor = ids[0]
+		return t.refused < swappedProbes, nil
 	}
 	r.ids -= 2
 	if len(ids) > 1 {

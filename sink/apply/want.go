@@ -60,7 +60,7 @@ func (a *Applier) wants(c *parked.Change, now *wal.Relation) []wal.Notice {
 func altered(was, now *wal.Relation) bool {
 	return slices.ContainsFunc(was.Columns, func(c wal.Column) bool {
 		i := now.Column(c.Name)
-		return i < 0 || now.Columns[i].OID != c.OID
+		return i < 0 || now.Columns[i].OID != c.OID || c.ID == 0 && now.Numbered()
 	})
 }
 
@@ -233,6 +233,9 @@ func (a *Applier) held(g *batch.Group, r *batch.Run, st *known, side conflict.Si
 		return e, true, nil
 	case w.Op == wal.Delete:
 		return wal.Entry{Known: true, Stamp: w.Stamp, Row: keyImage(g, r)}, true, nil
+	}
+	if st.parked.State == stateSwapped {
+		return e, false, nil // its values are not those of the columns that have these names here
 	}
 	row := make(wal.Tuple, len(g.Rel.Columns))
 	for i := range row {

@@ -63,7 +63,13 @@ func (w *wave) begin(ctx context.Context, g *batch.Group) error {
 	if !a.retrying && g.Kind != conflict.Repair { // a repair comes in the shape of what it answers
 		a.cfg.Suspects.shapes.see(g.Rel) // each time: a batch that is tried again begins with older ones
 	}
+	if !a.retrying {
+		a.cfg.Suspects.columns.See(g.Rel)
+	}
 	t, err := a.target(ctx, g.Rel)
+	if err == nil {
+		err = a.unnumbered(g.Rel, t)
+	}
 	if err != nil {
 		return w.missing(ctx, g, err)
 	}

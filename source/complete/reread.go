@@ -63,6 +63,9 @@ func (c *Completer) reread(ctx context.Context, conn *pgx.Conn, t *table, txs []
 	}
 	defer conn.Exec(context.WithoutCancel(ctx), "rollback")
 	t.locked = false
+	if same, err := sameColumns(ctx, conn, rel); err != nil || !same {
+		return nil, t.asItIs(err)
+	}
 	for len(moved) > 0 && c.whole < wholeBytes {
 		n := min(len(moved), wholeRows)
 		missing, err := c.readWhole(ctx, conn, t, rel, moved[:n])
@@ -85,6 +88,28 @@ func (c *Completer) reread(ctx context.Context, conn *pgx.Conn, t *table, txs []
 		return nil, t.asItIs(err)
 	}
 	return gone, nil
+}
+
+// sameColumns reports whether the columns of a relation still are called what it says: else values of others would be read in
+// their place. From here on the transaction holds a lock by which they stay so.
+func sameColumns(ctx context.Context, conn *pgx.Conn, rel *wal.Relation) (bool, error) {
+	if !rel.Numbered() {
+		return true, nil
+	}
+	var b strings.Builder
+	for i := range rel.Columns {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString("t." + statement.Quote(rel.Columns[i].Name))
+	}
+	rr := conn.PgConn().ExecParams(ctx, "select "+b.String()+" from "+statement.Table(rel.Schema, rel.Name)+" as t limit 0", nil, nil, nil, nil)
+	same := true
+	for i, f := range rr.FieldDescriptions() {
+		same = same && wal.ColumnID(f.TableOID, int16(f.TableAttributeNumber)) == rel.Columns[i].ID
+	}
+	_, err := rr.Close()
+	return same, err
 }
 
 // waiting are the transactions some of whose changes lack a value.
@@ -140,6 +165,9 @@ func (c *Completer) superseded(ctx context.Context, conn *pgx.Conn, txs []*wal.T
 // asItIs lets changes go out as they are where their rows cannot be read: somebody holds the
 // table, or it is another one by now. The receiver sets them aside and asks.
 func (t *table) asItIs(err error) error {
+	if err == nil {
+		return nil
+	}
 	if t.locked = state(err) == "55P03"; t.locked || another(err) {
 		return nil
 	}

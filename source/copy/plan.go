@@ -30,6 +30,8 @@ type plan struct {
 	timed bool
 	next  string // further pages; parameters: the key, then the limit
 	part  bool   // a partition alone is read: its rows go out as its table's
+	// nums are what the columns of rel are in the table that is read.
+	nums map[string]int16
 }
 
 // newPlan describes a published table, or a partition of one; nil when there is none of that name.
@@ -41,7 +43,10 @@ func newPlan(ctx context.Context, conn *pgx.Conn, name wal.RelationName, stampsO
 	if err != nil {
 		return nil, err
 	}
-	from, part := t.SQL(), t.Partition
+	from, part, nums := t.SQL(), t.Partition, map[string]int16{}
+	for _, c := range t.Columns {
+		nums[c.Name] = c.Num
+	}
 	if part {
 		if name, err = rootOf(ctx, conn, t); err != nil {
 			return nil, err
@@ -67,7 +72,7 @@ func newPlan(ctx context.Context, conn *pgx.Conn, name wal.RelationName, stampsO
 			return nil, fmt.Errorf("compute its key: %w", err)
 		}
 	}
-	p := &plan{rel: relationOf(t, key), key: key, part: part}
+	p := &plan{rel: relationOf(t, key), key: key, part: part, nums: nums}
 	p.cols = conflict.ColumnsOf(p.rel, stamps.Version, stamps.UpdatedAt)
 	names := make([]string, len(p.rel.Columns))
 	for i := range p.rel.Columns {
@@ -94,7 +99,7 @@ func relationOf(t *pg.Table, key *rowkey.Key) *wal.Relation {
 	}
 	for _, c := range t.Columns {
 		if in := inKey(c.Name); in || c.Generated == 0 {
-			rel.Columns = append(rel.Columns, wal.Column{Name: c.Name, OID: c.TypeOID, TypeMod: c.TypMod, Key: in || rel.Identity == wal.IdentityFull})
+			rel.Columns = append(rel.Columns, wal.Column{ID: wal.ColumnID(t.OID, c.Num), Name: c.Name, OID: c.TypeOID, TypeMod: c.TypMod, Key: in || rel.Identity == wal.IdentityFull})
 		}
 	}
 	key.Describe(rel)

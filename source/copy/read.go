@@ -2,9 +2,11 @@ package copy
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgwaltz/pgwaltz/adapter/rowkey"
 	"github.com/pgwaltz/pgwaltz/conflict"
@@ -39,6 +41,10 @@ func (p *plan) read(ctx context.Context, conn *pgx.Conn, index *tombstone.Index,
 	}
 	args = append(args, strconv.AppendInt(nil, int64(limit), 10))
 	rr := conn.PgConn().ExecParams(ctx, sql, args, nil, nil, nil)
+	if err := p.same(rr.FieldDescriptions()); err != nil {
+		rr.Close()
+		return c, err
+	}
 	for rr.NextRow() {
 		values, wrote := rr.Values(), wal.MinMicros
 		if p.timed {
@@ -80,6 +86,17 @@ func (p *plan) read(ctx context.Context, conn *pgx.Conn, index *tombstone.Index,
 		keys[i] = string(c.tx.Changes[i].AppendKey(nil))
 	}
 	return c, p.besides(ctx, conn, index, c.tx, keys)
+}
+
+// same reports whether columns still are what they were called when the plan was made: two that have swapped their names
+// since would be sent as each other. After an error the table is looked at anew.
+func (p *plan) same(fields []pgconn.FieldDescription) error {
+	for i := range p.rel.Columns {
+		if name := p.rel.Columns[i].Name; i < len(fields) && fields[i].TableAttributeNumber != uint16(p.nums[name]) {
+			return fmt.Errorf("copy %s: column %s is another one than when the copy began", p.rel, name)
+		}
+	}
+	return nil
 }
 
 // tupleOf copies a row out of the connection's buffer.
