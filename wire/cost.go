@@ -19,7 +19,7 @@ const (
 	costNotice      = 192
 	costMessage     = 56
 	costRelation    = 120
-	costColumn      = 48
+	costColumn      = 56
 )
 
 // spend counts memory, and fails when it is too much.
