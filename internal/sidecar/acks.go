@@ -222,7 +222,7 @@ func (s *Sidecar) confirm() wal.LSN {
 		lsn = m
 	}
 	// And what the times of the changes behind it depend on has to be stored.
-	lsn = s.clockedTo(lsn)
+	lsn = s.clock.To(lsn)
 	o.confirmed.Store(max(o.confirmed.Load(), uint64(lsn)))
 	o.atRisk.Store(risk)
 	o.riskKnown.Store(inputs.RiskKnown())

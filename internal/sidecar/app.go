@@ -64,6 +64,7 @@ type Sidecar struct {
 	tracked tombstone.Tracked
 
 	own      *replicator.LocalWAL
+	clock    *replicator.ClockKeeper
 	overdue  atomic.Bool // the last wait for own changes was in vain
 	ownDB    *db         // its session
 	parked   *parked.Index
@@ -127,6 +128,7 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error)
 	s.ownDB = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "wal") }}
 	s.members = s.watchPublication()
 	s.own = replicator.NewLocalWAL(localDB{s.ownDB})
+	s.clock = replicator.NewClockKeeper(s.own, localDB{s.ownDB})
 	s.lives.forget()
 	s.redactor = audit.NewRedactor(cfg.Audit.Redact)
 	s.refused.Redact = len(cfg.Audit.Redact) > 0

@@ -14,6 +14,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/internal/status"
+	"github.com/pgwaltz/pgwaltz/replicator"
 	"github.com/pgwaltz/pgwaltz/sink/publish"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -136,7 +137,7 @@ func (s *Sidecar) decided(ctx context.Context, c *pgx.Conn, sit checkpoint.Situa
 	if err != nil {
 		return nil, err
 	}
-	b.clock, b.from = stored, sit.Reading(d, positions(stored))
+	b.clock, b.from = stored, sit.Reading(d, replicator.ClockPositions(stored))
 	switch d.Step {
 	case checkpoint.Stop:
 		return nil, s.gap(ctx, c, d)

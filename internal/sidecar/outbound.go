@@ -66,8 +66,7 @@ type outboundState struct {
 	stamper         *replicator.Stamper
 	seqs            seqIndex
 	chains          checkpoint.Chains // of the newest durable frames
-	clock           clockStore
-	prove           bool // the WAL is read twice: it is proved first
+	prove           bool              // the WAL is read twice: it is proved first
 }
 
 // fail notes why the direction does not flow.

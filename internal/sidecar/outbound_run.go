@@ -74,7 +74,7 @@ func (s *Sidecar) publish(ctx context.Context) error {
 		}
 		s.out.prove = false
 	}
-	s.beginClock(r.begin)
+	s.clock.Begin(r.begin.from, r.begin.clock)
 	return s.ended(ctx, s.flow(ctx, r))
 }
 
@@ -170,7 +170,7 @@ func (s *Sidecar) flow(ctx context.Context, r *outboundRun) error {
 		"reading the slot":             func() error { return r.slot.Run(gctx, r.begin.from) },
 		"publishing":                   func() error { return r.publisher.Run(gctx) },
 		"the outbound pipe":            func() error { return r.pipe.Run(gctx, r.slot) },
-		"storing the clock of the WAL": func() error { return s.storeClock(gctx) },
+		"storing the clock of the WAL": func() error { return s.clock.Run(gctx, func() wal.LSN { return wal.LSN(s.out.confirmed.Load()) }) },
 	} {
 		g.Go(func() error { return guard.Run(what, work) })
 	}

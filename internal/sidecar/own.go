@@ -72,3 +72,14 @@ func (d localDB) Flush(ctx context.Context) error {
 		return nil
 	})
 }
+
+func (d localDB) SaveClock(ctx context.Context, at wal.LSN, high wal.Micros) error {
+	return d.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		return pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "set local synchronous_commit = local"); err != nil {
+				return fmt.Errorf("store the clock of the WAL: %w", err)
+			}
+			return tombstone.SaveClock(ctx, tx, at, high)
+		})
+	})
+}

@@ -1,29 +1,42 @@
-package sidecar
+package replicator
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// clockStore is for which positions the clock of the WAL (tombstone.Clock) is stored. A position is
-// confirmed only when it is stored for that, and a later process begins to read at such a position.
-type clockStore struct {
+// ClockDB is where a ClockKeeper stores the clock. Safe for concurrent use.
+type ClockDB interface {
+	// SaveClock is tombstone.SaveClock, on disk when it returns.
+	SaveClock(ctx context.Context, at wal.LSN, high wal.Micros) error
+	// Snapshot is tombstone.ReadSnapshot.
+	Snapshot(ctx context.Context) (*tombstone.Snapshot, error)
+}
+
+// ClockKeeper knows for which positions the clock of the WAL (tombstone.Clock) is stored, and stores it. A position is
+// confirmed only when it is stored for that, and a later process begins to read at such a position. Safe for concurrent use.
+type ClockKeeper struct {
+	wal *LocalWAL
+	db  ClockDB
+
 	mu     sync.Mutex
 	stored []tombstone.ClockAt // rising; nothing in front of the first one is asked for any more
 	want   wal.LSN
 	kick   chan struct{}
 }
 
-// positions are those of what is stored.
-func positions(stored []tombstone.ClockAt) []wal.LSN {
+// NewClockKeeper makes one; Begin comes before it is used.
+func NewClockKeeper(l *LocalWAL, db ClockDB) *ClockKeeper {
+	return &ClockKeeper{wal: l, db: db, kick: make(chan struct{}, 1)}
+}
+
+// ClockPositions are those of what is stored.
+func ClockPositions(stored []tombstone.ClockAt) []wal.LSN {
 	out := make([]wal.LSN, len(stored))
 	for i, c := range stored {
 		out[i] = c.LSN
@@ -32,7 +45,7 @@ func positions(stored []tombstone.ClockAt) []wal.LSN {
 }
 
 // last returns the newest of what is stored at or below a position; the zero value for nothing.
-func (k *clockStore) last(lsn wal.LSN) tombstone.ClockAt {
+func (k *ClockKeeper) last(lsn wal.LSN) tombstone.ClockAt {
 	n, found := slices.BinarySearchFunc(k.stored, lsn, func(c tombstone.ClockAt, l wal.LSN) int {
 		switch {
 		case c.LSN < l:
@@ -52,7 +65,7 @@ func (k *clockStore) last(lsn wal.LSN) tombstone.ClockAt {
 }
 
 // note adds what was stored.
-func (k *clockStore) note(c tombstone.ClockAt) {
+func (k *ClockKeeper) note(c tombstone.ClockAt) {
 	n := len(k.stored)
 	for n > 0 && k.stored[n-1].LSN >= c.LSN {
 		n--
@@ -65,7 +78,7 @@ func (k *clockStore) note(c tombstone.ClockAt) {
 }
 
 // forget drops what lies in front of a position that was confirmed.
-func (k *clockStore) forget(confirmed wal.LSN) {
+func (k *ClockKeeper) forget(confirmed wal.LSN) {
 	n := 0
 	for n+1 < len(k.stored) && k.stored[n+1].LSN <= confirmed {
 		n++
@@ -73,21 +86,23 @@ func (k *clockStore) forget(confirmed wal.LSN) {
 	k.stored = slices.Delete(k.stored, 0, n)
 }
 
-// beginClock begins the clock of a decoding, before the slot is read.
-func (s *Sidecar) beginClock(b *beginning) {
-	k := &s.out.clock
+// Begin begins the clock of a decoding, before the slot is read from a position on; stored is what the database holds
+// from the slot's position on (tombstone.StoredClock).
+func (k *ClockKeeper) Begin(from wal.LSN, stored []tombstone.ClockAt) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.stored, k.want = b.clock, 0
-	k.kick = make(chan struct{}, 1)
-	s.own.BeginClock(b.from, k.last(b.from).High)
+	k.stored, k.want = stored, 0
+	select {
+	case <-k.kick:
+	default:
+	}
+	k.wal.BeginClock(from, k.last(from).High)
 }
 
-// clockedTo is the highest position at or below the given one that may be confirmed, because
-// the clock is stored for it. What is missing is stored meanwhile.
-func (s *Sidecar) clockedTo(lsn wal.LSN) wal.LSN {
-	at, high := s.own.ClockAt(lsn)
-	k := &s.out.clock
+// To is the highest position at or below the given one that may be confirmed, because
+// the clock is stored for it. What is missing is stored meanwhile, while Run runs.
+func (k *ClockKeeper) To(lsn wal.LSN) wal.LSN {
+	at, high := k.wal.ClockAt(lsn)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	base := k.last(lsn)
@@ -115,10 +130,9 @@ const (
 	clockLittle = 64 << 10
 )
 
-// storeClock stores the clock for positions that are about to be confirmed, and now and then for
-// where the decoding is.
-func (s *Sidecar) storeClock(ctx context.Context) error {
-	k := &s.out.clock
+// Run stores the clock for positions that are about to be confirmed, and now and then for
+// where the decoding is. confirmed is the position that is confirmed by now. It ends with an error, or the context.
+func (k *ClockKeeper) Run(ctx context.Context, confirmed func() wal.LSN) error {
 	ahead := time.NewTicker(clockEvery)
 	defer ahead.Stop()
 	last := time.Now() // when it was stored for where the decoding is
@@ -131,14 +145,14 @@ func (s *Sidecar) storeClock(ctx context.Context) error {
 			k.mu.Lock()
 			want := k.want
 			k.mu.Unlock()
-			err = s.storeClockAt(ctx, want)
+			err = k.store(ctx, want, confirmed())
 		case <-ahead.C:
 			step := wal.LSN(clockBytes)
 			if time.Since(last) >= clockRest {
 				step = clockLittle
 			}
 			var stored bool
-			if stored, err = s.storeClockAhead(ctx, step); stored {
+			if stored, err = k.storeAhead(ctx, step, confirmed()); stored {
 				last = time.Now()
 			}
 		}
@@ -148,12 +162,11 @@ func (s *Sidecar) storeClock(ctx context.Context) error {
 	}
 }
 
-// storeClockAhead stores the clock for where the decoding is, when everything that was committed below
+// storeAhead stores the clock for where the decoding is, when everything that was committed below
 // that is visible to everybody: who begins to read there does not see it in the WAL. It does so behind step
 // bytes of WAL, and reports whether it did.
-func (s *Sidecar) storeClockAhead(ctx context.Context, step wal.LSN) (bool, error) {
-	k := &s.out.clock
-	at := s.own.Session()
+func (k *ClockKeeper) storeAhead(ctx context.Context, step, confirmed wal.LSN) (bool, error) {
+	at := k.wal.Session()
 	k.mu.Lock()
 	newest := wal.LSN(0)
 	if n := len(k.stored); n > 0 {
@@ -163,43 +176,27 @@ func (s *Sidecar) storeClockAhead(ctx context.Context, step wal.LSN) (bool, erro
 	if at < newest+step {
 		return false, nil
 	}
-	now, err := localDB{s.ownDB}.Snapshot(ctx)
-	if err != nil || s.own.Unseen(now.InProgress) {
+	now, err := k.db.Snapshot(ctx)
+	if err != nil || k.wal.Unseen(now.InProgress) {
 		return false, err
 	}
-	return true, s.storeClockAt(ctx, at)
+	return true, k.store(ctx, at, confirmed)
 }
 
-// storeClockAt stores the clock for a position, or for a lower one where it is known.
-func (s *Sidecar) storeClockAt(ctx context.Context, want wal.LSN) error {
-	k := &s.out.clock
+// store stores the clock for a position, or for a lower one where it is known.
+func (k *ClockKeeper) store(ctx context.Context, want, confirmed wal.LSN) error {
 	c := tombstone.ClockAt{}
-	if c.LSN, c.High = s.own.ClockAt(want); c.LSN == 0 {
+	if c.LSN, c.High = k.wal.ClockAt(want); c.LSN == 0 {
 		return nil
 	}
-	err := s.ownDB.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		tx, err := conn.Begin(ctx)
-		if err != nil {
-			return fmt.Errorf("store the clock of the WAL: %w", err)
-		}
-		defer tx.Rollback(ctx)
-		if _, err := tx.Exec(ctx, "set local synchronous_commit = local"); err != nil {
-			return fmt.Errorf("store the clock of the WAL: %w", err)
-		}
-		if err := tombstone.SaveClock(ctx, tx, c.LSN, c.High); err != nil {
-			return err
-		}
-		return tx.Commit(ctx)
-	})
-	if err != nil {
+	if err := k.db.SaveClock(ctx, c.LSN, c.High); err != nil {
 		return err
 	}
-	confirmed := wal.LSN(s.out.confirmed.Load())
 	k.mu.Lock()
 	k.note(c)
 	k.forget(confirmed)
 	first := k.stored[0].LSN
 	k.mu.Unlock()
-	s.own.ForgetClock(first)
+	k.wal.ForgetClock(first)
 	return nil
 }
