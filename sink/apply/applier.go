@@ -285,7 +285,7 @@ func (a *Applier) Apply(ctx context.Context, units []Unit) error {
 		err = a.applyWhole(ctx, txs, next)
 	}
 	if err != nil && ctx.Err() == nil && a.conn.IsClosed() && !a.cfg.Index.EndedHere(a.conn.PgConn().PID()) {
-		a.cfg.Suspects.end(a.cp, a.inHand)
+		a.cfg.Suspects.end(a.cp, partOf(txs), a.inHand)
 	}
 	a.inHand = false
 	return err

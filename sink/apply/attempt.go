@@ -98,7 +98,7 @@ func (p *patience) left(err error) bool {
 
 // applyWhole applies whole transactions and commits.
 func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint.Checkpoint) error {
-	ordered, _ := a.cfg.Suspects.care(a.cp)
+	ordered, _ := a.cfg.Suspects.care(a.cp, 0)
 	p := a.patient()
 	var cascade *cascadeError
 	var open *openError

@@ -65,7 +65,7 @@ func (a *Applier) ordered(ctx context.Context, txs []keyedTx, fx *effects) error
 		defer func() { a.batch.Lasts = nil }()
 	}
 	o := oneByOne{a: a, failed: map[wal.RelationName]failures{}}
-	o.careful, o.strict = a.cfg.Suspects.care(a.cp)
+	o.careful, o.strict = a.cfg.Suspects.care(a.cp, partOf(txs))
 	for _, k := range txs {
 		if err := o.transaction(ctx, k, fx); err != nil {
 			return err

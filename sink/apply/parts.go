@@ -220,7 +220,7 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 // changesOfPart applies the changes of a part: set-wise, or in order where a change may have ended
 // the session before.
 func (a *Applier) changesOfPart(ctx context.Context, b *pipeline, txs []keyedTx, fx *effects) error {
-	if careful, _ := a.cfg.Suspects.care(a.cp); !careful {
+	if careful, _ := a.cfg.Suspects.care(a.cp, partOf(txs)); !careful {
 		return a.set(ctx, b, txs, fx)
 	}
 	if err := a.run(ctx, b, nil, nil, nil); err != nil {

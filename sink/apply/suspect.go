@@ -12,11 +12,15 @@ import (
 // the server down. No SQLSTATE says which change it was, so it is found by what was in hand.
 
 const (
-	// lostCarefully is after how many lost sessions at one checkpoint the changes are applied
-	// one by one.
+	// lostCarefully is after how many lost sessions at one checkpoint, in one part of a giant transaction, the changes
+	// of the part are applied one by one.
 	lostCarefully = 4
 	// lostStrictly is after how many the constraints are checked behind each change as well.
 	lostStrictly = 8
+	// lostEverywhere is after how many in all this is so for every part: what a deferred constraint does
+	// at the end is because of an earlier part. A server that goes away now and then, for reasons of its own, does that in any part; one by one
+	// a giant transaction would take so long that it happened again.
+	lostEverywhere = 16
 	// lostInHand is how many sessions a change must end to be set aside.
 	lostInHand = 3
 )
@@ -29,8 +33,9 @@ const stateEnded = "PW003"
 // ended, and how the tables of the origin look now. All appliers of one origin that follow each other share it. Safe for concurrent use.
 type Suspects struct {
 	mu    sync.Mutex
-	at    wal.LSN       // the checkpoint at which sessions were lost
-	lost  int           // how many
+	at    wal.LSN // the checkpoint at which sessions were lost
+	lost  int     // how many, and in each part of a transaction
+	parts map[uint32]int
 	hand  place         // the change in hand
 	ended map[place]int // how many sessions each change has ended
 
@@ -63,14 +68,15 @@ func (s *Suspects) take(p place) {
 	s.hand = p
 }
 
-// end notes that the session is lost.
-func (s *Suspects) end(cp checkpoint.Checkpoint, inHand bool) {
+// end notes that the session is lost, in a part of a transaction.
+func (s *Suspects) end(cp checkpoint.Checkpoint, part uint32, inHand bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended == nil || s.at != cp.EndLSN {
-		s.at, s.lost, s.ended = cp.EndLSN, 0, map[place]int{}
+		s.at, s.lost, s.parts, s.ended = cp.EndLSN, 0, map[uint32]int{}, map[place]int{}
 	}
 	s.lost++
+	s.parts[part]++
 	if inHand {
 		s.ended[s.hand]++
 	}
@@ -80,17 +86,26 @@ func (s *Suspects) end(cp checkpoint.Checkpoint, inHand bool) {
 func (s *Suspects) moved() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lost, s.ended = 0, map[place]int{}
+	s.lost, s.parts, s.ended = 0, map[uint32]int{}, map[place]int{}
 }
 
-// care says how to apply what follows the checkpoint.
-func (s *Suspects) care(cp checkpoint.Checkpoint) (carefully, strictly bool) {
+// care says how to apply what follows the checkpoint: the part of a transaction, or 0 for whole ones.
+func (s *Suspects) care(cp checkpoint.Checkpoint, part uint32) (carefully, strictly bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.at != cp.EndLSN {
 		return false, false
 	}
-	return s.lost >= lostCarefully, s.lost >= lostStrictly
+	n := s.parts[part]
+	return n >= lostCarefully || s.lost >= lostEverywhere, n >= lostStrictly || s.lost >= lostEverywhere+lostCarefully
+}
+
+// partOf is the part that is applied; 0 for whole transactions.
+func partOf(txs []keyedTx) uint32 {
+	if len(txs) == 0 {
+		return 0
+	}
+	return txs[0].tx.Part
 }
 
 // convicted reports whether a change is to be set aside without being tried.

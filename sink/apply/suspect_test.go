@@ -224,13 +224,13 @@ func TestSuspects(t *testing.T) {
 	t.Parallel()
 	var s Suspects
 	cp, p := checkpoint.Checkpoint{EndLSN: 5}, place{1, 0, 2}
-	if carefully, _ := s.care(cp); carefully {
+	if carefully, _ := s.care(cp, 0); carefully {
 		t.Error("careful without a reason")
 	}
 	for range lostCarefully {
-		s.end(cp, false)
+		s.end(cp, 0, false)
 	}
-	if carefully, strictly := s.care(cp); !carefully || strictly {
+	if carefully, strictly := s.care(cp, 0); !carefully || strictly {
 		t.Error("not careful")
 	}
 	for n := range lostInHand {
@@ -238,16 +238,16 @@ func TestSuspects(t *testing.T) {
 			t.Errorf("convicted after %d", n)
 		}
 		s.take(p)
-		s.end(cp, true)
+		s.end(cp, 0, true)
 	}
 	if !s.convicted(p) {
 		t.Error("not convicted")
 	}
-	if carefully, _ := s.care(checkpoint.Checkpoint{EndLSN: 6}); carefully {
+	if carefully, _ := s.care(checkpoint.Checkpoint{EndLSN: 6}, 0); carefully {
 		t.Error("careful about another checkpoint")
 	}
 	s.moved()
-	if carefully, _ := s.care(cp); carefully || s.convicted(p) {
+	if carefully, _ := s.care(cp, 0); carefully || s.convicted(p) {
 		t.Error("it goes on, and is remembered")
 	}
 	if !strings.HasPrefix(stateEnded, "PW") {
@@ -304,6 +304,34 @@ func TestPrintsAlike(t *testing.T) {
 	}
 }
 
+// Sessions that are lost in different parts of a giant transaction say nothing against any of them, until they are many.
+func TestSuspectsOfParts(t *testing.T) {
+	t.Parallel()
+	var s Suspects
+	cp := checkpoint.Checkpoint{EndLSN: 5}
+	for n := range uint32(lostEverywhere - 1) {
+		s.end(cp, n%5, false)
+	}
+	for part := range uint32(5) {
+		if carefully, _ := s.care(cp, part); carefully {
+			t.Errorf("careful with part %d", part)
+		}
+	}
+	s.end(cp, 4, false) // the fourth time there
+	s.end(cp, 4, false)
+	if carefully, strictly := s.care(cp, 7); !carefully || strictly {
+		t.Error("not careful everywhere")
+	}
+	s = Suspects{}
+	for range lostCarefully {
+		s.end(cp, 3, false)
+	}
+	a, _ := s.care(cp, 3)
+	if b, _ := s.care(cp, 2); !a || b {
+		t.Errorf("careful where sessions end: %t, elsewhere: %t", a, b)
+	}
+}
+
 // A session that this process ends itself, for what it kept from being stamped, says nothing against a change.
 func TestASessionEndedHereIsNoSuspicion(t *testing.T) {
 	t.Parallel()
@@ -318,7 +346,7 @@ func TestASessionEndedHereIsNoSuspicion(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if careful, _ := b.a.cfg.Suspects.care(b.a.cp); careful {
+	if careful, _ := b.a.cfg.Suspects.care(b.a.cp, 0); careful {
 		t.Error("the changes are suspected")
 	}
 }
