@@ -53,3 +53,30 @@ func TestFindingDoesNotReadWhatWaitsForTheTable(t *testing.T) {
 		t.Errorf("100 changes of 50,000 were found by reading %d pages:\n%s", n, plan.String())
 	}
 }
+
+// TestHomelessNamesTakeTurns: where more names wait than one question holds, each is asked for some time.
+func TestHomelessNamesTakeTurns(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Connect(t, server.Database(t))
+	pgtest.Exec(t, c, "create schema pgwaltz", parked.Schema, `create table public.here()`,
+		`insert into pgwaltz.parked (origin, schema_name, table_name, key, sqlstate) select 'b', 'public', 'gone' || i % 5, '["' || i || '"]', '42P01' from generate_series(1, 20) as i`,
+		`insert into pgwaltz.parked (origin, schema_name, table_name, key, sqlstate) values ('a', 'public', 'own', '["1"]', '42P01'), ('b', 'public', 'here', '["1"]', '42P01'), ('b', 'public', 'other', '["1"]', '22P02')`)
+	seen := map[string]bool{}
+	for range 100 {
+		list, err := parked.Homeless(t.Context(), c, "a", 2)
+		if err != nil || len(list) != 2 {
+			t.Fatalf("%v, %v", list, err)
+		}
+		for _, n := range list {
+			seen[n.Origin+" "+n.Name.Name] = true
+		}
+	}
+	for i := range 5 {
+		if !seen[fmt.Sprint("b gone", i)] {
+			t.Errorf("gone%d is never asked for", i)
+		}
+	}
+	if len(seen) != 5 {
+		t.Errorf("asked for: %v", seen)
+	}
+}

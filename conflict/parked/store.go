@@ -91,11 +91,12 @@ type Nameless struct {
 	Name   wal.RelationName
 }
 
-// Homeless lists the names by which changes of other regions wait that no table here has, up to a limit.
+// Homeless lists the names by which changes of other regions wait that no table here has, up to a limit: where there are more,
+// others each time.
 func Homeless(ctx context.Context, q Querier, self string, limit int) ([]Nameless, error) {
 	rows, err := q.Query(ctx, `select origin, schema_name, table_name from pgwaltz.parked p where sqlstate = '42P01' and table_oid = 0 and origin <> $1
   and not exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = p.schema_name and c.relname = p.table_name and c.relkind in ('r', 'p'))
-group by 1, 2, 3 order by 1, 2, 3 limit $2`, self, limit)
+group by 1, 2, 3 order by pg_catalog.random() limit $2`, self, limit)
 	if err != nil {
 		return nil, fmt.Errorf("look for changes without a table: %w", err)
 	}

@@ -14,12 +14,16 @@ import (
 //
 // heard is the life that a peer was heard with last. life is the one that has everything of this region, or
 // gets it by copies that were asked for: where the two differ, the peer has another database than before, and
-// lacks what its former one had written and this region has of it.
+// lacks what its former one had written and this region has of it. "" is no life of any; anyLife as life is
+// whichever the peer is heard with next.
 const PeerSchema = `create table if not exists pgwaltz.peer (
   region text primary key,
   life   text not null,
   heard  text not null
 )`
+
+// anyLife stands for the database of a peer that was provided for before its life was heard of.
+const anyLife = "any"
 
 // Life names a database among all that were ever given the region's name. It is no secret, and the token
 // cannot be told from it. A dump that holds schema pgwaltz keeps it, and so does a restore from files.
@@ -45,10 +49,11 @@ func IsLife(s string) bool {
 // already writes nothing.
 func Hear(ctx context.Context, c Conn, peer, life string) (other bool, err error) {
 	err = c.QueryRow(ctx, `with noted as (
-  insert into pgwaltz.peer as p (region, life, heard) values ($1, $2, $2)
-  on conflict (region) do update set heard = excluded.heard where p.heard <> excluded.heard
+  insert into pgwaltz.peer as p (region, life, heard)
+  select $1, $2, $2 where not exists (select from pgwaltz.peer where region = $1 and heard = $2)
+  on conflict (region) do update set heard = excluded.heard, life = case p.life when $3 then excluded.heard else p.life end
 )
-select coalesce((select life <> $2 from pgwaltz.peer where region = $1), false)`, peer, life).Scan(&other)
+select coalesce((select life not in ($2, $3) from pgwaltz.peer where region = $1), false)`, peer, life, anyLife).Scan(&other)
 	if err != nil {
 		return false, fmt.Errorf("note the database of peer %s: %w", peer, err)
 	}
@@ -63,9 +68,10 @@ func Lacks(ctx context.Context, c Conn, peer string) error {
 	return nil
 }
 
-// Provided notes that all tables are asked to be copied, for whatever database each peer was heard with last.
+// Provided notes that all tables are asked to be copied, for whatever database each peer was heard with last, or, where
+// it was never heard, will be heard with first.
 func Provided(ctx context.Context, c Conn) error {
-	if _, err := c.Exec(ctx, `update pgwaltz.peer set life = heard where life <> heard`); err != nil {
+	if _, err := c.Exec(ctx, `update pgwaltz.peer set life = case heard when '' then $1 else heard end where life <> heard or life = ''`, anyLife); err != nil {
 		return fmt.Errorf("note the databases of peers: %w", err)
 	}
 	return nil

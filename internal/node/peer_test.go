@@ -30,10 +30,20 @@ func TestAnotherDatabaseOfAPeer(t *testing.T) {
 		{"ap", second, true, false}, // see below
 		{"ap", second, true, true},
 		{"ap", second, false, false},
+		{"sa", first, false, false}, // it was provided for before it was heard of; see below
+		{"sa", first, false, false},
+		{"sa", second, true, false},
 	} {
 		if i == 8 { // it is new, and lacks everything
 			if err := Lacks(ctx, c, "ap"); err != nil {
 				t.Error(err)
+			}
+		}
+		if i == 11 { // its program is older, and says nothing of its database
+			for _, err := range []error{Lacks(ctx, c, "sa"), Provided(ctx, c)} {
+				if err != nil {
+					t.Error(err)
+				}
 			}
 		}
 		other, err := Hear(ctx, c, step.peer, step.life)
@@ -47,7 +57,7 @@ func TestAnotherDatabaseOfAPeer(t *testing.T) {
 		}
 	}
 	var before, after string
-	const version = `select string_agg(xmin::text, ',' order by region) from pgwaltz.peer`
+	const version = `select string_agg(xmin::text || ' ' || xmax::text, ',' order by region) from pgwaltz.peer`
 	if err := c.QueryRow(ctx, version).Scan(&before); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,8 @@
 package preflight
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -37,6 +39,21 @@ func RulesOf(cfg *config.Config) Rules {
 		r.Tables = append(r.Tables, Rule{Match: t.Match.String(), Version: t.Version, UpdatedAt: t.UpdatedAt, Order: string(t.Order)})
 	}
 	return r
+}
+
+// maxRules bounds what is read of another region, in bytes.
+const maxRules = 256 << 10
+
+// ReadRules reads what another region says (RulesOf, as JSON).
+func ReadRules(data []byte) (r Rules, err error) {
+	if len(data) > maxRules {
+		return Rules{}, fmt.Errorf("read rules of another region: they have %d bytes, more than %d", len(data), maxRules)
+	}
+	if err := json.Unmarshal(data, &r); err != nil {
+		return Rules{}, errors.New("read rules of another region: they are no rules")
+	}
+	_, err = r.config()
+	return r, err
 }
 
 // config makes a configuration of which only Table is used.

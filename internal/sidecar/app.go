@@ -30,7 +30,6 @@ import (
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/internal/admin"
 	"github.com/pgwaltz/pgwaltz/internal/config"
-	"github.com/pgwaltz/pgwaltz/internal/preflight"
 	"github.com/pgwaltz/pgwaltz/internal/status"
 	"github.com/pgwaltz/pgwaltz/replicator"
 	"github.com/pgwaltz/pgwaltz/sink/apply"
@@ -76,9 +75,9 @@ type Sidecar struct {
 	lives    lives
 	met      metNames
 	former   formerNames
-	rules    map[string]preflight.Rules // of the peers, as they said last; of the goroutine that looks at tables
-	named    time.Time                  // when the names of tables were looked at last
-	due      atomic.Int64               // tables to be copied when what they wait for has come
+	rules    otherRules
+	named    time.Time    // when the names of tables were looked at last
+	due      atomic.Int64 // tables to be copied when what they wait for has come
 	// dueAt is when a copy was asked for last, in a transaction that may not have ended yet; in Unix nanoseconds.
 	dueAt atomic.Int64
 	// copyAsked is when a copy was asked for last, in Unix nanoseconds; see copying.

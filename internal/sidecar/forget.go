@@ -24,7 +24,7 @@ func (s *Sidecar) forget() {
 	s.lives.forget()
 	s.named, s.followDue, s.columnsDue = time.Time{}, time.Time{}, time.Time{}
 	s.overdue.Store(false)
-	s.rules = nil
+	s.rules.forget()
 	s.met, s.former = metNames{}, formerNames{}
 }
 

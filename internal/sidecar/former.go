@@ -92,14 +92,14 @@ func (s *Sidecar) askFormer(ctx context.Context) {
 	if time.Now().Before(s.former.due) {
 		return
 	}
-	began := time.Now()
+	// Origins that let an answer wait take their part of the time too: upkeep stands meanwhile.
+	defer func(began time.Time) { s.former.due = time.Now().Add(max(formerPause, 19*time.Since(began))) }(time.Now())
 	s.former.told = nil
 	var waiting []parked.Nameless
 	err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) (err error) {
 		waiting, err = parked.Homeless(ctx, c, s.cfg.Region, formerMost)
 		return err
 	})
-	s.former.due = time.Now().Add(max(formerPause, 19*time.Since(began)))
 	if err != nil {
 		s.log.Debug("look for changes without a table", "reason", publicMessage(err))
 		return

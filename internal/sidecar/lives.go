@@ -34,17 +34,24 @@ func (l *lives) forget() {
 // lookAtLives asks for copies where a peer has another database than before, once for each.
 func (s *Sidecar) lookAtLives(ctx context.Context) error {
 	for _, p := range s.cfg.PeerNames() {
-		life := s.broker.Peer(p).Life
-		if !node.IsLife(life) || life == s.lives.of(p) || s.deaf(p) {
-			continue
-		}
-		done, err := s.provide(ctx, p, life)
-		if err != nil {
+		if err := s.lookAtLife(ctx, p, s.broker.Peer(p).Life); err != nil {
 			return err
 		}
-		s.lives.note(p, life, done, !done && s.cfg.Copy.Mode != config.CopyAuto)
 	}
 	return nil
+}
+
+// lookAtLife is lookAtLives for one peer.
+func (s *Sidecar) lookAtLife(ctx context.Context, peer, life string) error {
+	if s.deaf(peer) {
+		s.lives.note(peer, life, false, false) // whatever was said of it before it said so
+		return nil
+	}
+	if !node.IsLife(life) || life == s.lives.of(peer) {
+		return nil
+	}
+	_, err := s.provide(ctx, peer, life)
+	return err
 }
 
 func (l *lives) of(peer string) string {
@@ -90,7 +97,7 @@ func (s *Sidecar) deaf(peer string) bool {
 	return s.out.acks[peer].Deaf
 }
 
-// provide sees to it that a database of a peer gets all rows. It reports whether they are under way, or were
+// provide sees to it that a database of a peer gets all rows, and notes what comes of it. It reports whether they are under way, or were
 // there already. Otherwise it takes a command, or the peer has used up what it may ask for, and gets it later.
 func (s *Sidecar) provide(ctx context.Context, peer, life string) (done bool, err error) {
 	err = s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
@@ -121,6 +128,8 @@ func (s *Sidecar) provide(ctx context.Context, peer, life string) (done bool, er
 			s.log.Warn("a peer has another database than before; all tables are copied for it", "peer", peer)
 		}
 		done = copies || !other
+		// In here, where nobody who doubts it comes between (welcome).
+		s.lives.note(peer, life, done, !done && s.cfg.Copy.Mode != config.CopyAuto)
 		return nil
 	})
 	return done, err

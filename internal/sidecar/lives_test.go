@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgwaltz/pgwaltz/adapter/broker"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/node"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
@@ -36,7 +37,6 @@ func TestPeersWithAnotherDatabase(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.lives.note(peer, life, done, !done && s.cfg.Copy.Mode != config.CopyAuto)
 		jobs, err := tablecopy.Load(t.Context(), c)
 		if err != nil {
 			t.Fatal(err)
@@ -73,5 +73,13 @@ func TestPeersWithAnotherDatabase(t *testing.T) {
 	pgtest.Exec(t, c, "update pgwaltz.peer set life = heard") // as resync does
 	if done, copies := asked("ap", "2"); !done || copies || s.lives.lack() != "" {
 		t.Errorf("behind a resync: done %t, copies %t, %q", done, copies, s.lives.lack())
+	}
+	asked("sa", "1")
+	if asked("sa", "2"); !strings.Contains(s.lives.lack(), "peer sa") {
+		t.Errorf("another one lacks rows: %q", s.lives.lack())
+	}
+	s.out.acks = map[string]peerAck{"sa": {Ack: broker.Ack{Peer: "sa", Deaf: true}}}
+	if err := s.lookAtLife(t.Context(), "sa", node.Life([]byte("2"))); err != nil || s.lives.lack() != "" {
+		t.Errorf("a peer that applies nothing: %q, %v", s.lives.lack(), err)
 	}
 }

@@ -171,6 +171,9 @@ func (s *Sidecar) copyFollowed(ctx context.Context, tx pgx.Tx) error {
 // notYet says why a table is not copied yet; "" when it can be. Copied while its stamp columns are others than
 // in another region, it would be compared by these once more.
 func (s *Sidecar) notYet(ctx context.Context, tx pgx.Tx, n wal.RelationName) (string, error) {
+	if why := s.differs(n); why != "" {
+		return why, nil
+	}
 	waits, err := parked.Unfit(ctx, tx, n)
 	if err != nil {
 		return "", err
@@ -190,9 +193,6 @@ func (s *Sidecar) notYet(ctx context.Context, tx pgx.Tx, n wal.RelationName) (st
 		if c.Generated == 0 {
 			here.Columns = append(here.Columns, wal.Column{Name: c.Name, OID: c.TypeOID})
 		}
-	}
-	if s.differs(n) {
-		return "another region decides conflicts of it by other columns, or in another order: see tables", nil
 	}
 	p := s.policy(n)
 	for _, peer := range s.cfg.PeerNames() {
