@@ -65,10 +65,10 @@ func (r *Relation) Ref() RelationName { return RelationName{r.Schema, r.Name} }
 // String prints schema.table as RelationName.String does; for logs and side tables.
 func (r *Relation) String() string { return r.Ref().String() }
 
-// Numbered reports whether the origin knew what each column is (Column.ID).
+// Numbered reports whether the origin knew what each column is (Column.ID). Columns of several tables are none of one.
 func (r *Relation) Numbered() bool {
 	for i := range r.Columns {
-		if r.Columns[i].ID == 0 {
+		if id := r.Columns[i].ID; id == 0 || TableOf(id) != TableOf(r.Columns[0].ID) {
 			return false
 		}
 	}

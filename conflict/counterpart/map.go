@@ -4,6 +4,7 @@
 package counterpart
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -21,16 +22,17 @@ type Column struct {
 // Map knows the counterparts of the columns of one origin. It is shared by the applier and the retrier of the origin; safe for
 // concurrent use. The zero value is ready.
 type Map struct {
-	mu     sync.Mutex
-	loaded bool
-	tables map[uint32]map[uint64]entry // by the table at the origin
-	seen   map[uint32]*wal.Relation
+	mu       sync.Mutex
+	loaded   bool
+	tables   map[uint32]map[uint64]Column // by the table at the origin
+	here     map[uint32][]uint32          // the tables of the origin whose columns stand for such of a table here, in the order of their OIDs
+	unstored map[uint64]struct{}          // those that the database does not have so
+	seen     map[uint32]*wal.Relation
 }
 
-type entry struct {
-	Column
-	stored bool
-}
+// maxTables is how many tables of the origin are known to stand for one here: a table that is made anew under its name, again and
+// again, is another one each time. Older ones are forgotten, by their OIDs.
+const maxTables = 16
 
 // Loaded reports whether Load was called.
 func (m *Map) Loaded() bool {
@@ -45,21 +47,67 @@ func (m *Map) Forget() { m.replace(nil) }
 func (m *Map) replace(list []Column) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.loaded, m.tables, m.seen = true, nil, nil
-	m.put(list)
+	m.loaded, m.tables, m.here, m.unstored, m.seen = true, nil, nil, nil, nil
+	for _, c := range list {
+		m.put(c)
+	}
 }
 
-func (m *Map) put(list []Column) {
+// put takes a column as it is stored.
+func (m *Map) put(c Column) {
 	if m.tables == nil {
-		m.tables = map[uint32]map[uint64]entry{}
+		m.tables, m.here, m.unstored = map[uint32]map[uint64]Column{}, map[uint32][]uint32{}, map[uint64]struct{}{}
 	}
-	for _, c := range list {
-		t := wal.TableOf(c.Theirs)
-		if m.tables[t] == nil {
-			m.tables[t] = map[uint64]entry{}
+	t := wal.TableOf(c.Theirs)
+	if m.tables[t] == nil {
+		m.tables[t] = map[uint64]Column{}
+	}
+	was, known := m.tables[t][c.Theirs]
+	m.tables[t][c.Theirs] = c
+	delete(m.unstored, c.Theirs)
+	if known && was.Table == c.Table {
+		return
+	}
+	if known && !m.any(t, was.Table) {
+		m.here[was.Table] = slices.DeleteFunc(m.here[was.Table], func(x uint32) bool { return x == t })
+	}
+	at, found := slices.BinarySearch(m.here[c.Table], t)
+	if found {
+		return
+	}
+	m.here[c.Table] = slices.Insert(m.here[c.Table], at, t)
+	if list := m.here[c.Table]; len(list) > maxTables {
+		oldest := list[0]
+		if oldest == t {
+			oldest = list[1]
 		}
-		m.tables[t][c.Theirs] = entry{c, true}
+		m.drop(oldest, c.Table)
 	}
+}
+
+// any reports whether a column of a table of the origin stands for one of a table here.
+func (m *Map) any(theirs, here uint32) bool {
+	for _, c := range m.tables[theirs] {
+		if c.Table == here {
+			return true
+		}
+	}
+	return false
+}
+
+// drop forgets which columns of a table of the origin stand for those of a table here.
+func (m *Map) drop(theirs, here uint32) {
+	for id, c := range m.tables[theirs] {
+		if c.Table == here {
+			delete(m.tables[theirs], id)
+			delete(m.unstored, id)
+		}
+	}
+	if len(m.tables[theirs]) == 0 {
+		delete(m.tables, theirs)
+		delete(m.seen, theirs)
+	}
+	m.here[here] = slices.DeleteFunc(m.here[here], func(x uint32) bool { return x == theirs })
 }
 
 // Of lists what is known of the columns of a table of the origin.
@@ -67,8 +115,8 @@ func (m *Map) Of(table uint32) []Column {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := make([]Column, 0, len(m.tables[table]))
-	for _, e := range m.tables[table] {
-		out = append(out, e.Column)
+	for _, c := range m.tables[table] {
+		out = append(out, c)
 	}
 	return out
 }
@@ -77,14 +125,7 @@ func (m *Map) Of(table uint32) []Column {
 func (m *Map) Stands(table uint32) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, t := range m.tables {
-		for _, e := range t {
-			if e.Table == table {
-				return true
-			}
-		}
-	}
-	return false
+	return len(m.here[table]) > 0
 }
 
 // See takes the newest description of a table of the origin, which says what its columns are called there now. What it says is
@@ -103,14 +144,17 @@ func (m *Map) See(rel *wal.Relation) {
 		m.seen = map[uint32]*wal.Relation{}
 	}
 	m.seen[t] = rel
-	names := map[uint64]string{}
+	if len(m.tables[t]) == 0 {
+		return
+	}
+	names := make(map[uint64]string, len(rel.Columns))
 	for i := range rel.Columns {
 		names[rel.Columns[i].ID] = rel.Columns[i].Name
 	}
-	for id, e := range m.tables[t] {
-		if e.Name != names[id] {
-			e.Name, e.stored = names[id], false
-			m.tables[t][id] = e
+	for id, c := range m.tables[t] {
+		if c.Name != names[id] {
+			c.Name = names[id]
+			m.tables[t][id], m.unstored[id] = c, struct{}{}
 		}
 	}
 }
@@ -118,17 +162,13 @@ func (m *Map) See(rel *wal.Relation) {
 // maxSeen bounds the memory of See.
 const maxSeen = 20000
 
-// Unstored lists what is known and not in the database.
+// Unstored lists what is known and not in the database. It is asked at each commit, and costs nothing where there is nothing.
 func (m *Map) Unstored() []Column {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var out []Column
-	for _, t := range m.tables {
-		for _, e := range t {
-			if !e.stored {
-				out = append(out, e.Column)
-			}
-		}
+	for id := range m.unstored {
+		out = append(out, m.tables[wal.TableOf(id)][id])
 	}
 	return out
 }
@@ -138,11 +178,12 @@ func (m *Map) Settle(list []Column) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, c := range list {
-		e, known := m.tables[wal.TableOf(c.Theirs)][c.Theirs]
-		m.put([]Column{c})
-		if known && e.Name != c.Name {
-			c.Name = e.Name
-			m.tables[wal.TableOf(c.Theirs)][c.Theirs] = entry{c, false}
+		t := wal.TableOf(c.Theirs)
+		was, known := m.tables[t][c.Theirs]
+		m.put(c)
+		if known && was.Name != c.Name {
+			c.Name = was.Name
+			m.tables[t][c.Theirs], m.unstored[c.Theirs] = c, struct{}{}
 		}
 	}
 }

@@ -50,3 +50,50 @@ func TestSee(t *testing.T) {
 	m.Settle(m.Unstored())
 	want(0, "map[1:id 2: 3:a]")
 }
+
+// What a region makes anew, or makes up, does not fill the memory: of the tables that stand for one here, the newest are known.
+func TestBounded(t *testing.T) {
+	t.Parallel()
+	var m Map
+	for table := uint32(1); table <= 1000; table++ {
+		m.Settle([]Column{{wal.ColumnID(table, 1), 5, 1, "id"}, {wal.ColumnID(table, 2), 5, 2, "a"}})
+		m.See(&wal.Relation{Columns: []wal.Column{{Name: "id", ID: wal.ColumnID(table, 1)}}})
+	}
+	if n := len(m.tables); n != maxTables || len(m.here[5]) != n || len(m.unstored) != n || len(m.seen) != n {
+		t.Errorf("%d tables are known, %d of the one here, %d to be stored, %d seen", n, len(m.here[5]), len(m.unstored), len(m.seen))
+	}
+	if len(m.Of(1000)) != 2 || len(m.Of(1)) != 0 {
+		t.Error("the newest is not known, or the oldest is")
+	}
+	m.Settle([]Column{{wal.ColumnID(1, 1), 5, 1, "id"}}) // it comes again, restored
+	if len(m.Of(1)) != 1 || len(m.here[5]) != maxTables {
+		t.Error("what was put last is not known")
+	}
+	// A column passes to another table here: the one before has none.
+	m.replace([]Column{{wal.ColumnID(7, 1), 5, 1, "id"}, {wal.ColumnID(7, 2), 5, 2, "a"}})
+	m.Settle([]Column{{wal.ColumnID(7, 1), 6, 1, "id"}})
+	if !m.Stands(5) || !m.Stands(6) {
+		t.Error("the columns are in two tables")
+	}
+	m.Settle([]Column{{wal.ColumnID(7, 2), 6, 2, "a"}})
+	if m.Stands(5) || !m.Stands(6) {
+		t.Error("no column is in the first table any more")
+	}
+}
+
+// Each commit asks what is to be stored.
+func BenchmarkUnstored(b *testing.B) {
+	var m Map
+	var list []Column
+	for t := range uint32(10000) {
+		for n := range int16(20) {
+			list = append(list, Column{wal.ColumnID(t+1, n+1), t + 1, n + 1, "a"})
+		}
+	}
+	m.Settle(list)
+	for b.Loop() {
+		if len(m.Unstored()) > 0 {
+			b.Fatal("all is stored")
+		}
+	}
+}

@@ -37,8 +37,19 @@ func Adopt(ctx context.Context, q Querier) error {
 // ForgetSQL forgets the counterparts of an origin, whose database is on another server now.
 const ForgetSQL = `delete from pgwaltz.counterpart where origin = $1`
 
-// Load reads what is stored of an origin, in place of what is known.
+// pruneSQL forgets columns of tables that are gone here, and of tables of the origin before the newest maxTables that stood for
+// the same one. $1 is the origin, $2 maxTables.
+const pruneSQL = `delete from pgwaltz.counterpart k using (
+  select table_oid as o, theirs >> 16 as t, pg_catalog.row_number() over (partition by table_oid order by theirs >> 16 desc) as n
+  from pgwaltz.counterpart where origin = $1 group by table_oid, theirs >> 16
+) as old where k.origin = $1 and k.table_oid = old.o and k.theirs >> 16 = old.t
+  and (old.n > $2 or not exists (select from pg_catalog.pg_class c where c.oid = old.o))`
+
+// Load reads what is stored of an origin, in place of what is known. What nothing needs any more is deleted first.
 func (m *Map) Load(ctx context.Context, q Querier, origin string) error {
+	if _, err := q.Exec(ctx, pruneSQL, origin, maxTables); err != nil {
+		return fmt.Errorf("forget counterparts of columns: %w", err)
+	}
 	rows, err := q.Query(ctx, `select theirs, table_oid::int8, num, name from pgwaltz.counterpart where origin = $1`, origin)
 	if err != nil {
 		return fmt.Errorf("read counterparts of columns: %w", err)

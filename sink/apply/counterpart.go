@@ -231,7 +231,7 @@ func columnNames(rel *wal.Relation) []string {
 
 // namesSQL fails with 22012 where a table is not called as it was when it was read, or its columns are not; $1 are tables, $2 their columns.
 const namesSQL = `select 1 / (not exists (select from rows from (pg_catalog.unnest($1::int8[]), pg_catalog.unnest($2::text[])) as u(o, n)
-  where n is distinct from (select pg_catalog.string_agg(a.attnum || ' ' || a.attname, ',' order by a.attnum) from pg_catalog.pg_attribute a
+  where n is distinct from (select coalesce(pg_catalog.string_agg(a.attnum || ' ' || a.attname, ',' order by a.attnum), '') from pg_catalog.pg_attribute a
     where a.attrelid = o::oid and a.attnum > 0 and not a.attisdropped)))::int`
 
 // ours returns what describes the relations of other regions as this region's own: what is told is published from here, so its columns are named by

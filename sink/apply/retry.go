@@ -263,7 +263,7 @@ func (r *Retrier) refill() {
 // intern returns one description for all equal ones, so that changes of a table form one
 // group.
 func (r *Retrier) intern(rel *wal.Relation) *wal.Relation {
-	name := fmt.Sprintf("%q", []any{rel.Schema, rel.Name, rel.Identity, rel.Columns, rel.PrimaryKey, rel.PrimaryKey == nil})
+	name := fmt.Sprintf("%#v", []any{rel.Schema, rel.Name, rel.Identity, rel.Columns, rel.PrimaryKey})
 	if known := r.rels[name]; known != nil {
 		return known
 	}
