@@ -140,7 +140,7 @@ func (l *LocalWAL) patience() time.Duration {
 	if time.Since(l.endedAt) > blockedRest {
 		return blockedFor
 	}
-	return max(l.waits, blockedFor)
+	return l.waits
 }
 
 // ends notes that sessions are ended after a wait.
