@@ -54,9 +54,12 @@ func TestUntangle(t *testing.T) {
 		"a ring of three":             {"1=a>2=a 2=b>3=b 3=c>1=c", "1=a> 2=b> >2=a 3=c> >3=b >1=c"},
 		"a chain, then a delete":      {"1=a>2=a 2=b>", "1=a> 2=b> >2=a"},
 		"an update of the old row":    {">1=n 1=o>1=p 1=p>", "1=o>1=p 1=p> >1=n"},
-		"the new row moves on":        {"1=a>2=a 2=a>3=a", "1=a> >2=a 2=a> >3=a"},
-		"insert, update, delete":      {">1=n 1=n>1=m 1=m>", ">1=n 1=n>1=m 1=m>"},
-		"equal rows, whichever it is": {"1=a>2=a 2=a>1=a", "1=a> >2=a 2=a> >1=a"},
+		"the new row moves on":        {"1=a>2=b 2=b>3=c", "1=a> >3=c"},
+		"insert, update, delete":      {">1=n 1=n>1=m 1=m>", ""},
+		"equal rows, whichever it is": {"1=a>2=a 2=a>1=a", "1=a> >1=a"},
+		"equal rows move on by one":   {"1=a>2=a 2=a>3=a 3=a>4=a", "1=a> >4=a"},
+		"equal rows, one is changed":  {"1=a>2=a 2=a>2=b 2=a>3=a", "1=a> 2=a> >2=a 2=a>2=b >3=a"},
+		"equal rows, one goes":        {"1=a>2=a 2=a>2=b 2=b>", "1=a>"},
 	} {
 		if got := print(Untangle(parse(c.in, rel))); got != c.want {
 			t.Errorf("%s: got %s, want %s", name, got, c.want)
