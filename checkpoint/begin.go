@@ -35,6 +35,10 @@ type Stored struct {
 	Why         string // of the gap
 	Resync      bool   // an operator asked for `pgwaltz resync`
 	Newcomer    bool   // a peer that has applied nothing waits for an incarnation to begin with
+	// Passed is a position that was confirmed, and that every peer and the self-merge had applied, on disk; 0 for
+	// none. It was stored behind itself in the WAL that it is of, so a database that knows it has this very WAL up to
+	// there. The slot may be in front of it: the server saves it with a checkpoint only, and a crash takes it back.
+	Passed wal.LSN
 }
 
 // Situation is everything that decides where publishing begins.
@@ -123,18 +127,39 @@ func (s Situation) Opening(d Decision) (wal.LSN, wal.Mark) {
 	case Resume:
 		return s.Tail.EndLSN, s.Tail.Mark
 	case Renew:
-		return s.Slot.Confirmed, s.mark()
+		at := s.renewal()
+		return at, s.mark(at)
 	}
 	return s.Slot.Confirmed, wal.Mark{}
+}
+
+// renewal is where a new incarnation begins that covers what any peer may miss: at the slot, or behind what
+// every peer has passed, where the slot has gone back. A peer that misses frames may miss what lies
+// before that, and so may one that says itself that it has applied less.
+func (s Situation) renewal() wal.LSN {
+	at := s.Stored.Passed
+	if s.Renew || s.Stored.Newcomer || s.Stored.Epoch != s.Epoch || at > min(s.Merged, s.WALEnd) {
+		return s.Slot.Confirmed
+	}
+	for _, a := range s.Acks {
+		if a.EndLSN < at || !a.Epoch.SameWAL(s.Epoch) {
+			return s.Slot.Confirmed
+		}
+	}
+	return max(at, s.Slot.Confirmed)
 }
 
 // Reading is where to begin to read the WAL. The slot holds it back for peers, and the stream may hold
 // it all the same: what is in the stream, merged here, and of a known clock is not decoded again. stored
 // are the positions that the clock of the WAL is stored for, rising; at each of them, what was committed
-// below was visible to everybody. For a new incarnation from the slot it is the slot's position.
+// below was visible to everybody. A new incarnation from the slot is read from where it begins (Opening).
 func (s Situation) Reading(d Decision, stored []wal.LSN) wal.LSN {
 	from := s.Slot.Confirmed
-	if d.Step != Continue && d.Step != Resume {
+	switch d.Step {
+	case Continue, Resume:
+	case Renew:
+		return s.renewal()
+	default:
 		return from
 	}
 	for _, at := range stored {
@@ -163,10 +188,10 @@ func (s Situation) Past() *Repetition {
 	return NewRepetition(s.Tail.Mark, s.Tail.EndLSN, max(s.Slot.Confirmed, s.Merged))
 }
 
-// mark is the newest transaction at or below the slot's position; zero when it is not known: a
+// mark is the newest transaction at or below a position; zero when it is not known: a
 // stream that has lost its end does not tell.
-func (s Situation) mark() wal.Mark {
-	if s.Tail.Found && s.Tail.Epoch.SameWAL(s.Epoch) && s.Tail.Mark.EndLSN <= s.Slot.Confirmed && s.Slot.Confirmed <= s.Tail.EndLSN {
+func (s Situation) mark(at wal.LSN) wal.Mark {
+	if s.Tail.Found && s.Tail.Epoch.SameWAL(s.Epoch) && s.Tail.Mark.EndLSN <= at && at <= s.Tail.EndLSN {
 		return s.Tail.Mark
 	}
 	return wal.Mark{}

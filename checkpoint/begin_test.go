@@ -116,6 +116,64 @@ func TestBeginTruthTable(t *testing.T) {
 	}
 }
 
+// A new incarnation begins behind what every peer has passed where the slot has gone back, and nowhere else.
+func TestRenewalBeginsBehindWhatAllHave(t *testing.T) {
+	t.Parallel()
+	mark := wal.Mark{EndLSN: 555, XID: 4, CommitTime: 40}
+	for name, c := range map[string]struct {
+		change func(*Situation)
+		want   wal.LSN
+		mark   wal.Mark
+	}{
+		"stream lost":           {nil, 560, wal.Mark{}},
+		"no peer was heard yet": {func(s *Situation) { s.Acks = nil }, 560, wal.Mark{}},
+		"the stream's end is known": {func(s *Situation) {
+			s.Tail = Tail{Found: true, Damaged: true, Epoch: log1, Incarnation: 3, EndLSN: 570, Mark: mark}
+		}, 560, mark},
+		"its newest one lies behind": {func(s *Situation) {
+			s.Tail = Tail{Found: true, Damaged: true, Epoch: log1, Incarnation: 3, EndLSN: 570, Mark: wal.Mark{EndLSN: 565, XID: 5}}
+		}, 560, wal.Mark{}},
+		"nothing is stored":           {func(s *Situation) { s.Stored.Passed = 0 }, 500, wal.Mark{}},
+		"the slot is behind it":       {func(s *Situation) { s.Slot.Confirmed = 580 }, 580, wal.Mark{}},
+		"not merged here":             {func(s *Situation) { s.Merged = 559 }, 500, wal.Mark{}},
+		"the merge was forgotten":     {func(s *Situation) { s.Merged = 0 }, 500, wal.Mark{}},
+		"beyond the WAL":              {func(s *Situation) { s.WALEnd, s.Stored.Passed, s.Merged, s.Acks = 600, 601, 700, nil }, 500, wal.Mark{}},
+		"stored by another slot":      {func(s *Situation) { s.Stored.Epoch.Slot = "another" }, 500, wal.Mark{}},
+		"a peer misses frames":        {func(s *Situation) { s.Renew = true }, 500, wal.Mark{}},
+		"a newcomer waits":            {func(s *Situation) { s.Stored.Newcomer = true }, 500, wal.Mark{}},
+		"a peer says that it is less": {func(s *Situation) { s.Acks[0].EndLSN = 559 }, 500, wal.Mark{}},
+		"one of two does":             {func(s *Situation) { s.Acks = append(s.Acks, Ack{Peer: "ap", Epoch: log1, Incarnation: 3, EndLSN: 1}) }, 500, wal.Mark{}},
+		"a peer has nothing":          {func(s *Situation) { s.Acks[0] = Ack{Peer: "us"} }, 500, wal.Mark{}},
+	} {
+		s := running(func(s *Situation) {
+			s.Tail, s.Stored.Passed, s.Merged = Tail{}, 560, 600
+			if c.change != nil {
+				c.change(s)
+			}
+		})
+		d := s.Begin()
+		at, mark := s.Opening(d)
+		if d.Step != Renew || at != c.want || mark != c.mark {
+			t.Errorf("%s: %s at %s behind %s, want %s behind %s", name, d.Step, at, mark, c.want, c.mark)
+		}
+		if from := s.Reading(d, []wal.LSN{500, 590}); from != at {
+			t.Errorf("%s: read from %s, begun at %s", name, from, at)
+		}
+	}
+	// What an operator accepts is the gap up to the slot; what goes on in the stream goes on there.
+	for name, change := range map[string]func(*Situation){
+		"a gap is admitted": func(s *Situation) { s.Tail, s.Stored.Gap, s.Stored.Resync = Tail{}, true, true },
+		"the stream ends inside a transaction": func(s *Situation) {
+			s.Tail.Open, s.Slot.Confirmed = true, 700
+		},
+	} {
+		s := running(func(s *Situation) { s.Stored.Passed, s.Merged = 800, 850; change(s) })
+		if at, _ := s.Opening(s.Begin()); at != s.Slot.Confirmed {
+			t.Errorf("%s: begun at %s", name, at)
+		}
+	}
+}
+
 // What shows that a server was restored may be gone at the next look; it was restored all the same.
 func TestBeginRemembersHistory(t *testing.T) {
 	t.Parallel()

@@ -70,6 +70,10 @@ func (c Confirm) LSN(in Inputs) (lsn wal.LSN, rests Mode, bytesAtRisk uint64) {
 	return lsn, rests, bytesAtRisk
 }
 
+// Passed reports whether every peer has applied, on disk, what lies below a confirmed position. It means that only
+// where what each peer says counts (Ack.Judge).
+func (in *Inputs) Passed(confirmed wal.LSN) bool { return confirmed <= in.applied() }
+
 // RiskKnown reports whether the bytes at risk are all that is at risk: every peer was heard of.
 func (in *Inputs) RiskKnown() bool {
 	return !slices.ContainsFunc(in.Peers, func(p Peer) bool { return p.Applied == 0 })

@@ -17,6 +17,24 @@ func peers(applied ...wal.LSN) []Peer {
 	return ps
 }
 
+func TestPassed(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		in   Inputs
+		want bool
+	}{
+		"all have it":        {Inputs{Published: 1000, Peers: peers(700, 600)}, true},
+		"one has less":       {Inputs{Published: 1000, Peers: peers(700, 599)}, false},
+		"one said nothing":   {Inputs{Published: 1000, Peers: peers(700, 0)}, false},
+		"nobody is there":    {Inputs{Published: 1000}, true},
+		"it is not in there": {Inputs{Published: 599, Peers: peers(700)}, false},
+	} {
+		if got := c.in.Passed(600); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
 func TestConfirm(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -70,6 +70,12 @@
 //	the slot begins behind the tail                                    Stop
 //	everything else                                                    Continue
 //
+// A Renew begins at the slot, or behind Stored.Passed where that is further: up to there every peer had applied
+// and confirmed what counted, and so had the self-merge. It is stored in the database while the slot is confirmed,
+// because the server saves the slot itself now and then only, and a crash takes it back. That proves no less than the slot:
+// the row stands in the WAL behind the position that it names, so a database that was restored has either
+// both or none. It does not hold where a peer misses frames, is new, or says that it has applied less.
+//
 // Reading decides from where on the WAL is read then. What the slot holds for a peer is not decoded again
 // where the stream goes on: what is in the stream, merged in this database, and of a known clock needs no
 // stamps any more. That the database has merged it also proves that its WAL holds it (Situation.Merged).

@@ -32,6 +32,7 @@ const Schema = `create table if not exists pgwaltz.stream (
   gap_why             text,
   gap_history         boolean not null default false,
   newcomer            boolean not null default false,
+  passed              pg_lsn,
   resync_requested_at timestamptz,
   resynced_at         timestamptz
 )`
@@ -52,13 +53,14 @@ type Row struct {
 // Load reads the region's row; the zero Row when there is none.
 func Load(ctx context.Context, c Conn, region string) (Row, error) {
 	var r Row
-	var n, reopened, loose, loosened int64
+	var n, reopened, loose, loosened, passed int64
 	var system string
 	var timeline int32
 	var resynced *time.Time
 	err := c.QueryRow(ctx, `select incarnation, reopened, coalesce(system_id, '0'), coalesce(timeline, 0), coalesce(slot, ''),
-  gap_at is not null, resync_requested_at is not null, resynced_at, gap_history, coalesce(gap_why, ''), loose_frame, loosened, newcomer
-from pgwaltz.stream where region = $1`, region).Scan(&n, &reopened, &system, &timeline, &r.Epoch.Slot, &r.Gap, &r.Resync, &resynced, &r.History, &r.Why, &loose, &loosened, &r.Newcomer)
+  gap_at is not null, resync_requested_at is not null, resynced_at, gap_history, coalesce(gap_why, ''), loose_frame, loosened, newcomer,
+  (coalesce(passed, '0/0') - '0/0'::pg_lsn)::int8
+from pgwaltz.stream where region = $1`, region).Scan(&n, &reopened, &system, &timeline, &r.Epoch.Slot, &r.Gap, &r.Resync, &resynced, &r.History, &r.Why, &loose, &loosened, &r.Newcomer, &passed)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Row{}, nil
 	}
@@ -70,6 +72,7 @@ from pgwaltz.stream where region = $1`, region).Scan(&n, &reopened, &system, &ti
 	}
 	r.Epoch.Timeline, r.Incarnation, r.Reopened = uint32(timeline), uint32(n), uint32(reopened)
 	r.Loose, r.Loosened = uint64(loose), uint32(loosened)
+	r.Passed = wal.LSN(passed)
 	if resynced != nil {
 		r.Resynced = *resynced
 	}
@@ -86,12 +89,13 @@ func PresentSQL(parameter string) string {
 var ErrFenced = errors.New("the incarnation was begun by someone else")
 
 // Begin stores a new incarnation, in the caller's transaction: before any peer can see its
-// number. With reopen it admits the gap, which is closed by it. Errors: ErrFenced, and nothing is changed.
+// number. With reopen it admits the gap, which is closed by it, and what was passed before is forgotten. Errors: ErrFenced, and nothing is changed.
 func Begin(ctx context.Context, c Conn, region string, incarnation uint32, e wal.Epoch, reopen bool) error {
 	tag, err := c.Exec(ctx, `insert into pgwaltz.stream as s (region, incarnation, system_id, timeline, slot, reopened)
 values ($1, $2::bigint, $3, $4, $5, case when $6 then $2::bigint else 0 end)
 on conflict (region) do update set incarnation = excluded.incarnation, system_id = excluded.system_id, timeline = excluded.timeline, slot = excluded.slot,
   reopened = case when $6 then excluded.incarnation else s.reopened end,
+  passed = case when not $6 and s.slot = excluded.slot then s.passed end,
   loose_frame = 0, gap_from = null, gap_to = null, gap_at = null, gap_why = null, gap_history = false, newcomer = false, resync_requested_at = null
 where s.incarnation < excluded.incarnation`,
 		region, int64(incarnation), strconv.FormatUint(e.SystemID, 10), int32(e.Timeline), e.Slot, reopen)
@@ -143,6 +147,17 @@ func NoteNewcomer(ctx context.Context, c Conn, region string) (bool, error) {
 // has committed them.
 func NoteLoose(ctx context.Context, c Conn, region string, incarnation uint32, frame uint64) error {
 	_, err := c.Exec(ctx, `update pgwaltz.stream set loose_frame = $3, loosened = incarnation where region = $1 and incarnation = $2`, region, int64(incarnation), int64(frame))
+	if err != nil {
+		return fmt.Errorf("save stream row: %w", err)
+	}
+	return nil
+}
+
+// NotePassed records a position that was confirmed and that every peer has applied (checkpoint.Stored), while an
+// incarnation is the present one. It is never lowered. It need not be on disk: what a crash forgets is published again.
+func NotePassed(ctx context.Context, c Conn, region string, incarnation uint32, passed wal.LSN) error {
+	_, err := c.Exec(ctx, `update pgwaltz.stream set passed = $3::text::pg_lsn where region = $1 and incarnation = $2 and coalesce(passed, '0/0') < $3::text::pg_lsn`,
+		region, int64(incarnation), passed.String())
 	if err != nil {
 		return fmt.Errorf("save stream row: %w", err)
 	}

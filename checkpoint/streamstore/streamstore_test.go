@@ -43,6 +43,12 @@ func TestStoredStream(t *testing.T) {
 	if r := load(); r.Incarnation != 4 || r.Reopened != 0 || r.Epoch != e || r.Loose != 77 || r.Gap || r.Resync {
 		t.Errorf("begun: %+v", r)
 	}
+	must(NotePassed(ctx, c, "eu", 4, 1<<40+5))
+	must(NotePassed(ctx, c, "eu", 4, 7))     // it is not lowered
+	must(NotePassed(ctx, c, "eu", 3, 1<<50)) // of a dead incarnation
+	if r := load(); r.Passed != 1<<40+5 {
+		t.Errorf("passed: %s", r.Passed)
+	}
 	if first, err := NoteGap(ctx, c, "eu", 10, 20, true, "restored"); err != nil || !first {
 		t.Errorf("the first note: %t, %v", first, err)
 	}
@@ -59,9 +65,10 @@ func TestStoredStream(t *testing.T) {
 		t.Errorf("requested: %+v", r)
 	}
 	must(Begin(ctx, c, "eu", 5, e, true))
-	if r := load(); r.Incarnation != 5 || r.Reopened != 5 || r.Gap || r.History || r.Resync || r.Loose != 0 || r.Why != "" {
+	if r := load(); r.Incarnation != 5 || r.Reopened != 5 || r.Gap || r.History || r.Resync || r.Loose != 0 || r.Why != "" || r.Passed != 0 {
 		t.Errorf("reopened: %+v", r)
 	}
+	must(NotePassed(ctx, c, "eu", 5, 9))
 	for _, first := range []bool{true, false} { // asked twice before the incarnation opens: copied once
 		if fresh, err := NoteNewcomer(ctx, c, "eu"); err != nil || fresh != first {
 			t.Errorf("a newcomer: %t, %v", fresh, err)
@@ -76,6 +83,9 @@ func TestStoredStream(t *testing.T) {
 			t.Errorf("incarnation %d behind the sixth: %v, want ErrFenced", late, err)
 		}
 	}
+	if r := load(); r.Passed != 9 {
+		t.Errorf("a new incarnation of the same WAL forgets what was passed: %+v", r)
+	}
 	if r := load(); r.Newcomer {
 		t.Errorf("the newcomer has its incarnation: %+v", r)
 	}
@@ -84,6 +94,11 @@ func TestStoredStream(t *testing.T) {
 	}
 	if why, err := RequestResync(ctx, c, "eu"); err != nil || why != "" {
 		t.Errorf("without a gap: %q, %v", why, err)
+	}
+	e.Slot = "another"
+	must(Begin(ctx, c, "eu", 7, e, false))
+	if r := load(); r.Passed != 0 {
+		t.Errorf("with another slot, passed is %s", r.Passed)
 	}
 	must(Settle(ctx, c, "eu"))
 	if r := load(); r.Resync || r.Resynced.IsZero() {

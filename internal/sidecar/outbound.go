@@ -53,6 +53,7 @@ type outboundState struct {
 	echoes, foreign uint64
 	riskKnown       atomic.Bool
 	confirmed       atomic.Uint64
+	passed          atomic.Uint64 // of it, what every peer has applied (keepPassed)
 	atRisk          atomic.Uint64
 	mode            atomic.Value // string
 	acks            map[string]peerAck

@@ -153,6 +153,7 @@ func (o *outboundState) began(r *outboundRun) {
 	defer o.mu.Unlock()
 	o.start, o.begunAt = r.begin.slot, at.EndLSN
 	o.confirmed.Store(uint64(r.begin.slot))
+	o.passed.Store(0)
 	o.slot, o.publisher, o.pipe, o.incarnation = r.slot, r.publisher, r.pipe, at.Incarnation
 	o.reopened, o.knew, o.loose = r.begin.reopened, r.begin.knew, r.begin.loose
 	o.frame.Store(at.Number)
@@ -170,6 +171,7 @@ func (s *Sidecar) flow(ctx context.Context, r *outboundRun) error {
 		"reading the slot":             func() error { return r.slot.Run(gctx, r.begin.from) },
 		"publishing":                   func() error { return r.publisher.Run(gctx) },
 		"the outbound pipe":            func() error { return r.pipe.Run(gctx, r.slot) },
+		"storing what every peer has":  func() error { return s.keepPassed(gctx, r.begin.at.Incarnation) },
 		"storing the clock of the WAL": func() error { return s.clock.Run(gctx, func() wal.LSN { return wal.LSN(s.out.confirmed.Load()) }) },
 	} {
 		g.Go(func() error { return guard.Run(what, work) })

@@ -10,7 +10,7 @@ import (
 // the schedule of the simulation may have to move one; without an entry all are tried.
 var hints = map[Breakage]uint64{
 	SplitCommit: 2, LossyPushback: 454, StaleTail: 169, HoldsByStamp: 406, MarkSuperseded: 8, OldGraves: 19, ToldOne: 9,
-	GluedParts: 20, BlindStamps: 27, NoDigests: 68, RowsGone: 551, MergedInMemory: 187, ConfirmEarly: 120, SameNumber: 58,
+	GluedParts: 20, BlindStamps: 27, NoDigests: 68, RowsGone: 551, MergedInMemory: 187, ConfirmEarly: 120, SameNumber: 58, TrustsPeers: 113,
 }
 
 // provoke makes the situation more likely in which a rule matters.
@@ -92,6 +92,8 @@ func provoke(c *Config) {
 		for i := range c.Tables {
 			c.Tables[i].Full, c.Tables[i].Keys = true, 2
 		}
+	case TrustsPeers:
+		c.Ahead, c.Forgetful, c.Restore, c.Deletes, c.KeyChange, c.Faults = true, true, true, false, false, c.Faults+12
 	case HoldsByStamp:
 		for i := range c.Tables {
 			c.Tables[i].Stale = true

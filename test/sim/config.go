@@ -23,6 +23,7 @@ type Config struct {
 	Skew                              int64 // microseconds by which the clocks differ at most
 	Jumps                             bool
 	Ahead                             bool // the clock is stored ahead of the slot, and reading begins there
+	Forgetful                         bool // the server saves the slot rarely
 	Async                             bool // appliers commit without waiting for the disk
 	Marker                            bool // echoes are known by a message, else by an origin
 	Mode                              checkpoint.Mode
@@ -88,12 +89,13 @@ const (
 	ErrorsAreAnswers          // a look-up that fails means that nothing is known
 	RowsGone                  // of a change that lacks a value the delete is taken to follow whenever its row is gone
 	ParkedGivesWay            // what is set aside gives way to whatever comes under its key
+	TrustsPeers               // a new incarnation begins behind what the peers say, whatever history that is of
 	breakages
 )
 
 func (b Breakage) String() string {
 	return [...]string{"sound", "no skip", "no chain", "no tombstones", "confirm early", "split commit", "no audit",
-		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old tombstones", "same history", "glued parts", "blind stamps", "same number", "clock in memory", "unannounced", "no digests", "told one", "errors are answers", "rows gone", "parked gives way"}[b]
+		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old tombstones", "same history", "glued parts", "blind stamps", "same number", "clock in memory", "unannounced", "no digests", "told one", "errors are answers", "rows gone", "parked gives way", "trusts peers"}[b]
 }
 
 // Draw makes the configuration of a seed.
@@ -144,5 +146,6 @@ func Draw(seed uint64) Config {
 	}
 	c.Refuse = later.IntN(4) == 0
 	c.Ahead = later.IntN(2) == 0
+	c.Forgetful = later.IntN(3) == 0
 	return c
 }

@@ -72,6 +72,9 @@ func (s *sidecar) publish() {
 		d.flush()
 		at = wire.Position{Incarnation: d.incarnation}
 		at.EndLSN, at.Mark = sit.Opening(dec)
+		if dec.Step == checkpoint.Renew && at.EndLSN > d.confirmed {
+			w.Stats.Passed++
+		}
 		if dec.Step == checkpoint.Reopen {
 			d.reopen(dec.Incarnation)
 			past = nil
@@ -164,6 +167,12 @@ func (s *sidecar) situation(t tail, from wal.LSN) checkpoint.Situation {
 	for _, r := range w.regions {
 		if r.id != s.r.id && s.acks[r.id].inc != 0 {
 			sit.Acks = append(sit.Acks, s.word(r.id))
+		}
+	}
+	if w.cfg.Break == TrustsPeers && len(sit.Acks) == sit.Peers {
+		sit.Merged, sit.Stored.Passed = sit.WALEnd, sit.WALEnd
+		for _, a := range sit.Acks {
+			sit.Stored.Passed = min(sit.Stored.Passed, a.EndLSN)
 		}
 	}
 	return sit

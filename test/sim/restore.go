@@ -148,6 +148,7 @@ func (d *database) noteGap(history bool, why string) {
 // belongs to a history that may not be this database's.
 func (d *database) reopen(incarnation uint32) {
 	d.stored.Reopened, d.stored.Gap, d.stored.History, d.stored.Resync, d.stored.Why = incarnation, false, false, false, ""
+	d.stored.Passed = 0
 	d.copies = true
 	cp := d.cps[d.r.name]
 	cp.Origin = d.r.name

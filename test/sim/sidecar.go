@@ -201,12 +201,13 @@ func (s *sidecar) confirm() {
 	if s.out == nil || !s.out.framer.Proven() {
 		return // no connection that could tell, or it may not be the WAL that was published
 	}
-	in := checkpoint.Inputs{Published: s.durable, Confirmed: s.told}
+	in, all := checkpoint.Inputs{Published: s.durable, Confirmed: s.told}, true
 	for _, r := range w.regions {
 		if r.id == s.r.id {
 			continue
 		}
 		p := checkpoint.Peer{Region: r.name}
+		all = all && s.counts(r.id)
 		if a := s.acks[r.id]; s.counts(r.id) || a.epoch.SameWAL(d.epoch) && w.cfg.Break == ConfirmEarly {
 			p.Applied = a.end
 		}
@@ -224,6 +225,9 @@ func (s *sidecar) confirm() {
 	at, high := s.local.ClockAt(lsn)
 	if w.cfg.Break != ClockInMemory {
 		lsn = min(lsn, at)
+	}
+	if w.cfg.Ahead && all && in.Passed(s.told) {
+		d.stored.Passed = max(d.stored.Passed, s.told)
 	}
 	if lsn <= s.told {
 		return
@@ -249,7 +253,11 @@ func (s *sidecar) confirm() {
 	d.confirmed = lsn
 	w.note(s.r.id, "confirm", uint64(lsn), 0)
 	s.probe("confirmed", lsn)
-	switch w.rng.IntN(4) {
+	n := w.rng.IntN(4)
+	if w.cfg.Forgetful && w.rng.IntN(8) > 0 {
+		n = 3
+	}
+	switch n {
 	case 0: // a checkpoint of the server saves the slot, and flushes first
 		d.flush()
 		d.saved = d.confirmed

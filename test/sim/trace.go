@@ -67,4 +67,5 @@ func (s *Stats) add(o Stats) {
 	s.Lookups += o.Lookups
 	s.Refused += o.Refused
 	s.Retried += o.Retried
+	s.Passed += o.Passed
 }
