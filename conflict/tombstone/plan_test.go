@@ -23,9 +23,9 @@ func TestEntriesAreLookedUpByIndex(t *testing.T) {
 	t.Parallel()
 	c := database(t)
 	pgtest.Exec(t, c, append(applySettings,
-		"prepare w(text[], text[], int8[], int8[], int8[], bool[], text[], bool[], text) as "+tombstone.WriteSQL,
+		"prepare w(text[], text[], int8[], int8[], int8[], bool[], text[], bool[], text, text[]) as "+tombstone.WriteSQL,
 		"prepare f(text, text[]) as "+tombstone.FindSQL)...)
-	for what, run := range map[string]string{"write": "w('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', 'a')", "find": "f('r', '{}')"} {
+	for what, run := range map[string]string{"write": "w('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', 'a', '{}')", "find": "f('r', '{}')"} {
 		plan := strings.Join(texts(t, c, "explain (costs off) execute "+run), "\n")
 		scans := len(regexp.MustCompile(`Index Scan (Backward )?using`).FindAllString(plan, -1))
 		byKey := len(regexp.MustCompile(`Index Cond: \(\(relation = .*\) AND \(key = `).FindAllString(plan, -1))
@@ -75,7 +75,7 @@ func writeMany(b *testing.B, c *pgx.Conn, sql string, n, lsn int) {
 		zeros, ats = append(zeros, 0), append(ats, time.Now().UnixMicro())
 		live, plain = append(live, true), append(plain, false)
 	}
-	if _, err := c.Exec(b.Context(), sql, rels, keys, zeros, zeros, ats, live, lsns, plain, "a"); err != nil {
+	if _, err := c.Exec(b.Context(), sql, rels, keys, zeros, zeros, ats, live, lsns, plain, "a", nil); err != nil {
 		b.Fatal(err)
 	}
 }

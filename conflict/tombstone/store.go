@@ -53,12 +53,13 @@ const PastSchema = `create table if not exists pgwaltz.past (
 )`
 
 // WriteSQL writes entries, set-based: arrays of relation, key, next generation, version, time
-// in microseconds, live flag, position and plain flag, then one origin. It returns how many
-// keys got an entry from another transaction at the same time: where that is not 0, the
+// in microseconds, live flag, position and plain flag, then one origin, and those of the relations whose order is
+// by time (conflict.TimeFirst). It returns how many keys got an entry from another transaction at the same time: where that is not 0, the
 // transaction has to be tried again.
 //
 // What stands there is replaced: the writer has locked it (FindSQL) and decided. Only of two
-// tombstones the higher stays. What does not stay in the entry is kept as an item, unless the
+// tombstones the higher stays, by the order of the table: an own delete is written when it is merged, and
+// another one may stand there by then. What does not stay in the entry is kept as an item, unless the
 // new entry is plain: then the change that wrote it gets its stamp also from the item just below the
 // old entry, if that is of the same generation. It has to be the one just below: an older one of that
 // generation may have something lower above it, and the change would be taken for one over that.
@@ -67,7 +68,8 @@ const PastSchema = `create table if not exists pgwaltz.past (
 // statements are prepared when the table may be empty.
 const WriteSQL = `with met as materialized (
   select n.*, t.key is not null as there, t.lsn as olsn, t.generation + 1 as onext, t.updated_at as oat, t.live as olive, t.plain as empty,
-         t.live or n.l or (t.generation + 1, t.version, t.updated_at) < (n.n, n.v, n.t) as replaced
+         t.live or n.l or case when n.r = any($10::text[]) then (t.generation + 1, t.updated_at, t.version) < (n.n, n.t, n.v)
+           else (t.generation + 1, t.version, t.updated_at) < (n.n, n.v, n.t) end as replaced
   from unnest($1::text[], $2::text[], $3::int8[], $4::int8[], $5::int8[], $6::bool[], $7::text[]::pg_lsn[], $8::bool[]) as n(r, k, n, v, t, l, p, plain)
   left join lateral (select * from pgwaltz.tombstone t where t.relation = n.r and t.key = n.k for update) as t on true
 ), kept as (

@@ -29,6 +29,11 @@ type row struct {
 
 func write(t *testing.T, c tombstone.Querier, rows ...row) (raced int) {
 	t.Helper()
+	return writeOrdered(t, c, nil, rows...)
+}
+
+func writeOrdered(t *testing.T, c tombstone.Querier, byTime []string, rows ...row) (raced int) {
+	t.Helper()
 	var rels, keys, lsns []string
 	var nexts, vers, ats []int64
 	var live, plain []bool
@@ -37,7 +42,7 @@ func write(t *testing.T, c tombstone.Querier, rows ...row) (raced int) {
 		nexts, vers, ats = append(nexts, r.next), append(vers, r.higher), append(ats, r.at)
 		live, plain = append(live, r.live), append(plain, r.plain)
 	}
-	q, err := c.Query(t.Context(), tombstone.WriteSQL, rels, keys, nexts, vers, ats, live, lsns, plain, "a")
+	q, err := c.Query(t.Context(), tombstone.WriteSQL, rels, keys, nexts, vers, ats, live, lsns, plain, "a", byTime)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +109,35 @@ func TestLookup(t *testing.T) {
 	found, err := tombstone.Read(t.Context(), c, users, []string{"k", "none"})
 	if e := found["k"]; err != nil || len(found) != 1 || e.Live || e.Next != 3 || e.Stamp.Version != 9 {
 		t.Errorf("%+v, %v", found, err)
+	}
+}
+
+// TestTheHigherOfTwoTombstonesStays: by the order of the table.
+func TestTheHigherOfTwoTombstonesStays(t *testing.T) {
+	t.Parallel()
+	c := database(t)
+	edits, late := row{next: 1, at: 10, lsn: 1, higher: 6}, row{next: 1, at: 20, lsn: 2, higher: 2}
+	for key, o := range map[string]struct {
+		byTime []string
+		rows   [2]row
+		want   wal.Stamp
+	}{
+		"versions":        {nil, [2]row{edits, late}, wal.Stamp{Version: 6, UpdatedAt: 10}},
+		"versions, other": {nil, [2]row{late, edits}, wal.Stamp{Version: 6, UpdatedAt: 10}},
+		"times":           {[]string{tombstone.RelationText(users)}, [2]row{edits, late}, wal.Stamp{Version: 2, UpdatedAt: 20}},
+		"times, other":    {[]string{"another", tombstone.RelationText(users)}, [2]row{late, edits}, wal.Stamp{Version: 2, UpdatedAt: 20}},
+		"times elsewhere": {[]string{"another"}, [2]row{edits, late}, wal.Stamp{Version: 6, UpdatedAt: 10}},
+	} {
+		for _, r := range o.rows {
+			r.key = key
+			if raced := writeOrdered(t, c, o.byTime, r); raced != 0 {
+				t.Errorf("%s: %d raced", key, raced)
+			}
+		}
+		found, err := tombstone.Read(t.Context(), c, users, []string{key})
+		if err != nil || found[key].Stamp != o.want {
+			t.Errorf("%s: got %+v (%v), want %+v", key, found[key].Stamp, err, o.want)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -224,7 +225,7 @@ func (fx *effects) write(ctx context.Context, a *Applier) error {
 		b, size = &pgx.Batch{}, 0
 		return err
 	}
-	fx.queueEntries(b, a.cfg.Origin)
+	fx.queueEntries(b, a.cfg.Origin, a.cfg.Policy)
 	fx.queueItems(b)
 	for len(fx.audit) > 0 {
 		n := 0
@@ -259,13 +260,14 @@ func (fx *effects) write(ctx context.Context, a *Applier) error {
 
 // queueEntries writes the entries. One key may have died and risen within the batch: the last
 // word counts.
-func (fx *effects) queueEntries(b *pgx.Batch, origin string) {
+func (fx *effects) queueEntries(b *pgx.Batch, origin string, policy Policy) {
 	n := len(fx.entries)
 	if n == 0 {
 		return
 	}
 	rels, keys, nexts, vers, ats := columnsOf(n)
 	live, plain, lsns := make([]bool, 0, n), make([]bool, 0, n), make([]string, 0, n)
+	byTime := map[string]struct{}{}
 	last := make(map[tombstone.Ref]struct{}, n)
 	lifted := map[tombstone.Ref]struct{}{} // an earlier change of the batch has its time from what stands there
 	for i := range fx.items {
@@ -282,11 +284,15 @@ func (fx *effects) queueEntries(b *pgx.Batch, origin string) {
 		if _, ok := lifted[e.Ref]; ok {
 			e.plain = false
 		}
-		rels, keys = append(rels, tombstone.RelationText(e.Relation)), append(keys, e.Key)
+		rel := tombstone.RelationText(e.Relation)
+		if !e.Live && policy.table(e.Relation).Resolve.Order == conflict.TimeFirst {
+			byTime[rel] = struct{}{}
+		}
+		rels, keys = append(rels, rel), append(keys, e.Key)
 		nexts, vers, ats = append(nexts, int64(e.Next)), append(vers, e.version), append(ats, int64(e.updatedAt))
 		live, plain, lsns = append(live, e.Live), append(plain, e.plain), append(lsns, e.LSN.String())
 	}
-	b.Queue(tombstone.WriteSQL, rels, keys, nexts, vers, ats, live, lsns, plain, origin).QueryRow(func(row pgx.Row) error {
+	b.Queue(tombstone.WriteSQL, rels, keys, nexts, vers, ats, live, lsns, plain, origin, slices.Sorted(maps.Keys(byTime))).QueryRow(func(row pgx.Row) error {
 		var raced int
 		if err := row.Scan(&raced); err != nil {
 			return err

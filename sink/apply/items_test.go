@@ -150,7 +150,7 @@ func TestItemsThatAreLeftOut(t *testing.T) {
 				fx = l.merge(b.a.cfg.Policy, x)
 			}
 			batch := &pgx.Batch{}
-			fx.queueEntries(batch, "a")
+			fx.queueEntries(batch, "a", PolicyFunc(func(wal.RelationName) TablePolicy { return TablePolicy{} }))
 			fx.queueItems(batch)
 			if batch.Len() > 0 {
 				if err := b.conn.SendBatch(t.Context(), batch).Close(); err != nil {
@@ -193,7 +193,7 @@ func TestItemsBeneathALiftedChange(t *testing.T) {
 	ref := tombstone.Ref{Relation: l.rel.Ref(), Key: `["1"]`}
 	write := func(fx effects) {
 		batch := &pgx.Batch{}
-		fx.queueEntries(batch, "a")
+		fx.queueEntries(batch, "a", PolicyFunc(func(wal.RelationName) TablePolicy { return TablePolicy{} }))
 		fx.queueItems(batch)
 		if err := b.conn.SendBatch(t.Context(), batch).Close(); err != nil {
 			t.Fatal(err)
