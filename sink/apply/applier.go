@@ -56,6 +56,7 @@ type Applier struct {
 	// together, if not nil, takes the statements that write rows, which are run as one at the end.
 	together  *together
 	gathering bool // the statement in hand is one of them
+	anew      bool // rows that are changed are taken out and put in again, see ring.go
 	barrier   bool // the barrier has been waited for in this attempt
 	overdue   bool // in vain: own changes may not be known
 	// impatient: what fails now for a reason that may pass is parked as well; it was tried

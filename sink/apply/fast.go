@@ -47,7 +47,7 @@ type updateKey struct {
 
 func (a *Applier) plan(g *batch.Group, t *target) plan {
 	p := plan{}
-	if a.cfg.Self || a.together != nil {
+	if a.cfg.Self || a.together != nil || a.anew {
 		for i := range g.Runs {
 			if a.cfg.Self && a.isPlain(g, &g.Runs[i]) {
 				p.record = append(p.record, i)

@@ -198,7 +198,7 @@ func (a *Applier) place(ctx context.Context, out *decided, i int, st *known, not
 	case st.row == nil:
 		out.inserts = append(out.inserts, i)
 		fx.put = append(fx.put, putRow{g, i, st.entry != nil, st.entry != nil || st.known, noted, st.noted})
-	case t.replaces(r.Image, st.row):
+	case t.replaces(r.Image, st.row) || a.anew && t.whole():
 		if !a.cfg.Replica {
 			return &schemaError{name: g.Rel.Ref(), code: "428C9", what: "an identity column that is GENERATED ALWAYS has another value here, and only a session with session_replication_role = replica may put the row in again"}
 		}
@@ -233,6 +233,16 @@ func (t *target) replaces(image, row wal.Tuple) bool {
 		}
 	}
 	return false
+}
+
+// whole reports whether a row that comes says all that a row here has.
+func (t *target) whole() bool {
+	for i := range t.schema.columns {
+		if c := &t.schema.columns[i]; !c.generated && t.rel.Column(c.name) < 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // decide asks conflict.Resolve about one run.

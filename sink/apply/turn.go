@@ -77,7 +77,7 @@ func (t *turn) step(ctx context.Context) (more bool, err error) {
 	}
 	if end == 0 {
 		*t.cursor, t.round = 0, true
-		return false, nil
+		return false, t.rings(ctx)
 	}
 	if len(ids) == 0 {
 		*t.cursor = end

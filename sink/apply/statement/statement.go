@@ -63,6 +63,12 @@ func (p Param) equals(column, alias string) string {
 	return p.compare(column, "=", p.Equal, alias)
 }
 
+// same is equals for a value that is of the column's type already.
+func (p Param) same(column, value string) string {
+	p.Binary, p.Digest = true, false
+	return p.equals(column, value)
+}
+
 // compare writes the comparison by an operator of pg_catalog, or by the named one.
 func (p Param) compare(column, op, named, alias string) string {
 	if named != "" {
