@@ -70,6 +70,7 @@ func drawTable(r *rand.Rand, n int, all []kind) *table {
 	} else if t.late {
 		lateness = " deferrable"
 	}
+	t.full = t.full || t.late // such a key is no replica identity
 	if t.unique = r.IntN(5) == 0 && !t.parts; t.unique {
 		cols = append(cols, "uq int")
 	}
@@ -104,6 +105,9 @@ func drawTable(r *rand.Rand, n int, all []kind) *table {
 		}
 	} else {
 		t.create += ";\n" + index
+	}
+	if t.late {
+		t.create += fmt.Sprintf("alter table %s replica identity full;\n", t.name) // setup leaves that to the operator
 	}
 	if t.unique {
 		t.create += fmt.Sprintf("create unique index on %s (uq)%s;\n", t.name, []string{"", " where mark is not null"}[r.IntN(2)])
