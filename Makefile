@@ -27,6 +27,7 @@ FUZZ_TIME    ?= 30s
 DEMO_FLAGS   ?=
 BENCH_FLAGS  ?=
 SCHEMAS_FLAGS ?=
+SHAPES_FLAGS ?= -ddl -faults
 TEST_FLAGS   ?=
 
 .PHONY: help
@@ -71,6 +72,10 @@ soak: go postgres build ## TPC-C between two regions for 30 minutes: nothing wea
 .PHONY: schemas
 schemas: go postgres build ## The schemas of five Debian packages between two regions; fetches them (SCHEMAS_FLAGS=)
 	$(GO) run ./test/schemas -pgwaltz $(BIN) $(SCHEMAS_FLAGS)
+
+.PHONY: shapes
+shapes: go postgres build ## Tables drawn from a seed, written and altered in all regions (SEED= SHAPES_FLAGS=)
+	$(GO) run ./test/shapes -pgwaltz $(BIN) $(if $(SEED),-seed $(SEED)) $(SHAPES_FLAGS)
 
 .PHONY: bench
 bench: go postgres build ## Measure against native and pglogical; prints ratios, writes JSON (BENCH_FLAGS=)

@@ -50,6 +50,8 @@ PGWALTZ_SIM_SEEDS=${SHORT_SEEDS:-2000} part sim go test -count=1 -timeout 20m -r
 # Real servers under faults, for twenty seconds and the questions afterwards.
 PGWALTZ_BIN=$PWD/bin/pgwaltz part chaos go run ./test/chaos -seed "${CHAOS_SEED:-41}" -duration "${CHAOS_DURATION:-20s}" -drain 90s \
   -faults "^(sidecar|store|slot|link|pglink|server-(kill|crash|restart|terminate|lock|freeze))"
+# A few tables that nobody thought of, altered while both regions write them.
+part shapes go run ./test/shapes -pgwaltz bin/pgwaltz -seed "${SHAPES_SEED:-1}" -span "${SHAPES_DURATION:-10s}" -tables 6 -ddl
 # TPC-C between two regions, in ten short windows with bursts between them.
 part soak go run ./test/soak -pgwaltz bin/pgwaltz -duration "${SOAK_DURATION:-20s}"
 
