@@ -335,7 +335,7 @@ func (a *Applier) commit(ctx context.Context, fx *effects, next checkpoint.Check
 	if err := a.guardDeferred(ctx, &c, fx); err != nil {
 		return err
 	}
-	if err := a.guardNames(ctx, &c); err != nil {
+	if err := a.guardDefinitions(ctx, &c); err != nil {
 		return err
 	}
 	if fx.blind || a.openFx.blind {
@@ -347,7 +347,7 @@ func (a *Applier) commit(ctx context.Context, fx *effects, next checkpoint.Check
 	if err := a.run(ctx, &c, nil, nil, nil); err != nil {
 		a.committing = a.conn.IsClosed()
 		if sqlState(err) == "22012" {
-			return errRace // by guardDeferred or guardNames, or by a deferred trigger, which is found one by one
+			return errRace // by guardDeferred or guardDefinitions, or by a deferred trigger, which is found one by one
 		}
 		return fmt.Errorf("commit: %w", err)
 	}

@@ -2,8 +2,8 @@ package apply
 
 import (
 	"context"
+	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/pgwaltz/pgwaltz/conflict/counterpart"
@@ -18,7 +18,7 @@ import (
 // parked changes go in under the names that their columns have now.
 //
 // Columns are matched for the first time by their names. That, and every name in a statement, holds only while the table is as
-// it was read: whoever has written or matched looks again before the commit, under the locks that the rows hold (guardNames).
+// it was read: whoever has written or matched looks again before the commit, under the locks that the rows hold (guardDefinitions).
 
 // stateSwapped is the SQLSTATE of changes that name columns as they are called in one region only.
 const stateSwapped = "PW006"
@@ -229,10 +229,17 @@ func columnNames(rel *wal.Relation) []string {
 	return out
 }
 
-// namesSQL fails with 22012 where a table is not called as it was when it was read, or its columns are not; $1 are tables, $2 their columns.
-const namesSQL = `select 1 / (not exists (select from rows from (pg_catalog.unnest($1::int8[]), pg_catalog.unnest($2::text[])) as u(o, n)
-  where n is distinct from (select coalesce(pg_catalog.string_agg(a.attnum || ' ' || a.attname, ',' order by a.attnum), '') from pg_catalog.pg_attribute a
-    where a.attrelid = o::oid and a.attnum > 0 and not a.attisdropped)))::int`
+// triggersOf is another text whenever the triggers of a table were changed; it takes an expression that is its oid.
+func triggersOf(oid string) string {
+	return `coalesce((select pg_catalog.sum(pg_catalog.hashint8(g.xmin::text::int8)) from pg_catalog.pg_trigger g where g.tgrelid = ` + oid + `), 0)::text`
+}
+
+// definitionsSQL fails with 22012 where the columns of a table are not called as they were when it was read, or are of other types, or it has other
+// triggers; $1 are tables, $2 their columns (naming), $3 their triggers (triggersOf).
+var definitionsSQL = `select 1 / (not exists (select from rows from (pg_catalog.unnest($1::int8[]), pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[])) as u(o, n, g)
+  where g is distinct from ` + triggersOf("o::oid") + `
+    or n is distinct from (select coalesce(pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.attnum, a.atttypid, a.atttypmod, a.attname), ',' order by a.attnum), '')
+      from pg_catalog.pg_attribute a where a.attrelid = o::oid and a.attnum > 0 and not a.attisdropped)))::int`
 
 // ours returns what describes the relations of other regions as this region's own: what is told is published from here, so its columns are named by
 // what they are here. The rows were written or read under these names in this attempt.
@@ -245,7 +252,7 @@ func (a *Applier) ours() func(*wal.Relation) *wal.Relation {
 			var s *tableSchema
 			for used := range a.named {
 				if used.name == rel.Ref() {
-					s = used // all of them say the same, or guardNames refuses the commit
+					s = used // all of them say the same, or guardDefinitions refuses the commit
 				}
 			}
 			for i := range out.Columns {
@@ -263,18 +270,21 @@ func (a *Applier) ours() func(*wal.Relation) *wal.Relation {
 	}
 }
 
-// guardNames lets the commit fail where columns of a table have other names than they had when it was read. The rows
-// that were written or read hold locks by now, so nobody can rename them any more.
-func (a *Applier) guardNames(ctx context.Context, b *pipeline) error {
+// guardDefinitions lets the commit fail where columns of a table have other names or types than they had when it was read, or it has other triggers:
+// a trigger that nobody knew of may have stored something else than what came, and what a column rounds was not looked at. The rows
+// that were written or read hold locks by now, so nobody can alter them any more. A trigger that one partition alone gets, without its table, is
+// seen when the definition is looked at again (schemaAge): to go through all partitions at each commit would cost too much.
+func (a *Applier) guardDefinitions(ctx context.Context, b *pipeline) error {
 	if len(a.named) == 0 {
 		return nil
 	}
-	oids, names := a.scratch(wal.OIDInt8), a.scratch(wal.OIDText)
+	oids, names, triggers := a.scratch(wal.OIDInt8), a.scratch(wal.OIDText), a.scratch(wal.OIDText)
 	for s := range a.named {
 		oids.int8(int64(s.oid))
 		names.bytes([]byte(s.naming()))
+		triggers.bytes([]byte(s.triggers))
 	}
-	return a.exec(ctx, b, namesSQL, [][]byte{oids.param(), names.param()}, []int16{1})
+	return a.exec(ctx, b, definitionsSQL, [][]byte{oids.param(), names.param(), triggers.param()}, []int16{1})
 }
 
 // forgetNames begins another attempt. What was matched by one that was committed is known by now, and by one that was rolled back was
@@ -284,7 +294,7 @@ func (a *Applier) forgetNames() {
 	clear(a.matching)
 }
 
-// naming is what the columns are called, as namesSQL has it.
+// naming is what the columns are called, and their types, as definitionsSQL has it.
 func (s *tableSchema) naming() string {
 	if s.names == "" {
 		var b strings.Builder
@@ -292,7 +302,7 @@ func (s *tableSchema) naming() string {
 			if i > 0 {
 				b.WriteByte(',')
 			}
-			b.WriteString(strconv.Itoa(int(c.num)) + " " + c.name)
+			fmt.Fprintf(&b, "%d %d %d %s", c.num, c.oid, c.mod, c.name)
 		}
 		s.names = b.String()
 	}
