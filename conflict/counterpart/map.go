@@ -128,6 +128,13 @@ func (m *Map) Stands(table uint32) bool {
 	return len(m.here[table]) > 0
 }
 
+// StandsForOther reports whether columns of a table here stand for such of another table of the origin than the given one.
+func (m *Map) StandsForOther(here, theirs uint32) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.ContainsFunc(m.here[here], func(x uint32) bool { return x != theirs })
+}
+
 // See takes the newest description of a table of the origin, which says what its columns are called there now. What it says is
 // stored with the next transaction (Unstored).
 func (m *Map) See(rel *wal.Relation) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -19,15 +20,66 @@ type Querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
+// elsewhere joins what waits (p) with the present name (t) of the table that it was parked for, where that is another one.
+const elsewhere = `from (select c.oid, n.nspname::text as s, c.relname::text as n from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace) as t
+where t.oid = p.table_oid and (t.s, t.n) is distinct from (p.schema_name, p.table_name)
+  and not exists (select from pgwaltz.parked o where o.schema_name = t.s and o.table_name = t.n and o.key = p.key)`
+
+// namesake is the table that has the name by which a change waits.
+const namesake = `(select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where n.nspname = p.schema_name and c.relname = p.table_name and c.relkind in ('r', 'p'))`
+
 // Follow gives the changes whose table was renamed, or moved to another schema, its new name, and puts
 // them into the index under that. Where something waits under the new name and the same key already,
-// they stay as they are. It returns the tables that any of them belong to.
-func Follow(ctx context.Context, q Querier, x *Index) ([]wal.RelationName, error) {
+// they stay as they are; and so do those of other regions than self where another table has the old name now (Displaced). It returns the
+// tables that any of them belong to.
+func Follow(ctx context.Context, q Querier, self string, x *Index) ([]wal.RelationName, error) {
 	return follow(ctx, q, x, `update pgwaltz.parked p set schema_name = t.s, table_name = t.n
-from (select c.oid, n.nspname::text as s, c.relname::text as n from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace) as t
-where t.oid = p.table_oid and (t.s, t.n) is distinct from (p.schema_name, p.table_name)
-  and not exists (select from pgwaltz.parked o where o.schema_name = t.s and o.table_name = t.n and o.key = p.key)
-returning p.schema_name, p.table_name, p.key`)
+`+elsewhere+` and (p.origin = $1 or not exists `+namesake+`)
+returning p.schema_name, p.table_name, p.key`, self)
+}
+
+// Displaced returns changes of other regions than self whose table has another name now while another table has taken the one by which they wait: two
+// have swapped their names, or one was replaced by a copy. Which of the two a change belongs to only its origin knows. It returns
+// those behind an id, in the order of their ids, at most limit of them and pageBytes in all.
+func Displaced(ctx context.Context, q Querier, self string, after int64, limit int) ([]*Change, error) {
+	rows, err := q.Query(ctx, `select `+columns+` from (
+  select p.*, sum(octet_length(p.event)) over (order by p.id) - octet_length(p.event) as before from (
+    select p.* `+strings.Replace(elsewhere, "from (", "from pgwaltz.parked p, (", 1)+` and p.origin <> $1 and p.id > $2 and exists `+namesake+` order by p.id limit $3) as p) as p
+where before < $4 order by id`, self, after, limit, int64(pageBytes))
+	if err != nil {
+		return nil, fmt.Errorf("look for changes whose table gave its name away: %w", err)
+	}
+	return scan(rows)
+}
+
+// Namesakes returns the tables that have the names by which the changes with the given ids wait, by id.
+func Namesakes(ctx context.Context, q Querier, ids []int64) (map[int64]uint32, error) {
+	rows, err := q.Query(ctx, `select p.id, coalesce(`+namesake+`, 0)::int8 from pgwaltz.parked p where p.id = any($1::int8[])`, ids)
+	if err != nil {
+		return nil, fmt.Errorf("look for tables by their names: %w", err)
+	}
+	out := make(map[int64]uint32, len(ids))
+	var id, table int64
+	if _, err := pgx.ForEachRow(rows, []any{&id, &table}, func() error { out[id] = uint32(table); return nil }); err != nil {
+		return nil, fmt.Errorf("look for tables by their names: %w", err)
+	}
+	return out, nil
+}
+
+// FollowOnly is Follow for the changes with the given ids, whatever has their old name. They are tried again.
+func FollowOnly(ctx context.Context, q Querier, ids []int64, x *Index) ([]wal.RelationName, error) {
+	return follow(ctx, q, x, `update pgwaltz.parked p set schema_name = t.s, table_name = t.n, wanted = true
+`+elsewhere+` and p.id = any($1::int8[])
+returning p.schema_name, p.table_name, p.key`, ids)
+}
+
+// Stay makes changes with the given ids those of the tables that have the names by which they wait. They are tried again.
+func Stay(ctx context.Context, q Querier, ids []int64) error {
+	if _, err := q.Exec(ctx, `update pgwaltz.parked p set table_oid = coalesce(`+namesake+`, 0), wanted = true where id = any($1::int8[])`, ids); err != nil {
+		return fmt.Errorf("keep parked changes with the names of their tables: %w", err)
+	}
+	return nil
 }
 
 // follow runs a statement that renames changes and returns their new names and keys.

@@ -75,6 +75,7 @@ type Sidecar struct {
 	lives    lives
 	met      metNames
 	former   formerNames
+	moved    displaced
 	rules    otherRules
 	named    time.Time    // when the names of tables were looked at last
 	due      atomic.Int64 // tables to be copied when what they wait for has come

@@ -25,7 +25,7 @@ func (s *Sidecar) forget() {
 	s.named, s.followDue, s.columnsDue = time.Time{}, time.Time{}, time.Time{}
 	s.overdue.Store(false)
 	s.rules.forget()
-	s.met, s.former = metNames{}, formerNames{}
+	s.met, s.former, s.moved = metNames{}, formerNames{}, displaced{}
 }
 
 func (o *outboundState) forget() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -27,10 +28,13 @@ const (
 	formerWait  = 2 * time.Second
 )
 
-// namesBody is the body of a question, without Is, and of its answer: the tables that were called Was are called Is now.
+// namesBody is the body of a question, without Is, and of its answer: the tables that were called Was are called Is now. Tables are asked
+// for by their number as well, and Names are what those that are there are called now.
 type namesBody struct {
-	Was []wal.RelationName `json:"was"`
-	Is  []wal.RelationName `json:"is,omitempty"`
+	Was    []wal.RelationName `json:"was"`
+	Is     []wal.RelationName `json:"is,omitempty"`
+	Tables []uint32           `json:"tables,omitempty"`
+	Names  []wal.RelationName `json:"names,omitempty"`
 }
 
 // metNames are names that the decoder has met, by table. It belongs to the goroutine of the decoder.
@@ -63,7 +67,7 @@ func (s *Sidecar) meetName(ctx context.Context, rel *wal.Relation) error {
 // sayFormer answers a peer that has changes by names which none of its tables has.
 func (s *Sidecar) sayFormer(ctx context.Context, asker string, data []byte) ([]byte, error) {
 	var req, reply namesBody
-	if err := json.Unmarshal(data, &req); err != nil || len(req.Was) > formerMost {
+	if err := json.Unmarshal(data, &req); err != nil || len(req.Was) > formerMost || len(req.Tables) > formerMost {
 		return nil, errors.New("the request cannot be read")
 	}
 	err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
@@ -75,6 +79,15 @@ func (s *Sidecar) sayFormer(ctx context.Context, asker string, data []byte) ([]b
 		for _, was := range req.Was {
 			if now, ok := is[was]; ok && s.cfg.Selected(now.Schema, now.Name) {
 				reply.Was, reply.Is = append(reply.Was, was), append(reply.Is, now)
+			}
+		}
+		if err != nil || len(req.Tables) == 0 {
+			return err
+		}
+		called, err := names.Called(ctx, c, req.Tables)
+		for table, now := range called {
+			if s.cfg.Selected(now.Schema, now.Name) {
+				reply.Tables, reply.Names = append(reply.Tables, table), append(reply.Names, now)
 			}
 		}
 		return err
@@ -110,6 +123,12 @@ func (s *Sidecar) askFormer(ctx context.Context) {
 		q.Was = append(q.Was, w.Name)
 		ask[w.Origin] = q
 	}
+	for origin, tables := range s.moved.questions() {
+		q := ask[origin]
+		q.Tables = tables
+		ask[origin] = q
+	}
+	s.moved.told = nil
 	for origin, q := range ask {
 		told, err := s.askNames(ctx, origin, q)
 		if err != nil {
@@ -120,6 +139,12 @@ func (s *Sidecar) askFormer(ctx context.Context) {
 			s.former.told = map[string]namesBody{}
 		}
 		s.former.told[origin] = told
+		for i, table := range told.Tables {
+			if s.moved.told == nil {
+				s.moved.told = map[originTable]wal.RelationName{}
+			}
+			s.moved.told[originTable{origin, table}] = told.Names[i]
+		}
 	}
 }
 
@@ -150,6 +175,11 @@ func (s *Sidecar) askNames(ctx context.Context, origin string, q namesBody) (out
 		if was, is := told.Was[i], told.Is[i]; asked[was] && s.cfg.Selected(is.Schema, is.Name) {
 			asked[was] = false
 			out.Was, out.Is = append(out.Was, was), append(out.Is, is)
+		}
+	}
+	for i := range min(len(told.Tables), len(told.Names)) {
+		if slices.Contains(q.Tables, told.Tables[i]) {
+			out.Tables, out.Names = append(out.Tables, told.Tables[i]), append(out.Names, told.Names[i])
 		}
 	}
 	return out, nil

@@ -96,10 +96,15 @@ func (s *Sidecar) lookAtColumns(ctx context.Context, tx pgx.Tx) error {
 
 // followNames gives parked changes the names that their tables have now.
 func (s *Sidecar) followNames(ctx context.Context, tx pgx.Tx) error {
-	tables, err := parked.Follow(ctx, tx, s.parked)
+	tables, err := parked.Follow(ctx, tx, s.cfg.Region, s.parked)
 	if err != nil {
 		return err
 	}
+	more, err := s.settleDisplaced(ctx, tx)
+	if err != nil {
+		return err
+	}
+	tables = append(tables, more...)
 	renamed, err := names.Former(ctx, tx)
 	if err != nil {
 		return err

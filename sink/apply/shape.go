@@ -61,6 +61,11 @@ func (s *shapes) of(name wal.RelationName) *wal.Relation {
 // the process began.
 func (s *Suspects) Newest(name wal.RelationName) *wal.Relation { return s.shapes.of(name) }
 
+// StandsForOther reports whether columns of a table here, as far as is known, stand for such of another table of the origin than the given one.
+func (s *Suspects) StandsForOther(here, theirs uint32) bool {
+	return s.columns.StandsForOther(here, theirs)
+}
+
 // decidedUnlike reports whether stamps decided about a change that has other ones than the table here.
 // What it overwrote at its origin, and what is the same anyway, is told without them.
 func (t *target) decidedUnlike(v *verdict) bool {

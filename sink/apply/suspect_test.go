@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -128,17 +129,62 @@ func TestParkedFollowsItsTable(t *testing.T) {
 	t.Parallel()
 	b, r := newBench(t, acctDDL+"; alter table acct add constraint no check (v <> 'bad')"), acct()
 	b.apply(b.tx(nil, insert(r, row("1", "bad", 1, 1))))
-	b.exec("create schema elsewhere; alter table acct rename to acct2; alter table acct2 set schema elsewhere; " + acctDDL)
+	b.exec("create schema elsewhere; alter table acct rename to acct2; alter table acct2 set schema elsewhere")
 	retrier := b.retrier()
-	if tables, err := parked.Follow(t.Context(), b.conn, retrier.a.cfg.Parked); err != nil || len(tables) != 1 || tables[0].Name != "acct2" {
+	if tables, err := parked.Follow(t.Context(), b.conn, b.a.cfg.Region, retrier.a.cfg.Parked); err != nil || len(tables) != 1 || tables[0].Name != "acct2" {
 		t.Fatalf("followed are %v, %v", tables, err)
 	}
+	b.exec(acctDDL)
 	b.turns(retrier, 2)
 	b.want("select schema_name, table_name from pgwaltz.parked", "elsewhere|acct2")
 	moved := *r
 	moved.Schema, moved.Name = "elsewhere", "acct2"
 	b.apply(b.tx(nil, update(&moved, row("1", "bad", 1, 1), row("1", "better", 2, 2))))
 	b.want("select v, (select count(*) from acct), (select count(*) from pgwaltz.parked) from elsewhere.acct2", "better|0|0")
+}
+
+// Where another table has taken the name, a waiting change stays with neither until it is known which of the two it belongs to.
+func TestParkedWaitsWhereItsTableGaveItsNameAway(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		what   string
+		settle func(context.Context, parked.Querier, []int64, *parked.Index) error
+		want   string // of both tables
+	}{
+		{"to the table", func(ctx context.Context, q parked.Querier, ids []int64, x *parked.Index) error {
+			_, err := parked.FollowOnly(ctx, q, ids, x)
+			return err
+		}, "1|0|0"},
+		{"to the name", func(ctx context.Context, q parked.Querier, ids []int64, _ *parked.Index) error {
+			return parked.Stay(ctx, q, ids)
+		}, "0|1|0"},
+	} {
+		b, r := newBench(t, acctDDL+"; alter table acct add constraint no check (v <> 'bad')"), acct()
+		b.apply(b.tx(nil, insert(r, row("1", "bad", 1, 1))))
+		b.exec("alter table acct rename to acct2; alter table acct2 drop constraint no; " + acctDDL)
+		retrier := b.retrier()
+		if tables, err := parked.Follow(t.Context(), b.conn, b.a.cfg.Region, retrier.a.cfg.Parked); err != nil || len(tables) > 0 {
+			t.Fatalf("followed are %v, %v", tables, err)
+		}
+		b.turns(retrier, 2)
+		b.want("select table_name, sqlstate from pgwaltz.parked", "acct|PW004")
+		list, err := parked.Displaced(t.Context(), b.conn, b.a.cfg.Region, 0, 10)
+		if err != nil || len(list) != 1 {
+			t.Fatalf("displaced are %v, %v", list, err)
+		}
+		if own, err := parked.Displaced(t.Context(), b.conn, list[0].Origin, 0, 10); err != nil || len(own) > 0 {
+			t.Fatalf("of the region itself displaced are %v, %v", own, err)
+		}
+		if more, err := parked.Displaced(t.Context(), b.conn, b.a.cfg.Region, list[0].ID, 10); err != nil || len(more) > 0 {
+			t.Fatalf("behind the last one displaced are %v, %v", more, err)
+		}
+		if err := c.settle(t.Context(), b.conn, []int64{list[0].ID}, retrier.a.cfg.Parked); err != nil {
+			t.Fatalf("%s: %v", c.what, err)
+		}
+		retrier.a.cfg.Parked.Want(true)
+		b.turns(retrier, 2)
+		b.want("select (select count(*) from acct2), (select count(*) from acct), (select count(*) from pgwaltz.parked)", c.want)
+	}
 }
 
 // However long a queue has rested, a change of the table's definition makes it due at once, and

@@ -115,6 +115,26 @@ where (k.schema_name, k.table_name) is distinct from (n.nspname::text, c.relname
 	return list, nil
 }
 
+// Called tells what tables are called now; those that are gone are left out.
+func Called(ctx context.Context, q Querier, tables []uint32) (map[uint32]wal.RelationName, error) {
+	oids := make([]int64, len(tables))
+	for i, t := range tables {
+		oids[i] = int64(t)
+	}
+	rows, err := q.Query(ctx, `select c.oid::int8, n.nspname::text, c.relname::text from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.oid = any($1::int8[]::oid[]) and c.relkind in ('r', 'p')`, oids)
+	if err != nil {
+		return nil, fmt.Errorf("read names of tables: %w", err)
+	}
+	out := map[uint32]wal.RelationName{}
+	var oid int64
+	var n wal.RelationName
+	if _, err := pgx.ForEachRow(rows, []any{&oid, &n.Schema, &n.Name}, func() error { out[uint32(oid)] = n; return nil }); err != nil {
+		return nil, fmt.Errorf("read names of tables: %w", err)
+	}
+	return out, nil
+}
+
 // SetDue notes that the rows of tables are to be copied when the changes are in that followed them, and all regions have the
 // same stamp columns. A table may be named twice.
 func SetDue(ctx context.Context, q Querier, tables []wal.RelationName) error {
