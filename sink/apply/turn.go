@@ -123,16 +123,18 @@ func (t *turn) failed(ctx context.Context, ids []int64, err error) (more bool, _
 	}
 	if misfit := (*schemaError)(nil); errors.As(err, &misfit) {
 		// Nothing of it can go in, and nothing was written to find that out.
-		if gone := new(goneColumns); errors.As(err, &gone) {
+		gone := (*goneColumns)(nil)
+		if errors.As(err, &gone) {
 			t.now = gone.now
 		}
 		if t.wanted {
 			return false, parked.Refused(ctx, r.a.conn, t.k)
 		}
-		if misfit.code != stateSwapped {
+		if misfit.code != stateSwapped && gone == nil {
 			return false, nil
 		}
-		// What is known of the columns of one is not known of those of another.
+		// What is known of the columns of one is not known of those of another, and one whose columns are gone says nothing of those
+		// that came by the newest description, which fits.
 		if len(ids) > 1 {
 			t.q.chunk = max(1, t.q.chunk/8)
 			return true, nil
