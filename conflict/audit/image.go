@@ -1,8 +1,10 @@
 package audit
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,16 +18,28 @@ import (
 // Imager prints row images as JSON objects, the way to_jsonb prints a row for the built-in
 // scalar types: numbers, booleans and json as themselves, the rest as strings. Values of
 // types that it does not know are strings of what the WAL held (hex for binary). The
-// result is always accepted by a cast to jsonb. It masks redacted columns. It is pure; one
+// result is always accepted by a cast to jsonb, which takes 256 MiB: in an image that would be larger, values
+// above briefBytes are told by their size and SHA-256. It masks redacted columns. It is pure; one
 // Imager must not be used by two goroutines at once.
 type Imager struct {
 	redact *Redactor
 	types  *pgtype.Map
+	most   int  // bytes of an image
+	brief  bool // large values are only told of
 }
+
+const (
+	// imageBytes is the largest image, in bytes of its text. jsonb holds no more than 2^28 - 1 bytes.
+	imageBytes = 255 << 20
+	// briefBytes is the largest value that stands in an image which would be too large as it is.
+	briefBytes = 64 << 10
+	// nestedBytes is the largest value of type json or jsonb that stands as itself, and not as a string: as jsonb it may be many times as large as its text.
+	nestedBytes = 16 << 20
+)
 
 // NewImager returns an Imager that masks what redact (may be nil) hides.
 func NewImager(redact *Redactor) *Imager {
-	return &Imager{redact: redact, types: pgtype.NewMap()}
+	return &Imager{redact: redact, types: pgtype.NewMap(), most: imageBytes}
 }
 
 // Row appends the image of t, a tuple of rel, to dst. A nil tuple appends nothing: no row.
@@ -46,6 +60,16 @@ func (m *Imager) Key(dst []byte, rel *wal.Relation, t wal.Tuple, positions []int
 }
 
 func (m *Imager) columns(dst []byte, rel *wal.Relation, t wal.Tuple, positions []int) []byte {
+	begin := len(dst)
+	if dst = m.object(dst, rel, t, positions); len(dst)-begin <= m.most {
+		return dst
+	}
+	m.brief = true
+	defer func() { m.brief = false }()
+	return m.object(dst[:begin:begin], rel, t, positions)
+}
+
+func (m *Imager) object(dst []byte, rel *wal.Relation, t wal.Tuple, positions []int) []byte {
 	first := true
 	dst = append(dst, '{')
 	one := func(i int) {
@@ -77,6 +101,9 @@ func (m *Imager) columns(dst []byte, rel *wal.Relation, t wal.Tuple, positions [
 }
 
 func (m *Imager) value(dst []byte, oid uint32, v wal.Value) []byte {
+	if m.brief && len(v.Bytes) > briefBytes {
+		return fmt.Appendf(dst, `"(%d bytes, SHA-256 %x)"`, len(v.Bytes), sha256.Sum256(v.Bytes))
+	}
 	switch v.Kind {
 	case wal.Text:
 		if oid == wal.OIDText || oid == wal.OIDVarchar || oid == wal.OIDBytea {
@@ -140,7 +167,7 @@ func appendText(dst []byte, oid uint32, s string) []byte {
 	case wal.OIDTimestamp, wal.OIDTimestamptz:
 		s = isoTime(s)
 	case wal.OIDJSON, wal.OIDJSONB:
-		if storable(s) {
+		if len(s) <= nestedBytes && storable(s) {
 			return append(dst, s...)
 		}
 	}
