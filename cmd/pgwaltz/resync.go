@@ -32,6 +32,9 @@ func newResync(env []string) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if !cfg.Publishes() {
+			return &usageError{fmt.Sprintf("region %s only applies (direction: apply): it sends nothing that could be copied", cfg.Region), "pgwaltz resync --config FILE at the regions that publish"}
+		}
 		if *table != "" {
 			tables = append(tables, *table)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/node"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
+	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // Resynced says what Resync has asked for and done.
@@ -40,34 +41,82 @@ func Resync(ctx context.Context, cfg *config.Config, tables []string, recreateSl
 		return done, err
 	}
 	defer closeConn(conn)
+	// Nothing is done where the rest cannot be: a slot that nobody reads keeps its WAL for ever.
+	if err := isSetUp(ctx, conn, cfg); err != nil {
+		return done, err
+	}
+	if err := done.request(ctx, conn, cfg, tables, func(context.Context, pgx.Tx) error { return errTrial }); !errors.Is(err, errTrial) {
+		return done, err
+	}
 	if err := done.makeSlot(ctx, conn, cfg, recreateSlot); err != nil {
 		return done, err
 	}
+	return done, done.request(ctx, conn, cfg, tables, func(ctx context.Context, tx pgx.Tx) error {
+		if err := tx.Commit(ctx); err != nil {
+			return fmt.Errorf("request resync: %w", err)
+		}
+		return nil
+	})
+}
+
+// errTrial ends a request that is only tried.
+var errTrial = errors.New("only tried")
+
+// isSetUp refuses a database that is not set up for the region, or not to publish.
+func isSetUp(ctx context.Context, conn *pgx.Conn, cfg *config.Config) error {
+	var schema, publication bool
+	err := conn.QueryRow(ctx, `select pg_catalog.to_regclass('pgwaltz.node') is not null and pg_catalog.to_regclass('pgwaltz.copy') is not null
+  and pg_catalog.to_regclass('pgwaltz.stream') is not null and pg_catalog.to_regclass('pgwaltz.peer') is not null,
+  exists (select from pg_catalog.pg_publication where pubname = $1)`, cfg.Postgres.Publication).Scan(&schema, &publication)
+	if err != nil {
+		return fmt.Errorf("look at the database: %w", err)
+	}
+	if !schema {
+		return &hintError{errors.New("this database is not set up"), "pgwaltz setup --config FILE"}
+	}
+	is, err := node.Load(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if wrong := is.Differs(node.Row{Region: cfg.Region, Cluster: cfg.Cluster}); wrong != "" {
+		return &hintError{errors.New(wrong), "point postgres.dsn to the right database"}
+	}
+	if is.Region == "" || !publication {
+		return &hintError{fmt.Errorf("this database is not set up: publication %q does not exist, or pgwaltz.node is empty", cfg.Postgres.Publication), "pgwaltz setup --config FILE"}
+	}
+	return nil
+}
+
+// request asks for the copies, and for a gap to be accepted, in a transaction that end commits.
+func (r *Resynced) request(ctx context.Context, conn *pgx.Conn, cfg *config.Config, tables []string, end func(context.Context, pgx.Tx) error) error {
 	tx, err := conn.Begin(ctx)
 	if err != nil {
-		return done, fmt.Errorf("request resync: %w", err)
+		return fmt.Errorf("request resync: %w", err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	done.Tables, err = tablecopy.Request(ctx, tx, cfg.Postgres.Publication, tables)
-	if errors.Is(err, tablecopy.ErrNotPublished) {
-		return done, &hintError{err, "pgwaltz setup --config FILE"}
+	if r.Tables, err = tablecopy.Request(ctx, tx, cfg.Postgres.Publication, tables); errors.Is(err, tablecopy.ErrNotPublished) {
+		return &hintError{err, "pgwaltz setup --config FILE"}
 	}
 	if err != nil {
-		return done, err
+		return err
+	}
+	out, err := tablecopy.LeaveOut(ctx, tx, func(n wal.RelationName) bool { return cfg.Excluded(n.Schema, n.Name) })
+	if err != nil {
+		return err
 	}
 	if len(tables) == 0 {
-		done.Whole = true
-		if done.Gap, err = streamstore.RequestResync(ctx, tx, cfg.Region); err != nil {
-			return done, err
+		r.Tables -= len(out)
+		r.Whole = true
+		if r.Gap, err = streamstore.RequestResync(ctx, tx, cfg.Region); err != nil {
+			return err
 		}
 		if err := node.Provided(ctx, tx); err != nil {
-			return done, err
+			return err
 		}
+	} else if len(out) > 0 {
+		return &hintError{fmt.Errorf("table %s is left out with tables.exclude", out[0]), "take it out of tables.exclude, and restart the sidecar"}
 	}
-	if err := tx.Commit(ctx); err != nil {
-		return done, fmt.Errorf("request resync: %w", err)
-	}
-	return done, nil
+	return end(ctx, tx)
 }
 
 // makeSlot creates the slot where it is missing, and replaces one that cannot be read on when asked

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -103,9 +104,7 @@ func (c *Copier) Run(ctx context.Context) error {
 	c.settled, c.under, c.writers = false, map[wal.RelationName][]sent{}, map[wal.RelationName][]string{}
 	c.failed = map[wal.RelationName]time.Time{}
 	if c.cfg.LeftOut != nil {
-		if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-			return settleExcluded(ctx, conn, c.cfg.Publication, c.cfg.LeftOut)
-		}); err != nil {
+		if err := c.cfg.Do(ctx, c.settleExcluded); err != nil {
 			return err
 		}
 	}
@@ -165,12 +164,26 @@ func (c *Copier) fail(ctx context.Context, j *Job, cause error) error {
 	return err
 }
 
+// settleExcluded holds what is asked for against the configuration.
+func (c *Copier) settleExcluded(ctx context.Context, conn *pgx.Conn) error {
+	return settleExcluded(ctx, conn, c.cfg.Publication, c.cfg.LeftOut)
+}
+
 // look reads what is asked for. Parents come before children, so that these need not wait for
 // them at the peer.
 func (c *Copier) look(ctx context.Context) (jobs []Job, err error) {
 	err = c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		if jobs, err = Load(ctx, conn); err != nil {
 			return err
+		}
+		// Who asks for a copy of all tables does not know which are left out.
+		if slices.ContainsFunc(jobs, func(j Job) bool { return j.Open() && c.cfg.LeftOut != nil && c.cfg.LeftOut(j.Table) }) {
+			if err := c.settleExcluded(ctx, conn); err != nil {
+				return err
+			}
+			if jobs, err = Load(ctx, conn); err != nil {
+				return err
+			}
 		}
 		open := 0
 		for i := range jobs {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -260,7 +261,27 @@ left join pgwaltz.copy on schema_name = schemaname and table_name = tablename`, 
 			return fmt.Errorf("request copy: %w", err)
 		}
 	}
-	for _, t := range leave {
+	return leaveOut(ctx, c, leave)
+}
+
+// LeaveOut switches off what Request has asked for in this transaction of tables that the configuration leaves out, and
+// returns these.
+func LeaveOut(ctx context.Context, tx pgx.Tx, out func(wal.RelationName) bool) ([]wal.RelationName, error) {
+	rows, err := tx.Query(ctx, `select schema_name, table_name from pgwaltz.copy where state = 'pending' and requested_at = pg_catalog.now() order by 1, 2`)
+	if err != nil {
+		return nil, fmt.Errorf("look for excluded tables: %w", err)
+	}
+	asked, err := pgx.CollectRows(rows, pgx.RowToStructByPos[wal.RelationName])
+	if err != nil {
+		return nil, fmt.Errorf("look for excluded tables: %w", err)
+	}
+	leave := slices.DeleteFunc(asked, func(t wal.RelationName) bool { return !out(t) })
+	return leave, leaveOut(ctx, tx, leave)
+}
+
+// leaveOut switches the copies of tables off.
+func leaveOut(ctx context.Context, c Execer, tables []wal.RelationName) error {
+	for _, t := range tables {
 		if _, err := c.Exec(ctx, `insert into pgwaltz.copy (schema_name, table_name, state, reason, requested_at) values ($1, $2, 'off', $3, pg_catalog.now())
 on conflict (schema_name, table_name) do update set state = 'off', reason = excluded.reason, applied_at = null`, t.Schema, t.Name, excluded); err != nil {
 			return fmt.Errorf("switch the copy of %s off: %w", t, err)
