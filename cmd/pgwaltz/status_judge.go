@@ -56,6 +56,9 @@ func (v *view) judge(st status.Status) (code int, why string) {
 	for _, d := range directions(st) {
 		look(d.name, d.state, d.reason)
 	}
+	for _, x := range st.Waiting {
+		look("region "+x.Origin, status.Parked, x.Reason)
+	}
 	look("sidecar", st.State, "")
 	if code != exitOK || v.maxLag == 0 {
 		return code, why

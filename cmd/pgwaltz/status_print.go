@@ -94,6 +94,9 @@ func troubles(w io.Writer, st status.Status) {
 		gap("inbound "+in.Origin, in.Gap)
 		failure("inbound "+in.Origin, in.LastError)
 	}
+	for _, x := range st.Waiting {
+		row(w, "parked\t%d changes from %s: %s\n", x.Parked, x.Origin, x.Reason)
+	}
 	for _, t := range st.Tables {
 		row(w, "table\t%s: %s; %s\n", t.Table, t.Reason, t.Remedy)
 	}

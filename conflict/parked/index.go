@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"sync"
 
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -116,6 +117,20 @@ func (x *Index) Count(origin string) int64 {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return x.origins[origin]
+}
+
+// Origins lists the origins of which changes wait, in order.
+func (x *Index) Origins() []string {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var out []string
+	for origin, n := range x.origins {
+		if n > 0 {
+			out = append(out, origin)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // Waits reports whether changes of any origin wait.

@@ -212,6 +212,9 @@ func (c *collector) sidecar(e emitter, st *status.Status) {
 	if st.Conflicts.LastAt != nil {
 		e.at("last_conflict_timestamp_seconds", *st.Conflicts.LastAt)
 	}
+	for _, x := range st.Waiting {
+		e.put("parked_changes", float64(x.Parked), x.Origin)
+	}
 	tables, rows := map[string]int{"waiting": 0, "pending": 0, "running": 0, "failed": 0, "done": 0, "off": 0}, int64(0)
 	for _, t := range st.Copy {
 		tables[t.State]++
@@ -251,6 +254,7 @@ func (c *collector) outbound(e emitter, o *status.Outbound) {
 	e.put("published_rows_total", float64(o.Rows))
 	e.put("echoes_suppressed_total", float64(o.Echoes))
 	e.put("foreign_messages_total", float64(o.Foreign))
+	e.put("parked_changes", float64(o.Parked), c.s.cfg.Region)
 	for _, p := range o.Peers {
 		e.put("replication_lag_seconds", p.LagSeconds, dirOutbound, p.Region)
 		e.put("replication_lag_bytes", float64(p.LagBytes), dirOutbound, p.Region)

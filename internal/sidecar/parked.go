@@ -11,6 +11,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
+	"github.com/pgwaltz/pgwaltz/internal/status"
 	"github.com/pgwaltz/pgwaltz/sink/apply"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -19,7 +20,17 @@ import (
 // a session of their own.
 func (s *Sidecar) retryParked(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	tries := map[string]*inboundState{}
 	for origin, in := range s.in {
+		tries[origin] = in
+	}
+	// Changes of a region that was removed from the peers wait for the same causes as before.
+	for _, origin := range s.parked.Origins() {
+		if tries[origin] == nil && origin != s.cfg.Region {
+			tries[origin] = &inboundState{origin: origin}
+		}
+	}
+	for origin, in := range tries {
 		cfg := s.applyConfig(origin)
 		cfg.Connect, cfg.Marker = s.connectRetry(), s.caps.token
 		r := apply.NewRetrier(cfg, func(t audit.Tally) { s.noteConflicts(in, t) })
@@ -50,6 +61,23 @@ func (s *Sidecar) suspectsOf(origin string) *apply.Suspects {
 // has it, and it belongs to one at a time.
 func (s *Sidecar) connectRetry() func(context.Context) (*pgx.Conn, error) {
 	return s.connectApply(s.cfg.Region)
+}
+
+// parkedElse is what waits of regions that the status names in no direction: those that were removed from the peers, and
+// those of which nothing comes, or goes, by this region's direction any more.
+func (s *Sidecar) parkedElse() (out []status.Waiting) {
+	for _, origin := range s.parked.Origins() {
+		if origin == s.cfg.Region && s.cfg.Publishes() || s.in[origin] != nil && s.cfg.Applies() {
+			continue
+		}
+		why := "region " + origin + " is no peer any more"
+		if origin == s.cfg.Region || s.in[origin] != nil {
+			why = "direction is " + string(s.cfg.Direction)
+		}
+		n := s.parked.Count(origin)
+		out = append(out, status.Waiting{Origin: origin, Parked: n, Reason: parkedText(n) + " (" + why + ")"})
+	}
+	return out
 }
 
 // parkedSince is since when this region has changes set aside; 0: there are none. It is known before

@@ -43,6 +43,11 @@ func (s *Sidecar) Status() status.Status {
 			st.State = worse(st.State, in.State)
 		}
 	}
+	if working { // else nobody has looked
+		if st.Waiting = s.parkedElse(); len(st.Waiting) > 0 {
+			st.State = worse(st.State, status.Parked)
+		}
+	}
 	if st.Troubled() != nil && working {
 		st.State = worse(st.State, status.Parked)
 	}

@@ -30,7 +30,15 @@ type Status struct {
 	Conflicts Conflicts  `json:"conflicts"`
 	Copy      []Copy     `json:"copy,omitempty"`
 	Tables    []Table    `json:"tables"`
+	Waiting   []Waiting  `json:"waiting,omitempty"`
 	LastError *LastError `json:"last_error,omitempty"`
+}
+
+// Waiting is how many changes are set aside of a region that no direction is of, such as one that is no peer any more.
+type Waiting struct {
+	Origin string `json:"origin"`
+	Parked int64  `json:"parked"`
+	Reason string `json:"reason"`
 }
 
 // Outbound is the direction slot -> JetStream.
