@@ -49,6 +49,7 @@ func objects() []object {
 		{"conflict", audit.Schema, "the audit log of conflicts", mayInsert},
 		{"parked", parked.Schema, "changes that could not be applied yet", mayWrite},
 		{"quarantine", quarantine.Schema, "messages that were refused", mayWrite},
+		{"left_out", quarantine.LeftOutSchema, "of which tables changes were left out, because they are not selected", mayWrite},
 		{"copy", tablecopy.Schema, "progress of the initial copy and of resyncs", mayUpdate},
 		{"partition", tablecopy.PartitionSchema, "which partitions the published tables have", mayWrite},
 		{"name", names.Schema, "which names the tables have and had, and which are published", mayWrite},

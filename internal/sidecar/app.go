@@ -87,10 +87,12 @@ type Sidecar struct {
 	followDue time.Time
 	// columnsDue is when what columns are called may be looked at next.
 	columnsDue time.Time
-	watch      tablecopy.Watch
-	arrived    tablecopy.Arrived
-	redactor   *audit.Redactor
-	refused    quarantine.Store // used on db
+	// takeInDue is when origins may be asked next for tables that were left out.
+	takeInDue time.Time
+	watch     tablecopy.Watch
+	arrived   tablecopy.Arrived
+	redactor  *audit.Redactor
+	refused   quarantine.Store // used on db
 
 	stopping   chan struct{} // closed when an orderly stop begins
 	out        outboundState

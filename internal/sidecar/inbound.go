@@ -51,6 +51,7 @@ type inboundState struct {
 
 	quarantined atomic.Uint64
 	refused     refusedTables
+	lacks       lacking
 }
 
 func (in *inboundState) fail(err error) {

@@ -9,11 +9,13 @@ import (
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/replicator"
 	"github.com/pgwaltz/pgwaltz/source/subscribe"
+	"github.com/pgwaltz/pgwaltz/source/subscribe/quarantine"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // A peer writes what this region's own configuration selects, and nothing else, whatever its
-// frames say. What it sends of other tables is left out and counted in the quarantine.
+// frames say. What it sends of other tables is left out and counted in the quarantine. When such a table is selected later,
+// the peer is asked for its rows (takeIn).
 
 // refusedTables counts what an origin sent of tables that it may not write here.
 type refusedTables struct {
@@ -35,7 +37,7 @@ func (r *refusedTables) add(counts map[wal.RelationName]uint64) map[wal.Relation
 	var fresh map[wal.RelationName]uint64
 	for name, n := range counts {
 		if !r.seen[name] && len(r.seen) >= maxRefusedTables {
-			name = wal.RelationName{Schema: "*", Name: "*"}
+			name = quarantine.Unnamed
 		}
 		if r.seen[name] {
 			r.more[name] += n
@@ -48,6 +50,19 @@ func (r *refusedTables) add(counts map[wal.RelationName]uint64) map[wal.Relation
 		r.seen[name] = true
 	}
 	return fresh
+}
+
+// again takes back what could not be noted: it is noted a moment later, and the next change of such a table counts as the first.
+func (r *refusedTables) again(counts map[wal.RelationName]uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, n := range counts {
+		delete(r.seen, name)
+		if _, ok := r.more[name]; !ok && len(r.more) >= maxRefusedTables {
+			name = quarantine.Unnamed
+		}
+		r.more[name] += n
+	}
 }
 
 // take returns what was counted and not noted.
@@ -77,8 +92,11 @@ func (s *Sidecar) screen(ctx context.Context, in *inboundState) func(subscribe.D
 			in.quarantined.Add(1)
 			s.log.Warn("a peer sends changes of a table that is not selected here; they are left out", "origin", in.origin, "relation", name.String())
 		}
-		if err := s.noteRefused(ctx, in.origin, d.StreamSeq, fresh); err != nil && ctx.Err() == nil {
-			s.log.Warn("note refused changes", "origin", in.origin, "reason", publicMessage(err))
+		if err := s.noteRefused(ctx, in.origin, d.StreamSeq, fresh); err != nil {
+			in.refused.again(fresh)
+			if ctx.Err() == nil {
+				s.log.Warn("note refused changes", "origin", in.origin, "reason", publicMessage(err))
+			}
 		}
 	}
 }
@@ -107,7 +125,9 @@ func (s *Sidecar) noteRefused(ctx context.Context, origin string, seq uint64, co
 // noteAllRefused notes what was counted since the last time.
 func (s *Sidecar) noteAllRefused(ctx context.Context) error {
 	for _, in := range s.in {
-		if err := s.noteRefused(ctx, in.origin, 0, in.refused.take()); err != nil {
+		counts := in.refused.take()
+		if err := s.noteRefused(ctx, in.origin, 0, counts); err != nil {
+			in.refused.again(counts)
 			return err
 		}
 	}

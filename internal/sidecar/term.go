@@ -70,6 +70,9 @@ func (s *Sidecar) beginTerm(ctx context.Context) error {
 	if err := s.loadCopies(ctx, conn); err != nil {
 		return err
 	}
+	if err := s.loadLacking(ctx, conn); err != nil {
+		return err
+	}
 	s.parkedAt.Store(parkedEver)
 	if err := s.parked.Load(ctx, conn); err != nil {
 		return err
@@ -199,6 +202,11 @@ func (s *Sidecar) work(ctx context.Context, lock *pgx.Conn) error {
 			return err
 		}
 		defer stopNames()
+		stopCopies, err := s.broker.Serve(verbCopy, s.sayCopies)
+		if err != nil {
+			return err
+		}
+		defer stopCopies()
 	}
 	if !s.cfg.Applies() {
 		g.Go(func() error { return s.supervise(ctx, "acknowledge", nil, s.saysDeaf) })

@@ -52,6 +52,7 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 		if err := s.lookAtNames(ctx); err != nil && ctx.Err() == nil {
 			s.log.Debug("look at names of tables", "reason", publicMessage(err))
 		}
+		s.takeIn(ctx)
 		if err := s.noteAllRefused(ctx); err != nil && ctx.Err() == nil {
 			s.log.Debug("note refused changes", "reason", publicMessage(err))
 		}

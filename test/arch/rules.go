@@ -106,6 +106,7 @@ var owner = map[string]string{
 	"peer":        "internal/node",
 	"past":        "conflict/tombstone",
 	"quarantine":  "source/subscribe/quarantine",
+	"left_out":    "source/subscribe/quarantine",
 	"stream":      "checkpoint/streamstore",
 	"tombstone":   "conflict/tombstone",
 	"tracked":     "conflict/tombstone",

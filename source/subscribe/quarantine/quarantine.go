@@ -1,6 +1,6 @@
 // Package quarantine keeps messages of a stream that were refused, in table
-// pgwaltz.quarantine. Only this package writes that table. It is bounded: by a number of rows,
-// by bytes, and by age.
+// pgwaltz.quarantine. It is bounded: by a number of rows, by bytes, and by age. Which tables an origin may not write
+// stands in pgwaltz.left_out. Only this package writes these tables.
 package quarantine
 
 import (
@@ -61,8 +61,12 @@ select $1, $2, $3, $4, $5, $6 where not exists (select from pgwaltz.quarantine w
 	return s.trim(ctx, c)
 }
 
-// Note counts changes of a table that the origin may not write here. Their rows are not kept.
+// Note counts changes of a table that the origin may not write here. Their rows are not kept. Which table it is, is known for
+// longer than the count (LeftOut).
 func (s *Store) Note(ctx context.Context, c *pgx.Conn, origin string, table wal.RelationName, seq, changes uint64) error {
+	if err := noteLeftOut(ctx, c, origin, table); err != nil {
+		return err
+	}
 	reason := fmt.Sprintf("table %s is not selected by this region's configuration", table)
 	tag, err := c.Exec(ctx, `update pgwaltz.quarantine set changes = changes + $3, last_seen_at = pg_catalog.now()
 where id = (select max(id) from pgwaltz.quarantine where origin = $1 and reason = $2 and changes is not null)`, origin, reason, int64(changes))

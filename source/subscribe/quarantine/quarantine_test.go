@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { pgtest.Main(m, &server) }
 func TestBounds(t *testing.T) {
 	t.Parallel()
 	ctx, c := t.Context(), pgtest.Connect(t, server.Database(t))
-	pgtest.Exec(t, c, "create schema pgwaltz", Schema, Schema)
+	pgtest.Exec(t, c, "create schema pgwaltz", Schema, Schema, LeftOutSchema)
 	var s Store
 	held := func() (rows, size, last int64) {
 		t.Helper()
