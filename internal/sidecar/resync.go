@@ -23,6 +23,7 @@ type Resynced struct {
 	Tables      int    // will be copied
 	SlotMade    bool   // the slot was created
 	SlotDropped bool   // after a lost one was dropped
+	SlotKept    bool   // it was to be created anew, and can be read on
 	Gap         string // the gap that will be accepted, "" when none is noted
 	Whole       bool   // all tables: a gap will be accepted
 }
@@ -137,6 +138,7 @@ func (r *Resynced) makeSlot(ctx context.Context, conn *pgx.Conn, cfg *config.Con
 			}
 		}
 		if !lost {
+			r.SlotKept = recreate
 			return nil
 		}
 		if _, err := conn.Exec(ctx, `select pg_catalog.pg_drop_replication_slot($1)`, cfg.Postgres.Slot); err != nil {
@@ -187,6 +189,8 @@ func (r Resynced) String() string {
 		fmt.Fprintln(&b, "The slot could not be read on; it was dropped and created anew.")
 	case r.SlotMade:
 		fmt.Fprintln(&b, "The slot was missing and was created.")
+	case r.SlotKept:
+		fmt.Fprintln(&b, "The slot can be read on, and stays as it is.")
 	}
 	switch {
 	case r.Gap != "":

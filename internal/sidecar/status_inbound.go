@@ -55,7 +55,7 @@ func (s *Sidecar) inboundStatus(in *inboundState, working bool) status.Inbound {
 			st.State, st.Reason = status.Parked, parkedText(st.Parked)
 		case text != "":
 			st.State, st.Reason = status.CatchingUp, text
-		case len(in.lacks.list()) > 0:
+		case len(in.lacks.list()) > 0 && !s.silent(in.origin):
 			st.State, st.Reason = status.CatchingUp, "rows of tables that were left out here before are asked for"
 		}
 	}

@@ -75,7 +75,7 @@ func (s *Sidecar) loadLacking(ctx context.Context, conn *pgx.Conn) error {
 // takeIn asks origins for the rows of tables that are selected here again. One that is away, or does not know the question, is asked
 // again later.
 func (s *Sidecar) takeIn(ctx context.Context) {
-	if time.Now().Before(s.takeInDue) {
+	if !s.cfg.Applies() || time.Now().Before(s.takeInDue) {
 		return
 	}
 	began := time.Now()
