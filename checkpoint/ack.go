@@ -43,8 +43,8 @@ const (
 	// Early: of a frame that was sent and is not known to be durable. The peer has it, so it is, and
 	// counts when the server has said so too.
 	Early
-	// Distant: of a frame so far back that nobody can tell whether it is still the one. The
-	// peer is about to read on, and then counts.
+	// Distant: of a frame so far back that the stream has to be asked whether it is still the one. It
+	// counts when it was found there; and the peer is about to read on.
 	Distant
 	// OtherHistory: of what this server never wrote. It was restored from an older state.
 	OtherHistory

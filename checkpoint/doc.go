@@ -88,7 +88,8 @@
 // stops nothing, and is admitted with the next resync.
 //
 // Judge says what an acknowledgement is worth: only one of the present incarnation, of a frame
-// that was published and is still the one (Chains), and not beyond the WAL's end, Counts. Rewind.Decide answers a peer that
+// that was published and is still the one (Chains), and not beyond the WAL's end, Counts. One of a frame that was published before
+// the process began is Distant, until the frame was found in the stream. Rewind.Decide answers a peer that
 // misses frames: it gets them from the slot, or is told why not and what to type.
 //
 // Confirm chooses between what is durable in the stream and what the peers have applied:

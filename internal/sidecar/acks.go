@@ -20,6 +20,7 @@ type peerAck struct {
 	broker.Ack
 	received time.Time
 	said     checkpoint.AckVerdict // what was logged of it last
+	recalled broker.Ack            // the newest of this run whose frame was looked up in the stream (recall); zero for none
 }
 
 func (a *peerAck) word() checkpoint.Ack {
@@ -71,7 +72,7 @@ func (s *Sidecar) acked(a broker.Ack) {
 	if old.Peer != "" && !a.After(&old.Ack, time.Since(old.received) > ackSilence) {
 		return // an older one, come late or again
 	}
-	o.acks[a.Peer] = peerAck{a, time.Now(), old.said}
+	o.acks[a.Peer] = peerAck{a, time.Now(), old.said, old.recalled}
 }
 
 // readers are the peers that apply what this region publishes: all but those that have said that they
@@ -96,13 +97,18 @@ func (s *Sidecar) saysDeaf(ctx context.Context) error {
 
 // counting returns, for each peer that applies, its newest word and whether it counts. The end of the WAL
 // is not asked here: what lies beyond it cannot count anyway (checkpoint.Confirm), and
-// judgeAcks looks for it every second. The caller holds mu.
+// judgeAcks looks for it every second. Where the newest is of a frame so far back that nobody can tell
+// whether it is still the one, an older word counts in its place, whose frame was recalled. The caller holds mu.
 func (s *Sidecar) counting(f func(peer string, a peerAck, counts bool)) {
 	o := &s.out
 	now := o.present(s.epoch, ^wal.LSN(0))
 	for _, p := range s.readers() {
 		a := o.acks[p]
-		f(p, a, a.word().Judge(now) == checkpoint.Counts)
+		verdict := a.word().Judge(now)
+		if r := &a.recalled; verdict == checkpoint.Distant && r.Incarnation == a.Incarnation && r.Frame <= a.Frame && r.Proved <= a.Proved {
+			a.Frame, a.Chain, a.EndLSN, a.Proved, verdict = r.Frame, r.Chain, r.EndLSN, r.Proved, checkpoint.Counts
+		}
+		f(p, a, verdict == checkpoint.Counts)
 	}
 }
 
@@ -141,7 +147,7 @@ func (s *Sidecar) judgeAcks(acks []checkpoint.Ack, walEnd wal.LSN) {
 			s.log.Error("an acknowledgement is refused: it names an incarnation that no region of this history can be at", "peer", a.Peer,
 				"incarnation", a.Incarnation, "present", now.Incarnation)
 		case checkpoint.Distant:
-			s.log.Info("a peer is far behind; what it acknowledges counts when it has read on", "peer", a.Peer, "incarnation", a.Incarnation, "frame", a.Frame)
+			s.log.Info("a peer is far behind; what it acknowledges counts as far as its frames are found in the stream", "peer", a.Peer, "incarnation", a.Incarnation, "frame", a.Frame)
 		case checkpoint.Outdated:
 			s.log.Info("a peer has not read the present incarnation yet", "peer", a.Peer, "incarnation", a.Incarnation, "present", now.Incarnation)
 		}

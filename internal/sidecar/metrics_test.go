@@ -57,7 +57,10 @@ func busy(t *testing.T) *Sidecar {
 	o.mode.Store("published")
 	o.stats.Transactions.Store(11)
 	o.stats.Rows.Store(22)
-	o.acks["us"] = peerAck{broker.Ack{Peer: "us", Epoch: s.epoch, Incarnation: 2, Frame: 15, EndLSN: 750, Proved: 750, CommitTime: 4_000_000}, now.Add(-3 * time.Second), 0}
+	o.acks["us"] = peerAck{
+		Ack:      broker.Ack{Peer: "us", Epoch: s.epoch, Incarnation: 2, Frame: 15, EndLSN: 750, Proved: 750, CommitTime: 4_000_000},
+		received: now.Add(-3 * time.Second),
+	}
 	o.stats.LastCommit.Store(6_500_000)
 	o.stats.Sent.Store(6_500_000)
 

@@ -158,6 +158,7 @@ func (o *outboundState) began(r *outboundRun) {
 	o.reopened, o.knew, o.loose = r.begin.reopened, r.begin.knew, r.begin.loose
 	o.frame.Store(at.Number)
 	o.chains.Begin(at.Incarnation, at.Number, at.Chain)
+	o.forgetRecalled()
 	o.content.Store(at.Number)
 	o.state, o.reason, o.gap, o.anew, o.live = status.Replicating, "", nil, false, true
 }
@@ -171,6 +172,7 @@ func (s *Sidecar) flow(ctx context.Context, r *outboundRun) error {
 		"reading the slot":             func() error { return r.slot.Run(gctx, r.begin.from) },
 		"publishing":                   func() error { return r.publisher.Run(gctx) },
 		"the outbound pipe":            func() error { return r.pipe.Run(gctx, r.slot) },
+		"recalling what peers have":    func() error { return s.recall(gctx, r.publisher) },
 		"storing what every peer has":  func() error { return s.keepPassed(gctx, r.begin.at.Incarnation) },
 		"storing the clock of the WAL": func() error { return s.clock.Run(gctx, func() wal.LSN { return wal.LSN(s.out.confirmed.Load()) }) },
 	} {

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/pgwaltz/pgwaltz/adapter/broker"
@@ -42,6 +43,23 @@ func TestWhereAnIncarnationBegins(t *testing.T) {
 	begins("the first frame is forgotten")
 	x.add(wire.Header{Incarnation: 5, Number: 7}, 9000)
 	unknown(5, "another incarnation")
+}
+
+// A frame of before the run at hand is known once it was looked up, and what lies up to it may leave the stream.
+func TestRecalledFramesMayLeaveTheStream(t *testing.T) {
+	t.Parallel()
+	var x seqIndex
+	x.add(wire.Header{Incarnation: 3, Number: 41}, 100)
+	x.recalled(3, 20, 70)
+	x.recalled(2, 30, 80) // of another incarnation
+	x.recalled(3, 25, 75)
+	x.recalled(3, 25, 75)
+	for frame, want := range map[uint64]uint64{19: 0, 20: 70, 24: 70, 25: 75, 40: 75, 41: 100} {
+		y := seqIndex{incarnation: 3, frames: slices.Clone(x.frames)}
+		if got := y.upTo(frame); got != want {
+			t.Errorf("up to frame %d: %d, want %d", frame, got, want)
+		}
+	}
 }
 
 // A peer that has committed nothing of an incarnation may be in the middle of its first transaction: parts that

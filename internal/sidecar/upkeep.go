@@ -1,8 +1,10 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -300,6 +302,16 @@ func (x *seqIndex) add(h wire.Header, seq uint64) {
 		x.frames = x.frames[:n]
 	}
 	x.frames = append(x.frames, frameSeq{h.Number, seq})
+}
+
+// recalled adds a frame that lies before those of this run.
+func (x *seqIndex) recalled(incarnation uint32, frame, seq uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	n, found := slices.BinarySearchFunc(x.frames, frame, func(f frameSeq, frame uint64) int { return cmp.Compare(f.frame, frame) })
+	if incarnation == x.incarnation && !found && len(x.frames) < maxSeqs {
+		x.frames = slices.Insert(x.frames, n, frameSeq{frame, seq})
+	}
 }
 
 // before returns the sequence up to which only frames of incarnations before the given one lie; false

@@ -575,6 +575,46 @@ func TestPublisherPurgeKeeps(t *testing.T) {
 	}
 }
 
+// A frame is found where it lies, by all that names it; not where another one, something else or nothing lies.
+func TestPublisherHolds(t *testing.T) {
+	t.Parallel()
+	b := brokertest.Start(t, broker.Config{Region: origin})
+	r := publisher(t, b, 3, nil)
+	r.mustPublish(2, 100)
+	if err := b.Conn().Publish(wire.Subject(cluster, origin), []byte("no frame")); err != nil {
+		t.Fatal(err)
+	}
+	r.settled()
+	m, err := stream(t, b).GetMsg(limit(t), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := wire.ParseHeader(m.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		seq         uint64
+		incarnation uint32
+		number      uint64
+		chain       [32]byte
+		want        bool
+	}{
+		"it is there":         {2, 3, 2, h.Chain, true},
+		"another one":         {1, 3, 2, h.Chain, false},
+		"another incarnation": {2, 4, 2, h.Chain, false},
+		"another number":      {2, 3, 1, h.Chain, false},
+		"another content":     {2, 3, 2, h.PrevChain, false},
+		"no frame":            {3, 3, 2, h.Chain, false},
+		"behind the end":      {9, 3, 2, h.Chain, false},
+		"nowhere":             {0, 3, 2, h.Chain, false},
+	} {
+		if got, err := r.pub.Holds(limit(t), c.seq, c.incarnation, c.number, c.chain); err != nil || got != c.want {
+			t.Errorf("%s: %t, %v", name, got, err)
+		}
+	}
+}
+
 // The server is restarted under the publisher, as after a disk that was full.
 func TestPublisherServerRestart(t *testing.T) {
 	t.Parallel()

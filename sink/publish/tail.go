@@ -83,6 +83,24 @@ func (p *Publisher) readTail(ctx context.Context, s jetstream.Stream) (Tail, err
 	return tail, nil
 }
 
+// Holds reports whether the stream holds, at a sequence, the frame of an incarnation that has a number and a chain.
+// What the server answers with an error may be tried again. It may be called from anywhere.
+func (p *Publisher) Holds(ctx context.Context, seq uint64, incarnation uint32, number uint64, chain [32]byte) (bool, error) {
+	if seq == 0 {
+		return false, nil
+	}
+	s, err := p.lookup(ctx)
+	if err != nil {
+		return false, err
+	}
+	m, err := p.message(ctx, s, seq)
+	if err != nil {
+		return false, err
+	}
+	h := &m.header
+	return m.kind == ownFrame && h.Incarnation == incarnation && h.Number == number && h.Chain == chain, nil
+}
+
 func newer(a, b *wire.Header) bool {
 	return a.Incarnation > b.Incarnation || a.Incarnation == b.Incarnation && a.Number > b.Number
 }

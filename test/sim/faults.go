@@ -25,6 +25,12 @@ func (w *World) planFaults(end time.Duration) {
 
 func (w *World) fault(r *region, kind int) {
 	st := r.stream
+	if w.cfg.Forgetful && (kind == 9 || kind == 10) { // both die, and the store of the stream is lost
+		st.remove()
+		r.db.crash()
+		r.side.crash()
+		return
+	}
 	switch kind {
 	case 0, 1:
 		r.side.crash()

@@ -360,7 +360,9 @@ func (in *inbound) sendAck() {
 	if cp.Incarnation == 0 || w.cut(in.s.r.id, in.origin) || w.chance(100) {
 		return
 	}
-	a := ack{cp.Epoch, cp.EndLSN, cp.Seen, cp.StreamSeq, cp.Incarnation, cp.FrameNo, cp.Chain, time.Now()}
+	a := ack{
+		epoch: cp.Epoch, applied: cp.EndLSN, end: cp.Seen, seq: cp.StreamSeq, inc: cp.Incarnation, number: cp.FrameNo, chain: cp.Chain, at: time.Now(),
+	}
 	w.after(w.span(200, 3000), func() {
 		if !w.cut(in.s.r.id, in.origin) {
 			in.from().side.acked(in.s.r.id, a)

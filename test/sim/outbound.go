@@ -99,6 +99,9 @@ func (s *sidecar) publish() {
 	}
 	s.durable, s.frame = max(s.durable, at.EndLSN), at.Number
 	s.chains.Begin(at.Incarnation, at.Number, at.Chain)
+	for i := range s.acks {
+		s.acks[i].found = false
+	}
 	o.reader = newReader(d, true, func() bool { return w.rng.IntN(20) == 0 })
 	s.local.Index.Reading()
 	d.beginClock(s.local.Index, from)

@@ -8,6 +8,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/replicator"
 	"github.com/pgwaltz/pgwaltz/wal"
+	"github.com/pgwaltz/pgwaltz/wire"
 )
 
 // sidecar is the process beside a database. Everything in it is gone when it is killed.
@@ -43,6 +44,7 @@ type ack struct {
 	number  uint64
 	chain   [32]byte
 	at      time.Time
+	found   bool // the frame was looked up in the stream
 }
 
 type killed struct{ s *sidecar }
@@ -311,6 +313,8 @@ func (s *sidecar) acked(from int, a ack) {
 		s.w.note(s.r.id, "ahead", uint64(from), a.number)
 		s.reopen()
 		return
+	case v == checkpoint.Distant && s.w.cfg.Ahead:
+		s.recall(from)
 	}
 	s.copied()
 	s.confirm()
@@ -334,7 +338,25 @@ func (s *sidecar) present() checkpoint.Present {
 
 // counts reports whether a peer's word may move anything.
 func (s *sidecar) counts(from int) bool {
-	return s.out != nil && s.word(from).Judge(s.present()) == checkpoint.Counts
+	if s.out == nil {
+		return false
+	}
+	v := s.word(from).Judge(s.present())
+	return v == checkpoint.Counts || v == checkpoint.Distant && s.acks[from].found
+}
+
+// recall looks for a frame that this process did not publish in the stream.
+func (s *sidecar) recall(from int) {
+	a := &s.acks[from]
+	m := s.r.stream.at(a.seq)
+	if m == nil {
+		return
+	}
+	h, err := wire.ParseHeader(m.data)
+	a.found = err == nil && h.Incarnation == a.inc && h.Number == a.number && h.Chain == a.chain
+	if a.found {
+		s.w.Stats.Recalled++
+	}
 }
 
 // rewindPause is how long one new incarnation has to mend what peers miss.

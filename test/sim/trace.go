@@ -68,4 +68,5 @@ func (s *Stats) add(o Stats) {
 	s.Refused += o.Refused
 	s.Retried += o.Retried
 	s.Passed += o.Passed
+	s.Recalled += o.Recalled
 }
