@@ -135,9 +135,18 @@ func (a *alterer) draw(ctx context.Context, r *harness.Region, t *table) (string
 		return add, nil
 	}
 	c := free[a.rnd.IntN(len(free))]
-	switch x := a.rnd.IntN(12); {
+	for _, d := range free {
+		if d.name != c.name && d.kind.typ == c.kind.typ && a.rnd.IntN(2) == 0 {
+			return fmt.Sprintf("alter table %[1]s rename %[2]s to passed_on; alter table %[1]s rename %[3]s to %[2]s; alter table %[1]s rename passed_on to %[3]s", t.name, c.name, d.name), nil
+		}
+	}
+	switch x := a.rnd.IntN(15); {
 	case x < 3:
 		return add, nil
+	case x == 12 && !t.late && !strings.Contains(t.create, "using index"):
+		return fmt.Sprintf("alter table %s replica identity %s", t.name, []string{"full", "default"}[a.rnd.IntN(2)]), nil
+	case x > 12:
+		return fmt.Sprintf("alter table %s drop %s, add %s %s", t.name, c.name, c.name, k.typ), nil
 	case x < 5:
 		return add + " default " + k.spell(a.rnd, 4), nil
 	case x < 7:

@@ -80,6 +80,9 @@ func newWorld(ctx context.Context, o options, out io.Writer) (_ *world, err erro
 
 // live is the whole run: writers, alterations and faults; then the questions, once more after a cut.
 func (w *world) live(ctx context.Context) error {
+	if err := w.begin(ctx); err != nil {
+		return fmt.Errorf("before the writers: %w", err)
+	}
 	writing, end := context.WithTimeout(ctx, w.o.span)
 	defer end()
 	var all sync.WaitGroup
@@ -128,8 +131,41 @@ func (w *world) live(ctx context.Context) error {
 		}
 	}
 	w.pair.HealAll()
+	if err := w.free(ctx); err != nil {
+		return err
+	}
 	if err := w.ask(ctx); err != nil {
 		return fmt.Errorf("after the probe: %w", err)
+	}
+	return nil
+}
+
+// begin writes a row of each table in each region, and waits until all have crossed: columns that pass their
+// names on are told apart from the first change of their table on (docs/reliability.md).
+func (w *world) begin(ctx context.Context) error {
+	for i, r := range w.pair.Regions() {
+		x := newWriter(r, w.o.seed, uint64(100+i), w.tables, w.kinds, w.o.keys)
+		defer x.close()
+		for _, t := range w.tables {
+			if err := x.first(ctx, t, i); err != nil {
+				return fmt.Errorf("write a first row of %s in %s: %w", t.name, r.Side, err)
+			}
+		}
+	}
+	return w.pair.WaitInStep(ctx, inStep)
+}
+
+// free lets go of all second unique values, which may clash between the regions for as long as they are held.
+func (w *world) free(ctx context.Context) error {
+	for _, r := range w.pair.Regions() {
+		for _, t := range w.tables {
+			if !t.unique {
+				continue
+			}
+			if _, err := r.Cluster.PSQL(ctx, r.Database, "update "+t.name+" set "+strings.Join(append(rising(t), "uq = null"), ", ")); err != nil {
+				return fmt.Errorf("free the unique values of %s in %s: %w", t.name, r.Side, err)
+			}
+		}
 	}
 	return nil
 }
@@ -150,16 +186,11 @@ func (w *world) write(ctx context.Context, all *sync.WaitGroup) []*writer {
 func (w *world) touch(ctx context.Context) error {
 	for i, r := range w.pair.Regions() {
 		for n, t := range w.tables {
-			sql := fmt.Sprintf("update %s set mark = 'touched %d %d'", t.name, i, n)
+			set := append(rising(t), fmt.Sprintf("mark = 'touched %d %d'", i, n))
 			if t.unique {
-				sql += ", uq = null"
+				set = append(set, "uq = null")
 			}
-			if t.stamps == given || t.stamps == versioned {
-				sql += ", version = coalesce(version, 0) + 100"
-			}
-			if t.stamps == given || t.stamps == timed {
-				sql += ", updated_at = clock_timestamp()"
-			}
+			sql := "update " + t.name + " set " + strings.Join(set, ", ")
 			if _, err := r.Cluster.PSQL(ctx, r.Database, sql); err != nil {
 				return fmt.Errorf("touch %s in %s: %w", t.name, r.Side, err)
 			}
@@ -176,7 +207,12 @@ func (w *world) disturb(ctx context.Context) error {
 	for harness.Pause(ctx, time.Duration(500+r.IntN(2500))*time.Millisecond) == nil {
 		x := regions[r.IntN(len(regions))]
 		long := time.Duration(300+r.IntN(3000)) * time.Millisecond
-		switch r.IntN(5) {
+		switch r.IntN(6) {
+		case 5:
+			w.say("resync at %s", x.Side)
+			if got, err := x.Sidecar.CLI(clean, "resync"); err != nil || got.Code != 0 {
+				w.say("  it was refused: %d %s %v", got.Code, got.Stderr, err)
+			}
 		case 0, 1:
 			w.say("cut for %s", long)
 			for _, l := range w.pair.NatsLinks() {

@@ -121,6 +121,21 @@ func (w *writer) transaction(ctx context.Context, t *table) error {
 	})
 }
 
+// first inserts a row of key n.
+func (w *writer) first(ctx context.Context, t *table, n int) error {
+	if err := w.connect(ctx); err != nil {
+		return err
+	}
+	return pgx.BeginFunc(ctx, w.conn, func(tx pgx.Tx) error {
+		cols, err := w.columns(ctx, tx, t)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, w.insert(t, cols, n))
+		return err
+	})
+}
+
 // columns reads what the table looks like now.
 func (w *writer) columns(ctx context.Context, tx pgx.Tx, t *table) ([]column, error) {
 	rows, err := tx.Query(ctx, `select a.attname, format_type(a.atttypid, case when a.atttypid in ('bpchar'::regtype, 'varchar'::regtype, 'numeric'::regtype, 'bit'::regtype, 'varbit'::regtype) then a.atttypmod else -1 end)
@@ -290,6 +305,18 @@ func (w *writer) stamps(t *table) []string {
 		return []string{"updated_at = clock_timestamp()"}
 	}
 	return nil
+}
+
+// rising are stamps that rise, in tables without a trigger that sees to it.
+func rising(t *table) []string {
+	var out []string
+	if t.stamps == given || t.stamps == versioned {
+		out = append(out, "version = coalesce(version, 0) + 100")
+	}
+	if t.stamps == given || t.stamps == timed {
+		out = append(out, "updated_at = clock_timestamp()")
+	}
+	return out
 }
 
 func (w *writer) someTime() string {
