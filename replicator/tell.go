@@ -32,12 +32,26 @@ func TellsOf(tx *wal.Transaction) (Tells, error) {
 			return t, fmt.Errorf("read repairs and notices of the transaction at %s: %w", tx.CommitLSN, err)
 		}
 		t.repairs = append(t.repairs, said.Changes...)
-		t.notices = append(t.notices, said.Notices...)
+		for _, n := range said.Notices {
+			if n, ok := sensible(n); ok {
+				t.notices = append(t.notices, n)
+			}
+		}
 		if tx.Applied {
 			tx.CommitTime = max(tx.CommitTime, said.CommitTime)
 		}
 	}
 	return t, nil
+}
+
+// sensible returns what the peers take of a notice. Where they would refuse its rows it goes without: the conflict is what both
+// logs need. It reports false where nothing of it is left.
+func sensible(n wal.Notice) (wal.Notice, bool) {
+	if wire.CheckNotice(&n) == nil {
+		return n, true
+	}
+	n.Yours.Row, n.Mine.Row = nil, nil
+	return n, wire.CheckNotice(&n) == nil
 }
 
 // Any reports whether there is something to say.

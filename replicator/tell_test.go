@@ -62,3 +62,26 @@ func TestTells(t *testing.T) {
 		t.Error("a broken tell is taken for nothing")
 	}
 }
+
+// A notice that the peers would refuse goes out without its rows, so that it stops nothing; one that asks for a row of no key does not go out.
+func TestTellsThatMakeNoSense(t *testing.T) {
+	t.Parallel()
+	rel := &wal.Relation{Schema: "public", Name: "t", Identity: wal.IdentityFull, PrimaryKey: []int{0}, Columns: []wal.Column{{Name: "id", OID: 23, Key: true}}}
+	row, none := wal.Tuple{{Kind: wal.Text, Bytes: []byte("1")}}, wal.Tuple{{Kind: wal.Null}}
+	entry := func(r wal.Tuple) wal.Entry { return wal.Entry{Known: true, Alive: true, Row: r} }
+	told, err := TellsOf(&wal.Transaction{Messages: []wal.Message{encoded(t, &wal.Transaction{Notices: []wal.Notice{
+		{Relation: rel, ID: [16]byte{1}, Outcome: wal.Lost, Yours: entry(row), Mine: entry(none)},
+		{Relation: rel, ID: [16]byte{2}, Outcome: wal.Wanted, Yours: entry(none)},
+		{Relation: rel, ID: [16]byte{3}, Outcome: wal.Lost, Yours: entry(row), Mine: entry(row)},
+	}})}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(told.notices) != 2 || told.notices[0].ID[0] != 1 || told.notices[0].Yours.Row != nil || told.notices[0].Mine.Row != nil || told.notices[1].ID[0] != 3 || told.notices[1].Mine.Row == nil {
+		t.Errorf("got %+v", told.notices)
+	}
+	out := told.With(&wal.Transaction{XID: 9, CommitLSN: 100, EndLSN: 120})
+	if err := (&wire.Packet{Transactions: []*wal.Transaction{out}}).Check(wire.Data); err != nil {
+		t.Error(err)
+	}
+}

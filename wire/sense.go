@@ -40,7 +40,7 @@ func (p *Packet) Check(kind Kind) error {
 			if err := checkRelation(tx.Notices[i].Relation, known); err != nil {
 				return err
 			}
-			if err := checkNotice(&tx.Notices[i]); err != nil {
+			if err := CheckNotice(&tx.Notices[i]); err != nil {
 				return err
 			}
 		}
@@ -140,7 +140,9 @@ func checkChange(c *wal.Change, kind Kind) error {
 // maxWord bounds what a notice calls a conflict and a region.
 const maxWord = 64
 
-func checkNotice(n *wal.Notice) error {
+// CheckNotice is the part of Packet.Check that is about one notice. Whoever publishes a notice asks it too: one that the peers
+// refuse stops all that is behind it.
+func CheckNotice(n *wal.Notice) error {
 	if len(n.Type) > maxWord || len(n.To) > maxWord {
 		return senseless("a notice of %s with words of %d and %d bytes", n.Relation, len(n.Type), len(n.To))
 	}

@@ -1,6 +1,8 @@
 package apply
 
 import (
+	"slices"
+
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
@@ -50,9 +52,23 @@ func (a *Applier) rivalOf(g *batch.Group, r *batch.Run, came conflict.Waiting, o
 	}
 	if waiting.Alive {
 		rec.LocalRow = a.json(old.Waiting.Relation, old.Waiting.Image)
-		if len(old.Waiting.Image) == len(g.Rel.Columns) {
-			mine.Row = old.Waiting.Image
-		}
+		mine.Row = described(&old.Waiting, g.Rel, key)
 	}
 	a.conflict(fx, g.Rel, rec, yours, mine)
+}
+
+// described returns the row of a change that waits as a row of another description of its table, which may have been
+// altered since. Columns are matched by name, as in the images of the audit log; key has those of the key.
+func described(w *conflict.Waiting, rel *wal.Relation, key wal.Tuple) wal.Tuple {
+	if w.Relation == rel {
+		return w.Image
+	}
+	out := slices.Clone(key)
+	for i := range rel.Columns {
+		c := w.Relation.Column(rel.Columns[i].Name)
+		if c >= 0 && w.Relation.Columns[c].OID == rel.Columns[i].OID && !slices.Contains(rel.KeyColumns(), i) {
+			out[i] = w.Image[c]
+		}
+	}
+	return out
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/wal"
+	"github.com/pgwaltz/pgwaltz/wire"
 )
 
 // from makes the changes to come those of another region.
@@ -42,6 +43,24 @@ func TestParkedRivalsAreRecorded(t *testing.T) {
 	// A later change of the same origin over what waits is no conflict.
 	b.apply(b.tx(nil, update(r, row("2", "worse", 7, 7), row("2", "bad", 8, 8))))
 	b.want("select count(*) from pgwaltz.conflict", "3")
+}
+
+// A change waits that was made before its table was altered at the other origin: the columns stand in another order. The
+// notice of the conflict has the values under their own names, and makes sense to the peers.
+func TestANoticeOfWhatWaitsFollowsItsRelation(t *testing.T) {
+	t.Parallel()
+	old := &wal.Relation{Schema: "public", Name: "t", PrimaryKey: []int{1}, Columns: []wal.Column{{Name: "c", OID: 701}, {Name: "id", OID: 23, Key: true}, {Name: "v", OID: 25}}}
+	now := &wal.Relation{Schema: "public", Name: "t", PrimaryKey: []int{0}, Columns: []wal.Column{{Name: "id", OID: 23, Key: true}, {Name: "v", OID: 25}, {Name: "c", OID: 1560}}}
+	text := func(s string) wal.Value { return wal.Value{Kind: wal.Text, Bytes: []byte(s)} }
+	w := &conflict.Waiting{Relation: old, Op: wal.Insert, Image: wal.Tuple{{Kind: wal.Null}, text("1"), text("x")}}
+	got := described(w, now, wal.Tuple{text("1"), {Kind: wal.Null}, {Kind: wal.Null}})
+	if string(got[0].Bytes) != "1" || string(got[1].Bytes) != "x" || got[2].Kind != wal.Null {
+		t.Errorf("got %v", got)
+	}
+	n := wal.Notice{Relation: now, Yours: wal.Entry{Known: true, Alive: true, Row: got}}
+	if err := wire.CheckNotice(&n); err != nil {
+		t.Error(err)
+	}
 }
 
 // Two origins set changes of one key aside at once; neither sees that of the other when it looks.
