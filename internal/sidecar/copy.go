@@ -85,13 +85,14 @@ func (s *Sidecar) noteCopies(jobs []tablecopy.Job) {
 // copyStream hands chunks to the outbound pipe that is open.
 type copyStream struct{ s *Sidecar }
 
+// Send waits while no pipe is open: it would find as many copies of the chunk as there were tries.
 func (c copyStream) Send(ctx context.Context, chunk tablecopy.Chunk) (at tablecopy.Place, err error) {
 	o := &c.s.out
 	for {
 		o.mu.Lock()
-		ch := o.extra
+		ch, pipe, live := o.extra, o.pipe, o.live
 		o.mu.Unlock()
-		if ch != nil {
+		if ch != nil && pipe != nil && live {
 			framed := make(chan wire.Header, 1)
 			x := replicator.Extra{Kind: wire.Copy, Transactions: []*wal.Transaction{chunk.Rows}, After: chunk.After, Keep: chunk.Keep, Done: func(h wire.Header) { framed <- h }}
 			select {
@@ -99,7 +100,7 @@ func (c copyStream) Send(ctx context.Context, chunk tablecopy.Chunk) (at tableco
 			case <-ctx.Done():
 				return at, context.Cause(ctx)
 			}
-			if at, ok, err := c.durable(ctx, framed); ok || err != nil {
+			if at, ok, err := o.awaitFrame(ctx, pipe, framed); ok || err != nil {
 				return at, err
 			}
 		}
@@ -126,12 +127,9 @@ func (c copyStream) Newest() tablecopy.Place {
 	return tablecopy.Place{Incarnation: o.incarnation, Frame: o.frame.Load()}
 }
 
-// durable waits for the frame of a chunk; false when the pipe was opened anew before that.
-func (c copyStream) durable(ctx context.Context, framed <-chan wire.Header) (at tablecopy.Place, ok bool, err error) {
-	o := &c.s.out
-	o.mu.Lock()
-	pipe := o.pipe
-	o.mu.Unlock()
+// awaitFrame waits until the frame of a chunk that was handed to a pipe is durable; false when another pipe was
+// opened before that was known: it may give the number of a frame that was lost to another one.
+func (o *outboundState) awaitFrame(ctx context.Context, pipe *replicator.Outbound, framed <-chan wire.Header) (at tablecopy.Place, ok bool, err error) {
 	var h *wire.Header
 	for {
 		select {
@@ -142,13 +140,13 @@ func (c copyStream) durable(ctx context.Context, framed <-chan wire.Header) (at 
 		case <-time.After(2 * time.Millisecond):
 		}
 		o.mu.Lock()
-		same, inc := o.pipe == pipe && pipe != nil, o.incarnation
+		same, durable := o.pipe == pipe, h != nil && h.Incarnation == o.incarnation && o.frame.Load() >= h.Number
 		o.mu.Unlock()
-		if h != nil && h.Incarnation == inc && o.frame.Load() >= h.Number {
-			return tablecopy.Place{Incarnation: h.Incarnation, Frame: h.Number}, true, nil
-		}
-		if !same {
+		switch {
+		case !same:
 			return at, false, nil
+		case durable:
+			return tablecopy.Place{Incarnation: h.Incarnation, Frame: h.Number}, true, nil
 		}
 	}
 }

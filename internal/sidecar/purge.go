@@ -35,11 +35,7 @@ func (s *Sidecar) purge(ctx context.Context) {
 	if s.outdatedCovered() {
 		// A peer or the self-merge may have committed nothing of the present incarnation yet, because it
 		// begins with a transaction that needs the room. What lies in the stream of that transaction stays.
-		before, known := o.seqs.before(inc)
-		if !known && frame == 0 {
-			before = pub.State().Seq
-		}
-		s.purgeTo(ctx, pub, before)
+		s.purgeTo(ctx, pub, o.outdatedUpTo(inc, pub.State().Seq))
 	}
 	s.purgeOpen(ctx, pub, inc, settled)
 }
@@ -161,6 +157,17 @@ func (s *Sidecar) outdatedCovered() bool {
 		all = all && a.Epoch.SameWAL(s.epoch) && a.Incarnation >= o.reopened && a.EndLSN >= o.begunAt
 	})
 	return all
+}
+
+// outdatedUpTo is the sequence up to which only frames of incarnations before the present one lie; 0 where that is not
+// known: another process may have stored the first frame of it. newest was the newest frame that is stored, before this
+// call.
+func (o *outboundState) outdatedUpTo(incarnation uint32, newest uint64) uint64 {
+	before, known := o.seqs.before(incarnation)
+	if !known && o.frame.Load() == 0 {
+		return newest // nothing of the present one is stored
+	}
+	return before
 }
 
 // selfRead notes how far the self-merge has applied a transaction in parts.

@@ -6,6 +6,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/broker"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/wal"
+	"github.com/pgwaltz/pgwaltz/wire"
 )
 
 // A stream that is full waits for the self-merge only where all peers have something that it has not: with
@@ -46,5 +47,27 @@ func TestWhatAFullStreamWaitsFor(t *testing.T) {
 		if got := s.awaitsMerge(c.merged); got != c.waits {
 			t.Errorf("%s: waits for the self-merge: %t", name, got)
 		}
+	}
+}
+
+// Frames of earlier incarnations leave a stream that is full. Those of the present one stay, also where another process
+// has stored them: a peer that is away has read none of them.
+func TestWhatIsOutdatedInAFullStream(t *testing.T) {
+	t.Parallel()
+	o := &outboundState{}
+	o.seqs.add(wire.Header{Incarnation: 2, Number: 70}, 90)
+	if got := o.outdatedUpTo(3, 90); got != 90 {
+		t.Errorf("nothing of it is stored: up to %d", got)
+	}
+	o.seqs.add(wire.Header{Incarnation: 3, Number: 1}, 91)
+	o.frame.Store(1)
+	if got := o.outdatedUpTo(3, 91); got != 90 {
+		t.Errorf("this process has stored its first frame: up to %d", got)
+	}
+	o = &outboundState{}
+	o.seqs.add(wire.Header{Incarnation: 3, Number: 40}, 130)
+	o.frame.Store(40)
+	if got := o.outdatedUpTo(3, 130); got != 0 {
+		t.Errorf("another process has stored its first frame: up to %d", got)
 	}
 }

@@ -89,7 +89,7 @@ func TestACopyIsNotWholeBeforeItsTombstonesHaveArrived(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i == 0 {
-			if err := saveApplied(ctx, c, table, sent{Place{3, 5}, j.LastKey, 10}); err != nil {
+			if err := saveApplied(ctx, c, table, sent{Place{3, 5}, j.LastKey, 10, j.Requested}); err != nil {
 				t.Fatal(err)
 			}
 		}

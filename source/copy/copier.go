@@ -41,9 +41,10 @@ func (p Place) covers(q Place) bool { return p.Incarnation == q.Incarnation && p
 
 // sent is a chunk in the stream that not every peer has yet: the state of the copy behind it.
 type sent struct {
-	at     Place
-	cursor *string
-	rows   int64
+	at        Place
+	cursor    *string
+	rows      int64
+	requested time.Time // names the copy, see Job
 }
 
 // Chunk is some rows of one table, as inserts of one transaction.
@@ -130,7 +131,7 @@ func (c *Copier) Run(ctx context.Context) error {
 			}
 			delete(c.writers, jobs[i].Table)
 			if err := c.table(ctx, &jobs[i]); errors.Is(err, errMoved) {
-				c.cfg.Log.Info("chunks that the stream has lost are copied again", "relation", jobs[i].Table.String())
+				c.cfg.Log.Info("a table is copied again: it was asked for anew, or the stream has lost chunks", "relation", jobs[i].Table.String())
 			} else if err != nil {
 				if err := c.fail(ctx, &jobs[i], err); err != nil {
 					return err
@@ -156,7 +157,7 @@ func (c *Copier) fail(ctx context.Context, j *Job, cause error) error {
 	c.cfg.Log.Warn("a table is not copied for now", "relation", j.Table.String(), "reason", c.cfg.Public(cause), "again_in", failAgain)
 	c.failed[j.Table] = time.Now().Add(failAgain)
 	if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		return saveFailed(ctx, conn, j.Table, c.cfg.Public(cause))
+		return saveFailed(ctx, conn, j, c.cfg.Public(cause))
 	}); err != nil {
 		return err
 	}
@@ -288,6 +289,11 @@ func (c *Copier) table(ctx context.Context, j *Job) (err error) {
 	} else if !is {
 		return fmt.Errorf("copy %s: %w", p.rel, ErrNotPublished)
 	}
+	// Chunks of an earlier copy, or that the stream has lost, tell nothing any more; nor are they missed.
+	delete(c.under, j.Table)
+	if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return saveBegun(ctx, conn, j) }); err != nil {
+		return err
+	}
 	c.cfg.Log.Info("copying", "relation", j.Table.String(), "rows_done", j.Rows)
 	c.cfg.Watch.start(p.rel.Ref())
 	defer c.cfg.Watch.stop()
@@ -367,7 +373,7 @@ func (c *Copier) send(ctx context.Context, j *Job, read rows, count int64, curso
 	if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return saveSent(ctx, conn, j, before, at) }); err != nil {
 		return err
 	}
-	c.under[j.Table] = append(c.under[j.Table], sent{at, j.LastKey, j.Rows})
+	c.under[j.Table] = append(c.under[j.Table], sent{at, j.LastKey, j.Rows, j.Requested})
 	return c.applied(ctx)
 }
 

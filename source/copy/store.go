@@ -41,6 +41,7 @@ const Schema = `create table if not exists pgwaltz.copy (
 // sent_frame of sent_incarnation; applied_key and applied_rows how far every peer has durably
 // applied it. state done means that all of it is in the stream, applied_at that all peers have it.
 // asked: the copy is the work of a resync, and not one that a region begins by itself.
+// requested_at names the request: what was read, sent or applied for an earlier one says nothing of this one.
 // reason says why a table that is pending or running cannot be copied for now, or why it is off.
 // Chunks that a stream has lost, and no peer has, are sent again: Reopened puts the copy back.
 
@@ -86,7 +87,7 @@ func RequestSQL(tables []wal.RelationName) string {
 }
 
 // Await asks for a copy of a table from the beginning, for a reason that keeps it from being copied
-// now, unless one that has not begun is asked for already.
+// now, unless one is asked for already of which nothing was read (saveBegun).
 func Await(ctx context.Context, c Execer, t wal.RelationName, reason string) error {
 	_, err := c.Exec(ctx, `insert into pgwaltz.copy as c (schema_name, table_name, state, requested_at, reason) values ($1, $2, 'pending', pg_catalog.now(), $3)
 `+again+` where c.state <> 'pending' or c.last_key is not null`, t.Schema, t.Name, reason)
@@ -190,14 +191,33 @@ func Load(ctx context.Context, c *pgx.Conn) ([]Job, error) {
 // errMoved says that the copy was put back, or asked for anew, while a chunk was under way.
 var errMoved = errors.New("the copy begins again")
 
+// ofRequest is a condition: the row is still the one of the request that a parameter names.
+func ofRequest(parameter string) string {
+	return "coalesce(requested_at, 'epoch') = " + parameter
+}
+
+// saveBegun notes that a copy is about to be read: what changes from then on is not in it for sure. Errors: errMoved.
+func saveBegun(ctx context.Context, c *pgx.Conn, j *Job) error {
+	tag, err := c.Exec(ctx, `update pgwaltz.copy set state = 'running'
+where schema_name = $1 and table_name = $2 and state in ('pending', 'running') and `+ofRequest("$3"), j.Table.Schema, j.Table.Name, j.Requested)
+	if err != nil {
+		return fmt.Errorf("save copy state: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return errMoved
+	}
+	j.State = Running
+	return nil
+}
+
 // saveSent notes a chunk that is durable in the stream: j moves from the cursor before to its
 // own. Errors: errMoved.
 func saveSent(ctx context.Context, c *pgx.Conn, j *Job, before *string, at Place) error {
 	tag, err := c.Exec(ctx, `update pgwaltz.copy set state = 'running', last_key = $3, rows_done = $4, sent_incarnation = $5, sent_frame = $6,
   started_at = coalesce(started_at, pg_catalog.now()), reason = null
 where schema_name = $1 and table_name = $2 and state in ('pending', 'running') and last_key is not distinct from $7
-  and `+streamstore.PresentSQL("$5"),
-		j.Table.Schema, j.Table.Name, j.LastKey, j.Rows, int64(at.Incarnation), int64(at.Frame), before)
+  and `+ofRequest("$8")+` and `+streamstore.PresentSQL("$5"),
+		j.Table.Schema, j.Table.Name, j.LastKey, j.Rows, int64(at.Incarnation), int64(at.Frame), before, j.Requested)
 	if err != nil {
 		return fmt.Errorf("save copy state: %w", err)
 	}
@@ -207,21 +227,22 @@ where schema_name = $1 and table_name = $2 and state in ('pending', 'running') a
 	return nil
 }
 
-// saveApplied notes a chunk that every peer has applied, unless the copy was put back behind it.
+// saveApplied notes a chunk that every peer has applied, unless the copy was put back behind it, or asked for anew.
 func saveApplied(ctx context.Context, c *pgx.Conn, t wal.RelationName, s sent) error {
 	_, err := c.Exec(ctx, `update pgwaltz.copy set applied_key = $3, applied_rows = $4,
   applied_at = case when state = 'done' and last_key is not distinct from $3 then pg_catalog.now() end
-where schema_name = $1 and table_name = $2 and sent_incarnation = $5 and sent_frame >= $6 and applied_rows <= $4`,
-		t.Schema, t.Name, s.cursor, s.rows, int64(s.at.Incarnation), int64(s.at.Frame))
+where schema_name = $1 and table_name = $2 and sent_incarnation = $5 and sent_frame >= $6 and applied_rows <= $4 and `+ofRequest("$7"),
+		t.Schema, t.Name, s.cursor, s.rows, int64(s.at.Incarnation), int64(s.at.Frame), s.requested)
 	if err != nil {
 		return fmt.Errorf("save copy state: %w", err)
 	}
 	return nil
 }
 
-// saveFailed notes why a table cannot be copied for now.
-func saveFailed(ctx context.Context, c *pgx.Conn, t wal.RelationName, reason string) error {
-	_, err := c.Exec(ctx, `update pgwaltz.copy set reason = $3 where schema_name = $1 and table_name = $2 and state in ('pending', 'running')`, t.Schema, t.Name, reason)
+// saveFailed notes why a table cannot be copied for now. One of which nothing was sent has not begun.
+func saveFailed(ctx context.Context, c *pgx.Conn, j *Job, reason string) error {
+	_, err := c.Exec(ctx, `update pgwaltz.copy set reason = $3, state = case when last_key is null then 'pending' else state end
+where schema_name = $1 and table_name = $2 and state in ('pending', 'running') and `+ofRequest("$4"), j.Table.Schema, j.Table.Name, reason, j.Requested)
 	if err != nil {
 		return fmt.Errorf("save copy state: %w", err)
 	}
@@ -296,8 +317,8 @@ func saveEnd(ctx context.Context, c *pgx.Conn, j *Job, state State, reason strin
 	tag, err := c.Exec(ctx, `update pgwaltz.copy set state = $3, rows_done = $4, finished_at = pg_catalog.now(), reason = nullif($6, ''),
   applied_at = case when applied_key is not distinct from $5 then pg_catalog.now() end,
   sent_incarnation = coalesce(sent_incarnation, $7), sent_frame = case when sent_incarnation is null then $8 else sent_frame end
-where schema_name = $1 and table_name = $2 and last_key is not distinct from $5`,
-		j.Table.Schema, j.Table.Name, string(state), j.Rows, j.LastKey, reason, int64(at.Incarnation), int64(at.Frame))
+where schema_name = $1 and table_name = $2 and last_key is not distinct from $5 and `+ofRequest("$9"),
+		j.Table.Schema, j.Table.Name, string(state), j.Rows, j.LastKey, reason, int64(at.Incarnation), int64(at.Frame), j.Requested)
 	if err != nil {
 		return fmt.Errorf("save copy state: %w", err)
 	}

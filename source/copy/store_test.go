@@ -46,7 +46,7 @@ func TestCopiesGoBackToWhatThePeersHave(t *testing.T) {
 		}
 	}
 	first := "a"
-	if err := saveApplied(ctx, c, table, sent{Place{3, 5}, &first, 10}); err != nil {
+	if err := saveApplied(ctx, c, table, sent{Place{3, 5}, &first, 10, j.Requested}); err != nil {
 		t.Fatal(err)
 	}
 	if got := jobOf(t, c); got.State != Done || got.Rows != 25 || got.Applied != 10 {
