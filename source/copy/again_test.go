@@ -3,6 +3,7 @@ package copy
 import (
 	"context"
 	"log/slog"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -192,4 +193,38 @@ func TestWhatPeersHaveOfAnEarlierCopyDoesNotCount(t *testing.T) {
 	reached("done 1:5 1:2 f")
 	ack(6)
 	reached("done 1:5 1:5 t")
+}
+
+// A chunk is bounded in bytes, too: it is one packet, which has to fit into the stream and into memory.
+func TestLargeRowsMakeSmallChunks(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Connect(t, server.Database(t))
+	pgtest.Exec(t, c, "create schema pgwaltz", tombstone.Schema, "create table public.docs (id int primary key, v text)",
+		"insert into public.docs select g, repeat('x', case when g > 100 and g <= 140 then 300000 else 10 end) from generate_series(1, 5000) g")
+	p, err := newPlan(t.Context(), c, wal.RelationName{Schema: "public", Name: "docs"}, func(wal.RelationName) StampColumns { return StampColumns{} }, tombstone.Tracked{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ahead := p.readAhead(t.Context(), c, Config{Index: tombstone.NewIndex(0), Arrived: &Arrived{}}, nil, 2000)
+	defer ahead.close()
+	rows, chunks, most := 0, 0, 0
+	for more := true; more; {
+		read, err := ahead.next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range read.tx.Changes {
+			if rows++; string(read.tx.Changes[i].New[0].Bytes) != strconv.Itoa(rows) {
+				t.Fatalf("row %d is %s", rows, read.tx.Changes[i].New[0].Bytes)
+			}
+		}
+		if size := read.tx.Size(); size > chunkBytes+400_000 {
+			t.Errorf("a chunk of %d bytes", size)
+		}
+		most = max(most, read.count)
+		chunks, more = chunks+1, read.more
+	}
+	if rows != 5000 || most != 2000 || chunks > 30 {
+		t.Errorf("%d rows in %d chunks, of %d rows at most", rows, chunks, most)
+	}
 }

@@ -17,27 +17,27 @@ type ahead struct {
 	done   chan struct{}
 }
 
-// readAhead reads at most limit rows at once. It begins behind the key after and ends with the table. The session is its own until
+// readAhead reads at most most rows at once. It begins behind the key after and ends with the table. The session is its own until
 // close has returned.
-func (p *plan) readAhead(ctx context.Context, conn *pgx.Conn, cfg Config, after []string, limit int) *ahead {
+func (p *plan) readAhead(ctx context.Context, conn *pgx.Conn, cfg Config, after []string, most int) *ahead {
 	ctx, cancel := context.WithCancel(ctx)
 	a := &ahead{chunks: make(chan rows), failed: make(chan error, 1), cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(a.done)
-		for {
+		for limit := min(firstLimit, most); ; {
 			read, err := p.read(ctx, conn, cfg.Index, after, limit)
 			if err != nil {
 				a.failed <- err
 				return
 			}
-			after = read.last
+			after, limit = read.last, read.nextLimit(limit, most)
 			read.tx.Changes = slices.DeleteFunc(read.tx.Changes, func(ch wal.Change) bool { return cfg.Arrived.take(&ch) })
 			select {
 			case a.chunks <- read:
 			case <-ctx.Done():
 				return
 			}
-			if read.count < limit {
+			if !read.more {
 				return
 			}
 		}

@@ -65,7 +65,7 @@ type Config struct {
 	Connect func(ctx context.Context) (*pgx.Conn, error)
 	// Do runs a short statement in a session that is shared.
 	Do func(ctx context.Context, f func(context.Context, *pgx.Conn) error) error
-	// ChunkRows is the largest number of rows of one chunk.
+	// ChunkRows is the largest number of rows of one chunk; large rows make smaller chunks.
 	ChunkRows int
 	Stamps    func(wal.RelationName) StampColumns
 	Index     *tombstone.Index
@@ -318,8 +318,7 @@ func (c *Copier) limit(p *plan) int { return min(c.cfg.ChunkRows, wire.MaxRows(l
 // rows sends the rows of a table from the cursor on, and returns how many are left out because
 // they came from peers.
 func (c *Copier) rows(ctx context.Context, conn *pgx.Conn, p *plan, j *Job) (back int, err error) {
-	limit := c.limit(p)
-	ahead := p.readAhead(ctx, conn, c.cfg, parseCursor(j.LastKey, len(p.rel.PrimaryKey)), limit)
+	ahead := p.readAhead(ctx, conn, c.cfg, parseCursor(j.LastKey, len(p.rel.PrimaryKey)), c.limit(p))
 	defer ahead.close() // before the session is used for anything else
 	for {
 		read, err := ahead.next(ctx)
@@ -334,7 +333,7 @@ func (c *Copier) rows(ctx context.Context, conn *pgx.Conn, p *plan, j *Job) (bac
 			}
 		}
 		c.cfg.Watch.forget(read.at)
-		if read.count < limit {
+		if !read.more {
 			return back, nil
 		}
 	}
@@ -355,7 +354,7 @@ func (c *Copier) dead(ctx context.Context, conn *pgx.Conn, p *plan, j *Job) erro
 			}
 		}
 		c.cfg.Watch.forget(read.at)
-		if read.count < limit {
+		if !read.more {
 			return nil
 		}
 	}

@@ -31,7 +31,7 @@ func parseDead(cursor *string) (after string, ok bool) {
 	return strings.CutPrefix(*cursor, deadCursor)
 }
 
-// readDead reads at most limit tombstones behind the key text after, without those that have
+// readDead reads at most limit tombstones behind the key text after, fewer when the keys are large, without those that have
 // a row: it is in a later life, and its own copy says so.
 func (p *plan) readDead(ctx context.Context, conn *pgx.Conn, after string, limit int) (c rows, last string, err error) {
 	c = rows{tx: &wal.Transaction{}}
@@ -43,8 +43,15 @@ func (p *plan) readDead(ctx context.Context, conn *pgx.Conn, after string, limit
 	if err != nil {
 		return c, "", err
 	}
-	if c.count = len(found); c.count == 0 {
+	if c.count, c.more = len(found), len(found) == limit; c.count == 0 {
 		return c, after, nil
+	}
+	for i, size := 0, 0; i < len(found); i++ {
+		if size >= chunkBytes {
+			found, c.count, c.more = found[:i], i, true
+			break
+		}
+		size += len(found[i].Key)
 	}
 	var keys []wal.Tuple
 	var dead []tombstone.Entry

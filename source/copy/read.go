@@ -19,10 +19,27 @@ type rows struct {
 	tx    *wal.Transaction
 	at    wal.LSN // insert position of the WAL before the reading
 	count int     // read; some may be left out later
+	more  bool    // there may be more behind them
 	last  []string
 }
 
-// read reads at most limit rows behind the key after. Rows and what is kept beside them are of
+// chunkBytes is the size of a chunk from which on nothing more is added to it: as much as a part of a giant transaction
+// has. A chunk is one packet. It has to fit into the stream as a whole, and several of them into memory.
+const chunkBytes = 2 << 20
+
+// firstLimit is how many rows of a table are asked for at first, when nothing is known of their size.
+const firstLimit = 512
+
+// nextLimit is how many rows to ask for behind a reading that had asked for limit; most is the largest number. What is
+// asked for and does not go into the chunk was sent by the server for nothing.
+func (c *rows) nextLimit(limit, most int) int {
+	if c.more && c.count < limit {
+		return min(c.count+c.count/4+1, most)
+	}
+	return min(2*limit, most)
+}
+
+// read reads at most limit rows behind the key after, and fewer when they are large. Rows and what is kept beside them are of
 // one snapshot: a tombstone that came after the row was read would make the row count as a
 // later life.
 func (p *plan) read(ctx context.Context, conn *pgx.Conn, index *tombstone.Index, after []string, limit int) (rows, error) {
@@ -45,7 +62,12 @@ func (p *plan) read(ctx context.Context, conn *pgx.Conn, index *tombstone.Index,
 		rr.Close()
 		return c, err
 	}
+	bytes := 0
 	for rr.NextRow() {
+		if bytes >= chunkBytes {
+			c.more = true
+			break // Close lets the others go, one by one
+		}
 		values, wrote := rr.Values(), wal.MinMicros
 		if p.timed {
 			n := len(values) - 1
@@ -61,11 +83,13 @@ func (p *plan) read(ctx context.Context, conn *pgx.Conn, index *tombstone.Index,
 			return c, err
 		}
 		c.tx.Changes = append(c.tx.Changes, wal.Change{Op: wal.Insert, Relation: p.rel, New: row, Stamp: st})
+		bytes += c.tx.Changes[len(c.tx.Changes)-1].Size()
 	}
 	if _, err := rr.Close(); err != nil {
 		return c, err
 	}
 	c.count = len(c.tx.Changes)
+	c.more = c.more || c.count == limit
 	if n := c.count; n > 0 {
 		last := c.tx.Changes[n-1].New
 		for _, k := range p.rel.PrimaryKey {
