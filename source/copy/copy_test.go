@@ -2,6 +2,7 @@ package copy
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -61,5 +62,23 @@ func TestWatchKeepsOutWhatWentBefore(t *testing.T) {
 	w.forget(101)
 	if len(w.keys) != 0 {
 		t.Errorf("%d keys are left", len(w.keys))
+	}
+}
+
+func TestWatchIsBounded(t *testing.T) {
+	t.Parallel()
+	rel := &wal.Relation{Schema: "public", Name: "t", Columns: []wal.Column{{Name: "id", OID: 23, Key: true}}, PrimaryKey: []int{0}}
+	change := func(id int) wal.Change {
+		return wal.Change{Op: wal.Insert, Relation: rel, New: wal.Tuple{{Kind: wal.Text, Bytes: []byte(strconv.Itoa(id))}}}
+	}
+	var w Watch
+	w.start(rel.Ref())
+	for id := range maxWatched + 1000 {
+		w.Changed(&wal.Transaction{CommitLSN: 100, Changes: []wal.Change{change(id)}})
+	}
+	first := change(0)
+	w.Changed(&wal.Transaction{CommitLSN: 200, Changes: []wal.Change{first}})
+	if len(w.keys) != maxWatched || w.unchanged(&first, 150) {
+		t.Errorf("%d rows are remembered, the first at %d", len(w.keys), w.keys[string(first.AppendKey(nil))])
 	}
 }

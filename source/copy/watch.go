@@ -6,6 +6,11 @@ import (
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
+// maxWatched bounds the rows that a Watch remembers, some 100 bytes each. A giant transaction may change all rows of a
+// table while one chunk waits for its end. A copied row that is sent although it was changed loses at the peer, and is
+// recorded there.
+const maxWatched = 1 << 18
+
 // Watch remembers which rows of the table being copied were changed and framed since the
 // chunk at hand was read. Their changes are on the way already, and newer; the copied rows
 // would only meet them at the peer as if they were somebody else's. Its methods may be called
@@ -43,7 +48,10 @@ func (w *Watch) Changed(tx *wal.Transaction) {
 		if ch.Relation.Ref() != w.rel || ch.Op == wal.Truncate || !ch.New.Complete() {
 			continue
 		}
-		w.keys[string(ch.AppendKey(nil))] = tx.CommitLSN
+		key := string(ch.AppendKey(nil))
+		if _, held := w.keys[key]; held || len(w.keys) < maxWatched {
+			w.keys[key] = tx.CommitLSN
+		}
 	}
 }
 
