@@ -54,6 +54,8 @@ type Situation struct {
 	// database; 0 when that is of another WAL. That the database has it proves that its own WAL holds
 	// what the stream says up to there: a server that was restored would have forgotten it.
 	Merged wal.LSN
+	// Unread: the self-merge has not begun with the newest incarnation that admitted a gap.
+	Unread bool
 	// Renew: a new incarnation is wanted, because a peer misses frames of this one.
 	Renew bool
 }
@@ -113,6 +115,9 @@ func (s Situation) Begin() Decision {
 		// The operator has accepted the gap already; the incarnation was only numbered too low
 		// to be noticed by a peer that knows a later one.
 		d.Step = Reopen
+	case (d.Step == Renew || d.Step == Stop && d.History) && s.unseen():
+		d.Step, d.History = Reopen, true // of which history that gap was is not known any more
+		d.Why, d.Remedy = "the stream lacks the incarnation that admitted the last gap", ""
 	}
 	if d.Step == Reopen || d.Step == Renew || d.Step == Resume {
 		d.Incarnation = s.next()
@@ -195,6 +200,13 @@ func (s Situation) mark(at wal.LSN) wal.Mark {
 		return s.Tail.Mark
 	}
 	return wal.Mark{}
+}
+
+// unseen reports whether the newest incarnation that admitted a gap is not in the stream, and nobody here has read it: the
+// process ended before its first frame was stored, or the stream lost it at once. The operator has accepted that gap, and
+// who reads on has to be told of it.
+func (s Situation) unseen() bool {
+	return s.Unread && s.Stored.Reopened != 0 && !(s.Tail.Found && s.Tail.Incarnation >= s.Stored.Reopened)
 }
 
 // gap decides without regard to what an operator asked for.

@@ -84,7 +84,16 @@ func TestBeginTruthTable(t *testing.T) {
 		"a peer told of a gap":       {func(s *Situation) { s.Stored.Gap = true }, Continue, 0, "", ""},
 		"told, resync asked":         {func(s *Situation) { s.Stored.Gap, s.Stored.Resync = true, true }, Reopen, 4, "", ""},
 		"restored, a peer found out": {func(s *Situation) { s.Stored.Gap, s.Stored.History, s.Stored.Why = true, true, "peer us: other" }, Stop, 0, "peer us", RemedyResync},
-		"restored, resync asked":     {func(s *Situation) { s.Stored.Gap, s.Stored.History, s.Stored.Resync = true, true, true }, Reopen, 4, "", RemedyResync},
+		"resynced, never read":       {func(s *Situation) { s.Stored.Reopened, s.Stored.Incarnation, s.Unread = 4, 4, true }, Reopen, 5, "lacks the incarnation", ""},
+		"never read, stream lost":    {func(s *Situation) { s.Stored.Reopened, s.Unread, s.Tail = 3, true, Tail{} }, Reopen, 4, "lacks the incarnation", ""},
+		"never read, other WAL": {func(s *Situation) {
+			s.Stored.Reopened, s.Stored.Incarnation, s.Unread, s.Tail.Epoch.SystemID = 4, 4, true, 12
+		}, Reopen, 5, "lacks the incarnation", ""},
+		"never read, in the stream": {func(s *Situation) { s.Stored.Reopened, s.Unread = 3, true }, Continue, 0, "", ""},
+		"never read, missed":        {func(s *Situation) { s.Stored.Reopened, s.Unread, s.Renew = 3, true, true }, Renew, 4, "", ""},
+		"read, stream lost":         {func(s *Situation) { s.Stored.Reopened, s.Tail = 3, Tail{} }, Renew, 4, "", ""},
+		"never read, slot gone":     {func(s *Situation) { s.Stored.Reopened, s.Unread, s.Tail, s.Slot = 3, true, Tail{}, Slot{} }, Stop, 0, "slot is missing", RemedySlot},
+		"restored, resync asked":    {func(s *Situation) { s.Stored.Gap, s.Stored.History, s.Stored.Resync = true, true, true }, Reopen, 4, "", RemedyResync},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -84,7 +84,8 @@
 // operator has asked for a resync: at the next look the WAL may have grown beyond what a peer has applied.
 // Stop becomes Reopen (a new incarnation that admits the gap) when an operator has asked for a
 // resync and there is a slot; also when the last incarnation was opened so and was only numbered
-// too low to be noticed by a peer that knows a later one. A gap that a peer told of (Stored.Gap)
+// too low to be noticed by a peer that knows a later one. Renew, and a Stop for another history, become
+// Reopen when the last incarnation that admitted a gap is not in the stream and was never read here. A gap that a peer told of (Stored.Gap)
 // stops nothing, and is admitted with the next resync.
 //
 // Judge says what an acknowledgement is worth: only one of the present incarnation, of a frame

@@ -96,9 +96,14 @@ func (s *Sidecar) situation(ctx context.Context, c *pgx.Conn, tail publish.Tail)
 		return sit, nil, err
 	}
 	sit.Stored = row.Stored
-	if sit.Merged, err = s.mergedIn(ctx, c); err != nil {
+	own, found, err := pgstore.Load(ctx, c, s.cfg.Region)
+	if err != nil {
 		return sit, nil, err
 	}
+	if found && own.Epoch.SameWAL(s.epoch) {
+		sit.Merged = own.EndLSN
+	}
+	sit.Unread = found && own.Incarnation < row.Reopened
 	if sit.WALEnd, err = walEnd(ctx, c); err != nil {
 		return sit, nil, err
 	}
@@ -106,15 +111,6 @@ func (s *Sidecar) situation(ctx context.Context, c *pgx.Conn, tail publish.Tail)
 	s.out.row, s.out.seenAt = slot, time.Now()
 	s.out.mu.Unlock()
 	return sit, slot, nil
-}
-
-// mergedIn is the position of this WAL up to which the database holds what the self-merge records.
-func (s *Sidecar) mergedIn(ctx context.Context, c *pgx.Conn) (wal.LSN, error) {
-	cp, found, err := pgstore.Load(ctx, c, s.cfg.Region)
-	if err != nil || !found || !cp.Epoch.SameWAL(s.epoch) {
-		return 0, err
-	}
-	return cp.EndLSN, nil
 }
 
 // walEnd is the end of this server's WAL: no position beyond it was ever handed out.

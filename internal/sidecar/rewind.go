@@ -59,6 +59,7 @@ func (c ownControl) Request(ctx context.Context, region, verb string, data []byt
 	}
 	d := r.Decide()
 	if d.Step != checkpoint.Renew { // what that means is for the outbound pipe to find out, when it begins
+		c.s.failed("self-merge", fmt.Errorf("it misses changes of this region that cannot be read again: %s", d.Why))
 		return json.Marshal(subscribe.RewindReply{Available: r.Slot.Confirmed, Reason: d.Why})
 	}
 	return json.Marshal(c.s.rewindReply(req, r.Slot, d))

@@ -163,6 +163,7 @@ func (s *sidecar) situation(t tail, from wal.LSN) checkpoint.Situation {
 	if cp := d.cps[s.r.name]; w.cfg.Ahead && cp.Epoch.SameWAL(d.epoch) {
 		sit.Merged = cp.EndLSN
 	}
+	sit.Unread = d.cps[s.r.name].Incarnation < d.stored.Reopened
 	sit.Stored.Incarnation = d.incarnation
 	if w.cfg.Break == StaleTail && t.found {
 		sit.Stored.Incarnation = h.Incarnation // its last incarnation is lost
