@@ -65,7 +65,8 @@ func (w *Waiting) Then(next Waiting) Waiting {
 }
 
 // Fill completes an image of rel with the waiting values of columns that the origin left
-// out. Columns are matched by name, since the table may have been changed meanwhile.
+// out. Columns are matched by name, since the table may have been changed meanwhile. A column that is known to be another
+// one than had the name then gives nothing: the value is asked for.
 func (w *Waiting) Fill(rel *wal.Relation, image wal.Tuple) wal.Tuple {
 	if image.Complete() || w.Op == wal.Delete {
 		return image
@@ -77,7 +78,7 @@ func (w *Waiting) Fill(rel *wal.Relation, image wal.Tuple) wal.Tuple {
 			continue
 		}
 		c := w.Relation.Column(rel.Columns[i].Name)
-		if c < 0 || w.Relation.Columns[c].OID != rel.Columns[i].OID {
+		if c < 0 || w.Relation.Columns[c].OID != rel.Columns[i].OID || passedOn(w.Relation.Columns[c].ID, rel.Columns[i].ID) {
 			continue
 		}
 		if out[i].Kind == wal.Unchanged || out[i].Names(w.Image[c]) {
@@ -85,6 +86,11 @@ func (w *Waiting) Fill(rel *wal.Relation, image wal.Tuple) wal.Tuple {
 		}
 	}
 	return out
+}
+
+// passedOn reports whether two columns of one name are known to be two columns of one table.
+func passedOn(a, b uint64) bool {
+	return a != 0 && b != 0 && a != b && wal.TableOf(a) == wal.TableOf(b)
 }
 
 // Fulfilled returns what a repair of rel is beside w. The answer for a change that lacks values, or

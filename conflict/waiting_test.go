@@ -3,6 +3,7 @@ package conflict
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -123,6 +124,33 @@ func TestWaitingFillsByName(t *testing.T) {
 	got := w.Fill(now, wal.Tuple{unchanged, unchanged, unchanged})
 	if got[0].Kind != wal.Unchanged || string(got[1].Bytes) != "large" || got[2].Kind != wal.Unchanged {
 		t.Errorf("filled %v", got)
+	}
+}
+
+// Two columns that have passed on their names since give nothing to each other; of another table nothing is known.
+func TestWaitingFillsNoOtherColumn(t *testing.T) {
+	t.Parallel()
+	was := *waitRel()
+	was.Columns = slices.Clone(was.Columns)
+	for i := range was.Columns {
+		was.Columns[i].ID = wal.ColumnID(7, int16(i+1))
+	}
+	w := Waiting{Relation: &was, Op: wal.Insert, Image: waitRow("a", "large")}
+	unchanged := wal.Value{Kind: wal.Unchanged}
+	for _, c := range []struct {
+		v, big uint64
+		want   string
+	}{
+		{wal.ColumnID(7, 2), wal.ColumnID(7, 3), "a large"},
+		{wal.ColumnID(7, 3), wal.ColumnID(7, 2), " "},
+		{wal.ColumnID(8, 3), wal.ColumnID(8, 2), "a large"},
+		{0, 0, "a large"},
+	} {
+		now := &wal.Relation{Columns: []wal.Column{{Name: "v", OID: 25, ID: c.v}, {Name: "big", OID: 25, ID: c.big}}}
+		got := w.Fill(now, wal.Tuple{unchanged, unchanged})
+		if text := string(got[0].Bytes) + " " + string(got[1].Bytes); text != c.want {
+			t.Errorf("columns %x and %x: filled %q, want %q", c.v, c.big, text, c.want)
+		}
 	}
 }
 
