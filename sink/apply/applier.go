@@ -65,7 +65,7 @@ type Applier struct {
 	hurry     time.Time // until then locks are waited for less patiently
 	giant     giant
 
-	cascades int // how often the cascades of this batch were done by themselves
+	cascades map[string]int // how often the cascades of this batch were done by themselves, by kind
 	// refused are cascades that a lock has kept from being done in this batch, with the last reason.
 	refused     map[string]error
 	refusedLast error

@@ -378,7 +378,7 @@ func (a *Applier) writeEffects(ctx context.Context, fx *effects) error {
 
 // committed books a commit.
 func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effects) {
-	a.stamping, a.cascades, a.resync = stamping{}, 0, false
+	a.stamping, a.cascades, a.resync = stamping{}, nil, false
 	a.refused, a.refusedLast = nil, nil
 	clear(a.touched)
 	a.forgetNames()

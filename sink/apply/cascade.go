@@ -3,6 +3,7 @@ package apply
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
@@ -32,11 +33,15 @@ func (e *cascadeError) Error() string {
 	return fmt.Sprintf("apply delete of %s: rows that reference it go first", e.rel)
 }
 
-// maxCascades is how often in a row the cascades of a batch are done by themselves. An
+// maxCascades is how often in a row one cascade is done by itself for a batch: that of some keys by one foreign key. An
 // application that writes referencing rows all the time must not hold the batch up.
 const maxCascades = 20
 
-const referencesSQL = `select n.nspname::text, c.relname::text, c.relkind = 'r', k.confdeltype::text, k.confupdtype in ('c', 'n', 'd'),
+// onSQL names the partition that alone a foreign key references, of the table of the CTE rel.
+const onSQL = `coalesce((select pg_catalog.format('%s%I.%I', case p.relkind when 'r' then 'only ' else '' end, s.nspname, p.relname)
+    from pg_catalog.pg_class p join pg_catalog.pg_namespace s on s.oid = p.relnamespace where p.oid = k.confrelid and p.oid not in (select oid from rel)), '')`
+
+const referencesSQL = treeSQL + ` select ` + onSQL + `, n.nspname::text, c.relname::text, c.relkind = 'r', k.confdeltype::text, k.confupdtype in ('c', 'n', 'd'),
   (select pg_catalog.array_agg(a.attname::text order by u.ord) from pg_catalog.unnest(k.conkey) with ordinality as u(num, ord)
     join pg_catalog.pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.num),
   (select pg_catalog.array_agg(a.attname::text order by u.ord) from pg_catalog.unnest(k.confkey) with ordinality as u(num, ord)
@@ -48,10 +53,9 @@ const referencesSQL = `select n.nspname::text, c.relname::text, c.relkind = 'r',
     and a.attnum > 0 and pg_catalog.to_jsonb(k) -> 'confdelsetcols' @> pg_catalog.to_jsonb(a.attnum)), '{}')
 from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.conrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where k.contype = 'f' and (k.confdeltype in ('c', 'n', 'd') or k.confupdtype in ('c', 'n', 'd')) and k.conparentid = 0
-  and k.confrelid = (select t.oid from pg_catalog.pg_class t join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace
-    where tn.nspname = $1 and t.relname = $2)
+  and k.confrelid in (select oid from tree)
   and (c.relreplident in ('f', 'i') or exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisprimary and i.indimmediate))
-order by 1, 2, k.conname`
+order by 2, 3, k.conname`
 
 // reference is a foreign key onto a table, and the relation that holds it.
 type reference struct {
@@ -70,7 +74,7 @@ func (a *Applier) loadReferences(ctx context.Context, q querier, name wal.Relati
 	}
 	refs, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r reference, err error) {
 		var action string
-		err = row.Scan(&r.holder.Schema, &r.holder.Name, &r.Only, &action, &r.updates, &r.Columns, &r.Parent, &r.Equals, &r.Set)
+		err = row.Scan(&r.On, &r.holder.Schema, &r.holder.Name, &r.Only, &action, &r.updates, &r.Columns, &r.Parent, &r.Equals, &r.Set)
 		r.Table = statement.Table(r.holder.Schema, r.holder.Name)
 		r.deletes = strings.Contains("cnd", action)
 		switch {
@@ -91,7 +95,7 @@ func (a *Applier) loadReferences(ctx context.Context, q querier, name wal.Relati
 
 // uncascaded makes sure that the deletes of some runs have nothing to cascade to.
 func (a *Applier) uncascaded(ctx context.Context, g *batch.Group, t *target, deletes []int) error {
-	if len(deletes) == 0 || a.cascades >= maxCascades {
+	if len(deletes) == 0 {
 		return nil
 	}
 	s := a.keyShape(g, t)
@@ -111,7 +115,9 @@ func (a *Applier) uncascaded(ctx context.Context, g *batch.Group, t *target, del
 			e.args = append(e.args, bytes.Clone(arg))
 		}
 		a.used = 0
-		return a.askCascade(e)
+		if a.mayCascade(e) {
+			return a.askCascade(e)
+		}
 	}
 	return nil
 }
@@ -120,7 +126,7 @@ func (a *Applier) uncascaded(ctx context.Context, g *batch.Group, t *target, del
 // origin may not have seen: where columns that others reference change, the update is one of this region
 // first, with the very row that came. The runs that follow find their row, then.
 func (a *Applier) unmoved(ctx context.Context, g *batch.Group, t *target, mask string, runs []int, rows map[int]wal.Tuple) error {
-	if a.cascades >= maxCascades || a.cfg.Ordinary == nil {
+	if a.cfg.Ordinary == nil {
 		return nil
 	}
 	for _, r := range t.schema.references {
@@ -164,7 +170,8 @@ func (a *Applier) unmoved(ctx context.Context, g *batch.Group, t *target, mask s
 			args = append(args, bytes.Clone(arg))
 		}
 		for _, c := range []int{t.cols.Version, t.cols.UpdatedAt} {
-			if c >= 0 { // the row is the one that was looked at
+			// The row is the one that was looked at. NULL equals nothing.
+			if c >= 0 && !slices.ContainsFunc(moved, func(i int) bool { return rows[i][c].Kind == wal.Null }) {
 				s.Key = append(s.Key, t.params[c])
 				add(t.params[c], c, func(i int) wal.Value { return rows[i][c] })
 			}
@@ -177,7 +184,9 @@ func (a *Applier) unmoved(ctx context.Context, g *batch.Group, t *target, mask s
 			}
 		}
 		a.used = 0
-		return a.askCascade(&cascadeError{rel: g.Rel.Ref(), sql: statement.Update(s, statement.GuardNone), args: args})
+		if e := (&cascadeError{rel: g.Rel.Ref(), sql: statement.Update(s, statement.GuardNone), args: args}); a.mayCascade(e) {
+			return a.askCascade(e)
+		}
 	}
 	return nil
 }
@@ -197,7 +206,10 @@ func (a *Applier) askCascade(e *cascadeError) error {
 }
 
 // name tells cascades of one batch apart.
-func (e *cascadeError) name() string { return e.sql + "\x00" + string(bytes.Join(e.args, []byte{0})) }
+func (e *cascadeError) name() string {
+	sum := sha256.Sum256(bytes.Join(append([][]byte{[]byte(e.sql)}, e.args...), []byte{0}))
+	return string(sum[:])
+}
 
 // cascade does what a cascadeError asks for. A lock that somebody holds is an error (lockLost): nothing was
 // done then, and it must not be left to the apply transaction. Where it fails otherwise, the apply
@@ -220,12 +232,23 @@ func (a *Applier) cascade(ctx context.Context, e *cascadeError) error {
 		if lockLost(r.Err) {
 			return fmt.Errorf("change rows that reference one of %s: %w", e.rel, r.Err)
 		}
-		a.cascades = maxCascades
+		a.counted(e, maxCascades)
 		a.cfg.Log.Warn("rows that reference a deleted one cannot be changed by themselves", "relation", e.rel.String(), "reason", publicError(r.Err))
 	}
-	a.cascades++
+	a.counted(e, 1)
 	return nil
 }
+
+// counted notes how often a cascade was done in this batch.
+func (a *Applier) counted(e *cascadeError, times int) {
+	if a.cascades == nil {
+		a.cascades = map[string]int{}
+	}
+	a.cascades[e.name()] += times
+}
+
+// mayCascade reports whether a cascade is to be done by itself once more.
+func (a *Applier) mayCascade(e *cascadeError) bool { return a.cascades[e.name()] < maxCascades }
 
 // tryCascade is cascade for a batch. While somebody holds a lock it reports what to do by false: the lock was
 // waited for long enough, and the changes are to be tried one by one, where those that it stops are parked.

@@ -55,7 +55,7 @@ func (r *Retrier) deleteByOldKey(ctx context.Context, c *parked.Change, t *targe
 	switch {
 	case len(due) == 0:
 		return errNoneLeft
-	case len(due) > 1 || r.a.cascades >= maxCascades:
+	case len(due) > 1:
 		return stays
 	}
 	s := t.shape
@@ -73,7 +73,9 @@ func (r *Retrier) deleteByOldKey(ctx context.Context, c *parked.Change, t *targe
 		e.args = append(e.args, bytes.Clone(arr.param()))
 	}
 	r.a.used = 0
-	e.sql = statement.Delete(s, statement.GuardNone)
+	if e.sql = statement.Delete(s, statement.GuardNone); !r.a.mayCascade(e) {
+		return stays
+	}
 	return e
 }
 

@@ -81,7 +81,7 @@ func (fx *effects) addRemoved(o map[*target]*batch.Group, limit int) {
 	}
 }
 
-const childrenSQL = `select k.conname::text, n.nspname::text, c.relname::text, c.relkind = 'r',
+const childrenSQL = treeSQL + ` select ` + onSQL + `, k.conname::text, n.nspname::text, c.relname::text, c.relkind = 'r',
   (select pg_catalog.array_agg(a.attname::text order by u.ord) from pg_catalog.unnest(k.conkey) with ordinality as u(num, ord)
     join pg_catalog.pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.num),
   (select pg_catalog.array_agg(a.attname::text order by u.ord) from pg_catalog.unnest(k.confkey) with ordinality as u(num, ord)
@@ -90,9 +90,9 @@ const childrenSQL = `select k.conname::text, n.nspname::text, c.relname::text, c
     from pg_catalog.unnest(k.conpfeqop) with ordinality as u(op, ord)
     join pg_catalog.pg_operator o on o.oid = u.op join pg_catalog.pg_namespace s on s.oid = o.oprnamespace)
 from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.conrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where k.contype = 'f' and k.conparentid = 0 and k.confrelid = $1::int8::oid
+where k.contype = 'f' and k.conparentid = 0 and k.confrelid in (select oid from tree)
   and pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_table_privilege(c.oid, 'select')
-order by 2, 3, 1`
+order by 3, 4, 2`
 
 // child is a foreign key onto a table, and the relation that holds it as it is here.
 type child struct {
@@ -105,12 +105,12 @@ type child struct {
 // loadChildren reads the foreign keys onto a table, but for those of tables that are not replicated: their rows
 // are not for other regions, and the role may have no right to see them.
 func (a *Applier) loadChildren(ctx context.Context, q querier, s *tableSchema) ([]child, error) {
-	rows, err := q.Query(ctx, childrenSQL, int64(s.oid))
+	rows, err := q.Query(ctx, childrenSQL, s.name.Schema, s.name.Name)
 	if err != nil {
 		return nil, fmt.Errorf("read foreign keys onto %s: %w", s.name, err)
 	}
 	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (c child, err error) {
-		err = row.Scan(&c.constraint, &c.holder.Schema, &c.holder.Name, &c.Only, &c.Columns, &c.Parent, &c.Equals)
+		err = row.Scan(&c.On, &c.constraint, &c.holder.Schema, &c.holder.Name, &c.Only, &c.Columns, &c.Parent, &c.Equals)
 		c.Table = statement.Table(c.holder.Schema, c.holder.Name)
 		return c, err
 	})

@@ -74,9 +74,12 @@ func (r *Retrier) screen(ctx context.Context, k parked.Queue, ids []int64) (free
 		return nil, false, err
 	}
 	blocked := map[int64]bool{}
-	ok, err = r.inTheWay(ctx, k.Relation, changes, false, func(id, _ int64) { blocked[id] = true })
-	if err != nil || !ok {
-		return nil, false, err
+	rows := slices.DeleteFunc(slices.Clone(changes), func(c *parked.Change) bool { return c.Waiting.Op == wal.Delete })
+	if len(rows) > 0 {
+		ok, err = r.inTheWay(ctx, k.Relation, rows, false, func(id, _ int64) { blocked[id] = true })
+		if err != nil || !ok {
+			return nil, false, err
+		}
 	}
 	for _, c := range changes {
 		if !blocked[c.ID] {

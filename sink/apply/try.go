@@ -58,7 +58,7 @@ func (r *Retrier) try(ctx context.Context, ids []int64, wanted bool) (int, error
 	defer func() { a.barrier, a.overdue, a.plain = false, false, false }()
 	var p patience
 	var cascade *cascadeError
-	a.cascades, a.stamping = 0, stamping{}
+	a.cascades, a.stamping = nil, stamping{}
 	if a.cfg.Self && a.cfg.WaitStamped != nil && len(ids) > 1 {
 		// What many of them meet was hardly written by what is stamped already.
 		if err := r.stamped(ctx); err != nil {

@@ -4,6 +4,7 @@ import "strings"
 
 // Reference is a foreign key whose ON DELETE action changes the rows that reference a table.
 type Reference struct {
+	On      string   // the partition of the table that alone is referenced, as rows of it are named; "" for the table itself
 	Table   string   // that holds the foreign key, quoted and qualified
 	Only    bool     // it is a plain table: its children are not meant
 	Columns []string // of the foreign key
@@ -20,10 +21,18 @@ func (r Reference) rows() string {
 	return r.Table
 }
 
+// referenced names the rows that are referenced.
+func (r Reference) referenced(s Shape) string {
+	if r.On != "" {
+		return r.On
+	}
+	return s.rows()
+}
+
 // match joins the referencing rows with those rows of the table that have one of the keys.
 func (r Reference) match(s Shape) string {
 	var b strings.Builder
-	b.WriteString(s.rows() + " as t, ")
+	b.WriteString(r.referenced(s) + " as t, ")
 	unnest(&b, arrayTypes(s.Key))
 	b.WriteString(" where ")
 	keyJoin(&b, s.Key, 1)

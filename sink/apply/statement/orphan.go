@@ -23,7 +23,7 @@ func Orphans(s Shape, parent []Param, r Reference, columns []string, limit int) 
 		}
 		b.WriteString(p.expr("u.p"+strconv.Itoa(i+1)) + " " + r.Equals[i] + " c." + Quote(r.Columns[i]))
 	}
-	b.WriteString(" where not exists (select from " + s.rows() + " as t where ")
+	b.WriteString(" where not exists (select from " + r.referenced(s) + " as t where ")
 	for i := range r.Columns {
 		if i > 0 {
 			b.WriteString(" and ")

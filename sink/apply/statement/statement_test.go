@@ -52,6 +52,7 @@ func TestStatements(t *testing.T) {
 		{"rows that reference deleted ones", Referencing(stamped, cascading)},
 		{"cascade", Cascade(stamped, cascading)},
 		{"set null", Cascade(timed, setting)},
+		{"rows that reference deleted ones of one partition", Referencing(stamped, Reference{On: `only "public"."acct_1"`, Table: cascading.Table, Columns: cascading.Columns, Parent: cascading.Parent, Equals: cascading.Equals})},
 		{"lock and read", Lock(timed, []string{"a", "b", `odd "name`})},
 		{"lock, and when the row was written", Lock(dated, []string{"id"})},
 		{"update of the rows that have the large value", Update(Shape{Table: stamped.Table, Only: true, Version: "version", Values: text[1:],
