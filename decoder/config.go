@@ -29,6 +29,8 @@ type Config struct {
 	// ForwardOrigins names the replication origins whose transactions are published as if
 	// they were local ones. Transactions of all other origins are suppressed.
 	ForwardOrigins []string
+	// AllOrigins forwards those of every origin.
+	AllOrigins bool
 	// Key says which columns identify a row: it sets PrimaryKey and Deferrable of rel, and
 	// Form of the key's columns, and may append columns that are Computed. It leaves
 	// PrimaryKey nil when the table has no key. It is asked once for each Relation

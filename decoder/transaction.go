@@ -58,7 +58,7 @@ func (d *Decoder) onOrigin(body []byte) error {
 	if m.Name == "" {
 		return malformed("the origin has no name")
 	}
-	if slices.Contains(d.cfg.ForwardOrigins, m.Name) {
+	if d.cfg.AllOrigins || slices.Contains(d.cfg.ForwardOrigins, m.Name) {
 		if !d.tx.suppressed {
 			d.tx.origin = m.Name
 		}

@@ -66,6 +66,16 @@ func TestMessagesFillPartsToo(t *testing.T) {
 	}
 }
 
+// Who copies rows wherever they come from leaves out no origin.
+func TestAllOrigins(t *testing.T) {
+	t.Parallel()
+	d := New(Config{AllOrigins: true})
+	tx := feedOne(t, d, users('d'), begin(7, 100), origin("anybody"), insert(16400, "1", "x", nil), commit(100, 120))
+	if tx.Origin != "anybody" || len(tx.Changes) != 1 || tx.Applied || d.Suppressed() != 0 {
+		t.Errorf("got %+v, %d suppressed", tx, d.Suppressed())
+	}
+}
+
 // Which transactions are echoes, and what comes out for them.
 func TestSuppression(t *testing.T) {
 	t.Parallel()

@@ -214,6 +214,14 @@ WHERE origin = $1`, origin, int64(incarnation), int64(math.MaxInt64), make([]byt
 	return nil
 }
 
+// Forget removes the row of an origin that sends nothing any more. If it did, all of it would be applied again.
+func Forget(ctx context.Context, tx Execer, origin string) error {
+	if _, err := tx.Exec(ctx, `DELETE FROM pgwaltz.checkpoint WHERE origin = $1`, origin); err != nil {
+		return fmt.Errorf("forget how far %s is applied: %w", origin, err)
+	}
+	return nil
+}
+
 // Place is a frame of an origin's stream.
 type Place struct {
 	Incarnation uint32

@@ -28,6 +28,8 @@ func newCommands(env []string) []*cobra.Command {
 		in(groupMend, newParked(env)),
 		in(groupMend, newResync(env)),
 		in(groupTry, newDemo(env)),
+		in(groupRun, newPgsync()),
+		in(groupRun, newMigrateConfig()),
 		newVersion(),
 		newDocs(),
 	}

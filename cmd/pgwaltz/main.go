@@ -29,7 +29,7 @@ func main() {
 		<-signals
 		os.Exit(exitInterrupted)
 	}()
-	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+	os.Exit(run(ctx, byName(os.Args[0], os.Args[1:]), os.Environ(), os.Stdout, os.Stderr))
 }
 
 // run is the whole program but for signals and exit, so that tests can call it. It returns

@@ -321,6 +321,15 @@ func Adopt(ctx context.Context, q Querier, moved bool) error {
 	return nil
 }
 
+// Forget removes the entries that an origin has made which sends nothing any more, and is no region: their rows count as rows of which nothing is known. No
+// sidecar may be at work: its index would hold them still.
+func Forget(ctx context.Context, q Querier, origin string) error {
+	if _, err := q.Exec(ctx, `delete from pgwaltz.tombstone where origin = $1`, origin); err != nil {
+		return fmt.Errorf("forget tombstones of %s: %w", origin, err)
+	}
+	return nil
+}
+
 // Trim removes items that no decoding can ask for any more: those below another one that no
 // change can be decoded in front of, because the slot begins behind it (horizon). At most limit
 // are removed in one call; it returns how many.

@@ -113,3 +113,6 @@ CREATE TRIGGER trg_subscriptions_set_updated_at BEFORE UPDATE ON public.subscrip
 const pgcryptoIfAvailable = `DO $$ BEGIN
   IF EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pgcrypto') THEN CREATE EXTENSION IF NOT EXISTS pgcrypto; END IF;
 END $$`
+
+// AccountSchema is the schema of the demo's tables, for tests that want one from the field.
+func AccountSchema() string { return accountSchema }

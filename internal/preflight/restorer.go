@@ -79,6 +79,13 @@ func (p *planner) planRestorer(context.Context) error {
 	return nil
 }
 
+// RestorerSQL returns the statements that make the functions and both triggers of one table, for rows that role
+// applies; re-runnable. It is for who applies rows without being set up as a region.
+func RestorerSQL(t *pg.Table, role string) []string {
+	args := []string{role}
+	return []string{saveFunction, restoreFunction, triggerSQL(t, pg.SaveTrigger, "save_row", args), triggerSQL(t, pg.RestoreTrigger, "restore_row", args)}
+}
+
 func triggerSQL(t *pg.Table, name, function string, args []string) string {
 	quoted := make([]string, len(args))
 	for i, a := range args {

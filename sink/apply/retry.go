@@ -110,6 +110,9 @@ func (r *Retrier) Run(ctx context.Context) error {
 	}
 }
 
+// Close ends the session of turns that were taken without Run.
+func (r *Retrier) Close() { r.a.Close() }
+
 // Turn looks at every queue once and tries those that are due.
 func (r *Retrier) Turn(ctx context.Context) error {
 	r.flows = false

@@ -62,6 +62,7 @@ var level = map[string]int{
 	"source/subscribe/quarantine": 6,
 	"source/complete":             5,
 	"source/copy":                 5,
+	"source/poll":                 5,
 	"source/names":                5,
 	"source/publication":          6,
 	"sink/publish":                5,
@@ -79,6 +80,7 @@ var level = map[string]int{
 	"internal/preflight": 7,
 	"internal/admin":     7,
 	"internal/sidecar":   8,
+	"internal/pgsync":    8,
 	"internal/pgcluster": 3,
 	"internal/demo":      9,
 	"cmd/pgwaltz":        10,
@@ -87,7 +89,7 @@ var level = map[string]int{
 
 // upper are the rooms of internal that stand above the pipes; the pipes and the adapters
 // below them must not know these.
-var upper = []string{"internal/config", "internal/keys", "internal/lead", "internal/node", "internal/preflight", "internal/admin", "internal/sidecar", "internal/pgcluster", "internal/demo"}
+var upper = []string{"internal/config", "internal/keys", "internal/lead", "internal/node", "internal/preflight", "internal/admin", "internal/sidecar", "internal/pgsync", "internal/pgcluster", "internal/demo"}
 
 // owner is the room that has the DDL and the statements of each table of schema pgwaltz.
 var owner = map[string]string{
@@ -104,6 +106,8 @@ var owner = map[string]string{
 	"parked":      "conflict/parked",
 	"partition":   "source/copy",
 	"peer":        "internal/node",
+	"poll":        "source/poll",
+	"poll_stage":  "source/poll",
 	"past":        "conflict/tombstone",
 	"quarantine":  "source/subscribe/quarantine",
 	"left_out":    "source/subscribe/quarantine",
