@@ -109,7 +109,9 @@ func (a *Applier) exactChange(ctx context.Context, t *target, ch *wal.Change) (b
 		if len(set) == 0 {
 			return true, nil
 		}
-		check = slices.DeleteFunc(slices.Clone(t.check), func(c int) bool { return ch.New[c].Kind == wal.Unchanged || !slices.Contains(t.update, c) })
+		check = slices.DeleteFunc(slices.Clone(t.check), func(c int) bool {
+			return ch.New[c].Kind == wal.Unchanged || !slices.Contains(t.update, c) && !slices.Contains(t.made, c)
+		})
 		s := t.shape
 		s.Check, s.Place = t.names(check), t.schema.after
 		sql = statement.ExactUpdate(s, old, set)

@@ -210,7 +210,9 @@ func (a *Applier) queueUpdate(ctx context.Context, b *pipeline, g *batch.Group, 
 	}
 	binary := binaryColumn(g, runs)
 	s.Values = t.paramsOf(cols, binary)
-	check := slices.DeleteFunc(slices.Clone(t.check), func(c int) bool { return !slices.Contains(cols, c) })
+	check := slices.DeleteFunc(slices.Clone(t.check), func(c int) bool {
+		return !slices.Contains(cols, c) && (!slices.Contains(t.made, c) || k.mask != "" && k.mask[c] != maskWrite)
+	})
 	s.Check = t.names(check)
 	var same []int
 	if k.guard != statement.GuardNone {

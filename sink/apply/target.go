@@ -23,6 +23,7 @@ type target struct {
 	image    []int             // positions in rel that the local image is read from
 	always   []int             // positions in rel that no update can set, the key left out
 	check    []int             // positions in rel whose stored values may differ from those sent
+	made     []int             // those of them that are generated here, and are not at the origin
 	spelling []spelling        // one for each column of rel
 	cols     conflict.Columns
 	unlike   bool                 // the table here does not have the stamp columns that rel has, or has others
@@ -54,8 +55,11 @@ func newTarget(s *tableSchema, rel *wal.Relation, policy Policy) (*target, error
 		t.params[i] = statement.Param{Name: c.name, Type: c.typ, Input: c.input}
 		t.spelling[i] = spellingOf(c.oid, rel.Columns[i].OID)
 		t.image = append(t.image, i)
-		if c.generated {
-			continue // computed here; only read, so that contents compare
+		if c.generated { // computed here; only read, so that contents compare
+			if i < rel.Sent() {
+				t.check, t.made = append(t.check, i), append(t.made, i) // the origin gives it a value, which may be another one
+			}
+			continue
 		}
 		t.insert = append(t.insert, i)
 		if s.rewrites || c.mayDiffer(&rel.Columns[i]) {
