@@ -239,7 +239,12 @@ func (w *world) disturb(ctx context.Context) error {
 // whole ends all faults.
 func (w *world) whole(ctx context.Context) error {
 	w.pair.HealAll()
-	return w.pair.WaitReady(ctx, 2*time.Minute)
+	return harness.Poll(ctx, 3*time.Minute, time.Second, func(ctx context.Context) (bool, string, error) {
+		if err := w.pair.WaitReady(ctx, time.Minute); err != nil {
+			return false, err.Error(), nil // a sidecar that was killed last may not be up again yet
+		}
+		return true, "", nil
+	})
 }
 
 // ask waits until all regions are in step and says what is not as it should be then.
