@@ -1,7 +1,7 @@
 // Command shapes draws tables that nobody thought of, lets all regions write them, alters them in one
 // region after the other, and breaks things meanwhile. Then both must be equal.
 //
-//	go run ./test/shapes -seed 7 [-span 15s] [-tables 10] [-regions 2] [-faults] [-ddl] [-pgwaltz bin/pgwaltz] [-keep DIR]
+//	go run ./test/shapes -seed 7 [-span 15s] [-tables 10] [-regions 2] [-faults] [-ddl] [-restorer] [-pgwaltz bin/pgwaltz] [-keep DIR]
 //
 // A seed draws the tables: key columns of types whose equal values have several spellings, other columns of
 // many types, generated and identity columns, partitions, stamp columns that a trigger raises, that the

@@ -21,6 +21,7 @@ type options struct {
 	tables, regions   int
 	keys              int
 	faults, ddl, loud bool
+	restorer          bool
 	keep              string
 }
 
@@ -42,6 +43,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	f.IntVar(&o.keys, "keys", 6, "keys of each table, at most 9")
 	f.BoolVar(&o.faults, "faults", false, "cut links, kill sidecars and servers")
 	f.BoolVar(&o.ddl, "ddl", false, "alter tables, in one region after the other")
+	f.BoolVar(&o.restorer, "restorer", false, "triggers restore applied rows, and foreign keys are enforced for them")
 	f.BoolVar(&o.loud, "v", false, "tell the story as it happens")
 	f.StringVar(&o.keep, "keep", "", "`folder` for logs, dumps and the story of a run that failed")
 	binary := f.String("pgwaltz", "", "`binary` to run (default: build cmd/pgwaltz)")

@@ -52,7 +52,11 @@ func newWorld(ctx context.Context, o options, out io.Writer) (_ *world, err erro
 			w.close()
 		}
 	}()
-	w.pair, err = w.fleet.Pair(ctx, "shapes", harness.PairOptions{Three: o.regions == 3, Settings: map[string]string{"tables.rules": rules(w.tables), "log.level": "info"}})
+	settings := map[string]string{"tables.rules": rules(w.tables), "log.level": "info"}
+	if o.restorer {
+		settings["apply.privileges"] = "restorer"
+	}
+	w.pair, err = w.fleet.Pair(ctx, "shapes", harness.PairOptions{Three: o.regions == 3, Settings: settings})
 	if err != nil {
 		return nil, err
 	}
