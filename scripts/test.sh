@@ -58,6 +58,8 @@ part soak go run ./test/soak -pgwaltz bin/pgwaltz -duration "${SOAK_DURATION:-20
 count() { grep -cE "$1" "$out/verbose.log" 2>/dev/null || true; }
 echo
 echo "go test: $(count '^ *--- PASS') passed, $(count '^ *--- FAIL') failed, $(count '^ *--- SKIP') skipped"
+# What was left out for want of something on this machine is named, not only counted.
+grep -ohE 'NOT RUN.*' "$out/verbose.log" 2>/dev/null | sort -u || true
 [[ -f $out/cases.log ]] && grep -E '[0-9]+ passed, [0-9]+ failed' "$out/cases.log" | tail -n 1 | sed 's/^/cases: /'
 [[ -f $out/chaos.log ]] && grep -E '[0-9]+ passed, [0-9]+ failed' "$out/chaos.log" | tail -n 1
 if [[ ${#failed_parts[@]} -gt 0 ]]; then

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +19,8 @@ It changes nothing.
 
 Of the embedded NATS server it tries whether it could start; addresses that are dialled, and an
 external server, it connects to and logs in at. Every peer is asked for a sign of life. It takes
-some seconds where somebody does not answer.`
+some seconds where somebody does not answer. In a fallback mode it looks at the peers' databases
+instead, and at what pgwaltz mode switch would have to do.`
 
 // checkReport is what check -json prints.
 type checkReport struct {
@@ -46,10 +48,17 @@ func newCheck(env []string) *cobra.Command {
 		if *show {
 			return showConfig(cfg, c.OutOrStdout())
 		}
+		cfg, modes := checkMode(c.Context(), cfg)
 		link := make(chan preflight.Findings, 1)
-		go func() { link <- checkLink(c.Context(), cfg) }()
+		go func() {
+			if cfg.Mode == config.ModeStream {
+				link <- checkLink(c.Context(), cfg)
+				return
+			}
+			link <- checkFallback(c.Context(), cfg)
+		}()
 		found, err := checkRegion(c.Context(), cfg)
-		found = append(found, <-link...)
+		found = slices.Concat(modes, found, <-link)
 		if err != nil {
 			if !*asJSON {
 				found.Print(c.OutOrStdout(), *all)

@@ -22,6 +22,7 @@ func newCommands(env []string) []*cobra.Command {
 		in(groupRun, newSetup(env)),
 		in(groupRun, newCheck(env)),
 		in(groupRun, newRun(env)),
+		in(groupRun, newMode(env)),
 		in(groupLook, newStatus(env)),
 		in(groupLook, newConflicts(env)),
 		in(groupLook, newKeys(env)),

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,7 +14,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/fallback"
 	"github.com/pgwaltz/pgwaltz/internal/sidecar"
+	"github.com/pgwaltz/pgwaltz/internal/supervisor"
 	"github.com/pgwaltz/pgwaltz/internal/visible"
 )
 
@@ -57,7 +60,7 @@ func runSidecar(ctx context.Context, cfg *config.Config, env []string, stderr io
 		debug.SetGCPercent(gcPercent)
 	}
 	log := newLogger(cfg, stderr)
-	s, err := sidecar.New(cfg, log, versionText())
+	s, err := newWorker(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
@@ -80,6 +83,28 @@ func runSidecar(ctx context.Context, cfg *config.Config, env []string, stderr io
 		}
 	}
 	return err
+}
+
+// newWorker makes what does the work in the mode that is in effect. Where the database does not answer, the
+// configuration says which that is; a sidecar looks again when it leads, before it does anything.
+func newWorker(ctx context.Context, cfg *config.Config, log *slog.Logger) (interface{ Run(context.Context) error }, error) {
+	mode, err := supervisor.Mode(ctx, cfg)
+	var half *fallback.HalfDoneError
+	switch {
+	case errors.As(err, &half):
+		return nil, err
+	case err != nil:
+		mode = cfg.Mode
+	case mode != cfg.Mode:
+		log.Warn("the region was switched, and the configuration says another mode", "mode", string(mode), "configured", string(cfg.Mode))
+	}
+	if mode == config.ModeStream {
+		return sidecar.New(cfg, log, versionText())
+	}
+	if mode == config.ModePglogical {
+		return nil, &coded{exitConfig, errors.New("mode pglogical is not built yet")}
+	}
+	return supervisor.New(cfg, log, versionText()), nil
 }
 
 // newLogger writes to stderr in the configured form.

@@ -16,6 +16,9 @@ func printStatus(w io.Writer, st status.Status, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	row(t, "region\t%s of cluster %s\n", st.Region, st.Cluster)
 	row(t, "state\t%s\n", st.State)
+	if st.Mode != "" {
+		row(t, "mode\t%s: weaker than the stream, %s\n", st.Mode, strings.Join(st.Weaker, "; "))
+	}
 	if !st.StartedAt.IsZero() {
 		row(t, "sidecar\t%s, process %d, up %s\n", st.Version, st.PID, now.Sub(st.StartedAt).Round(time.Second))
 	}

@@ -13,10 +13,12 @@ type Config struct {
 	// Region is this database's name; its peers know it by that name.
 	Region    string    `yaml:"region"`
 	Direction Direction `yaml:"direction"`
-	Postgres  Postgres  `yaml:"postgres"`
-	Peers     []Peer    `yaml:"peers"`
-	Tables    Tables    `yaml:"tables"`
-	Stamps    Stamps    `yaml:"stamps"`
+	// Mode is how the region replicates as long as no switch has changed it.
+	Mode     Mode     `yaml:"mode"`
+	Postgres Postgres `yaml:"postgres"`
+	Peers    []Peer   `yaml:"peers"`
+	Tables   Tables   `yaml:"tables"`
+	Stamps   Stamps   `yaml:"stamps"`
 	// ReplicaIdentity is what setup does with tables that have a primary key and the
 	// default identity.
 	ReplicaIdentity ReplicaIdentity `yaml:"replica_identity"`
@@ -71,6 +73,10 @@ type Peer struct {
 	Certificate string `yaml:"certificate"`
 	NKey        string `yaml:"nkey"`
 	TokenFile   string `yaml:"token_file"`
+	// DSN is the peer's database as this region's server and this process reach it: for the
+	// fallback modes only. It is complete after Load.
+	DSN     DSN    `yaml:"dsn"`
+	DSNFile string `yaml:"dsn_file"`
 }
 
 // Identified reports whether the peer has an identity of its own on the link.

@@ -7,6 +7,7 @@ import "time"
 func Default() *Config {
 	return &Config{
 		Direction:       DirectionBoth,
+		Mode:            ModeStream,
 		Postgres:        Postgres{Publication: "pgwaltz", LockTimeout: 10 * time.Second},
 		Tables:          Tables{Include: []Pattern{MustPattern("*.*")}},
 		Stamps:          Stamps{Version: "version", UpdatedAt: "updated_at", Order: OrderVersion},

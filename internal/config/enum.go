@@ -10,6 +10,16 @@ const (
 	DirectionApply   Direction = "apply"
 )
 
+// Mode says who moves the rows between the regions.
+type Mode string
+
+// Modes.
+const (
+	ModeStream    Mode = "stream"    // the sidecars, over NATS
+	ModeNative    Mode = "native"    // subscriptions of PostgreSQL
+	ModePglogical Mode = "pglogical" // the extension
+)
+
 // Order says what is compared first after the generation.
 type Order string
 
@@ -73,6 +83,7 @@ const (
 type choice interface{ words() []string }
 
 func (Direction) words() []string       { return []string{"both", "publish", "apply"} }
+func (Mode) words() []string            { return []string{"stream", "native", "pglogical"} }
 func (Order) words() []string           { return []string{"version", "time"} }
 func (ReplicaIdentity) words() []string { return []string{"full", "keep"} }
 func (Confirm) words() []string         { return []string{"adaptive", "applied", "published"} }

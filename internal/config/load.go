@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -53,6 +54,7 @@ func parse(path string, text []byte, env []string) (*Config, error) {
 	c.file, c.lines, c.env = path, p.lines, p.env
 	c.derive(env)
 	given := *c
+	given.Peers = slices.Clone(c.Peers)
 	c.given, c.sum = &given, sumOf(c.Signing.KeyFile)
 	c.readSecrets(p)
 	c.validate(p)
@@ -120,6 +122,10 @@ func (c *Config) readSecrets(p *problems) {
 	pg.DSN = DSN{c.either(p, "postgres.dsn", pg.DSN.value, pg.DSNFile)}
 	pg.dsnOfFile = pg.DSNFile != "" && pg.DSN.value != given
 	pg.AdminDSN = DSN{c.either(p, "postgres.admin_dsn", pg.AdminDSN.value, pg.AdminDSNFile)}
+	for i := range c.Peers {
+		peer := &c.Peers[i]
+		peer.DSN = DSN{c.either(p, fmt.Sprintf("peers[%d].dsn", i), peer.DSN.value, peer.DSNFile)}
+	}
 	pg.Password = Secret{password(p, "postgres.password", pg.Password.value, &pg.PasswordFile)}
 	if !pg.DSN.IsZero() && pg.DSN.valid() && !pg.Password.IsZero() {
 		pg.DSN = pg.DSN.withPassword(pg.Password)

@@ -77,6 +77,27 @@ func (d DSN) String() string {
 	return u.String()
 }
 
+// Mask takes the connection string, and its passwords as they are and as they are written, out of a text that somebody else
+// has made, such as an error of a server. Secrets of less than three letters stay: they would be found everywhere.
+func (d DSN) Mask(text string) string {
+	secrets := []string{d.value}
+	if c, err := pgconn.ParseConfig(d.value); err == nil {
+		secrets = append(secrets, c.Password, url.QueryEscape(c.Password), url.PathEscape(c.Password), strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(c.Password))
+	}
+	if u, err := url.Parse(d.value); err == nil && u.User != nil {
+		_, rest, _ := strings.Cut(d.value, "://")
+		who, _, _ := strings.Cut(rest, "@")
+		_, written, _ := strings.Cut(who, ":")
+		secrets = append(secrets, written)
+	}
+	for _, s := range secrets {
+		if len(s) > 2 {
+			text = strings.ReplaceAll(text, s, masked)
+		}
+	}
+	return text
+}
+
 // Format prints the masked form whatever the verb.
 func (d DSN) Format(f fmt.State, _ rune) { fmt.Fprint(f, d.String()) }
 

@@ -114,3 +114,21 @@ func TestPasswordIsPutIn(t *testing.T) {
 		}
 	}
 }
+
+func TestMask(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ dsn, text, want string }{
+		{"host=a password=geheim dbname=d", `near "geheim dbname=d"`, `near "xxxxx dbname=d"`},
+		{"host=a password=geheim", `cannot use host=a password=geheim`, `cannot use xxxxx`},
+		{`host=a password='it''s'`, `nothing of it`, `nothing of it`},
+		{`host=a password='it\'s\\so'`, `it's\so or it\'s\\so`, `xxxxx or xxxxx`},
+		{"postgres://u:a%2Fb%40c@h/d", `a/b@c, a%2Fb%40c`, `xxxxx, xxxxx`},
+		{"postgres://u@h/d?password=geheim", `geheim`, `xxxxx`},
+		{"host=a password=ab", `abc`, `abc`},
+		{"", `as it is`, `as it is`},
+	} {
+		if got := NewDSN(c.dsn).Mask(c.text); got != c.want {
+			t.Errorf("%s: %q, want %q", c.dsn, got, c.want)
+		}
+	}
+}

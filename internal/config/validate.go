@@ -82,6 +82,18 @@ func (c *Config) validatePostgres(p *problems) {
 	if !regexp.MustCompile(`^[a-z0-9_]{1,63}$`).MatchString(pg.Slot) {
 		p.add("postgres.slot", "use 1 to 63 of a-z, 0-9 and underscores", "%q is no name for a slot", pg.Slot)
 	}
+	reached := 0
+	for i, peer := range c.Peers {
+		if !peer.DSN.IsZero() && !peer.DSN.valid() {
+			p.add(fmt.Sprintf("peers[%d].dsn", i), forms, "is no connection string that can be understood (not shown, it may hold a password)")
+		}
+		if !peer.DSN.IsZero() {
+			reached++
+		}
+	}
+	if c.Mode != ModeStream && c.Applies() && reached == 0 && len(c.Peers) > 0 {
+		p.add("peers", "give the dsn of each peer whose changes are to come here", "mode %s needs the peers' databases", c.Mode)
+	}
 	if pg.Publication == "" || len(pg.Publication) > 63 || strings.ContainsAny(pg.Publication, "\x00,") {
 		p.add("postgres.publication", "use 1 to 63 bytes, without commas", "%q is no name for a publication", pg.Publication)
 	}

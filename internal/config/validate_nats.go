@@ -28,6 +28,7 @@ func (c *Config) validateNATS(p *problems) {
 			p.add("nats.url", "keep url for an external server, or listen and dial for the embedded one",
 				"is given together with nats.listen or nats.dial")
 		}
+	case c.Mode != ModeStream: // needs none
 	case n.Listen == "" && len(n.Dial) == 0 && len(c.Peers) > 0:
 		p.add("nats", "set nats.listen on one region and nats.dial on the other, or nats.url on both",
 			"no way to the peers: url, listen and dial are all empty")

@@ -214,7 +214,7 @@ where s.subenabled and s.subdbid = (select oid from pg_catalog.pg_database where
 		if err := rows.Scan(&sub, &schema, &table); err != nil {
 			return fmt.Errorf("read subscriptions: %w", err)
 		}
-		if f.cfg.Selected(schema, table) {
+		if f.cfg.Selected(schema, table) && !f.ours(sub) {
 			fs.add(Warning, "double_feed", "alter subscription "+pg.Quote(sub)+" disable",
 				"subscription %q also writes table %s.%s: every change arrives twice", sub, schema, table)
 		}
@@ -223,6 +223,11 @@ where s.subenabled and s.subdbid = (select oid from pg_catalog.pg_database where
 		return fmt.Errorf("read subscriptions: %w", err)
 	}
 	return checkPglogical(ctx, f, fs)
+}
+
+// ours reports whether the subscription is the one that moves the rows in the mode of this region.
+func (f *facts) ours(subscription string) bool {
+	return f.cfg.Mode != config.ModeStream && slices.ContainsFunc(f.cfg.PeerNames(), func(peer string) bool { return config.DefaultSlot(f.cfg.Cluster, peer) == subscription })
 }
 
 func checkPglogical(ctx context.Context, f *facts, fs *Findings) error {
@@ -240,6 +245,9 @@ union all select false limit 1`).Scan(&readable); err != nil {
 		return fmt.Errorf("read subscriptions of pglogical: %w", err)
 	}
 	for _, n := range names {
+		if f.ours(n) {
+			continue
+		}
 		fs.add(Warning, "double_feed", fmt.Sprintf("select pglogical.alter_subscription_disable(%s)", pg.Literal(n)),
 			"pglogical subscription %q may write the same tables: every change arrives twice", n)
 	}

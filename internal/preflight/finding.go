@@ -3,6 +3,7 @@ package preflight
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/pgwaltz/pgwaltz/internal/visible"
@@ -183,3 +184,8 @@ func (r *Refusal) Error() string {
 
 // ExitCode is the exit code for problems found.
 func (r *Refusal) ExitCode() int { return 4 }
+
+// Only reports whether every finding has one of the codes.
+func (r *Refusal) Only(codes ...string) bool {
+	return !slices.ContainsFunc(r.Findings, func(f Finding) bool { return !slices.Contains(codes, f.Code) })
+}

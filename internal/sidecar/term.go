@@ -17,6 +17,8 @@ import (
 	"github.com/pgwaltz/pgwaltz/conflict/counterpart"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/fallback"
 	"github.com/pgwaltz/pgwaltz/internal/node"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
 	"github.com/pgwaltz/pgwaltz/internal/status"
@@ -32,6 +34,9 @@ func (s *Sidecar) term(ctx context.Context) error {
 		return err
 	}
 	defer closeConn(lock)
+	if err := s.streams(ctx, lock); err != nil {
+		return err
+	}
 	if err := s.beginTerm(ctx); err != nil {
 		return err
 	}
@@ -50,6 +55,20 @@ func (s *Sidecar) term(ctx context.Context) error {
 	defer s.setRole(status.Down, "stopping")
 	s.log.Info("at work", "region", s.cfg.Region, "epoch", s.epoch.String(), "direction", string(s.cfg.Direction))
 	return s.work(ctx, lock)
+}
+
+// streams is an error where the region was switched to another mode: the stream would work beside it.
+func (s *Sidecar) streams(ctx context.Context, lock *pgx.Conn) error {
+	row, err := fallback.Load(ctx, lock, s.cfg.Region)
+	switch {
+	case err != nil:
+		return err
+	case row != nil && !row.Settled:
+		return &fatalError{&fallback.HalfDoneError{Mode: row.Mode}}
+	case row != nil && row.Mode != config.ModeStream:
+		return &fatalError{fmt.Errorf("this region was switched to mode %s: start again", row.Mode)}
+	}
+	return nil
 }
 
 // beginTerm looks at the server and loads what the tables say, in a session of its own: the one that

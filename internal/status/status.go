@@ -19,11 +19,14 @@ const (
 
 // Status is one sidecar's account of itself.
 type Status struct {
-	Cluster   string     `json:"cluster"`
-	Region    string     `json:"region"`
-	Version   string     `json:"version"`
-	PID       int        `json:"pid"`
-	StartedAt time.Time  `json:"started_at"`
+	Cluster   string    `json:"cluster"`
+	Region    string    `json:"region"`
+	Version   string    `json:"version"`
+	PID       int       `json:"pid"`
+	StartedAt time.Time `json:"started_at"`
+	// Mode is who moves the rows; "" is the stream. Weaker says what this mode does not promise.
+	Mode      string     `json:"mode,omitempty"`
+	Weaker    []string   `json:"weaker,omitempty"`
 	State     State      `json:"state"` // the worst of its directions, or parked where a table has an error
 	Outbound  *Outbound  `json:"outbound,omitempty"`
 	Inbound   []Inbound  `json:"inbound"`

@@ -79,17 +79,21 @@ var level = map[string]int{
 	"internal/keys":      6,
 	"internal/preflight": 7,
 	"internal/admin":     7,
-	"internal/sidecar":   8,
 	"internal/pgsync":    8,
+	"internal/fallback":  8,
+	"internal/sidecar":   9,
 	"internal/pgcluster": 3,
-	"internal/demo":      9,
-	"cmd/pgwaltz":        10,
-	"test":               11,
+	// What a fallback mode does stands beside the sidecar: neither knows the other.
+	"internal/fallback/native": 9,
+	"internal/demo":            10,
+	"internal/supervisor":      10,
+	"cmd/pgwaltz":              11,
+	"test":                     12,
 }
 
 // upper are the rooms of internal that stand above the pipes; the pipes and the adapters
 // below them must not know these.
-var upper = []string{"internal/config", "internal/keys", "internal/lead", "internal/node", "internal/preflight", "internal/admin", "internal/sidecar", "internal/pgsync", "internal/pgcluster", "internal/demo"}
+var upper = []string{"internal/config", "internal/keys", "internal/lead", "internal/node", "internal/preflight", "internal/admin", "internal/fallback", "internal/supervisor", "internal/sidecar", "internal/pgsync", "internal/pgcluster", "internal/demo"}
 
 // owner is the room that has the DDL and the statements of each table of schema pgwaltz.
 var owner = map[string]string{
@@ -102,6 +106,7 @@ var owner = map[string]string{
 	"name":        "source/names",
 	"naming":      "source/names",
 	"counterpart": "conflict/counterpart",
+	"mode":        "internal/fallback",
 	"node":        "internal/node",
 	"parked":      "conflict/parked",
 	"partition":   "source/copy",

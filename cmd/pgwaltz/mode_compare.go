@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
+	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/fallback"
+	"github.com/pgwaltz/pgwaltz/internal/supervisor"
+)
+
+const modeCompareAbout = `Compares each table that a peer publishes with the one here, row counts and hashes of all rows,
+and says which differ. It reads every row on both sides. What is written meanwhile makes tables
+differ that are in step: it looks again until they are equal, or --wait is over.`
+
+func newModeCompare(load func() (*config.Config, error)) *cobra.Command {
+	c := exits(&cobra.Command{
+		Use:   "compare --config FILE [--wait DURATION]",
+		Short: "compare the tables of both sides, after a switch",
+		Long:  modeCompareAbout,
+		Args:  noWords,
+	}, exitOK, exitOther, exitUsage, exitConfig, exitPostgres, exitPeer, exitDiffer, exitInterrupted)
+	wait := c.Flags().Duration("wait", 10*time.Second, "how long to look again")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		return compareModes(c.Context(), cfg, *wait, c.OutOrStdout())
+	}
+	return c
+}
+
+func compareModes(ctx context.Context, cfg *config.Config, wait time.Duration, stdout io.Writer) error {
+	here, err := supervisor.Connect(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer here.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
+	differ, peers := false, 0
+	t := tabwriter.NewWriter(stdout, 0, 4, 2, ' ', 0)
+	fmt.Fprint(t, "PEER\tTABLE\tROWS HERE\tROWS THERE\t\n")
+	for _, p := range cfg.Peers {
+		if p.DSN.IsZero() {
+			continue
+		}
+		peers++
+		there, err := pg.Connect(ctx, p.DSN.Reveal(), pg.Options{Region: cfg.Region, Role: "compare"})
+		if err != nil {
+			return &coded{exitPeer, err}
+		}
+		list, err := compareUntil(ctx, here, there, cfg.Postgres.Publication, time.Now().Add(wait))
+		there.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
+		if err != nil {
+			return &coded{exitPostgres, err}
+		}
+		for _, c := range list {
+			word := "equal"
+			if !c.Same {
+				word, differ = "differs", true
+			}
+			row(t, "%s\t%s\t%d\t%d\t%s\n", p.Region, c.Table, c.Here, c.There, word)
+		}
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if peers == 0 {
+		return &usageError{"no peer has a dsn: there is nothing to compare with", "give peers[].dsn"}
+	}
+	if differ {
+		return silent(exitDiffer)
+	}
+	return nil
+}
+
+func compareUntil(ctx context.Context, here, there *pgx.Conn, publication string, end time.Time) ([]fallback.Compared, error) {
+	for {
+		list, err := fallback.Compare(ctx, here, there, publication)
+		if err != nil {
+			return nil, err
+		}
+		same := true
+		for _, c := range list {
+			same = same && c.Same
+		}
+		if same || time.Now().After(end) {
+			return list, nil
+		}
+		if err := pause.For(ctx, 200*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}

@@ -1,0 +1,85 @@
+package fallback
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/internal/config"
+)
+
+// Schema creates the table; the schema pgwaltz must exist. It may be run again. Only a switch makes it: a
+// region that was never switched has none.
+const Schema = `create table if not exists pgwaltz.mode (
+  region  text primary key,
+  mode    text not null,         -- stream, native or pglogical
+  settled boolean not null,      -- false while the switch to it is under way
+  since   timestamptz not null   -- when that switch began
+)`
+
+// Row is the mode that the last switch has chosen.
+type Row struct {
+	Mode    config.Mode
+	Settled bool // the switch is finished
+	Since   time.Time
+}
+
+// Load reads the region's row; nil where the region was never switched.
+func Load(ctx context.Context, q pg.Querier, region string) (*Row, error) {
+	var r Row
+	var there bool
+	// Asked first, so that a region that was never switched has no error in the server's log.
+	if err := q.QueryRow(ctx, `select pg_catalog.to_regclass('pgwaltz.mode') is not null`).Scan(&there); err != nil {
+		return nil, fmt.Errorf("look for pgwaltz.mode: %w", err)
+	}
+	if !there {
+		return nil, nil
+	}
+	err := q.QueryRow(ctx, `select mode, settled, since from pgwaltz.mode where region = $1`, region).Scan(&r.Mode, &r.Settled, &r.Since)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("read pgwaltz.mode: %w", err)
+	}
+	return &r, nil
+}
+
+// InEffect is the mode of a region whose row is r; nil is no row.
+func InEffect(cfg *config.Config, r *Row) config.Mode {
+	if r == nil {
+		return cfg.Mode
+	}
+	return r.Mode
+}
+
+// HalfDoneError says that a switch was cut off.
+type HalfDoneError struct{ Mode config.Mode }
+
+func (e *HalfDoneError) Error() string {
+	return fmt.Sprintf("the switch to mode %s was cut off", e.Mode)
+}
+
+// Hint is what finishes it.
+func (e *HalfDoneError) Hint() string {
+	return fmt.Sprintf("pgwaltz mode switch %s --config FILE", e.Mode)
+}
+
+// BeginSQL notes that a switch to mode is under way; since stays that of an earlier try.
+func BeginSQL(region string, mode config.Mode) string {
+	return fmt.Sprintf(`insert into pgwaltz.mode as m (region, mode, settled, since) values (%s, %s, false, pg_catalog.now())
+on conflict (region) do update set settled = false, since = case when m.mode = excluded.mode and not m.settled then m.since else excluded.since end, mode = excluded.mode`,
+		pg.Literal(region), pg.Literal(string(mode)))
+}
+
+// SettleSQL notes that the switch is finished.
+func SettleSQL(region string) string {
+	return "update pgwaltz.mode set settled = true where region = " + pg.Literal(region)
+}
+
+// GrantSQL lets the role of run read it.
+func GrantSQL(role string) string { return "grant select on pgwaltz.mode to " + pg.Quote(role) }

@@ -1,0 +1,339 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
+	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/internal/admin"
+	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/fallback"
+	"github.com/pgwaltz/pgwaltz/internal/fallback/native"
+	"github.com/pgwaltz/pgwaltz/internal/lead"
+	"github.com/pgwaltz/pgwaltz/internal/preflight"
+	"github.com/pgwaltz/pgwaltz/internal/sidecar"
+	"github.com/pgwaltz/pgwaltz/internal/status"
+)
+
+const (
+	every      = time.Second            // between two looks
+	askLead    = 300 * time.Millisecond // while another process has it
+	connecting = 3 * time.Second        // with a peer's database
+	stuckAfter = time.Minute
+)
+
+// Mode is the mode that is in effect for the region, asked of its database. A switch that was cut off is a
+// *fallback.HalfDoneError.
+func Mode(ctx context.Context, cfg *config.Config) (config.Mode, error) {
+	conn, err := pg.Connect(ctx, cfg.Postgres.Fresh().Reveal(), pg.Options{Region: cfg.Region, Role: "mode"})
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
+	row, err := fallback.Load(ctx, conn, cfg.Region)
+	if err != nil {
+		return "", err
+	}
+	if row != nil && !row.Settled {
+		return "", &fallback.HalfDoneError{Mode: row.Mode}
+	}
+	return fallback.InEffect(cfg, row), nil
+}
+
+// Supervisor watches a region in mode native. Run is called once.
+type Supervisor struct {
+	cfg     *config.Config
+	log     *slog.Logger
+	version string
+	started time.Time
+	history map[string]*native.History // by peer; of the goroutine that looks
+	there   map[string]*pgx.Conn       // sessions with the peers' databases; of the same
+
+	mu     sync.Mutex
+	seen   status.Status
+	errors map[string]int64 // of the subscriptions, by peer
+	turned time.Time        // when the loop turned last
+}
+
+// New prepares a supervisor; it does no I/O.
+func New(cfg *config.Config, log *slog.Logger, version string) *Supervisor {
+	s := &Supervisor{cfg: cfg, log: log, version: version, started: time.Now(), history: map[string]*native.History{}, there: map[string]*pgx.Conn{}, errors: map[string]int64{}, turned: time.Now()}
+	s.say(status.Down, nil, nil, nil)
+	return s
+}
+
+// Run watches until the context ends, and then returns nil; an error is one that no waiting can mend. A region that
+// was never switched is set up first.
+func (s *Supervisor) Run(ctx context.Context) error {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(Collector(s))
+	work, stop := context.WithCancel(ctx)
+	defer stop()
+	g, work := errgroup.WithContext(work)
+	if s.cfg.HTTP.Listen != "" {
+		srv := admin.New(admin.Config{Listen: s.cfg.HTTP.Listen, AddressFile: sidecar.AddressFile(s.cfg), Registry: registry, Status: s.Status, Alive: s.alive, Log: s.log})
+		g.Go(func() error { return srv.Run(work) })
+	}
+	g.Go(func() error {
+		defer stop()
+		for {
+			err := s.term(work)
+			s.hangUp()
+			var final *finalError
+			switch {
+			case work.Err() != nil:
+				return nil
+			case errors.As(err, &final):
+				return final.err
+			}
+			s.log.Warn("not at work", "reason", err.Error(), "again_in", every)
+			s.say(status.Down, nil, nil, err)
+			if pause.For(work, every) != nil {
+				return nil
+			}
+		}
+	})
+	if err := g.Wait(); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// finalError is what no waiting can mend.
+type finalError struct{ err error }
+
+func (e *finalError) Error() string { return e.err.Error() }
+
+// term is one time at work: it sets up what was never set up, takes the lead, and looks until it is lost.
+func (s *Supervisor) term(ctx context.Context) error {
+	conn, err := pg.Connect(ctx, s.cfg.Postgres.Fresh().Reveal(), pg.Options{Region: s.cfg.Region, Role: "lead"})
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the lead ends with the session
+	for {
+		s.turn()
+		row, err := fallback.Load(ctx, conn, s.cfg.Region)
+		switch {
+		case err != nil:
+			return err
+		case row != nil && !row.Settled:
+			return &finalError{&fallback.HalfDoneError{Mode: row.Mode}}
+		case fallback.InEffect(s.cfg, row) != config.ModeNative:
+			return &finalError{fmt.Errorf("this region was switched to mode %s: start again", fallback.InEffect(s.cfg, row))}
+		}
+		h, err := lead.Look(ctx, conn, s.cfg.Region)
+		if err == nil && h.PID == 0 && row == nil {
+			if err := s.setUp(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		ok := false
+		if err == nil && h.PID == 0 {
+			ok, err = lead.Claim(ctx, conn, s.cfg.Region)
+		}
+		if pg.Code(err) == "42P01" || pg.Code(err) == "3F000" {
+			return s.setUp(ctx) // says that setup is missing
+		}
+		if err != nil && pg.Code(err) != "55P03" {
+			return fmt.Errorf("ask for the lead: %w", err)
+		}
+		if ok {
+			break
+		}
+		s.say(status.Standby, nil, nil, nil)
+		if err := pause.For(ctx, askLead); err != nil {
+			return err
+		}
+	}
+	s.log.Info("at work", "region", s.cfg.Region, "mode", string(config.ModeNative), "direction", string(s.cfg.Direction))
+	for {
+		s.turn()
+		if err := lead.Held(ctx, conn, s.cfg.Region); err != nil {
+			return err
+		}
+		if err := s.look(ctx, conn); err != nil {
+			return err
+		}
+		if err := pause.For(ctx, every); err != nil {
+			return err
+		}
+	}
+}
+
+// setUp is the first switch of a region whose configuration says native. What may pass by itself is tried again: another
+// process at work, a peer that is away, or that still reads its slot.
+func (s *Supervisor) setUp(ctx context.Context) error {
+	conn, err := Connect(ctx, s.cfg)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the lead ends with the session
+	_, err = Switch(ctx, conn, s.cfg, config.ModeNative, func(st fallback.Statement) { s.log.Info("set up", "why", st.Why) })
+	var no *preflight.Refusal
+	if errors.As(err, &no) && !no.Only("sidecar_runs", "peer_unread", "slot_in_use") {
+		return &finalError{err}
+	}
+	return err
+}
+
+// look asks both sides of every subscription, and notes it for the status.
+func (s *Supervisor) look(ctx context.Context, conn *pgx.Conn) error {
+	var out *status.Outbound
+	if s.cfg.Publishes() {
+		slot, err := pg.LoadSlot(ctx, conn, s.cfg.Postgres.Slot)
+		if err != nil {
+			return err
+		}
+		out = native.JudgeSlot(s.cfg.Postgres.Slot, slot)
+	}
+	var ins []status.Inbound
+	var tables []status.Table
+	if s.cfg.Applies() {
+		for _, p := range s.cfg.Peers {
+			if p.DSN.IsZero() {
+				continue
+			}
+			there, why := s.session(ctx, p)
+			seen, err := native.Watch(ctx, conn, there, why, s.cfg, p.Region)
+			if err != nil {
+				return err
+			}
+			if seen.PeerErr != nil {
+				s.drop(p.Region)
+			}
+			if s.history[p.Region] == nil {
+				s.history[p.Region] = &native.History{}
+			}
+			in, ts := native.Judge(p.Region, native.Name(s.cfg.Cluster, p.Region), seen, s.history[p.Region].Note(seen))
+			ins, tables = append(ins, in), append(tables, ts...)
+			s.mu.Lock()
+			s.errors[p.Region] = seen.Errors
+			s.mu.Unlock()
+		}
+	}
+	s.say("", out, ins, nil)
+	s.mu.Lock()
+	s.seen.Tables = s.since(tables)
+	s.mu.Unlock()
+	return nil
+}
+
+// session is the one with a peer's database, opened again after a loss.
+func (s *Supervisor) session(ctx context.Context, p config.Peer) (*pgx.Conn, error) {
+	if c := s.there[p.Region]; c != nil && !c.IsClosed() {
+		return c, nil
+	}
+	c, err := pg.Connect(ctx, p.DSN.Reveal(), pg.Options{Region: s.cfg.Region, Role: "watch", ConnectTimeout: connecting, Settings: map[string]string{"statement_timeout": "3s"}})
+	if err != nil {
+		return nil, err
+	}
+	s.there[p.Region] = c
+	return c, nil
+}
+
+func (s *Supervisor) drop(peer string) {
+	if c := s.there[peer]; c != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		c.Close(ctx) //nolint:errcheck // it is given up
+		delete(s.there, peer)
+	}
+}
+
+func (s *Supervisor) hangUp() {
+	for peer := range s.there {
+		s.drop(peer)
+	}
+}
+
+func (s *Supervisor) turn() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.turned = time.Now()
+}
+
+func (s *Supervisor) alive() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if silent := time.Since(s.turned); silent > stuckAfter {
+		return fmt.Errorf("the loop has not turned for %s", silent.Round(time.Second))
+	}
+	return nil
+}
+
+// say notes a status. state "" is the worst of the directions.
+func (s *Supervisor) say(state status.State, out *status.Outbound, ins []status.Inbound, err error) {
+	st := status.Status{
+		Cluster: s.cfg.Cluster, Region: s.cfg.Region, Version: s.version, PID: os.Getpid(), StartedAt: s.started,
+		Mode: string(config.ModeNative), Weaker: native.Weaker(), State: state, Outbound: out, Inbound: append([]status.Inbound{}, ins...), Tables: []status.Table{},
+		Conflicts: status.Conflicts{ByType: map[string]uint64{}},
+	}
+	if state == "" {
+		st.State = status.Replicating
+		if out != nil {
+			st.State = worse(st.State, out.State)
+		}
+		for _, in := range ins {
+			st.State = worse(st.State, in.State)
+		}
+	}
+	if err != nil {
+		st.LastError = &status.LastError{At: time.Now(), Since: time.Now(), Message: err.Error(), SQLState: pg.Code(err)}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if before := s.seen.LastError; st.LastError != nil && before != nil {
+		st.LastError.Since = before.Since
+	}
+	if was := s.seen.State; was != st.State {
+		s.log.Info("state", "was", string(was), "is", string(st.State))
+	}
+	st.Tables, s.seen = s.seen.Tables, st
+	if s.seen.Tables == nil {
+		s.seen.Tables = []status.Table{}
+	}
+}
+
+// since keeps the time at which a table was first reported so. The owner holds the lock.
+func (s *Supervisor) since(tables []status.Table) []status.Table {
+	out := []status.Table{}
+	for _, t := range tables {
+		t.Since = time.Now()
+		for _, before := range s.seen.Tables {
+			if t.Same(before) {
+				t.Since = before.Since
+			}
+		}
+		out = append(out, t)
+	}
+	return out
+}
+
+// Status is what was seen last.
+func (s *Supervisor) Status() status.Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seen
+}
+
+// ranks orders the states from well to bad.
+var ranks = map[status.State]int{status.Replicating: 0, status.CatchingUp: 1, status.Parked: 2, status.Partitioned: 3, status.Gap: 4, status.Down: 5}
+
+func worse(a, b status.State) status.State {
+	if ranks[b] > ranks[a] {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,107 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/fallback"
+	"github.com/pgwaltz/pgwaltz/internal/fallback/native"
+	"github.com/pgwaltz/pgwaltz/internal/lead"
+	"github.com/pgwaltz/pgwaltz/internal/sidecar"
+)
+
+// Connect opens a session as the role that may change the database.
+func Connect(ctx context.Context, cfg *config.Config) (*pgx.Conn, error) {
+	dsn := cfg.Postgres.AdminDSN
+	if dsn.IsZero() {
+		dsn = cfg.Postgres.DSN
+	}
+	return pg.Connect(ctx, dsn.Reveal(), pg.Options{Region: cfg.Region, Role: "mode", LockTimeout: cfg.Postgres.LockTimeout})
+}
+
+// Plan works out what a switch to mode would run, and runs nothing.
+func Plan(ctx context.Context, conn *pgx.Conn, cfg *config.Config, to config.Mode) (*fallback.Plan, error) {
+	if to == config.ModePglogical {
+		p := &fallback.Plan{To: to}
+		p.Refuse("not_built", "use mode native or stream", "mode pglogical is not built yet")
+		return p, nil
+	}
+	// What the other mode asks of the configuration is asked before anything is changed.
+	then := *cfg
+	then.Mode = to
+	if err := then.Validate(); err != nil {
+		return nil, err
+	}
+	local, peers, err := native.Look(ctx, conn, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("plan the switch: %w", err)
+	}
+	if to == config.ModeStream {
+		return native.DecideStream(cfg, local, peers, resync(cfg)), nil
+	}
+	return native.Decide(cfg, local, peers), nil
+}
+
+// Weaker is what a mode does not promise and the stream does.
+func Weaker(m config.Mode) []string {
+	if m == config.ModeNative {
+		return native.Weaker()
+	}
+	return nil
+}
+
+// resync asks the region's sidecar to open its stream anew, and to copy all tables.
+func resync(cfg *config.Config) fallback.Statement {
+	return fallback.Statement{
+		Why: "the stream has not seen what the subscriptions brought: it opens anew behind the gap, and all tables are copied and merged", Shown: "-- pgwaltz resync",
+		Do: func(ctx context.Context, _ *pgx.Conn) error {
+			_, err := sidecar.Resync(ctx, cfg, nil, false)
+			return err
+		},
+	}
+}
+
+// Switch brings the region into a mode, and tells ran behind each statement. It holds the region's lead meanwhile, so that no
+// sidecar works; one that does makes it a *preflight.Refusal. A switch that was cut off is finished by the next one.
+func Switch(ctx context.Context, conn *pgx.Conn, cfg *config.Config, to config.Mode, ran func(fallback.Statement)) (*fallback.Plan, error) {
+	if busy, err := claim(ctx, conn, cfg, to); err != nil || busy != nil {
+		return busy, err
+	}
+	p, err := Plan(ctx, conn, cfg, to)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.Run(ctx, conn, ran)
+}
+
+// claim takes the lead for the session. A plan that refuses is returned where a sidecar has it. Where setup was not run
+// there is none to take, and the plan says so.
+func claim(ctx context.Context, conn *pgx.Conn, cfg *config.Config, to config.Mode) (*fallback.Plan, error) {
+	ok, err := lead.Claim(ctx, conn, cfg.Region)
+	switch pg.Code(err) {
+	case "42P01", "3F000":
+		return nil, nil
+	case "55P03":
+		ok, err = false, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("take the lead of region %s: %w", cfg.Region, err)
+	}
+	if ok {
+		return nil, nil
+	}
+	h, err := lead.Look(ctx, conn, cfg.Region)
+	if err != nil {
+		return nil, fmt.Errorf("look for the sidecar of region %s: %w", cfg.Region, err)
+	}
+	if h.PID == int(conn.PgConn().PID()) {
+		return nil, nil
+	}
+	p := &fallback.Plan{To: to}
+	p.Refuse("sidecar_runs", "stop it; the switch takes its place", "a sidecar of region %s is at work (its session is process %d of the server)", cfg.Region, h.PID)
+	return p, p.Findings.Err("switch to mode " + string(to))
+}

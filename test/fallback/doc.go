@@ -1,0 +1,2 @@
+// Package fallback holds the walks between the modes, with real servers and the real program, under load.
+package fallback
