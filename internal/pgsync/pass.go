@@ -235,7 +235,7 @@ func (p *pass) plan(ctx context.Context) error {
 		case good(s) && !t.remade && whole && open && s.Shape == t.Shape(): // goes on
 		case good(s) && !open && (!p.once || resume) && (t.remade || s.Shape == t.Shape() || !p.job.Snapshot):
 			if t.remade {
-				p.log.Warn("the table was dropped and made again in the source; nothing is deleted before --once was run", "table", t.Rel.String())
+				p.log.Warn("the table is another one than the one that was copied; nothing is deleted before --once was run", "table", t.Rel.String())
 			}
 			continue
 		case !p.once && s == nil && !p.job.Snapshot:
@@ -250,8 +250,13 @@ func (p *pass) plan(ctx context.Context) error {
 			default:
 				p.log.Warn("what changed cannot be told; the table is copied as a whole", "table", t.Rel.String())
 			}
+			// Another database may be one that somebody named by mistake: what it does not have stays until --once says that it is meant.
+			strange := s != nil && !p.once && (t.remade || !sameDatabase(s.Source, p.id))
 			t.state = &poll.State{Job: p.job.Name, Table: t.Rel.Ref(), Source: p.id, SourceID: id, Phase: poll.Copying, Seen: now, Swept: time.Now(), Shape: t.Shape()}
-			t.remade = false
+			if t.remade = strange; strange {
+				t.state.SourceID = 0
+				p.log.Warn("the table is another one than the one that was copied; nothing is deleted before --once was run", "table", t.Rel.String())
+			}
 			begun = append(begun, t.state)
 		}
 		t.fresh = true
@@ -260,6 +265,15 @@ func (p *pass) plan(ctx context.Context) error {
 		p.log.Info("a copy that was not finished goes on")
 	}
 	return poll.Begin(ctx, p.destination, begun...)
+}
+
+// sameDatabase reports whether two ids are of one database, before and behind a failover perhaps.
+func sameDatabase(a, b string) bool {
+	as, a, _ := strings.Cut(a, "/")
+	bs, b, _ := strings.Cut(b, "/")
+	_, a, _ = strings.Cut(a, "/")
+	_, b, _ = strings.Cut(b, "/")
+	return as == bs && a == b
 }
 
 // copy stages the tables that are copied as a whole and applies them at once: they show all of it or nothing.

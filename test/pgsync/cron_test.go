@@ -118,6 +118,31 @@ func TestCronIsTheWatchdog(t *testing.T) {
 	}
 }
 
+// A source that is another database, empty perhaps, because somebody has named it by mistake, does not empty the destination. --once says that it is meant.
+func TestOtherSource(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.config(map[string]string{"delete: false": "delete: true"})
+	s.users(1, 20)
+	s.run("")
+	other := newSite(t)
+	other.users(21, 22)
+	s.sourceDSN = other.sourceDSN
+	s.config(map[string]string{"delete: false": "delete: true"})
+	for range 2 {
+		if log := s.run(""); !strings.Contains(log, "nothing is deleted before --once") {
+			t.Errorf("the log says:\n%s", log)
+		}
+		if n := s.get(s.dest, `select count(*)::text from public.users`); n != "22" {
+			t.Errorf("the destination has %s rows", n)
+		}
+	}
+	s.run("--once")
+	if a, b := s.rows(other.source, "users"), s.rows(s.dest, "users"); a != b {
+		t.Errorf("the source has %s, the destination %s", a, b)
+	}
+}
+
 func (s *site) within(sql, want string) {
 	s.t.Helper()
 	if err := harness.Poll(s.t.Context(), time.Minute, 50*time.Millisecond, func(context.Context) (bool, string, error) {
@@ -206,7 +231,7 @@ select uuid, username, password, email, role, level, groups, permissions, create
 	before := s.rows(s.dest, "users")
 	s.exec(s.source, `alter table public.users rename to users_old`, `create table public.users (like public.users_old including all)`, `alter table public.users owner to app`)
 	s.config(map[string]string{"delete: false": "delete: true"})
-	if log := s.run(""); !strings.Contains(log, "dropped and made again") {
+	if log := s.run(""); !strings.Contains(log, "is another one than the one that was copied") {
 		t.Errorf("the log says:\n%s", log)
 	}
 	if now := s.rows(s.dest, "users"); now != before {

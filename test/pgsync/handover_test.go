@@ -124,7 +124,12 @@ func (s *site) start(region string) {
 // From the cron line to two-way streaming while the source is written without a pause: the walk of docs/pgsync.md. No write is lost and none is made
 // twice: each row has the version that its own writes have counted it to, in both databases.
 func TestHandOver(t *testing.T) {
-	s := newSiteOf(t, "mover", "superuser")
+	t.Run("superuser", func(t *testing.T) { handOver(t, "mover", "superuser") })
+	t.Run("owner", func(t *testing.T) { handOver(t, "owner", "replication") })
+}
+
+func handOver(t *testing.T, role, attributes string) {
+	s := newSiteOf(t, role, attributes)
 	s.config(map[string]string{"delete: false": "delete: true", "      users:": "      sessions: {delete: true}\n      users:"})
 	const n = 200
 	s.exec(s.source, fmt.Sprintf(`insert into public.users (username, password) select p || i, 'p' from generate_series(1, %d) as i, unnest(array['here', 'there']) as p`, n))

@@ -2,6 +2,7 @@ package pgsync
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -167,6 +168,41 @@ func TestSlotThatIsLost(t *testing.T) {
 	s.same("users")
 	s.exec(s.source, `delete from public.users where username = 'user2'`)
 	s.streams()
+	s.same("users")
+}
+
+// Where commits wait for a standby, the WAL tells of them before the server shows them: they are waited for. It runs alone: the setting is that of the server.
+func TestCommitThatIsNotShownYet(t *testing.T) {
+	s := newStreaming(t)
+	s.exec(s.source, `alter system set synchronous_standby_names = 'nobody'`, `select pg_reload_conf()`)
+	writer := pgtest.Connect(t, s.source.Config().ConnString())
+	committed := make(chan error, 1)
+	go func() {
+		_, err := writer.Exec(t.Context(), `update public.users set password = 'waits' where username = 'user1'`)
+		committed <- err
+	}()
+	path := filepath.Join(s.dir, "waiting.log")
+	cmd := s.command(t.Context(), "", path)
+	err := harness.Poll(t.Context(), time.Minute, 10*time.Millisecond, func(context.Context) (bool, string, error) {
+		n := s.get(s.source, `select count(*)::text from pg_stat_activity where datname = current_database() and wait_event = 'SyncRep'`)
+		return n == "1", n + " commits wait", nil
+	})
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err == nil {
+		err = harness.Poll(t.Context(), time.Minute, 50*time.Millisecond, func(context.Context) (bool, string, error) {
+			text := harness.TailFile(path, 20)
+			return strings.Contains(text, "it waits for a synchronous standby"), text, nil
+		})
+	}
+	s.exec(s.source, `alter system reset synchronous_standby_names`, `select pg_reload_conf()`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(<-committed, cmd.Wait()); err != nil {
+		t.Errorf("%v\n%s", err, harness.TailFile(path, 20))
+	}
 	s.same("users")
 }
 
