@@ -8,6 +8,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/fallback"
+	"github.com/pgwaltz/pgwaltz/internal/fallback/pglogical"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
 	"github.com/pgwaltz/pgwaltz/internal/supervisor"
 )
@@ -42,7 +43,7 @@ func checkFallback(ctx context.Context, cfg *config.Config) preflight.Findings {
 		return failed(err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
-	plan, err := supervisor.Plan(ctx, conn, cfg, cfg.Mode)
+	plan, err := supervisor.Plan(ctx, conn, cfg, cfg.Mode, pglogical.Names{})
 	if err != nil {
 		return failed(err)
 	}

@@ -2,32 +2,39 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"text/tabwriter"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/fallback"
 	"github.com/pgwaltz/pgwaltz/internal/fallback/native"
+	"github.com/pgwaltz/pgwaltz/internal/fallback/pglogical"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
 	"github.com/pgwaltz/pgwaltz/internal/supervisor"
 )
 
-const modeAbout = `Who moves the rows: the sidecars (stream), or subscriptions of PostgreSQL (native). See
-docs/fallback.md for what each mode promises.`
+const modeAbout = `Who moves the rows: the sidecars (stream), subscriptions of PostgreSQL (native), or the extension
+pglogical 2.4. See docs/fallback.md for what each mode promises.`
 
 const modeShowAbout = `Says which mode is in effect, since when, and what the subscriptions of this region are.`
 
-const modeSwitchAbout = `Brings the region into a mode: stream or native. Run it in every region, each with its
+const modeSwitchAbout = `Brings the region into a mode: stream, native or pglogical. Run it in every region, each with its
 sidecar stopped: first where changes are published, then where they are applied. It may be run
 again, and finishes what was cut off. The region's slot is handed over, so that nothing is lost
 and nothing comes twice; where that cannot be proved it is refused, with the reason.
 
-It connects as postgres.admin_dsn where that is given. Only the local database is changed.`
+Mode pglogical has to be prepared: run it with --prepare in every region first, with the sidecars
+at work, and wait until they are in step. The names are those of pglogical; each has a default.
+
+It connects as postgres.admin_dsn where that is given. Only the local database is changed, and
+in mode pglogical the slots at the peers.`
 
 func newMode(env []string) *cobra.Command {
 	c := exits(&cobra.Command{
@@ -52,36 +59,81 @@ func newMode(env []string) *cobra.Command {
 		return showMode(c.Context(), cfg, c.OutOrStdout())
 	}
 	change := exits(&cobra.Command{
-		Use:   "switch --config FILE [--dry-run] stream|native",
+		Use:   "switch --config FILE [--dry-run] [--prepare] stream|native|pglogical",
 		Short: "bring the region into another mode",
 		Long:  modeSwitchAbout,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 || !slices.Contains([]string{"stream", "native", "pglogical"}, args[0]) {
-				return &usageError{"switch needs one of stream, native", c.CommandPath() + " --help"}
+				return &usageError{"switch needs one of stream, native, pglogical", c.CommandPath() + " --help"}
 			}
 			return nil
 		},
 	}, exitOK, exitOther, exitUsage, exitConfig, exitCheck, exitPostgres, exitInterrupted)
 	dry := change.Flags().Bool("dry-run", false, "print every statement and run none")
+	prepare := change.Flags().Bool("prepare", false, "mode pglogical: make what is needed besides the subscriptions")
+	var names pglogical.Names
+	change.Flags().StringVar(&names.Node, "node-name", "", "this region's node (default: the region)")
+	nodeDSN := change.Flags().String("node-dsn", "", "this database as the others reach it (default: postgres.dsn)")
+	change.Flags().StringVar(&names.Subscription, "subscription-name", "", "the subscription, where there is one peer (default: pgwaltz_CLUSTER_PEER)")
+	provider := change.Flags().String("provider-dsn", "", "the peer's database, where there is one peer (default: peers[].dsn)")
 	change.RunE = func(c *cobra.Command, args []string) error {
 		cfg, err := load()
 		if err != nil {
 			return err
 		}
-		return switchMode(c.Context(), cfg, config.Mode(args[0]), *dry, c.OutOrStdout(), c.ErrOrStderr())
+		w := switching{cfg: cfg, to: config.Mode(args[0]), dry: *dry, prepare: *prepare, names: names}
+		w.names.NodeDSN = config.NewDSN(*nodeDSN)
+		if err := w.provider(config.NewDSN(*provider)); err != nil {
+			return &usageError{err.Error(), c.CommandPath() + " --help"}
+		}
+		return w.run(c.Context(), c.OutOrStdout(), c.ErrOrStderr())
 	}
 	c.AddCommand(show, change, newModeCompare(load))
 	return c
 }
 
-func switchMode(ctx context.Context, cfg *config.Config, to config.Mode, dry bool, stdout, stderr io.Writer) error {
+// switching is one call of mode switch.
+type switching struct {
+	cfg          *config.Config
+	to           config.Mode
+	dry, prepare bool
+	names        pglogical.Names
+}
+
+// provider takes the peer's database from the command line. What is only for pglogical is refused elsewhere.
+func (w *switching) provider(dsn config.DSN) error {
+	n := w.names
+	if w.to != config.ModePglogical && (w.prepare || n != pglogical.Names{} || !dsn.IsZero()) {
+		return errors.New("--prepare and the names are for mode pglogical")
+	}
+	if (n.Subscription != "" || !dsn.IsZero()) && len(w.cfg.Peers) != 1 {
+		return errors.New("--subscription-name and --provider-dsn are for a region with one peer")
+	}
+	if !dsn.IsZero() {
+		then := *w.cfg
+		then.Peers = slices.Clone(w.cfg.Peers)
+		then.Peers[0].DSN = dsn
+		w.cfg = &then
+	}
+	return nil
+}
+
+func (w *switching) plan(ctx context.Context, conn *pgx.Conn) (*fallback.Plan, error) {
+	if w.prepare {
+		return supervisor.PlanPrepare(ctx, conn, w.cfg, w.names)
+	}
+	return supervisor.Plan(ctx, conn, w.cfg, w.to, w.names)
+}
+
+func (w *switching) run(ctx context.Context, stdout, stderr io.Writer) error {
+	cfg, to := w.cfg, w.to
 	conn, err := supervisor.Connect(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it ends with the process
-	if dry {
-		plan, err := supervisor.Plan(ctx, conn, cfg, to)
+	if w.dry {
+		plan, err := w.plan(ctx, conn)
 		if err != nil {
 			return setupError(err)
 		}
@@ -93,10 +145,16 @@ func switchMode(ctx context.Context, cfg *config.Config, to config.Mode, dry boo
 		return plan.Findings.Err("switch to mode " + string(to))
 	}
 	ran := 0
-	plan, err := supervisor.Switch(ctx, conn, cfg, to, func(s fallback.Statement) {
+	tell := func(s fallback.Statement) {
 		ran++
 		s.Print(forScreen(stdout))
-	})
+	}
+	var plan *fallback.Plan
+	if w.prepare {
+		plan, err = supervisor.Prepare(ctx, conn, cfg, w.names, tell)
+	} else {
+		plan, err = supervisor.Switch(ctx, conn, cfg, to, w.names, tell)
+	}
 	if plan != nil {
 		var warnings preflight.Findings
 		for _, f := range plan.Findings {
@@ -108,6 +166,10 @@ func switchMode(ctx context.Context, cfg *config.Config, to config.Mode, dry boo
 	}
 	if err != nil {
 		return setupError(err)
+	}
+	if w.prepare {
+		fmt.Fprintf(stderr, "Region %s is prepared for mode %s: %d statements run, %d were done already.\nNext: the same in the other regions; wait until they are in step; stop the sidecars, and pgwaltz mode switch %s.\n", cfg.Region, to, ran, len(plan.Statements)-ran, to)
+		return nil
 	}
 	fmt.Fprintf(stderr, "Region %s is in mode %s: %d statements run, %d were done already.\nNext: the same in the other regions, then pgwaltz run, and pgwaltz mode compare.\n", cfg.Region, to, ran, len(plan.Statements)-ran)
 	if cfg.Mode != to {
@@ -122,7 +184,7 @@ func showMode(ctx context.Context, cfg *config.Config, stdout io.Writer) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it ends with the process
-	local, peers, err := native.Look(ctx, conn, cfg)
+	local, peers, err := pglogical.Look(ctx, conn, cfg, pglogical.Names{})
 	if err != nil {
 		return &coded{exitPostgres, err}
 	}
@@ -138,7 +200,11 @@ func showMode(ctx context.Context, cfg *config.Config, stdout io.Writer) error {
 	row(t, "mode\t%s, %s\n", in, since)
 	row(t, "configured\t%s\n", cfg.Mode)
 	for _, p := range peers {
-		switch s := p.Sub; {
+		switch s := p.Peer.Sub; {
+		case p.Sub != nil && p.Sub.Enabled:
+			row(t, "from %s\tsubscription %s of pglogical, enabled, slot %s, applied %s\n", p.Region, p.Sub.Name, p.Sub.Slot, p.Sub.Progress)
+		case p.Sub != nil:
+			row(t, "from %s\tsubscription %s of pglogical, disabled, applied %s\n", p.Region, p.Sub.Name, p.Sub.Progress)
 		case s == nil:
 			row(t, "from %s\tno subscription\n", p.Region)
 		case !s.Enabled:

@@ -101,10 +101,7 @@ func newWorker(ctx context.Context, cfg *config.Config, log *slog.Logger) (inter
 	if mode == config.ModeStream {
 		return sidecar.New(cfg, log, versionText())
 	}
-	if mode == config.ModePglogical {
-		return nil, &coded{exitConfig, errors.New("mode pglogical is not built yet")}
-	}
-	return supervisor.New(cfg, log, versionText()), nil
+	return supervisor.New(cfg, mode, log, versionText()), nil
 }
 
 // newLogger writes to stderr in the configured form.

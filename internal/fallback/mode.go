@@ -10,15 +10,17 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // Schema creates the table; the schema pgwaltz must exist. It may be run again. Only a switch makes it: a
 // region that was never switched has none.
 const Schema = `create table if not exists pgwaltz.mode (
   region  text primary key,
-  mode    text not null,         -- stream, native or pglogical
+  mode    text,                  -- stream, native or pglogical; null where there was no switch yet
   settled boolean not null,      -- false while the switch to it is under way
-  since   timestamptz not null   -- when that switch began
+  since   timestamptz not null,  -- when that switch began
+  prepared pg_lsn                -- mode pglogical: from here on its replication set is in the WAL
 )`
 
 // Row is the mode that the last switch has chosen.
@@ -39,7 +41,7 @@ func Load(ctx context.Context, q pg.Querier, region string) (*Row, error) {
 	if !there {
 		return nil, nil
 	}
-	err := q.QueryRow(ctx, `select mode, settled, since from pgwaltz.mode where region = $1`, region).Scan(&r.Mode, &r.Settled, &r.Since)
+	err := q.QueryRow(ctx, `select mode, settled, since from pgwaltz.mode where region = $1 and mode is not null`, region).Scan(&r.Mode, &r.Settled, &r.Since)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil, nil
@@ -47,6 +49,16 @@ func Load(ctx context.Context, q pg.Querier, region string) (*Row, error) {
 		return nil, fmt.Errorf("read pgwaltz.mode: %w", err)
 	}
 	return &r, nil
+}
+
+// Prepared is the position behind which what a region commits can be decoded for pglogical; 0 where there is none. The table must
+// exist.
+func Prepared(ctx context.Context, q pg.Querier, region string) (wal.LSN, error) {
+	var text string
+	if err := q.QueryRow(ctx, `select coalesce((select prepared::text from pgwaltz.mode where region = $1), '0/0')`, region).Scan(&text); err != nil {
+		return 0, fmt.Errorf("read pgwaltz.mode: %w", err)
+	}
+	return wal.ParseLSN(text)
 }
 
 // InEffect is the mode of a region whose row is r; nil is no row.
@@ -72,8 +84,19 @@ func (e *HalfDoneError) Hint() string {
 // BeginSQL notes that a switch to mode is under way; since stays that of an earlier try.
 func BeginSQL(region string, mode config.Mode) string {
 	return fmt.Sprintf(`insert into pgwaltz.mode as m (region, mode, settled, since) values (%s, %s, false, pg_catalog.now())
-on conflict (region) do update set settled = false, since = case when m.mode = excluded.mode and not m.settled then m.since else excluded.since end, mode = excluded.mode`,
+on conflict (region) do update set settled = false, since = case when m.mode is not distinct from excluded.mode and not m.settled then m.since else excluded.since end, mode = excluded.mode`,
 		pg.Literal(region), pg.Literal(string(mode)))
+}
+
+// PreparedSQL notes that the region's replication set is in the WAL from now on. It leaves the mode as it is.
+func PreparedSQL(region string) string {
+	return fmt.Sprintf(`insert into pgwaltz.mode (region, settled, since, prepared) values (%s, true, pg_catalog.now(), pg_catalog.pg_current_wal_insert_lsn())
+on conflict (region) do update set prepared = excluded.prepared`, pg.Literal(region))
+}
+
+// UnpreparedSQL forgets it.
+func UnpreparedSQL(region string) string {
+	return "update pgwaltz.mode set prepared = null where region = " + pg.Literal(region)
 }
 
 // SettleSQL notes that the switch is finished.

@@ -56,6 +56,8 @@ type Plan struct {
 	To         config.Mode
 	Statements []Statement
 	Findings   preflight.Findings
+
+	began int // the place of the statement that notes the switch
 }
 
 // Add puts a statement at the end.

@@ -78,7 +78,7 @@ func noIdentity(t *pg.Table) LeftOut {
 // a region that has none. A virtual generated column cannot be under FULL: the application's
 // updates would fail.
 func wantsFull(cfg *config.Config, t *pg.Table) bool {
-	return !t.HasGenerated('v') && (t.Identity == wal.IdentityDefault || t.Identity == wal.IdentityIndex) && len(t.PrimaryKey) > 0 && cfg.Table(t.Schema, t.Name).ReplicaIdentity == config.IdentityFull
+	return cfg.Mode != config.ModePglogical && !t.HasGenerated('v') && (t.Identity == wal.IdentityDefault || t.Identity == wal.IdentityIndex) && len(t.PrimaryKey) > 0 && cfg.Table(t.Schema, t.Name).ReplicaIdentity == config.IdentityFull
 }
 
 // stampColumns lists the table's stamp columns that exist, version first.

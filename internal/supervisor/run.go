@@ -18,7 +18,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/internal/admin"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/fallback"
-	"github.com/pgwaltz/pgwaltz/internal/fallback/native"
+	"github.com/pgwaltz/pgwaltz/internal/fallback/pglogical"
 	"github.com/pgwaltz/pgwaltz/internal/lead"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
 	"github.com/pgwaltz/pgwaltz/internal/sidecar"
@@ -50,14 +50,15 @@ func Mode(ctx context.Context, cfg *config.Config) (config.Mode, error) {
 	return fallback.InEffect(cfg, row), nil
 }
 
-// Supervisor watches a region in mode native. Run is called once.
+// Supervisor watches a region in a fallback mode. Run is called once.
 type Supervisor struct {
 	cfg     *config.Config
+	mode    config.Mode
+	watch   watcher
 	log     *slog.Logger
 	version string
 	started time.Time
-	history map[string]*native.History // by peer; of the goroutine that looks
-	there   map[string]*pgx.Conn       // sessions with the peers' databases; of the same
+	there   map[string]*pgx.Conn // sessions with the peers' databases; of the goroutine that looks
 
 	mu     sync.Mutex
 	seen   status.Status
@@ -65,9 +66,9 @@ type Supervisor struct {
 	turned time.Time        // when the loop turned last
 }
 
-// New prepares a supervisor; it does no I/O.
-func New(cfg *config.Config, log *slog.Logger, version string) *Supervisor {
-	s := &Supervisor{cfg: cfg, log: log, version: version, started: time.Now(), history: map[string]*native.History{}, there: map[string]*pgx.Conn{}, errors: map[string]int64{}, turned: time.Now()}
+// New prepares a supervisor of a region in mode native or pglogical; it does no I/O.
+func New(cfg *config.Config, mode config.Mode, log *slog.Logger, version string) *Supervisor {
+	s := &Supervisor{cfg: cfg, mode: mode, watch: newWatcher(cfg, mode), log: log, version: version, started: time.Now(), there: map[string]*pgx.Conn{}, errors: map[string]int64{}, turned: time.Now()}
 	s.say(status.Down, nil, nil, nil)
 	return s
 }
@@ -129,7 +130,7 @@ func (s *Supervisor) term(ctx context.Context) error {
 			return err
 		case row != nil && !row.Settled:
 			return &finalError{&fallback.HalfDoneError{Mode: row.Mode}}
-		case fallback.InEffect(s.cfg, row) != config.ModeNative:
+		case fallback.InEffect(s.cfg, row) != s.mode:
 			return &finalError{fmt.Errorf("this region was switched to mode %s: start again", fallback.InEffect(s.cfg, row))}
 		}
 		h, err := lead.Look(ctx, conn, s.cfg.Region)
@@ -157,7 +158,7 @@ func (s *Supervisor) term(ctx context.Context) error {
 			return err
 		}
 	}
-	s.log.Info("at work", "region", s.cfg.Region, "mode", string(config.ModeNative), "direction", string(s.cfg.Direction))
+	s.log.Info("at work", "region", s.cfg.Region, "mode", string(s.mode), "direction", string(s.cfg.Direction))
 	for {
 		s.turn()
 		if err := lead.Held(ctx, conn, s.cfg.Region); err != nil {
@@ -180,9 +181,16 @@ func (s *Supervisor) setUp(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the lead ends with the session
-	_, err = Switch(ctx, conn, s.cfg, config.ModeNative, func(st fallback.Statement) { s.log.Info("set up", "why", st.Why) })
+	ran := func(st fallback.Statement) { s.log.Info("set up", "why", st.Why) }
+	if s.mode == config.ModePglogical { // so that two regions that wait for each other's node go on
+		if _, err = Prepare(ctx, conn, s.cfg, pglogical.Names{}, ran); err == nil {
+			_, err = Switch(ctx, conn, s.cfg, s.mode, pglogical.Names{}, ran)
+		}
+	} else {
+		_, err = Switch(ctx, conn, s.cfg, s.mode, pglogical.Names{}, ran)
+	}
 	var no *preflight.Refusal
-	if errors.As(err, &no) && !no.Only("sidecar_runs", "peer_unread", "slot_in_use") {
+	if errors.As(err, &no) && !no.Only("sidecar_runs", "peer_unread", "slot_in_use", "peer_not_prepared") {
 		return &finalError{err}
 	}
 	return err
@@ -192,11 +200,10 @@ func (s *Supervisor) setUp(ctx context.Context) error {
 func (s *Supervisor) look(ctx context.Context, conn *pgx.Conn) error {
 	var out *status.Outbound
 	if s.cfg.Publishes() {
-		slot, err := pg.LoadSlot(ctx, conn, s.cfg.Postgres.Slot)
-		if err != nil {
+		var err error
+		if out, err = s.watch.outbound(ctx, conn); err != nil {
 			return err
 		}
-		out = native.JudgeSlot(s.cfg.Postgres.Slot, slot)
 	}
 	var ins []status.Inbound
 	var tables []status.Table
@@ -206,20 +213,16 @@ func (s *Supervisor) look(ctx context.Context, conn *pgx.Conn) error {
 				continue
 			}
 			there, why := s.session(ctx, p)
-			seen, err := native.Watch(ctx, conn, there, why, s.cfg, p.Region)
+			v, err := s.watch.inbound(ctx, conn, there, why, p)
 			if err != nil {
 				return err
 			}
-			if seen.PeerErr != nil {
+			if v.peerErr != nil {
 				s.drop(p.Region)
 			}
-			if s.history[p.Region] == nil {
-				s.history[p.Region] = &native.History{}
-			}
-			in, ts := native.Judge(p.Region, native.Name(s.cfg.Cluster, p.Region), seen, s.history[p.Region].Note(seen))
-			ins, tables = append(ins, in), append(tables, ts...)
+			ins, tables = append(ins, v.in), append(tables, v.tables...)
 			s.mu.Lock()
-			s.errors[p.Region] = seen.Errors
+			s.errors[p.Region] = v.errors
 			s.mu.Unlock()
 		}
 	}
@@ -277,7 +280,7 @@ func (s *Supervisor) alive() error {
 func (s *Supervisor) say(state status.State, out *status.Outbound, ins []status.Inbound, err error) {
 	st := status.Status{
 		Cluster: s.cfg.Cluster, Region: s.cfg.Region, Version: s.version, PID: os.Getpid(), StartedAt: s.started,
-		Mode: string(config.ModeNative), Weaker: native.Weaker(), State: state, Outbound: out, Inbound: append([]status.Inbound{}, ins...), Tables: []status.Table{},
+		Mode: string(s.mode), Weaker: Weaker(s.mode), State: state, Outbound: out, Inbound: append([]status.Inbound{}, ins...), Tables: []status.Table{},
 		Conflicts: status.Conflicts{ByType: map[string]uint64{}},
 	}
 	if state == "" {

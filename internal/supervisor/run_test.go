@@ -18,7 +18,7 @@ import (
 func (r *region) supervise() (s *supervisor.Supervisor, stop func() error) {
 	r.t.Helper()
 	r.cfg.HTTP.Listen = ""
-	s = supervisor.New(r.cfg, slog.New(slog.DiscardHandler), "test")
+	s = supervisor.New(r.cfg, r.cfg.Mode, slog.New(slog.DiscardHandler), "test")
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }() // ends with ctx

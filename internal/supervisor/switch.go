@@ -10,6 +10,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/fallback"
 	"github.com/pgwaltz/pgwaltz/internal/fallback/native"
+	"github.com/pgwaltz/pgwaltz/internal/fallback/pglogical"
 	"github.com/pgwaltz/pgwaltz/internal/lead"
 	"github.com/pgwaltz/pgwaltz/internal/sidecar"
 )
@@ -23,33 +24,62 @@ func Connect(ctx context.Context, cfg *config.Config) (*pgx.Conn, error) {
 	return pg.Connect(ctx, dsn.Reveal(), pg.Options{Region: cfg.Region, Role: "mode", LockTimeout: cfg.Postgres.LockTimeout})
 }
 
-// Plan works out what a switch to mode would run, and runs nothing.
-func Plan(ctx context.Context, conn *pgx.Conn, cfg *config.Config, to config.Mode) (*fallback.Plan, error) {
-	if to == config.ModePglogical {
-		p := &fallback.Plan{To: to}
-		p.Refuse("not_built", "use mode native or stream", "mode pglogical is not built yet")
-		return p, nil
-	}
+// Plan works out what a switch to mode would run, and runs nothing. The names are for mode pglogical.
+func Plan(ctx context.Context, conn *pgx.Conn, cfg *config.Config, to config.Mode, names pglogical.Names) (*fallback.Plan, error) {
 	// What the other mode asks of the configuration is asked before anything is changed.
 	then := *cfg
 	then.Mode = to
 	if err := then.Validate(); err != nil {
 		return nil, err
 	}
-	local, peers, err := native.Look(ctx, conn, cfg)
+	local, peers, err := pglogical.Look(ctx, conn, cfg, names)
 	if err != nil {
 		return nil, fmt.Errorf("plan the switch: %w", err)
 	}
-	if to == config.ModeStream {
-		return native.DecideStream(cfg, local, peers, resync(cfg)), nil
+	var inNative []*native.Peer
+	for _, p := range peers {
+		inNative = append(inNative, p.Peer)
 	}
-	return native.Decide(cfg, local, peers), nil
+	switch from := fallback.InEffect(cfg, local.Mode); {
+	case to == config.ModeStream && (local.Set || local.Prepared != 0 || pglogical.Subscribed(peers)): // also behind a kill, when the row says stream already
+		return pglogical.DecideStream(cfg, local, peers, resync(cfg)), nil
+	case to == config.ModeStream:
+		return native.DecideStream(cfg, local.Local, inNative, resync(cfg)), nil
+	case to == config.ModeNative && pglogical.Subscribed(peers), to == config.ModePglogical && native.Subscribed(inNative):
+		p := &fallback.Plan{To: to}
+		p.Refuse("other_mode", "pgwaltz mode switch stream, and let the regions come in step", "subscriptions of mode %s are at work here", from)
+		return p, nil
+	case to == config.ModePglogical:
+		return pglogical.Decide(cfg, local, peers, names), nil
+	}
+	return native.Decide(cfg, local.Local, inNative), nil
+}
+
+// PlanPrepare works out what Prepare would run, and runs nothing.
+func PlanPrepare(ctx context.Context, conn *pgx.Conn, cfg *config.Config, names pglogical.Names) (*fallback.Plan, error) {
+	local, _, err := pglogical.Look(ctx, conn, cfg, names)
+	if err != nil {
+		return nil, fmt.Errorf("prepare mode pglogical: %w", err)
+	}
+	return pglogical.Prepare(cfg, local, names), nil
+}
+
+// Prepare makes what mode pglogical needs in this region besides the subscriptions. A sidecar may be at work meanwhile.
+func Prepare(ctx context.Context, conn *pgx.Conn, cfg *config.Config, names pglogical.Names, ran func(fallback.Statement)) (*fallback.Plan, error) {
+	p, err := PlanPrepare(ctx, conn, cfg, names)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.Run(ctx, conn, ran)
 }
 
 // Weaker is what a mode does not promise and the stream does.
 func Weaker(m config.Mode) []string {
-	if m == config.ModeNative {
+	switch m {
+	case config.ModeNative:
 		return native.Weaker()
+	case config.ModePglogical:
+		return pglogical.Weaker()
 	}
 	return nil
 }
@@ -67,11 +97,11 @@ func resync(cfg *config.Config) fallback.Statement {
 
 // Switch brings the region into a mode, and tells ran behind each statement. It holds the region's lead meanwhile, so that no
 // sidecar works; one that does makes it a *preflight.Refusal. A switch that was cut off is finished by the next one.
-func Switch(ctx context.Context, conn *pgx.Conn, cfg *config.Config, to config.Mode, ran func(fallback.Statement)) (*fallback.Plan, error) {
+func Switch(ctx context.Context, conn *pgx.Conn, cfg *config.Config, to config.Mode, names pglogical.Names, ran func(fallback.Statement)) (*fallback.Plan, error) {
 	if busy, err := claim(ctx, conn, cfg, to); err != nil || busy != nil {
 		return busy, err
 	}
-	p, err := Plan(ctx, conn, cfg, to)
+	p, err := Plan(ctx, conn, cfg, to, names)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/fallback"
+	"github.com/pgwaltz/pgwaltz/internal/fallback/pglogical"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
 	"github.com/pgwaltz/pgwaltz/internal/supervisor"
 	"github.com/pgwaltz/pgwaltz/test/pgtest"
@@ -74,7 +75,7 @@ func (r *region) setup() {
 // to switches, and returns what was run.
 func (r *region) to(m config.Mode) (ran []string, err error) {
 	r.t.Helper()
-	_, err = supervisor.Switch(r.t.Context(), r.here, r.cfg, m, func(s fallback.Statement) {
+	_, err = supervisor.Switch(r.t.Context(), r.here, r.cfg, m, pglogical.Names{}, func(s fallback.Statement) {
 		var b strings.Builder
 		s.Print(&b)
 		ran = append(ran, b.String())

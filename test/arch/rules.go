@@ -84,11 +84,12 @@ var level = map[string]int{
 	"internal/sidecar":   9,
 	"internal/pgcluster": 3,
 	// What a fallback mode does stands beside the sidecar: neither knows the other.
-	"internal/fallback/native": 9,
-	"internal/demo":            10,
-	"internal/supervisor":      10,
-	"cmd/pgwaltz":              11,
-	"test":                     12,
+	"internal/fallback/native":    9,
+	"internal/fallback/pglogical": 10,
+	"internal/demo":               10,
+	"internal/supervisor":         11,
+	"cmd/pgwaltz":                 12,
+	"test":                        13,
 }
 
 // upper are the rooms of internal that stand above the pipes; the pipes and the adapters

@@ -3,6 +3,7 @@ package fallback
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -34,9 +35,17 @@ type walk struct {
 // tables are made in both regions besides item.
 func newWalk(t *testing.T, name string, tables ...string) *walk {
 	t.Helper()
+	return newWalkOn(t, nil, name, tables...)
+}
+
+// newWalkOn is newWalk on servers with more settings.
+func newWalkOn(t *testing.T, more map[string]string, name string, tables ...string) *walk {
+	t.Helper()
 	_, err := harness.FindBinaries()
 	pgtest.Found(t, err)
-	fleet, err := harness.NewFleet(harness.ClusterConfig{Settings: map[string]string{"wal_retrieve_retry_interval": "200ms"}})
+	settings := map[string]string{"wal_retrieve_retry_interval": "200ms"}
+	maps.Copy(settings, more)
+	fleet, err := harness.NewFleet(harness.ClusterConfig{Settings: settings})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,9 +195,7 @@ func TestHandOver(t *testing.T) {
 	if code, text := w.mode(w.b, "native"); code != 4 || !strings.Contains(text, "a sidecar of region b is at work") {
 		t.Fatalf("beside a sidecar: code %d: %s", code, text)
 	}
-	w.within("the copy at the beginning to be at b", func() bool {
-		return w.sql(w.a, `select count(*) from pgwaltz.copy where state <> 'done' or applied_at is null`) == "0"
-	})
+	w.copied()
 	w.stop(w.a, w.b)
 	if code, text := w.mode(w.b, "--dry-run", "native"); code != 0 || !strings.Contains(text, "create_slot = false") || !strings.Contains(text, "copy_data = false") || !strings.Contains(text, "pg_replication_origin_advance") {
 		t.Fatalf("dry run: code %d: %s", code, text)
@@ -219,6 +226,14 @@ func TestHandOver(t *testing.T) {
 	if got := w.sql(w.a, `select count(*) from pg_replication_slots`); got != "1" {
 		t.Errorf("%s slots at a", got)
 	}
+}
+
+// copied waits for the copy at the beginning.
+func (w *walk) copied() {
+	w.Helper()
+	w.within("the copy at the beginning to be at b", func() bool {
+		return w.sql(w.a, `select count(*) from pgwaltz.copy where state <> 'done' or applied_at is null`) == "0"
+	})
 }
 
 // equalUnder stops the load, waits until all has come, and compares.
@@ -280,7 +295,7 @@ func (w *walk) killed(r *harness.Region, mode string) {
 // reasons are those of the statements that a switch has printed and that were to be run, one each.
 func reasons(text string) (out []string) {
 	for line := range strings.SplitSeq(text, "\n") {
-		if why, ok := strings.CutPrefix(line, "-- "); ok && !strings.HasSuffix(why, "(done already)") && !strings.HasPrefix(why, "pgwaltz ") {
+		if why, ok := strings.CutPrefix(line, "-- "); ok && !strings.HasSuffix(why, "(done already)") && !strings.HasPrefix(why, "pgwaltz ") && !strings.HasPrefix(why, "at ") {
 			out = append(out, why)
 		}
 	}

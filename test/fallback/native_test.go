@@ -15,23 +15,32 @@ import (
 	"github.com/pgwaltz/pgwaltz/test/harness"
 )
 
-// promises are the lines of the table in docs/fallback.md, as a test of mode native. They share a pair, in this order.
-var promises = []struct {
+// promise is a line of the table in docs/fallback.md.
+type promise struct {
 	line string
 	show func(*walk)
-}{
-	{"order", func(w *walk) {
-		w.sql(w.a, `do $$ begin for i in 1..300 loop insert into first values (i); commit; insert into second values (i); commit; end loop; end $$`)
-		w.within("all of it to be at b, one behind the other", func() bool {
-			f, s, _ := strings.Cut(w.sql(w.b, `select (select count(*) from first) || ' ' || (select count(*) from second)`), " ")
-			first, _ := strconv.Atoi(f)
-			second, _ := strconv.Atoi(s)
-			if second > first || second < first-1 {
-				w.Fatalf("%d rows of the first table, and %d of the second, which is written behind it", first, second)
-			}
-			return second == 300
-		})
-	}},
+}
+
+// promisedTables are made besides item.
+var promisedTables = []string{`create table first (id int primary key)`, `create table second (id int primary key)`, `create table named (id int primary key, name text unique)`}
+
+// inOrder: transactions of a come to b as they were committed.
+func inOrder(w *walk) {
+	w.sql(w.a, `do $$ begin for i in 1..300 loop insert into first values (i); commit; insert into second values (i); commit; end loop; end $$`)
+	w.within("all of it to be at b, one behind the other", func() bool {
+		f, s, _ := strings.Cut(w.sql(w.b, `select (select count(*) from first) || ' ' || (select count(*) from second)`), " ")
+		first, _ := strconv.Atoi(f)
+		second, _ := strconv.Atoi(s)
+		if second > first || second < first-1 {
+			w.Fatalf("%d rows of the first table, and %d of the second, which is written behind it", first, second)
+		}
+		return second == 300
+	})
+}
+
+// nativePromises are shown in mode native. They share a pair, in this order.
+var nativePromises = []promise{
+	{"order", inOrder},
 	{"conflicts", func(w *walk) {
 		w.sql(w.a, `insert into item (id, n, body) values (1000, 1, 'a')`)
 		w.until(`select body from item where id = 1000`, "a")
@@ -90,13 +99,22 @@ var promises = []struct {
 // What docs/fallback.md promises of mode native, by the program itself: run sets it up, and status, metrics, conflicts and
 // check answer.
 func TestNativePromises(t *testing.T) {
-	w := newWalk(t, "promises", `create table first (id int primary key)`, `create table second (id int primary key)`, `create table named (id int primary key, name text unique)`)
+	w := newWalk(t, "promises", promisedTables...)
 	w.native()
 	w.says(w.b, 0, "check", "statements of mode native are not run yet")
 	w.start(w.a, w.b)
 	w.state(w.b, status.Replicating, "")
 	w.state(w.a, status.Replicating, "")
-	w.program()
+	w.program("native", "subscription pgwaltz_promises_a, enabled")
+	w.keep(nativePromises)
+	w.stop(w.a, w.b)
+	w.to("stream", w.b, w.a)
+}
+
+// keep shows promises, and wants each line of the document to be among them.
+func (w *walk) keep(promises []promise) {
+	w.Helper()
+	t := w.T
 	lines := tableLines(t)
 	for _, p := range promises {
 		ok := t.Run(p.line, func(t *testing.T) {
@@ -114,8 +132,6 @@ func TestNativePromises(t *testing.T) {
 	if len(lines) != len(promises) {
 		t.Errorf("docs/fallback.md promises %q, and %d of them are shown here", lines, len(promises))
 	}
-	w.stop(w.a, w.b)
-	w.to("stream", w.b, w.a)
 }
 
 // tableLines are the first cells of the table of promises.
@@ -147,13 +163,13 @@ func (w *walk) native() {
 }
 
 // program is what the commands and HTTP say of a region that replicates in mode native.
-func (w *walk) program() {
+func (w *walk) program(mode, subscription string) {
 	w.Helper()
-	w.says(w.b, 0, "status", "mode native: weaker than the stream")
+	w.says(w.b, 0, "status", "mode "+mode+": weaker than the stream")
 	res, err := w.b.Sidecar.CLI(w.Context(), "status", "-json")
 	w.must(err)
 	var st status.Status
-	if err := json.Unmarshal([]byte(res.Stdout), &st); err != nil || st.Mode != "native" || len(st.Weaker) == 0 || st.State != status.Replicating || len(st.Inbound) != 1 || st.Inbound[0].Origin != "a" {
+	if err := json.Unmarshal([]byte(res.Stdout), &st); err != nil || st.Mode != mode || len(st.Weaker) == 0 || st.State != status.Replicating || len(st.Inbound) != 1 || st.Inbound[0].Origin != "a" {
 		w.Errorf("status -json: %v: %s", err, res.Stdout)
 	}
 	for path, want := range map[string]int{"/readyz": 200, "/livez": 200, "/metrics": 200, "/status": 200} {
@@ -162,8 +178,8 @@ func (w *walk) program() {
 		}
 	}
 	for r, names := range map[*harness.Region][]string{
-		w.a: {"pgwaltz_slot_active", `pgwaltz_state{direction="outbound",peer="",state="replicating"}`, `pgwaltz_mode{mode="native"}`},
-		w.b: {"pgwaltz_up", "pgwaltz_leader", `pgwaltz_state{direction="inbound",peer="a",state="replicating"}`, `pgwaltz_mode{mode="native"}`},
+		w.a: {"pgwaltz_slot_active", `pgwaltz_state{direction="outbound",peer="",state="replicating"}`, `pgwaltz_mode{mode="` + mode + `"}`},
+		w.b: {"pgwaltz_up", "pgwaltz_leader", `pgwaltz_state{direction="inbound",peer="a",state="replicating"}`, `pgwaltz_mode{mode="` + mode + `"}`},
 	} {
 		for _, name := range names {
 			if v, ok, err := r.Sidecar.Metric(w.Context(), name); err != nil || !ok || v != 1 {
@@ -171,14 +187,14 @@ func (w *walk) program() {
 			}
 		}
 	}
-	w.says(w.b, 0, "check", "mode native: weaker than the stream")
+	w.says(w.b, 0, "check", "mode "+mode+": weaker than the stream")
 	w.says(w.b, 0, "check", "!every change arrives twice")
-	w.says(w.b, 0, "mode", "subscription pgwaltz_promises_a, enabled", "show")
+	w.says(w.b, 0, "mode", subscription, "show")
 	w.says(w.b, 0, "mode", "equal", "compare")
 	// A sidecar of the stream does not start beside it.
 	w.b.Sidecar.Set("mode", "stream")
-	w.says(w.b, 0, "check", "was switched to mode native, which counts, and the configuration says stream")
-	w.b.Sidecar.Set("mode", "native")
+	w.says(w.b, 0, "check", "was switched to mode "+mode+", which counts, and the configuration says stream")
+	w.b.Sidecar.Set("mode", mode)
 }
 
 // says runs a command; "!" before the text wants it not to be there.

@@ -18,7 +18,7 @@ const ownOnly = 160000
 // Decide works out the switch to native, from what Look has found. It does no I/O.
 func Decide(cfg *config.Config, l *Local, peers []*Peer) *fallback.Plan {
 	d := &decision{cfg: cfg, l: l, Plan: &fallback.Plan{To: config.ModeNative}}
-	d.begin()
+	d.Begin(l.Region(cfg))
 	for _, p := range peers {
 		d.subscribe(p)
 	}
@@ -27,38 +27,14 @@ func Decide(cfg *config.Config, l *Local, peers []*Peer) *fallback.Plan {
 		d.Refuse("too_few_workers", fmt.Sprintf("alter system set max_logical_replication_workers = %d; alter system set max_replication_slots = %d; restart PostgreSQL", max(d.l.Workers, 2*n+2), max(d.l.Origins, n+4)),
 			"max_logical_replication_workers is %d and max_replication_slots is %d here: too few for %d subscriptions", d.l.Workers, d.l.Origins, n)
 	}
-	d.settle()
+	d.Settle(l.Region(cfg))
 	return d.Plan
 }
 
 type decision struct {
 	*fallback.Plan
-	cfg   *config.Config
-	l     *Local
-	began int // the place of the statement that notes the switch
-}
-
-// begin makes the table and notes the switch.
-func (d *decision) begin() {
-	if !d.l.Ready {
-		d.Refuse("no_schema", "pgwaltz setup --config FILE", "this database is not set up")
-	}
-	d.Add(d.l.ModeTable, "which mode is in effect", fallback.Schema)
-	if d.l.Runtime != d.l.Role.Name {
-		d.Add(d.l.ModeReadable, "run reads it", fallback.GrantSQL(d.l.Runtime))
-	}
-	d.began = len(d.Statements)
-	noted := d.l.Mode != nil && d.l.Mode.Mode == d.To && !d.l.Mode.Settled
-	d.Add(noted, "until the switch is finished no sidecar works here", fallback.BeginSQL(d.cfg.Region, d.To))
-}
-
-// settle ends the switch; where nothing was to be done, nothing is noted.
-func (d *decision) settle() {
-	d.Add(false, "the switch is finished", fallback.SettleSQL(d.cfg.Region))
-	if d.l.Mode == nil || d.l.Mode.Mode != d.To || !d.l.Mode.Settled || d.Pending() > 2 { // the two that note it
-		return
-	}
-	d.Statements[d.began].Done, d.Statements[len(d.Statements)-1].Done = true, true
+	cfg *config.Config
+	l   *Local
 }
 
 // subscribe plans the subscription to one peer.
@@ -70,31 +46,39 @@ func (d *decision) subscribe(p *Peer) {
 		}
 		d.Refuse("no_subscription_right", remedy, "role %q may not create subscriptions", d.l.Role.Name)
 	}
+	if !RefusePeer(d.Plan, d.cfg, d.l, p) {
+		return
+	}
+	d.tables(p)
+	d.loops(p)
+	RefuseSlot(d.Plan, p, p.Sub == nil || !p.Sub.Enabled && p.Sub.Progress == 0, p.Sub != nil && p.Sub.Enabled)
+	if p.Parked > 0 {
+		d.Warn("parked", "pgwaltz parked list", "%d changes of peer %s are set aside; they stay so until the stream is back", p.Parked, p.Region)
+	}
+	d.statements(p)
+}
+
+// RefusePeer refuses a database that is not the peer's, or does not let its changes be read. false: nothing is known of it.
+func RefusePeer(d *fallback.Plan, cfg *config.Config, l *Local, p *Peer) bool {
 	if p.Err != nil {
 		d.Refuse("peer_unread", "correct peers[].dsn, or let this host in at the peer (pg_hba.conf)", "the database of peer %s cannot be read: %v", p.Region, p.Err)
-		return
+		return false
 	}
-	if p.System.SystemID == d.l.System.SystemID && p.System.Database == d.l.System.Database {
+	if p.System.SystemID == l.System.SystemID && p.System.Database == l.System.Database {
 		d.Refuse("same_database", "correct peers[].dsn", "the database of peer %s is this one", p.Region)
-		return
+		return false
 	}
-	if n := p.Node; n.Region != "" && (n.Region != p.Region || n.Cluster != d.cfg.Cluster) {
+	if n := p.Node; n.Region != "" && (n.Region != p.Region || n.Cluster != cfg.Cluster) {
 		d.Refuse("wrong_node", "correct peers[].dsn", "the database given for peer %s is region %s of cluster %s", p.Region, n.Region, n.Cluster)
 	}
 	if !p.Replication {
 		d.Refuse("no_replication", "at the peer, as a superuser: alter role "+pg.Quote(p.DSN.User())+" replication", "role %q of peers[].dsn may not read a slot at peer %s", p.DSN.User(), p.Region)
 	}
 	if p.Publication == nil {
-		d.Refuse("no_publication", "pgwaltz setup at the peer", "peer %s has no publication %q", p.Region, d.cfg.Postgres.Publication)
-		return
+		d.Refuse("no_publication", "pgwaltz setup at the peer", "peer %s has no publication %q", p.Region, cfg.Postgres.Publication)
+		return false
 	}
-	d.tables(p)
-	d.loops(p)
-	d.slot(p)
-	if p.Parked > 0 {
-		d.Warn("parked", "pgwaltz parked list", "%d changes of peer %s are set aside; they stay so until the stream is back", p.Parked, p.Region)
-	}
-	d.statements(p)
+	return true
 }
 
 // tables holds what comes against the tables here.
@@ -153,10 +137,10 @@ func (d *decision) ownOnly(p *Peer) bool {
 	return d.l.System.Version >= ownOnly && p.System.Version >= ownOnly
 }
 
-// slot refuses a slot with which a change could be missing, or come twice.
-func (d *decision) slot(p *Peer) {
+// RefuseSlot refuses a slot with which a change could be missing, or come twice. fresh is a subscription that has read nothing yet,
+// or none; reads is one that is enabled.
+func RefuseSlot(d *fallback.Plan, p *Peer, fresh, reads bool) {
 	s, cp := p.Slot, p.Checkpoint
-	fresh := p.Sub == nil || !p.Sub.Enabled && p.Sub.Progress == 0 // it has not read anything yet
 	switch {
 	case s == nil && (cp != nil || p.Sub != nil):
 		d.Refuse("slot_missing", "in mode stream: pgwaltz resync at the peer", "slot %q of peer %s is gone: what was written since it was read is not known", p.SlotName, p.Region)
@@ -165,8 +149,8 @@ func (d *decision) slot(p *Peer) {
 		d.Refuse("slot_lost", "in mode stream: pgwaltz resync --recreate-slot at the peer", "slot %q of peer %s is lost: the server removed WAL that it needed", p.SlotName, p.Region)
 	case s.Plugin != "pgoutput" || s.Database != p.System.Database:
 		d.Refuse("wrong_slot", "correct peers[].dsn", "slot %q of peer %s belongs to plugin %q and database %q", p.SlotName, p.Region, s.Plugin, s.Database)
-	case s.Active && (p.Sub == nil || !p.Sub.Enabled):
-		d.Refuse("slot_in_use", "stop the sidecar of region "+p.Region+", and run pgwaltz mode switch native there", "slot %q of peer %s is read by process %d", p.SlotName, p.Region, s.ActivePID)
+	case s.Active && !reads:
+		d.Refuse("slot_in_use", fmt.Sprintf("stop the sidecar of region %s, and run pgwaltz mode switch %s there", p.Region, d.To), "slot %q of peer %s is read by process %d", p.SlotName, p.Region, s.ActivePID)
 	}
 	if cp == nil || !fresh || s == nil {
 		return
@@ -249,7 +233,7 @@ func sameTables(p *Peer) bool {
 // the stream has not seen. It does no I/O.
 func DecideStream(cfg *config.Config, l *Local, peers []*Peer, resync fallback.Statement) *fallback.Plan {
 	d := &decision{cfg: cfg, l: l, Plan: &fallback.Plan{To: config.ModeStream}}
-	d.begin()
+	d.Begin(l.Region(cfg))
 	for _, p := range peers {
 		if p.Sub == nil {
 			continue
@@ -263,6 +247,6 @@ func DecideStream(cfg *config.Config, l *Local, peers []*Peer, resync fallback.S
 	if cfg.Publishes() && switched {
 		d.Statements = append(d.Statements, resync)
 	}
-	d.settle()
+	d.Settle(l.Region(cfg))
 	return d.Plan
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -62,6 +63,16 @@ type Local struct {
 	ModeTable, ModeReadable bool
 	Workers                 int // max_logical_replication_workers
 	Origins                 int // max_replication_slots, which bounds replication origins up to 17
+}
+
+// Subscribed reports whether one of the subscriptions is there.
+func Subscribed(peers []*Peer) bool {
+	return slices.ContainsFunc(peers, func(p *Peer) bool { return p.Sub != nil })
+}
+
+// Region is what every plan has to know of it.
+func (l *Local) Region(cfg *config.Config) fallback.Region {
+	return fallback.Region{Name: cfg.Region, Ready: l.Ready, Mode: l.Mode, ModeTable: l.ModeTable, ModeReadable: l.ModeReadable, Role: l.Role.Name, Runtime: l.Runtime}
 }
 
 // Name is the name of the subscription to a peer.

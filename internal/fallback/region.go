@@ -1,0 +1,38 @@
+package fallback
+
+// Region is what every plan has to know of the local database.
+type Region struct {
+	Name                    string
+	Ready                   bool // setup was run
+	Mode                    *Row
+	ModeTable, ModeReadable bool   // pgwaltz.mode is there; and Runtime may read it
+	Role, Runtime           string // who runs the statements; and who runs the sidecar
+}
+
+// Table makes pgwaltz.mode.
+func (p *Plan) Table(r Region) {
+	if !r.Ready {
+		p.Refuse("no_schema", "pgwaltz setup --config FILE", "this database is not set up")
+	}
+	p.Add(r.ModeTable, "which mode is in effect", Schema)
+	if r.Runtime != r.Role {
+		p.Add(r.ModeReadable, "run reads it", GrantSQL(r.Runtime))
+	}
+}
+
+// Begin notes the switch. What must be found undone on the way is added behind it, and Settle is the end.
+func (p *Plan) Begin(r Region) {
+	p.Table(r)
+	p.began = len(p.Statements)
+	noted := r.Mode != nil && r.Mode.Mode == p.To && !r.Mode.Settled
+	p.Add(noted, "until the switch is finished no sidecar works here", BeginSQL(r.Name, p.To))
+}
+
+// Settle ends the switch; where nothing was to be done, nothing is noted.
+func (p *Plan) Settle(r Region) {
+	p.Add(false, "the switch is finished", SettleSQL(r.Name))
+	if r.Mode == nil || r.Mode.Mode != p.To || !r.Mode.Settled || p.Pending() > 2 { // the two that note it
+		return
+	}
+	p.Statements[p.began].Done, p.Statements[len(p.Statements)-1].Done = true, true
+}
