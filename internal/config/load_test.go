@@ -101,6 +101,11 @@ func TestFullFile(t *testing.T) {
 			t.Errorf("Selected(%v) = %v", name, got)
 		}
 	}
+	same, other := *c, *c
+	same.Stamps.Version, other.Tables.Exclude = "else", c.Tables.Exclude[1:]
+	if c.Selection() != same.Selection() || c.Selection() == other.Selection() {
+		t.Error("the selection is not named by what is selected")
+	}
 	if !c.Redacted("any", "users", "password") || c.Redacted("any", "users", "email") {
 		t.Error("redaction")
 	}

@@ -1,6 +1,11 @@
 package config
 
-import "strings"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+)
 
 // TableSettings is what holds for one table after the rules.
 type TableSettings struct {
@@ -16,6 +21,18 @@ func (c *Config) Selected(schema, table string) bool {
 		return false
 	}
 	return matchAny(c.Tables.Include, schema, table) && !matchAny(c.Tables.Exclude, schema, table)
+}
+
+// Selection names the patterns that Selected goes by: equal for configurations that select the same tables by the same ones.
+func (c *Config) Selection() string {
+	h := sha256.New()
+	for _, list := range [][]Pattern{c.Tables.Include, c.Tables.Exclude} {
+		for _, p := range list {
+			fmt.Fprintf(h, "%q ", p.text)
+		}
+		fmt.Fprintln(h)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
 // Excluded reports whether an exclude pattern names the table.

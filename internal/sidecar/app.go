@@ -133,7 +133,7 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error)
 	s.clock = replicator.NewClockKeeper(s.own, localDB{s.ownDB})
 	s.lives.forget()
 	s.redactor = audit.NewRedactor(cfg.Audit.Redact)
-	s.refused.Redact = len(cfg.Audit.Redact) > 0
+	s.refused.Redact, s.refused.Selection = len(cfg.Audit.Redact) > 0, cfg.Selection()
 	s.pubMetrics = publish.NewMetrics(s.registry)
 	s.conf.ByType = map[string]uint64{}
 	for _, p := range cfg.PeerNames() {

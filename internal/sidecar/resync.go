@@ -13,6 +13,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/fallback"
 	"github.com/pgwaltz/pgwaltz/internal/node"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -44,6 +45,9 @@ func Resync(ctx context.Context, cfg *config.Config, tables []string, recreateSl
 	defer closeConn(conn)
 	// Nothing is done where the rest cannot be: a slot that nobody reads keeps its WAL for ever.
 	if err := isSetUp(ctx, conn, cfg); err != nil {
+		return done, err
+	}
+	if err := mayResync(ctx, conn, cfg); err != nil {
 		return done, err
 	}
 	if err := done.request(ctx, conn, cfg, tables, func(context.Context, pgx.Tx) error { return errTrial }); !errors.Is(err, errTrial) {
@@ -84,6 +88,19 @@ func isSetUp(ctx context.Context, conn *pgx.Conn, cfg *config.Config) error {
 	}
 	if is.Region == "" || !publication {
 		return &hintError{fmt.Errorf("this database is not set up: publication %q does not exist, or pgwaltz.node is empty", cfg.Postgres.Publication), "pgwaltz setup --config FILE"}
+	}
+	return nil
+}
+
+// mayResync refuses where no stream is at work. A slot that is created anew would be read on by the peer's subscription as if
+// nothing were missing, and nobody would copy anything. While the region goes back to the stream it may.
+func mayResync(ctx context.Context, conn *pgx.Conn, cfg *config.Config) error {
+	row, err := fallback.Load(ctx, conn, cfg.Region)
+	if err != nil {
+		return err
+	}
+	if mode := fallback.InEffect(cfg, row); mode != config.ModeStream {
+		return &hintError{fmt.Errorf("this region is in mode %s: nothing is copied, and a gap stays", mode), "pgwaltz mode switch stream --config FILE, then pgwaltz resync"}
 	}
 	return nil
 }

@@ -65,7 +65,10 @@ func (s *Sidecar) loadLacking(ctx context.Context, conn *pgx.Conn) error {
 			return err
 		}
 		in.lacks.set(slices.DeleteFunc(out, func(n wal.RelationName) bool {
-			return n != quarantine.Unnamed && !s.cfg.Selected(n.Schema, n.Name)
+			if quarantine.IsUnnamed(n) {
+				return n == quarantine.UnnamedUnder(s.cfg.Selection()) // nothing is selected that was not then
+			}
+			return !s.cfg.Selected(n.Schema, n.Name)
 		}))
 	}
 	s.takeInDue = time.Time{}
@@ -94,7 +97,7 @@ func (s *Sidecar) takeIn(ctx context.Context) {
 
 // askCopies asks one origin, and notes which tables it takes in hand.
 func (s *Sidecar) askCopies(ctx context.Context, in *inboundState, lacks []wal.RelationName) error {
-	q := copyBody{Tables: slices.DeleteFunc(slices.Clone(lacks), func(n wal.RelationName) bool { return n == quarantine.Unnamed })}
+	q := copyBody{Tables: slices.DeleteFunc(slices.Clone(lacks), quarantine.IsUnnamed)}
 	q.All = len(q.Tables) < len(lacks)
 	body, err := json.Marshal(q)
 	if err != nil {

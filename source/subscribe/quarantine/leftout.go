@@ -11,7 +11,7 @@ import (
 
 // LeftOutSchema creates the table of which tables changes of an origin were left out here, because this region's configuration
 // did not select them. The schema pgwaltz must exist. It may be run again. A row stays until the origin has been asked for the
-// rows of the table, which is when it is selected; * as both names stands for tables that are not named.
+// rows of the table, which is when it is selected; schema * stands for tables that are not named (Unnamed).
 const LeftOutSchema = `create table if not exists pgwaltz.left_out (
   origin      text not null,
   schema_name text not null,
@@ -19,19 +19,32 @@ const LeftOutSchema = `create table if not exists pgwaltz.left_out (
   primary key (origin, schema_name, table_name)
 )`
 
-// Unnamed stands for tables of which changes were left out, and that were too many to be named.
+// Unnamed stands for tables of which changes were left out, and that were too many to be named. In pgwaltz.left_out its
+// name goes on with what the region selected then (UnnamedUnder): as long as that stays, none of them is selected.
 var Unnamed = wal.RelationName{Schema: "*", Name: "*"}
+
+// UnnamedUnder stands for such tables in pgwaltz.left_out, where a configuration selected what selection names.
+func UnnamedUnder(selection string) wal.RelationName {
+	return wal.RelationName{Schema: Unnamed.Schema, Name: Unnamed.Name + selection}
+}
+
+// IsUnnamed reports whether a name of pgwaltz.left_out stands for tables that are not named.
+func IsUnnamed(n wal.RelationName) bool { return n.Schema == Unnamed.Schema }
 
 // maxLeftOut bounds the names of one origin.
 const maxLeftOut = 1000
 
 // noteLeftOut notes that changes of a table were left out.
-func noteLeftOut(ctx context.Context, c *pgx.Conn, origin string, table wal.RelationName) error {
+func noteLeftOut(ctx context.Context, c *pgx.Conn, origin string, table wal.RelationName, selection string) error {
+	unnamed := UnnamedUnder(selection)
+	if table == Unnamed {
+		table = unnamed
+	}
 	_, err := c.Exec(ctx, `insert into pgwaltz.left_out (origin, schema_name, table_name)
 select $1, case when room then $2 else $4 end, case when room then $3 else $5 end
 from (select exists (select from pgwaltz.left_out where origin = $1 and schema_name = $2 and table_name = $3)
   or (select count(*) from pgwaltz.left_out where origin = $1) < $6) t(room)
-on conflict do nothing`, origin, table.Schema, table.Name, Unnamed.Schema, Unnamed.Name, int64(maxLeftOut))
+on conflict do nothing`, origin, table.Schema, table.Name, unnamed.Schema, unnamed.Name, int64(maxLeftOut))
 	if err != nil {
 		return fmt.Errorf("note a table that is left out: %w", err)
 	}

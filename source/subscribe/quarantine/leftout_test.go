@@ -52,4 +52,15 @@ func TestLeftOut(t *testing.T) {
 	if err != nil || len(got) > maxLeftOut+1 || !slices.Contains(got, Unnamed) || !slices.Contains(got, name(2)) {
 		t.Errorf("%d names are kept, %v", len(got), err)
 	}
+	// Tables that are not named are known by what was selected when they were left out.
+	for _, selection := range []string{"one", "one", "other"} {
+		s.Selection = selection
+		note("ap", Unnamed)
+	}
+	want("ap", UnnamedUnder("one"), UnnamedUnder("other"), name(1))
+	for _, n := range []wal.RelationName{UnnamedUnder("one"), Unnamed} {
+		if !IsUnnamed(n) {
+			t.Errorf("%v is a table's name", n)
+		}
+	}
 }

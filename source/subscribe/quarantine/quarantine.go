@@ -43,7 +43,9 @@ const (
 type Store struct {
 	// Redact: rows of some columns must not be kept, so of a message only its header is.
 	Redact bool
-	kept   int
+	// Selection names what the region's configuration selects: another one for each configuration that selects otherwise.
+	Selection string
+	kept      int
 }
 
 // Keep stores a refused message, once.
@@ -64,7 +66,7 @@ select $1, $2, $3, $4, $5, $6 where not exists (select from pgwaltz.quarantine w
 // Note counts changes of a table that the origin may not write here. Their rows are not kept. Which table it is, is known for
 // longer than the count (LeftOut).
 func (s *Store) Note(ctx context.Context, c *pgx.Conn, origin string, table wal.RelationName, seq, changes uint64) error {
-	if err := noteLeftOut(ctx, c, origin, table); err != nil {
+	if err := noteLeftOut(ctx, c, origin, table, s.Selection); err != nil {
 		return err
 	}
 	reason := fmt.Sprintf("table %s is not selected by this region's configuration", table)
