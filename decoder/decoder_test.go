@@ -285,3 +285,18 @@ func TestUpdatesWithoutAnyOldRow(t *testing.T) {
 		t.Errorf("%d told, changes %+v", told, tx.Changes)
 	}
 }
+
+// An old row under a deferrable key has all values, also where they are NULL: a deferrable key is no identity.
+func TestOldRowsOfNulls(t *testing.T) {
+	t.Parallel()
+	for _, deferrable := range []bool{false, true} {
+		d := New(Config{Key: func(rel *wal.Relation) error {
+			rel.PrimaryKey, rel.Partitioned, rel.Deferrable = []int{0}, true, deferrable
+			return nil
+		}})
+		tx := feedOne(t, d, begin(7, 100), users(wal.IdentityFull), row('D', 16400, []byte("O"), tup("4", nil, nil)), commit(100, 120))
+		if len(tx.Changes) != 1 || tx.Changes[0].OldFull != deferrable {
+			t.Errorf("deferrable %v: changes %+v", deferrable, tx.Changes)
+		}
+	}
+}

@@ -93,7 +93,8 @@ func tupleMark(b []byte) (byte, []byte, error) {
 }
 
 // keyAlone reports whether an image that is called full holds the key of its partition alone. The server
-// calls it what the identity of the whole table says, and fills in NULLs.
+// calls it what the identity of the whole table says, and fills in NULLs. A deferrable key is never an identity by itself: what is called
+// full under one has all values, though they be NULL.
 func keyAlone(rel *wal.Relation, old wal.Tuple) bool {
 	if !rel.Partitioned {
 		return false
@@ -101,6 +102,9 @@ func keyAlone(rel *wal.Relation, old wal.Tuple) bool {
 	null := func(i int) bool { return i < len(old) && old[i].Kind == wal.Null }
 	if slices.ContainsFunc(rel.NotNull, null) {
 		return true
+	}
+	if rel.Deferrable {
+		return false
 	}
 	others := 0
 	for i := range rel.Sent() {

@@ -44,12 +44,17 @@ func Clash(s Shape, c Constraint) string {
 		name := "\"!" + strconv.Itoa(i+1) + "\""
 		same := "t." + name + " operator(" + t.Operator + ") o." + name
 		if c.Nulls {
-			same = "(" + same + " or pg_catalog.num_nulls(t." + name + ", o." + name + ") = 2)"
+			same = "(" + same + " or " + bothNull("t."+name, "o."+name) + ")"
 		}
 		b.WriteString(same)
 	}
 	b.WriteString(` where (o."!table", o."!place") <> (t."!table", t."!place") limit 1`)
 	return b.String()
+}
+
+// bothNull is the condition that two values are NULL, which a look into an index on either of them can use. A row of NULLs is a value, though IS NULL says otherwise.
+func bothNull(a, b string) string {
+	return a + " is null and " + b + " is null and pg_catalog.num_nulls(" + a + ", " + b + ") = 2"
 }
 
 // LockTable keeps every other writer out of a table until the end of the transaction.

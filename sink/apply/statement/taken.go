@@ -50,7 +50,7 @@ func Taken(s Shape, c Constraint, columns []Param, rivals bool) string {
 		name := `"!` + strconv.Itoa(i+1) + `"`
 		one := "t." + name + " operator(" + t.Operator + ") u." + name
 		if c.Nulls {
-			one = "(" + one + " or pg_catalog.num_nulls(t." + name + ", u." + name + ") = 2)"
+			one = "(" + one + " or " + bothNull("t."+name, "u."+name) + ")"
 		}
 		clash = append(clash, one)
 	}
