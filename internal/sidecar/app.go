@@ -89,6 +89,8 @@ type Sidecar struct {
 	columnsDue time.Time
 	// takeInDue is when origins may be asked next for tables that were left out.
 	takeInDue time.Time
+	takeInOf  int64   // when the term began, in nanoseconds
+	granted   granted // copies that peers have asked for so
 	watch     tablecopy.Watch
 	arrived   tablecopy.Arrived
 	redactor  *audit.Redactor

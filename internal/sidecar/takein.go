@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,8 +31,10 @@ const (
 )
 
 // copyBody is the body of such a question, and of its answer: the tables that are copied, or that have none to copy now, and will be
-// copied when they are published. All stands for every table.
+// copied when they are published. All stands for every table. Of is when the asker's term began: in a term each table is asked for until
+// the answer has come, so a question that comes again, word for word, is one of which the answer was lost.
 type copyBody struct {
+	Of     int64              `json:"of,omitempty"` // nanoseconds
 	Tables []wal.RelationName `json:"tables,omitempty"`
 	All    bool               `json:"all,omitempty"`
 }
@@ -57,6 +60,34 @@ func (l *lacking) set(tables []wal.RelationName) {
 	l.tables = tables
 }
 
+// granted remembers the newest question of each peer for which copies were asked for. The zero value is ready.
+type granted struct {
+	mu sync.Mutex
+	of map[string][sha256.Size]byte
+}
+
+func (g *granted) is(asker string, question []byte) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	sum, ok := g.of[asker]
+	return ok && sum == sha256.Sum256(question)
+}
+
+func (g *granted) note(asker string, question []byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.of == nil {
+		g.of = map[string][sha256.Size]byte{}
+	}
+	g.of[asker] = sha256.Sum256(question)
+}
+
+func (g *granted) forget() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.of = nil
+}
+
 // loadLacking begins a term with what was left out before it.
 func (s *Sidecar) loadLacking(ctx context.Context, conn *pgx.Conn) error {
 	for _, in := range s.in {
@@ -71,7 +102,8 @@ func (s *Sidecar) loadLacking(ctx context.Context, conn *pgx.Conn) error {
 			return !s.cfg.Selected(n.Schema, n.Name)
 		}))
 	}
-	s.takeInDue = time.Time{}
+	s.takeInDue, s.takeInOf = time.Time{}, time.Now().UnixNano()
+	s.granted.forget()
 	return nil
 }
 
@@ -97,7 +129,7 @@ func (s *Sidecar) takeIn(ctx context.Context) {
 
 // askCopies asks one origin, and notes which tables it takes in hand.
 func (s *Sidecar) askCopies(ctx context.Context, in *inboundState, lacks []wal.RelationName) error {
-	q := copyBody{Tables: slices.DeleteFunc(slices.Clone(lacks), quarantine.IsUnnamed)}
+	q := copyBody{Of: s.takeInOf, Tables: slices.DeleteFunc(slices.Clone(lacks), quarantine.IsUnnamed)}
 	q.All = len(q.Tables) < len(lacks)
 	body, err := json.Marshal(q)
 	if err != nil {
@@ -132,6 +164,9 @@ func (s *Sidecar) sayCopies(ctx context.Context, asker string, data []byte) ([]b
 	if !req.All && len(req.Tables) == 0 {
 		return json.Marshal(req)
 	}
+	if s.granted.is(asker, data) {
+		return json.Marshal(req) // the copies would begin again each time
+	}
 	if !s.mayCopy(asker) {
 		return nil, errors.New("not now: this was asked for often")
 	}
@@ -143,6 +178,9 @@ func (s *Sidecar) sayCopies(ctx context.Context, asker string, data []byte) ([]b
 	if err != nil {
 		s.log.Debug("copies were asked for", "peer", asker, "reason", publicMessage(err))
 		return nil, errors.New("the copies cannot be asked for now")
+	}
+	if req.Of != 0 {
+		s.granted.note(asker, data)
 	}
 	s.log.Info("a peer selects tables that it has left out before; they are copied for it", "peer", asker, "tables", n)
 	return json.Marshal(req)
