@@ -25,17 +25,24 @@ type load struct {
 	mu      sync.Mutex
 	version map[string]int64 // of each user of its own that is alive
 	writes  int
+	once    sync.Once
 	stop    chan struct{}
-	done    chan error
+	done    chan struct{}
+	err     error // once done
 }
 
-// newLoad takes over users prefix1 to prefixN, which are there, and writes them, and others that come and go, with their sessions.
-func newLoad(ctx context.Context, conn *pgx.Conn, prefix string, n int) *load {
-	l := &load{conn: conn, prefix: prefix, version: map[string]int64{}, stop: make(chan struct{}), done: make(chan error, 1)}
+// newLoad takes over users prefix1 to prefixN, which are there, and writes them, and others that come and go, with their sessions. It ends
+// with the test at the latest.
+func newLoad(t *testing.T, dsn, prefix string, n int) *load {
+	l := &load{conn: pgtest.Connect(t, dsn), prefix: prefix, version: map[string]int64{}, stop: make(chan struct{}), done: make(chan struct{})}
 	for i := 1; i <= n; i++ {
 		l.version[fmt.Sprintf("%s%d", prefix, i)] = 0
 	}
-	go func() { l.done <- l.run(ctx, n) }()
+	go func() {
+		defer close(l.done)
+		l.err = l.run(t.Context(), n)
+	}()
+	t.Cleanup(func() { l.end() }) // before its session is closed
 	return l
 }
 
@@ -71,6 +78,13 @@ func (l *load) run(ctx context.Context, n int) error {
 		l.writes += 5
 		l.mu.Unlock()
 	}
+}
+
+// end stops the load and returns what ended it before.
+func (l *load) end() error {
+	l.once.Do(func() { close(l.stop) })
+	<-l.done
+	return l.err
 }
 
 func (l *load) written() int {
@@ -130,11 +144,13 @@ func TestHandOver(t *testing.T) {
 
 func handOver(t *testing.T, role, attributes string) {
 	s := newSiteOf(t, role, attributes)
-	s.config(map[string]string{"delete: false": "delete: true", "      users:": "      sessions: {delete: true}\n      users:"})
+	// The slot of the source's sidecar has the job's name, and both walks are on one server.
+	job := "users_of_" + role
+	s.config(map[string]string{"users_one_way:": job + ":", "delete: false": "delete: true", "      users:": "      sessions: {delete: true}\n      users:"})
 	const n = 200
 	s.exec(s.source, fmt.Sprintf(`insert into public.users (username, password) select p || i, 'p' from generate_series(1, %d) as i, unnest(array['here', 'there']) as p`, n))
 	s.run("--once")
-	here := newLoad(t.Context(), pgtest.Connect(t, s.source.Config().ConnString()), "here", n)
+	here := newLoad(t, s.source.Config().ConnString(), "here", n)
 	loads := []*load{here}
 	for range 3 {
 		s.run("")
@@ -146,14 +162,14 @@ func handOver(t *testing.T, role, attributes string) {
 	s.mustRun("migrate-config", "--from", s.file, "--link", fmt.Sprintf("127.0.0.1:%d", port))
 	s.mustRun("setup", "--config", "source.yaml") // from here on the source keeps its WAL for the sidecar
 	s.run("")
-	s.run("--forget users_one_way")
+	s.run("--forget " + job)
 	s.mustRun("setup", "--config", "destination.yaml")
 	if log, code := s.cron(""); code != 3 || !strings.Contains(log, `is region \"destination\"`) {
 		t.Errorf("the cron line that was left says %d:\n%s", code, log)
 	}
 	s.start("source")
 	s.start("destination")
-	there := newLoad(t.Context(), pgtest.Connect(t, s.dest.Config().ConnString()), "there", n)
+	there := newLoad(t, s.dest.Config().ConnString(), "there", n)
 	loads = append(loads, there)
 	enough := func(context.Context) (bool, string, error) {
 		a, b := here.written(), there.written()
@@ -164,8 +180,7 @@ func handOver(t *testing.T, role, attributes string) {
 	}
 	want := map[string]int64{}
 	for _, l := range loads {
-		close(l.stop)
-		if err := <-l.done; err != nil {
+		if err := l.end(); err != nil {
 			t.Fatal(err)
 		}
 		for k, v := range l.version {
