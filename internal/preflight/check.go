@@ -106,10 +106,15 @@ func checkSchema(ctx context.Context, f *facts, fs *Findings) error {
 	case f.schema.version != SchemaVersion:
 		fs.add(Error, "schema_version", setupCommand, "schema pgwaltz has version %d, this program works with %d", f.schema.version, SchemaVersion)
 	}
+	outdated := false
 	for _, o := range objects() {
 		if !f.schema.objects[o.name] {
 			fs.add(Error, "schema_missing", setupCommand, "table pgwaltz.%s does not exist", o.name)
 			continue
+		}
+		for _, c := range f.schema.lacks(o) {
+			fs.add(Error, "schema_outdated", setupCommand, "table pgwaltz.%s lacks column %s: an earlier program made it", o.name, c.name)
+			outdated = true
 		}
 		var denied bool
 		if err := f.conn.QueryRow(ctx, `select not coalesce(bool_and(pg_catalog.has_table_privilege(c.oid, w)), false)
@@ -124,6 +129,9 @@ from pg_catalog.unnest($2::text[]) w, pg_catalog.pg_class c where c.relnamespace
 	}
 	if f.schema.forget != audit.ForgetBody(f.cfg.Audit.Retention) {
 		fs.add(Warning, "audit_retention", setupCommand, "audit.retention is %s, and setup has made the audit log keep its rows for another time", f.cfg.Audit.Retention)
+	}
+	if outdated {
+		return nil // what stands in these tables cannot be read
 	}
 	return checkIdentityOfServer(ctx, f, fs)
 }

@@ -33,11 +33,11 @@ type facts struct {
 // schemaState is what stands in schema pgwaltz.
 type schemaState struct {
 	exists  bool
-	usable  bool // the runtime role may use it
-	version int  // 0 where it has no mark
-	objects map[string]bool
-	forget  string // the text of the function that deletes old audit rows
-	closed  bool   // not everybody may call it
+	usable  bool            // the runtime role may use it
+	version int             // 0 where it has no mark
+	objects map[string]bool // tables, indexes, table.column, function()
+	forget  string          // the text of the function that deletes old audit rows
+	closed  bool            // not everybody may call it
 }
 
 func loadFacts(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (*facts, error) {
@@ -98,6 +98,8 @@ func (f *facts) loadSchema(ctx context.Context) error {
 	err := f.conn.QueryRow(ctx, `select coalesce(pg_catalog.obj_description(n.oid, 'pg_namespace'), ''),
   pg_catalog.has_schema_privilege($1::text, n.oid, 'usage'),
   array(select c.relname::text from pg_catalog.pg_class c where c.relnamespace = n.oid)
+    || array(select c.relname::text || '.' || a.attname::text from pg_catalog.pg_class c join pg_catalog.pg_attribute a on a.attrelid = c.oid
+        where c.relnamespace = n.oid and c.relkind = 'r' and a.attnum > 0 and not a.attisdropped)
     || array(select p.proname::text || '()' from pg_catalog.pg_proc p where p.pronamespace = n.oid)
 from pg_catalog.pg_namespace n where n.nspname = 'pgwaltz'`, role).Scan(&comment, &f.schema.usable, &names)
 	f.schema.objects = map[string]bool{}

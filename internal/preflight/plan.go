@@ -151,6 +151,9 @@ func (p *planner) planSchema(ctx context.Context) error {
 	p.add(p.schema.exists, "everything of ours lives in one schema", "create schema if not exists pgwaltz")
 	for _, o := range append(objects(), indexes()...) {
 		p.add(p.schema.objects[o.name], o.why, o.sql)
+		for _, c := range p.schema.lacks(o) {
+			p.add(false, "an earlier program made the table without it", c.sql)
+		}
 	}
 	p.add(p.schema.forget == audit.ForgetBody(p.cfg.Audit.Retention), "what is too old goes from the audit log through it", audit.ForgetSQL(p.cfg.Audit.Retention))
 	p.add(p.schema.closed, "and nobody else may call it", "revoke all on function "+audit.Forget+" from public")

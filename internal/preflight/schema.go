@@ -1,6 +1,8 @@
 package preflight
 
 import (
+	"strings"
+
 	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
@@ -35,7 +37,8 @@ const (
 	mayWrite  = "select, insert, update, delete"
 )
 
-// objects lists the tables of schema pgwaltz, re-runnable one by one.
+// objects lists the tables of schema pgwaltz, re-runnable one by one. A column that comes later may be null or has a default, on a line
+// of its own: setup adds it to a table that is there.
 func objects() []object {
 	return []object{
 		{"node", node.Schema, "who this database is", mayRead},
@@ -58,6 +61,42 @@ func objects() []object {
 		{"stream", streamstore.Schema, "what this region has published into", mayUpdate},
 		{"lead", lead.Schema, "which sidecar is at work", mayUpdate},
 	}
+}
+
+// column is one column of such a table, and what adds it to a table that an earlier program has made.
+type column struct {
+	name string
+	sql  string
+}
+
+// columns lists the columns that the statement of a table names: one in each line.
+func (o object) columns() []column {
+	_, body, ok := strings.Cut(o.sql, " (\n")
+	if !ok {
+		return nil
+	}
+	var out []column
+	for line := range strings.Lines(body) {
+		line, _, _ = strings.Cut(line, "--")
+		line = strings.TrimSuffix(strings.TrimSpace(line), ",")
+		name, _, ok := strings.Cut(line, " ")
+		if word := strings.ToLower(name); !ok || word == "primary" || word == "unique" || strings.HasPrefix(word, ")") {
+			continue
+		}
+		out = append(out, column{name, "alter table pgwaltz." + o.name + " add column if not exists " + strings.Join(strings.Fields(line), " ")})
+	}
+	return out
+}
+
+// lacks lists the columns of a table that is there and was made by an earlier program.
+func (s *schemaState) lacks(o object) []column {
+	var out []column
+	for _, c := range o.columns() {
+		if s.objects[o.name] && !s.objects[o.name+"."+c.name] {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // indexes lists the indexes beside the keys, by name.
