@@ -2,6 +2,7 @@ package conflict
 
 import (
 	"encoding/binary"
+	"strconv"
 
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -11,6 +12,8 @@ type letGo struct {
 	rows map[[16]byte][16]byte // digests of the contents by those of relation and key
 	// more are the keys of which no contents are remembered: bits, four for each key.
 	more []uint64
+	// cut is how often a table was truncated since: what was let go before is gone.
+	cut map[string]int
 }
 
 const (
@@ -19,7 +22,11 @@ const (
 )
 
 func (l *letGo) add(key string, ch *wal.Change) {
-	k := Digest([]byte(key))
+	k := l.name(key, ch)
+	if _, taken := l.rows[k]; taken {
+		l.rows[k] = [16]byte{} // two rows stand there, and which one leaves matters: none follows
+		return
+	}
 	content, ok := Content(ch.Relation, ch.New)
 	if ok && len(l.rows) < letGoRows {
 		l.rows[k] = Digest(content)
@@ -33,6 +40,20 @@ func (l *letGo) add(key string, ch *wal.Change) {
 	}
 }
 
+func (l *letGo) truncated(rel *wal.Relation) {
+	if l.cut == nil {
+		l.cut = map[string]int{}
+	}
+	l.cut[rel.String()]++
+}
+
+func (l *letGo) name(key string, ch *wal.Change) [16]byte {
+	if n := l.cut[ch.Relation.String()]; n > 0 {
+		key = strconv.Itoa(n) + "\x00" + key
+	}
+	return Digest([]byte(key))
+}
+
 func bits(k [16]byte) (b [4]uint32) {
 	for i := range b {
 		b[i] = binary.LittleEndian.Uint32(k[4*i:]) % letGoBits
@@ -43,7 +64,7 @@ func bits(k [16]byte) (b [4]uint32) {
 // follows reports whether an update or a delete means the row that was let go under its key, or one under
 // another key.
 func (l *letGo) follows(key string, ch *wal.Change) bool {
-	k := Digest([]byte(key))
+	k := l.name(key, ch)
 	was, ok := l.rows[k]
 	if !ok {
 		return !l.perhaps(k)

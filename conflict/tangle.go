@@ -30,15 +30,16 @@ func (e *TangledError) Hint() string {
 // held until the row before it has gone, or the transaction ends. The zero value is that of a new
 // transaction.
 type Tangle struct {
-	held  map[string]*wal.Change // inserts, by relation and key
-	order []string               // of their keys; those that have gone since are not in held
+	held  map[string]*crowd // by relation and key
+	order []*putRow         // what is held; rows that have left or gone out since are marked
+	count int               // of held rows
 	size  int
 	limit int // of size; 0: tangleBytes
 	gone  *letGo
 }
 
 // Holds reports whether inserts are held.
-func (t *Tangle) Holds() bool { return len(t.held) > 0 }
+func (t *Tangle) Holds() bool { return t.count > 0 }
 
 // Take takes the changes of the next part and returns what is to go out with it. more is false for the
 // last part: then nothing is left. Errors: *TangledError.
@@ -46,37 +47,44 @@ func (t *Tangle) Take(changes []wal.Change, more bool) ([]wal.Change, error) {
 	if !t.Holds() && t.gone == nil && (!more || !slices.ContainsFunc(changes, func(c wal.Change) bool { return c.Relation.Deferrable })) {
 		return Untangle(changes), nil
 	}
-	out := make([]wal.Change, 0, len(changes)+len(t.held))
+	out := make([]wal.Change, 0, len(changes)+t.count)
 	for i := range changes {
 		ch := &changes[i]
 		if !ch.Relation.Deferrable || ch.Op == wal.Truncate || ch.Relation.KeyColumns() == nil {
+			if ch.Op == wal.Truncate {
+				out = t.truncated(out, ch.Relation)
+			}
 			out = append(out, *ch)
 			continue
 		}
-		key := ch.Relation.String() + "\x00" + string(ch.AppendKey(nil))
-		put := t.held[key]
-		switch {
-		case ch.Op == wal.Insert:
-			if put != nil {
-				out = append(out, *put)
-				t.let(key)
-			}
+		key := t.key(ch)
+		if ch.Op == wal.Insert {
 			t.hold(key, ch)
-		case put == nil:
+			continue
+		}
+		var r *putRow
+		c := t.held[key]
+		if c != nil {
+			r = c.meant(ch)
+		}
+		switch {
+		case r == nil: // the row that was there before
 			if t.gone != nil && !t.gone.follows(key, ch) {
 				return nil, &TangledError{ch.Relation.Ref()}
 			}
 			out = append(out, *ch)
-		case ch.OldFull && !sameContent(ch.Relation, ch.Old, put.New): // the row that was there before
-			out = append(out, *ch)
-			if ch.Op == wal.Delete {
-				out = append(out, *put)
-				t.let(key)
+			if ch.Op == wal.Delete && c != nil {
+				first := c.first()
+				out = append(out, first.change)
+				t.let(key, first)
 			}
-		case ch.Op == wal.Delete: // the new one again
-			t.let(key)
+		case ch.Op == wal.Delete:
+			t.let(key, r)
 		default:
-			put.New = ch.New.Filled(put.New)
+			t.size -= r.change.Size()
+			r.change.New = ch.New.Filled(r.change.New)
+			t.size += r.change.Size()
+			c.changed(ch.Relation, r, r.change.New)
 		}
 	}
 	if more && t.size <= t.most() {
@@ -86,13 +94,13 @@ func (t *Tangle) Take(changes []wal.Change, more bool) ([]wal.Change, error) {
 	if more && gone == nil {
 		gone = &letGo{rows: map[[16]byte][16]byte{}}
 	}
-	for _, key := range t.order {
-		if put := t.held[key]; put != nil {
-			out = append(out, *put)
-			if more {
-				gone.add(key, put)
-			}
-			delete(t.held, key)
+	for _, r := range t.order {
+		if r.gone {
+			continue
+		}
+		out = append(out, r.change)
+		if more {
+			gone.add(t.key(&r.change), &r.change)
 		}
 	}
 	*t = Tangle{limit: t.limit}
@@ -111,18 +119,48 @@ func (t *Tangle) most() int {
 
 func (t *Tangle) hold(key string, ch *wal.Change) {
 	if t.held == nil {
-		t.held = map[string]*wal.Change{}
+		t.held = map[string]*crowd{}
 	}
-	one := *ch
-	t.held[key] = &one
-	t.order = append(t.order, key)
+	c := t.held[key]
+	if c == nil {
+		c = &crowd{}
+		t.held[key] = c
+	}
+	r := &putRow{change: *ch, image: ch.New}
+	c.put(ch.Relation, r)
+	t.order = append(t.order, r)
+	t.count++
 	t.size += ch.Size() + len(key)
-	if len(t.order) > 1024 && len(t.order) > 2*len(t.held) {
-		t.order = slices.DeleteFunc(t.order, func(k string) bool { return t.held[k] == nil })
+	if len(t.order) > 1024 && len(t.order) > 2*t.count {
+		t.order = slices.DeleteFunc(t.order, func(r *putRow) bool { return r.gone })
 	}
 }
 
-func (t *Tangle) let(key string) {
-	t.size -= t.held[key].Size() + len(key)
-	delete(t.held, key)
+// truncated appends what is held of a table that is truncated now: it came before.
+func (t *Tangle) truncated(out []wal.Change, rel *wal.Relation) []wal.Change {
+	for _, r := range t.order {
+		if !r.gone && r.change.Relation.String() == rel.String() {
+			out = append(out, r.change)
+			t.let(t.key(&r.change), r)
+		}
+	}
+	if t.gone != nil {
+		t.gone.truncated(rel)
+	}
+	return out
+}
+
+func (t *Tangle) key(ch *wal.Change) string {
+	return ch.Relation.String() + "\x00" + string(ch.AppendKey(nil))
+}
+
+func (t *Tangle) let(key string, r *putRow) {
+	c := t.held[key]
+	c.leave(r.change.Relation, r)
+	t.count--
+	t.size -= r.change.Size() + len(key)
+	r.change, r.image = wal.Change{}, nil
+	if c.left == 0 {
+		delete(t.held, key)
+	}
 }

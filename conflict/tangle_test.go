@@ -136,6 +136,42 @@ func TestTangleBeyondItsBound(t *testing.T) {
 	}
 }
 
+// Two rows that went out under one key, of which either may leave, stop it; what was truncated since does not.
+func TestTangleBeyondItsBoundCrowded(t *testing.T) {
+	t.Parallel()
+	rel := &wal.Relation{Schema: "public", Name: "d", Identity: wal.IdentityFull, PrimaryKey: []int{0}, Deferrable: true,
+		Columns: []wal.Column{{Name: "id", OID: 23, Key: true}, {Name: "v", OID: 25, Key: true}}}
+	row := func(v string) wal.Tuple {
+		return wal.Tuple{{Kind: wal.Text, Bytes: []byte("1")}, {Kind: wal.Text, Bytes: []byte(v)}}
+	}
+	a := wal.Change{Op: wal.Insert, Relation: rel, New: row("a")}
+	b := wal.Change{Op: wal.Insert, Relation: rel, New: row("b")}
+	for _, v := range []string{"a", "b"} {
+		tangle := Tangle{limit: 1}
+		out, err := tangle.Take([]wal.Change{a, b}, true)
+		if err != nil || len(out) != 2 {
+			t.Fatalf("two rows under one key: %d changes, %v", len(out), err)
+		}
+		leaves := wal.Change{Op: wal.Delete, Relation: rel, Old: row(v), OldFull: true}
+		if _, err := tangle.Take([]wal.Change{leaves}, false); !errors.As(err, new(*TangledError)) {
+			t.Errorf("%s leaves: %v", v, err)
+		}
+	}
+	tangle := Tangle{limit: 1}
+	if _, err := tangle.Take([]wal.Change{a}, true); err != nil {
+		t.Fatal(err)
+	}
+	next := []wal.Change{b, {Op: wal.Truncate, Relation: rel}, b}
+	out, err := tangle.Take(next, true)
+	if err != nil || len(out) != 3 || out[1].Op != wal.Truncate {
+		t.Fatalf("truncated: %d changes, %v", len(out), err)
+	}
+	leaves := wal.Change{Op: wal.Delete, Relation: rel, Old: row("b"), OldFull: true}
+	if out, err := tangle.Take([]wal.Change{leaves}, false); err != nil || len(out) != 1 {
+		t.Errorf("the row behind a truncate leaves: %d changes, %v", len(out), err)
+	}
+}
+
 // Of more rows than are remembered with their contents, the keys are.
 func TestLetGoKnowsKeys(t *testing.T) {
 	t.Parallel()

@@ -1,7 +1,6 @@
 package conflict
 
 import (
-	"bytes"
 	"slices"
 
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -14,6 +13,9 @@ import (
 // by the old image, which such tables have whole. Changes of keys are split already
 // (SplitKeyChange). Of a transaction in parts it sees one part: Tangle is for these.
 //
+// It may put several rows there, all of them for a moment, before each gets its own key: each change is of the one that
+// looks so.
+//
 // Two rows under one key may be equal, and then nobody can tell which of them a delete means. So the insert and
 // the delete are both left out: if it was the new row, the key is as empty as before; if it was the one before, an equal one
 // stands there. A row that is put under a key and is gone again within the transaction is nothing to others in any case.
@@ -21,63 +23,63 @@ func Untangle(changes []wal.Change) []wal.Change {
 	if !slices.ContainsFunc(changes, func(c wal.Change) bool { return c.Relation.Deferrable }) {
 		return changes
 	}
-	type step struct {
-		wal.Change
-		void bool
-	}
-	type row struct {
-		at    int     // of its insert in out
-		steps []*step // its insert, and what changed it since
-		image wal.Tuple
-	}
-	put := map[string]*row{}
+	put := map[string]*crowd{}
 	out := make([]*step, 0, len(changes))
-	voids := 0
 	for i := range changes {
-		s := &step{Change: changes[i]}
-		ch := &s.Change
+		s := &step{change: &changes[i]}
+		ch := s.change
 		if !ch.Relation.Deferrable || ch.Op == wal.Truncate || ch.Relation.KeyColumns() == nil {
 			out = append(out, s)
 			continue
 		}
 		key := ch.Relation.String() + "\x00" + string(ch.AppendKey(nil))
-		r := put[key]
-		switch {
-		case ch.Op == wal.Insert:
-			put[key] = &row{at: len(out), steps: []*step{s}, image: ch.New}
-		case r == nil:
-		case ch.OldFull && !sameContent(ch.Relation, ch.Old, r.image):
-			at := r.at
-			out = slices.Insert(out, at, s)
-			for _, other := range put {
-				if other.at >= at {
-					other.at++
-				}
+		c := put[key]
+		if ch.Op == wal.Insert {
+			if c == nil {
+				c = &crowd{}
+				put[key] = c
 			}
+			s.row = &putRow{image: ch.New, steps: []*step{s}}
+			c.put(ch.Relation, s.row)
+			out = append(out, s)
 			continue
+		}
+		if c == nil || c.first() == nil {
+			out = append(out, s)
+			continue
+		}
+		switch r := c.meant(ch); {
+		case r == nil:
+			first := c.first()
+			first.front = append(first.front, s)
 		case ch.Op == wal.Delete:
-			delete(put, key)
 			for _, one := range r.steps {
 				one.void = true
-				voids++
 			}
-			continue
+			c.leave(ch.Relation, r)
 		default:
-			r.steps, r.image = append(r.steps, s), ch.New
+			r.steps = append(r.steps, s)
+			c.changed(ch.Relation, r, ch.New)
+			out = append(out, s)
 		}
-		out = append(out, s)
 	}
-	left := make([]wal.Change, 0, len(out)-voids)
+	left := make([]wal.Change, 0, len(changes))
 	for _, s := range out {
+		if s.row != nil {
+			for _, one := range s.row.front {
+				left = append(left, *one.change)
+			}
+		}
 		if !s.void {
-			left = append(left, s.Change)
+			left = append(left, *s.change)
 		}
 	}
 	return left
 }
 
-func sameContent(rel *wal.Relation, a, b wal.Tuple) bool {
-	x, xok := Content(rel, a)
-	y, yok := Content(rel, b)
-	return xok && yok && bytes.Equal(x, y)
+// step is one change of a transaction that is put in order.
+type step struct {
+	change *wal.Change
+	row    *putRow // that it inserts
+	void   bool
 }
