@@ -204,14 +204,24 @@ func Origins(ctx context.Context, c *pgx.Conn) ([]string, error) {
 func Skip(ctx context.Context, tx Execer, origin string, incarnation uint32) error {
 	_, err := Init(ctx, tx, checkpoint.Checkpoint{Origin: origin})
 	if err == nil {
-		_, err = tx.Exec(ctx, `UPDATE pgwaltz.checkpoint SET incarnation = $2, frame_no = $3, end_lsn = '0/0', seen_lsn = '0/0',
-  mark_end = '0/0', mark_xid = 0, mark_time = 0, chain = $4, stream_seq = 0
-WHERE origin = $1`, origin, int64(incarnation), int64(math.MaxInt64), make([]byte, 32))
+		_, err = tx.Exec(ctx, SkipSQL("$1", incarnation, 0), origin)
 	}
 	if err != nil {
 		return fmt.Errorf("skip to incarnation %d of %s: %w", incarnation+1, origin, err)
 	}
 	return nil
+}
+
+// SkipSQL is the statement that makes an origin be read on with the incarnation behind this one, where a row is there. What the origin
+// has committed up to applied has come, in whatever way; 0 is for a WAL of which nothing is known. origin is SQL: a literal or a parameter.
+func SkipSQL(origin string, incarnation uint32, applied wal.LSN) string {
+	return fmt.Sprintf(`update pgwaltz.checkpoint set incarnation = %d, frame_no = %d, end_lsn = '%[3]s', seen_lsn = '%[3]s', mark_end = '0/0', mark_xid = 0, mark_time = 0,
+  chain = pg_catalog.decode(pg_catalog.repeat('00', 32), 'hex'), stream_seq = 0 where origin = %[4]s`, incarnation, int64(math.MaxInt64), applied, origin)
+}
+
+// Skips reports whether a checkpoint is one that SkipSQL has left for the incarnation.
+func Skips(c checkpoint.Checkpoint, incarnation uint32) bool {
+	return c.Incarnation == incarnation && c.FrameNo == math.MaxInt64
 }
 
 // Forget removes the row of an origin that sends nothing any more. If it did, all of it would be applied again.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/fallback"
@@ -62,6 +63,44 @@ func Resync(ctx context.Context, cfg *config.Config, tables []string, recreateSl
 		}
 		return nil
 	})
+}
+
+// Rejoin is Resync of all tables in a region that comes back to the stream. The stream opens anew in any case: its peers read on
+// with the incarnation that begins then, whether the slot has moved or not.
+func Rejoin(ctx context.Context, cfg *config.Config) error {
+	dsn := cfg.Postgres.AdminDSN
+	if dsn.IsZero() {
+		dsn = cfg.Postgres.DSN
+	}
+	conn, err := pg.Connect(ctx, dsn.Reveal(), pg.Options{Region: cfg.Region, Role: "resync"})
+	if err != nil {
+		return err
+	}
+	defer closeConn(conn)
+	if err := isSetUp(ctx, conn, cfg); err != nil {
+		return err
+	}
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("note the way back: %w", err)
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // after a commit it does nothing
+	at, err := walEnd(ctx, conn)
+	if err != nil {
+		return err
+	}
+	first, err := streamstore.NoteGap(ctx, tx, cfg.Region, at, at, false, "the region comes back from another mode")
+	if err == nil && first {
+		err = pgstore.NoteKnown(ctx, tx)
+	}
+	if err != nil {
+		return err
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return fmt.Errorf("note the way back: %w", err)
+	}
+	_, err = Resync(ctx, cfg, nil, false)
+	return err
 }
 
 // errTrial ends a request that is only tried.

@@ -89,8 +89,7 @@ func resync(cfg *config.Config) fallback.Statement {
 	return fallback.Statement{
 		Why: "the stream has not seen what the subscriptions brought: it opens anew behind the gap, and all tables are copied and merged", Shown: "-- pgwaltz resync",
 		Do: func(ctx context.Context, _ *pgx.Conn) error {
-			_, err := sidecar.Resync(ctx, cfg, nil, false)
-			return err
+			return sidecar.Rejoin(ctx, cfg)
 		},
 	}
 }

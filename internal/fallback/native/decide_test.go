@@ -141,7 +141,7 @@ func TestDecideTheWayBack(t *testing.T) {
 	}
 	text := show(DecideStream(cfg, l, []*Peer{p}, resync))
 	at := -1
-	for _, want := range []string{"insert into pgwaltz.mode", "disable", "slot_name = none", "drop subscription", "-- resync", "settled = true"} {
+	for _, want := range []string{"insert into pgwaltz.mode", "update pgwaltz.checkpoint", "disable", "slot_name = none", "drop subscription", "-- resync", "settled = true"} {
 		i := strings.Index(text, want)
 		if i <= at {
 			t.Fatalf("%q is not behind the one before in\n%s", want, text)

@@ -41,6 +41,7 @@ type Peer struct {
 	Replication bool                      // the role of DSN may read a slot
 	Received    map[wal.RelationName]bool // tables that subscriptions there receive and would send on to us
 	Copying     int                       // tables of which the stream's copy is not done
+	Stale       *uint32                   // the newest incarnation of its stream that is of the time before its way back; nil: unknown
 
 	Sub        *Subscription
 	Checkpoint *checkpoint.Checkpoint // how far the stream is applied here; nil when it never was
@@ -244,6 +245,9 @@ func (p *Peer) look(ctx context.Context, cfg *config.Config) error {
 			if j.Open() || j.State == tablecopy.Done && !j.Whole {
 				p.Copying++
 			}
+		}
+		if err := p.lookStream(ctx, conn); err != nil {
+			return err
 		}
 	}
 	return p.lookReceived(ctx, conn)

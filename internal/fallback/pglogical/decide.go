@@ -258,6 +258,7 @@ func DecideStream(cfg *config.Config, l *Local, peers []*Peer, resync fallback.S
 			continue
 		}
 		name := pg.Literal(p.Sub.Name)
+		native.Forget(d.Plan, p.Peer, p.Sub.Progress)
 		d.Add(!p.Sub.Enabled, "the server applies no more of what "+p.Region+" commits", "select pglogical.alter_subscription_disable("+name+", true)")
 		switch {
 		case p.Err != nil:
