@@ -137,6 +137,10 @@
 // shown. If values of it are lost, every other region is asked, and has to have answered; the answers bring
 // what was given up for it.
 //
+// A region's own change may end the waiting of another region's change in the self-merge. That one was not refused when it
+// came, because the own one was not known then, and its region may show it: it may have been made over the own one. So the
+// others are told of what stands (Policy.Undoes).
+//
 // What a region tells another one, it holds: an entry that waits, and is told with values of the row that is
 // here, waits with these values from then on. Otherwise two regions could each take the other one's row for one
 // stamp, and stay so.

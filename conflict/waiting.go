@@ -221,6 +221,18 @@ func (p Policy) Releases(event Waiting, w *Waiting) bool {
 	return sure && c >= 0
 }
 
+// Undoes reports whether an own change, when it is run against the own database, puts an end to w, a change of another
+// region that is below it. That region may show w: w was not refused when it came in, since the own change was not
+// known then, and may have been made over it, without rising. So the others are told of what stands here, as they are
+// where such a change is shown and then undone (Resolve, of kind Self).
+func (p Policy) Undoes(own Waiting, w *Waiting) bool {
+	if c := p.Compare(own.Stamp, w.Stamp); c != 0 {
+		return c > 0
+	}
+	c, sure := p.order(&own, w)
+	return hasColumns(own.Relation, w.Relation) && sure && c > 0
+}
+
 // Gone reports whether the answer of w's origin, an entry, says that the origin does not hold w any more:
 // the entry is below w, or is another row of the same stamp. A tombstone is below a live row of that.
 func (p Policy) Gone(answer, w *Waiting) bool {

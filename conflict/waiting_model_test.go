@@ -190,6 +190,9 @@ func (m *waitModel) take(r *waitRegion, w waitMsg, retried bool) {
 		if step == OwnRecord || step == OwnSkip {
 			if follows || old != nil && step == OwnRecord && m.pol.Releases(w.Waiting, &old.Waiting) {
 				r.waiting = nil
+				if old.from != w.from && m.pol.Undoes(w.Waiting, &old.Waiting) {
+					m.tell(r, Repair)
+				}
 			}
 			return
 		}
@@ -223,6 +226,7 @@ func (m *waitModel) take(r *waitRegion, w waitMsg, retried bool) {
 	}
 	if old != nil && (follows || d.Verdict != Keep && m.pol.Releases(w.Waiting, &old.Waiting)) {
 		r.waiting = nil
+		back = back || w.kind == Self && old.from != w.from && m.pol.Undoes(w.Waiting, &old.Waiting)
 	}
 	if back {
 		m.tell(r, Repair)
@@ -343,7 +347,8 @@ func TestWaitingConverges(t *testing.T) {
 
 // TestWaitingStories plays schedules that a random one seldom meets. Nobody shows anything of others before the end.
 // 1w2: region 1 writes version 2; 1d: it deletes; 1c: it copies its row; 0<1: region 0 takes what comes next from region 1;
-// 0x1: and shows it, before its own changes are known; 0m: its own changes are merged.
+// 0x1: and shows it, before its own changes are known; 0m: its own changes are merged. 0l1 and 0s1 are 0<1 and 0x1 where the own changes
+// of neither are merged; 0p: they are published only.
 func TestWaitingStories(t *testing.T) {
 	t.Parallel()
 	for name, story := range map[string]string{
@@ -353,6 +358,7 @@ func TestWaitingStories(t *testing.T) {
 		"one whose place a change took, that gives way to a lower one":        "1w2 2w3 2w1 1<2 1<2 0<1 0<1 0<2 0<2",
 		"the same, where what took its place rises, and is followed by lower": "1w1 2w2 2w3 2w0 1<2 1<2 1<2 0<1 0<2 0<1 0<2 0<2",
 		"the same with an own change that something lower was written over":   "0w2 1w3 0d 0w2 0x1 1d 1w3 1w1 0m 0x1 0<1 0<1",
+		"one made over an own change of a later life that was not known yet":  "0w3 0d 0w3 0p 1s0 1s0 1s0 1w1 1p 0l1",
 	} {
 		m := newWaitModel(0)
 		m.late, m.pol, m.regions = false, Policy{}, nil
@@ -378,10 +384,16 @@ func TestWaitingStories(t *testing.T) {
 			case 'm':
 				r.blocked = true
 				m.known(r)
+			case 'p':
+				for r.read < len(r.log) {
+					m.publish(r)
+				}
 			default:
 				o := m.regions[s[2]-'0']
-				m.known(o)
-				m.late, r.blocked = s[1] == 'x', s[1] != 'x'
+				if s[1] == '<' || s[1] == 'x' {
+					m.known(o)
+				}
+				m.late, r.blocked = s[1] != '<', s[1] == '<' || s[1] == 'l'
 				m.rng = rand.New(rand.NewPCG(1, 1)) // of two it takes the late one
 				if !m.deliverFrom(r, o) {
 					t.Fatalf("%s: nothing comes at %s\n%s", name, s, strings.Join(steps, "\n"))

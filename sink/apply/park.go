@@ -120,6 +120,12 @@ func (a *Applier) sendsBack(g *batch.Group, r *batch.Run, v *verdict) bool {
 	return a.retrying && v.Verdict == conflict.Apply && w.SendsBack(g.Kind, v.side.Known)
 }
 
+// undoes reports whether the self-merge of an own change ends the waiting of another region's change, which that region may show.
+func (a *Applier) undoes(g *batch.Group, r *batch.Run, old *parked.Change, v *verdict) bool {
+	return a.cfg.Self && !a.retrying && old != nil && old.Origin != a.cfg.Origin && v.Reason != conflict.Unsure && (v.Verdict == conflict.Apply || v.Verdict == conflict.Same) &&
+		a.cfg.Policy.table(g.Rel.Ref()).Resolve.Undoes(waitingOf(g, r), &old.Waiting)
+}
+
 func waitingOf(g *batch.Group, r *batch.Run) conflict.Waiting {
 	return conflict.Waiting{Relation: g.Rel, Op: r.Op, Born: r.Born, Base: r.Base, Stamp: r.Stamp, Image: r.Image, Full: r.Full}
 }

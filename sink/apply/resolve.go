@@ -153,7 +153,7 @@ func (a *Applier) decideRun(ctx context.Context, l *looking, n int, out *decided
 	if err != nil {
 		return nil, err
 	}
-	v.Pushback = v.Pushback || a.sendsBack(g, r, &v)
+	v.Pushback = v.Pushback || a.sendsBack(g, r, &v) || a.undoes(g, r, st.parked, &v)
 	if !a.cfg.Self && t.decidedUnlike(&v) {
 		fx.copies(g.Rel.Ref())
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // What the self-merge undoes is told to the others, deletes too. Mostly they have the own change
@@ -22,4 +23,33 @@ func TestSelfMergeTellsWhatItUndoes(t *testing.T) {
 	b.want("select count(*) from acct", "0")
 	b.want(conflicts, `delete_origin_differs|apply|{"id": 1}|b`)
 	b.wantTold("a told update_deleted 2: 1=theirs against tombstone of 1", "c told update_deleted 2: 1=theirs against tombstone of 1", "repair delete 1=")
+}
+
+// A change that another region made over an own one, without rising above it, came before the own one was known here, was
+// not refused therefore, and waits. What ends its waiting, the row that stands here or its delete, is told to that region.
+func TestSelfMergeTellsWhatItEnds(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+"; alter table acct add constraint no check (v <> 'bad')"), acct()
+	g := map[string]uint32{"1": 1, "2": 1}
+	mine := b.tx(g, insert(r, row("1", "mine", 5, 5)), insert(r, row("2", "mine", 5, 5)))
+	gone := b.tx(g, remove(r, row("2", "mine", 5, 5)))
+	b.exec("insert into acct values (1, 'mine', 5, '2024-01-05 00:00:00+00'), (2, 'mine', 5, '2024-01-05 00:00:00+00')")
+	lower := b.tx(map[string]uint32{"1": 1, "2": 1}, insert(r, row("1", "bad", 3, 3)), insert(r, row("2", "bad", 3, 3)))
+	for i := range lower.Changes {
+		lower.Changes[i].Op = wal.Update
+	}
+	b.apply(lower)
+	b.want("select count(*) from pgwaltz.parked", "2")
+	b.exec("delete from acct where id = 2")
+	b.slot()
+	merge := b.selfMergeWith(func(ctx context.Context) (*tombstone.Snapshot, error) { return tombstone.ReadSnapshot(ctx, b.conn) })
+	merge(mine, gone)
+	b.want("select count(*) from pgwaltz.parked", "0")
+	b.want(acctRows, "1|mine|5")
+	b.wantTold("repair delete 2=", "repair update 1=mine")
+	for _, c := range b.told().repairs {
+		if c.Stamp.Generation != 1 {
+			t.Errorf("%s is of generation %d", c.Op, c.Stamp.Generation)
+		}
+	}
 }

@@ -151,9 +151,9 @@ func (a *Applier) decided(ctx context.Context, g *batch.Group, t *target, v *ver
 		a.conflict(fx, g.Rel, rec, yours, mine)
 	}
 	if v.Pushback && a.cfg.Tell {
-		winner := local
-		if v.Verdict == conflict.Apply {
-			winner = event
+		winner := event // of an own change that is in the table already, nothing else may say yet what it was stamped
+		if v.Verdict == conflict.Keep {
+			winner = local
 		}
 		fx.tell.repair(repairOf(g.Rel, winner))
 	}

@@ -156,6 +156,9 @@ func (a *applier) release(r *run, came conflict.Waiting, dec conflict.Decision) 
 	switch {
 	case a.follows(r, p) || dec.Verdict != conflict.Keep && pol.Releases(of, &p.Waiting):
 		a.rival(r, came, p, true)
+		if a.in.self && !a.retries && p.origin != a.in.origin && dec.Verdict != conflict.Keep && pol.Undoes(of, &p.Waiting) {
+			a.tx.repair(r.key)
+		}
 	case r.kind != conflict.Repair || !r.answer || p.Op == wal.Delete || p.Image.Complete() || !pol.Gone(&of, &p.Waiting):
 		return
 	case p.Held && p.origin != a.in.s.r.id:
