@@ -149,6 +149,34 @@ func TestPair(t *testing.T) {
 	}
 }
 
+// Regions may be configured to frames of other sizes. The largest that may be crosses a link from either end of it, and the link stays.
+func TestLargestFrames(t *testing.T) {
+	t.Parallel()
+	p := brokertest.StartPair(t)
+	for from, to := range map[*broker.Broker]*broker.Broker{p.EU: p.US, p.US: p.EU} {
+		fill(t, from, from.Region(), 0)
+		js, err := from.JS(from.Region())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := js.Publish(ctx(t), wire.Subject(cluster, from.Region()), make([]byte, wire.MaxPayload-1000)); err != nil {
+			t.Fatal(err)
+		}
+		js, err = to.JS(from.Region())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := js.Stream(ctx(t), wire.StreamName(cluster, from.Region()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := s.GetMsg(ctx(t), 1) // in base64
+		if err != nil || len(m.Data) != wire.MaxPayload-1000 {
+			t.Errorf("from %s: %v", from.Region(), err)
+		}
+	}
+}
+
 // A peer can read our stream and nothing else of it.
 func TestPeerCannotWrite(t *testing.T) {
 	t.Parallel()

@@ -51,9 +51,6 @@ type Config struct {
 	StoreDir string
 	// MaxBytes is the size that the region's stream may reach on disk.
 	MaxBytes int64
-	// MaxFrame is the largest frame in bytes; the embedded server lets through what stores it. 0
-	// means wire.DefaultMaxFrame.
-	MaxFrame int
 	// ClientListen opens a client port, for inspection with NATS tools. The user is
 	// "operator", the password stands in StoreDir/operator.password.
 	ClientListen string

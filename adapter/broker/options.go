@@ -32,10 +32,9 @@ const (
 // Domain is the JetStream domain of a region's embedded server.
 func Domain(region string) string { return "pgwaltz-" + region }
 
-// maxPayload is the largest message that the server lets through.
-func maxPayload(frame int) int32 {
-	return int32(max(server.MAX_PAYLOAD_SIZE, wire.StoredSize(frame)))
-}
+// maxPayload is the largest message that the server lets through. It does not follow this region's largest frame, since a peer
+// may have a larger one: a message that is too large for one end of a link ends the link, again and again.
+var maxPayload = int32(max(server.MAX_PAYLOAD_SIZE, wire.StoredSize(wire.MaxPayload)))
 
 // options are the embedded server's settings, made anew for every start of it.
 func (e *embedded) options() (*server.Options, error) {
@@ -43,7 +42,7 @@ func (e *embedded) options() (*server.Options, error) {
 	o := &server.Options{
 		ServerName: fmt.Sprintf("pgwaltz-%s-%s", c.Cluster, c.Region),
 		DontListen: c.ClientListen == "", NoSigs: true, DisableJetStreamBanner: true,
-		MaxPayload: maxPayload(c.MaxFrame), PingInterval: pingInterval, MaxPingsOut: maxPings,
+		MaxPayload: maxPayload, PingInterval: pingInterval, MaxPingsOut: maxPings,
 		JetStream: true, JetStreamDomain: Domain(c.Region), StoreDir: e.natsDir(), SyncAlways: true,
 		JetStreamMaxMemory: 64 << 20, JetStreamMaxStore: c.MaxBytes + c.MaxBytes/5 + storeReserve + e.reserved(),
 		// An unreachable peer is a state that we report ourselves.
