@@ -27,8 +27,11 @@ func checkLink(ctx context.Context, cfg *config.Config) preflight.Findings {
 		out = append(out, preflight.Finding{Severity: severity[p.Grade], Code: "link", What: p.About + ": " + p.What, Remedy: p.Remedy})
 	}
 	for _, t := range st.Tables { // only the sidecar that runs knows what the others are configured to do
-		if t.Code == preflight.StampsDiffer {
+		switch t.Code {
+		case preflight.StampsDiffer:
 			out = append(out, preflight.Finding{Severity: preflight.Error, Code: t.Code, What: t.Reason, Remedy: t.Remedy, Table: t.Table})
+		case preflight.SelectionDiffers:
+			out = append(out, preflight.Finding{Severity: preflight.Warning, Code: t.Code, What: t.Reason, Remedy: t.Remedy, Table: t.Table})
 		}
 	}
 	return append(out, listening(cfg, st, away)...)

@@ -11,17 +11,26 @@ import (
 )
 
 // Two regions that order the writes of a table by other columns, or in another way, decide conflicts of it otherwise, and
-// would differ. Each knows only its own configuration, so they tell each other.
+// would differ; so would a table that one of them selects and the other does not. Each knows only its own configuration, so they
+// tell each other.
 
-// StampsDiffer is the code of such a table.
-const StampsDiffer = "stamps_differ"
+// StampsDiffer is the code of a table whose conflicts are decided otherwise elsewhere, and SelectionDiffers that of one that is
+// selected in one of two regions.
+const (
+	StampsDiffer     = "stamps_differ"
+	SelectionDiffers = "selection_differs"
+)
 
-// Rules is what a region tells the others of its configuration: what decides conflicts.
+// Rules is what a region tells the others of its configuration: what decides conflicts, and which tables it selects.
 type Rules struct {
 	Version   string `json:"version"`
 	UpdatedAt string `json:"updated_at"`
 	Order     string `json:"order"`
 	Tables    []Rule `json:"tables,omitempty"`
+	// Direction and the two lists are empty in what a program says that did not tell them.
+	Direction string   `json:"direction,omitempty"`
+	Include   []string `json:"include,omitempty"`
+	Exclude   []string `json:"exclude,omitempty"`
 }
 
 // Rule is one of tables.rules; nil and "" say nothing of a setting.
@@ -34,7 +43,13 @@ type Rule struct {
 
 // RulesOf returns what cfg says.
 func RulesOf(cfg *config.Config) Rules {
-	r := Rules{Version: cfg.Stamps.Version, UpdatedAt: cfg.Stamps.UpdatedAt, Order: string(cfg.Stamps.Order)}
+	r := Rules{Version: cfg.Stamps.Version, UpdatedAt: cfg.Stamps.UpdatedAt, Order: string(cfg.Stamps.Order), Direction: string(cfg.Direction)}
+	for _, p := range cfg.Tables.Include {
+		r.Include = append(r.Include, p.String())
+	}
+	for _, p := range cfg.Tables.Exclude {
+		r.Exclude = append(r.Exclude, p.String())
+	}
 	for _, t := range cfg.Tables.Rules {
 		r.Tables = append(r.Tables, Rule{Match: t.Match.String(), Version: t.Version, UpdatedAt: t.UpdatedAt, Order: string(t.Order)})
 	}
@@ -56,15 +71,33 @@ func ReadRules(data []byte) (r Rules, err error) {
 	return r, err
 }
 
-// config makes a configuration of which only Table is used.
+// config makes a configuration of which only Table, Selected and what it does is used.
 func (r Rules) config() (*config.Config, error) {
-	c := &config.Config{Stamps: config.Stamps{Version: r.Version, UpdatedAt: r.UpdatedAt, Order: config.Order(r.Order)}}
-	for _, t := range r.Tables {
-		p, err := config.ParsePattern(t.Match)
+	c := &config.Config{Stamps: config.Stamps{Version: r.Version, UpdatedAt: r.UpdatedAt, Order: config.Order(r.Order)}, Direction: config.Direction(r.Direction)}
+	pattern := func(list *[]config.Pattern, text string) error {
+		p, err := config.ParsePattern(text)
 		if err != nil {
-			return nil, fmt.Errorf("read rules of another region: %w", err)
+			return fmt.Errorf("read rules of another region: %w", err)
 		}
-		c.Tables.Rules = append(c.Tables.Rules, config.Rule{Match: p, Version: t.Version, UpdatedAt: t.UpdatedAt, Order: config.Order(t.Order)})
+		*list = append(*list, p)
+		return nil
+	}
+	for _, t := range r.Tables {
+		var match []config.Pattern
+		if err := pattern(&match, t.Match); err != nil {
+			return nil, err
+		}
+		c.Tables.Rules = append(c.Tables.Rules, config.Rule{Match: match[0], Version: t.Version, UpdatedAt: t.UpdatedAt, Order: config.Order(t.Order)})
+	}
+	for _, text := range r.Include {
+		if err := pattern(&c.Tables.Include, text); err != nil {
+			return nil, err
+		}
+	}
+	for _, text := range r.Exclude {
+		if err := pattern(&c.Tables.Exclude, text); err != nil {
+			return nil, err
+		}
 	}
 	return c, nil
 }
@@ -76,6 +109,7 @@ func differing(f *facts, region string, theirs Rules, fs *Findings) error {
 	if err != nil {
 		return err
 	}
+	unlike(f, region, other, fs)
 	for _, t := range f.sel.Tables {
 		here, there := orderedBy(f.cfg, t), orderedBy(other, t)
 		if here == there {
@@ -86,6 +120,26 @@ func differing(f *facts, region string, theirs Rules, fs *Findings) error {
 			"region %s decides conflicts of %s by %s, and this one by %s: rows may differ", region, t.Ref(), there, here)
 	}
 	return nil
+}
+
+// unlike finds the tables that are selected here or in another region, and not in both, where changes would go from the one to the other.
+func unlike(f *facts, region string, other *config.Config, fs *Findings) {
+	if len(other.Tables.Include) == 0 {
+		return // it did not say
+	}
+	const remedy = "select the table in tables of both regions, or exclude it in both, and restart; its rows are copied when both select it"
+	for _, t := range f.tables {
+		here, there := f.cfg.Selected(t.Schema, t.Name), other.Selected(t.Schema, t.Name)
+		switch {
+		case t.Extension || t.Partition || here == there:
+		case here && f.cfg.Publishes() && other.Applies():
+			fs.addTable(t.Ref(), Warning, SelectionDiffers, remedy, fmt.Sprintf("not selected in region %s: what is written here is left out there", region),
+				"region %s does not select %s: what is written here is left out there", region, t.Ref())
+		case there && other.Publishes() && f.cfg.Applies():
+			fs.addTable(t.Ref(), Warning, SelectionDiffers, remedy, fmt.Sprintf("selected in region %s and not here: what is written there is left out here", region),
+				"region %s selects %s and this one does not: what is written there is left out here", region, t.Ref())
+		}
+	}
 }
 
 // orderedBy says in words what decides conflicts of a table.

@@ -15,8 +15,8 @@ import (
 // One table that cannot be replicated as it is stops none of the others: what check finds about a single table is a
 // state of a running sidecar, which names it. What is about the server, the role or the publication stops a start.
 
-// aside are the warnings that say of a table that its changes are not sent.
-var aside = []string{"publication_tables", "table_without_identity", "table_unlogged"}
+// aside are the warnings that say of a table that its changes are not sent, or not taken.
+var aside = []string{"publication_tables", "table_without_identity", "table_unlogged", SelectionDiffers}
 
 // Start is Check for a sidecar that begins: rest stops the start where it holds errors, tables are single ones that are not
 // replicated, or not as they should be. Where that is an error about every table that is selected, nothing would flow,

@@ -54,7 +54,8 @@ func (s *Sidecar) watchTables(ctx context.Context) error {
 	}
 }
 
-// lookAtTables finds tables that are not replicated as they should be, and those that are again. It reports whether there are any.
+// lookAtTables finds tables that are not replicated as they should be, and those that are again. It reports whether there are any that
+// may be well again while it runs.
 func (s *Sidecar) lookAtTables(ctx context.Context) (bool, error) {
 	conn, err := s.connect(ctx, "tables")
 	if err != nil {
@@ -66,7 +67,8 @@ func (s *Sidecar) lookAtTables(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	s.noteTables(tables)
-	return len(tables) > 0, s.dueAlike(ctx, conn, tables)
+	troubled := slices.ContainsFunc(tables, func(f preflight.Finding) bool { return f.Code != preflight.SelectionDiffers }) // that ends with a restart
+	return troubled, s.dueAlike(ctx, conn, tables)
 }
 
 // noteTables keeps what the status says of single tables, and logs what is new.
