@@ -2,59 +2,63 @@ package conflict
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"slices"
 
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
-// crowd is the rows that a transaction has put under one deferrable key, and that have not left it since. There may
-// be any number of them until the transaction ends, beside the row that stood there before.
+// crowd is the rows that a transaction has put under one key, and that have not left it since. Where the key is
+// deferrable, or was not there meanwhile, there may be any number of them until the transaction ends, beside the row that stood there before.
 type crowd struct {
 	rows []*putRow // in the order in which they came; those that have left stay until none is in front of them
 	left int       // how many of rows have not left
 	same map[[16]byte][]*putRow
+	// mixed: the table was described anew within the transaction.
+	mixed bool
 }
 
 // putRow is one of them.
 type putRow struct {
-	change wal.Change // the insert; of a Tangle with what changed it since
+	rel    *wal.Relation
 	image  wal.Tuple  // as it is now
+	change wal.Change // Tangle: the insert, with what changed the row since
 	gone   bool
-	front  []*step // changes of the row before it, which come in front of its insert (Untangle)
-	steps  []*step // its insert, and what changed it since (Untangle)
+	front  []*step // Untangle: changes of the row before it, which come in front of its insert
+	steps  []*step // Untangle: its insert, and what changed it since
 }
 
 // crowdLooked is how many rows are compared one by one; above it they are found by their digests.
 const crowdLooked = 4
 
-func (c *crowd) put(rel *wal.Relation, r *putRow) {
+func (c *crowd) put(r *putRow) {
+	c.mixed = c.mixed || len(c.rows) > 0 && c.rows[0].rel != r.rel
 	c.rows = append(c.rows, r)
 	c.left++
 	switch {
 	case c.same != nil:
-		c.index(rel, r)
-	case len(c.rows) > crowdLooked:
+		c.index(r)
+	case c.left > crowdLooked:
 		c.same = map[[16]byte][]*putRow{}
 		for _, one := range c.rows {
 			if !one.gone {
-				c.index(rel, one)
+				c.index(one)
 			}
 		}
 	}
 }
 
-func (c *crowd) index(rel *wal.Relation, r *putRow) {
-	if content, ok := Content(rel, r.image); ok {
-		c.same[Digest(content)] = append(c.same[Digest(content)], r)
-	}
+func (c *crowd) index(r *putRow) {
+	d := looks(r.image)
+	c.same[d] = append(c.same[d], r)
 }
 
-func (c *crowd) forget(rel *wal.Relation, r *putRow) {
-	content, ok := Content(rel, r.image)
-	if c.same == nil || !ok {
+func (c *crowd) forget(r *putRow) {
+	if c.same == nil {
 		return
 	}
-	d := Digest(content)
+	d := looks(r.image)
 	if i := slices.Index(c.same[d], r); i >= 0 {
 		c.same[d] = slices.Delete(c.same[d], i, i+1)
 	}
@@ -77,29 +81,14 @@ func (c *crowd) first() *putRow {
 // meant is the row that an update or a delete means, by the old image; nil is the one that stood there
 // before. Of equal rows any will do. An old image that is not whole means the last one.
 func (c *crowd) meant(ch *wal.Change) *putRow {
-	if !ch.OldFull {
-		for _, r := range slices.Backward(c.rows) {
-			if !r.gone {
-				return r
-			}
-		}
-		return nil
-	}
-	content, ok := Content(ch.Relation, ch.Old)
-	if !ok {
-		return nil
-	}
-	if c.same != nil {
-		if rows := c.same[Digest(content)]; len(rows) > 0 {
+	if c.same != nil && ch.OldFull && !c.mixed {
+		if rows := c.same[looks(ch.Old)]; len(rows) > 0 {
 			return rows[len(rows)-1]
 		}
 		return nil
 	}
 	for _, r := range slices.Backward(c.rows) {
-		if r.gone {
-			continue
-		}
-		if image, ok := Content(ch.Relation, r.image); ok && bytes.Equal(image, content) {
+		if !r.gone && (!ch.OldFull || sameRow(r.rel, r.image, ch.Relation, ch.Old)) {
 			return r
 		}
 	}
@@ -107,17 +96,48 @@ func (c *crowd) meant(ch *wal.Change) *putRow {
 }
 
 // changed says that a row has another image now.
-func (c *crowd) changed(rel *wal.Relation, r *putRow, image wal.Tuple) {
-	c.forget(rel, r)
-	r.image = image
+func (c *crowd) changed(r *putRow, rel *wal.Relation, image wal.Tuple) {
+	c.forget(r)
+	c.mixed = c.mixed || r.rel != rel
+	r.rel, r.image = rel, image
 	if c.same != nil {
-		c.index(rel, r)
+		c.index(r)
 	}
 }
 
 // leave takes a row away.
-func (c *crowd) leave(rel *wal.Relation, r *putRow) {
-	c.forget(rel, r)
+func (c *crowd) leave(r *putRow) {
+	c.forget(r)
 	r.gone = true
 	c.left--
+}
+
+// sameRow reports whether two images of one transaction are those of equal rows. Where the table was described anew in between, the
+// columns that both descriptions have decide.
+func sameRow(rel *wal.Relation, a wal.Tuple, now *wal.Relation, b wal.Tuple) bool {
+	for i := range b {
+		n := i
+		if rel != now {
+			if n = rel.Column(now.Columns[i].Name); n < 0 || rel.Columns[n].OID != now.Columns[i].OID {
+				continue
+			}
+		}
+		if n >= len(a) || !a[n].Absent() && !b[i].Absent() && (a[n].Kind != b[i].Kind || !bytes.Equal(a[n].Bytes, b[i].Bytes)) {
+			return false
+		}
+	}
+	return true
+}
+
+// looks is the digest of an image as it came.
+func looks(t wal.Tuple) [16]byte {
+	h := sha256.New()
+	var head [9]byte
+	for i := range t {
+		head[0] = byte(t[i].Kind)
+		binary.LittleEndian.PutUint64(head[1:], uint64(len(t[i].Bytes)))
+		h.Write(head[:])
+		h.Write(t[i].Bytes)
+	}
+	return [16]byte(h.Sum(nil)[:16])
 }

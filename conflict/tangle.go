@@ -29,35 +29,96 @@ func (e *TangledError) Hint() string {
 // row that was there before may leave in a later one. So the insert of a row under a deferrable key is
 // held until the row before it has gone, or the transaction ends. The zero value is that of a new
 // transaction.
+//
+// Whether a key is deferrable is known of the present only. One that is not may have been so when the transaction was made, or
+// may have been dropped and made again within it. So it is looked whether two rows have stood under one key of any other table (find):
+// then its rows are put in order as well; in a transaction in parts, from the part on in which that shows. It shows by the old image of a
+// row that leaves a key, or is changed there: it is not that of the row which was put there. Nothing shows where each looks like the other.
 type Tangle struct {
-	held  map[string]*crowd // by relation and key
-	order []*putRow         // what is held; rows that have left or gone out since are marked
-	count int               // of held rows
-	size  int
-	limit int // of size; 0: tangleBytes
-	gone  *letGo
+	put     map[wal.RelationName]bool // tables into which rows were put
+	crowded map[wal.RelationName]bool // tables whose keys are not deferrable, and held two rows
+	held    map[string]*crowd         // by relation and key
+	order   []*putRow                 // what is held; rows that have left or gone out since are marked
+	count   int                       // of held rows
+	size    int
+	limit   int // of size; 0: tangleBytes
+	gone    *letGo
+	further bool // a part was taken
 }
 
 // Holds reports whether inserts are held.
 func (t *Tangle) Holds() bool { return t.count > 0 }
 
+// orders reports whether the rows of a table are put in order.
+func (t *Tangle) orders(rel *wal.Relation) bool {
+	return rel.Deferrable || t.crowded != nil && t.crowded[rel.Ref()]
+}
+
+// find looks for tables in which two rows stand under one key. Wherever that was so, a row has been deleted, or has left its
+// key, behind one that was put in.
+func (t *Tangle) find(changes []wal.Change, whole bool) {
+	put, left := false, false
+	for i := range changes {
+		put = put || changes[i].Op == wal.Insert
+		left = left || put && changes[i].Op == wal.Delete
+	}
+	if whole && !left {
+		return
+	}
+	var last *wal.Relation
+	var suspect map[wal.RelationName]bool
+	for i := range changes {
+		ch := &changes[i]
+		switch {
+		case ch.Relation.Deferrable || ch.Relation.Identity != wal.IdentityFull || ch.Relation.PrimaryKey == nil:
+		case ch.Op == wal.Insert && ch.Relation != last:
+			if t.put == nil {
+				t.put = map[wal.RelationName]bool{}
+			}
+			last, t.put[ch.Relation.Ref()] = ch.Relation, true
+		case ch.Op == wal.Delete && ch.OldFull && t.put[ch.Relation.Ref()] && !t.crowded[ch.Relation.Ref()]:
+			if suspect == nil {
+				suspect = map[wal.RelationName]bool{}
+			}
+			suspect[ch.Relation.Ref()] = true
+		}
+	}
+	if suspect == nil {
+		return
+	}
+	_, found := untangle(changes, func(rel *wal.Relation) bool { return suspect[rel.Ref()] })
+	for _, name := range found {
+		if t.crowded == nil {
+			t.crowded = map[wal.RelationName]bool{}
+		}
+		t.crowded[name] = true
+	}
+}
+
 // Take takes the changes of the next part and returns what is to go out with it. more is false for the
 // last part: then nothing is left. Errors: *TangledError.
 func (t *Tangle) Take(changes []wal.Change, more bool) ([]wal.Change, error) {
-	if !t.Holds() && t.gone == nil && (!more || !slices.ContainsFunc(changes, func(c wal.Change) bool { return c.Relation.Deferrable })) {
-		return Untangle(changes), nil
+	whole := !more && !t.further
+	t.further = true
+	t.find(changes, whole)
+	if whole {
+		out, _ := untangle(changes, t.orders)
+		return out, nil
+	}
+	if !t.Holds() && t.gone == nil && !slices.ContainsFunc(changes, func(c wal.Change) bool { return t.orders(c.Relation) }) {
+		return changes, nil
 	}
 	out := make([]wal.Change, 0, len(changes)+t.count)
 	for i := range changes {
 		ch := &changes[i]
-		if !ch.Relation.Deferrable || ch.Op == wal.Truncate || ch.Relation.KeyColumns() == nil {
+		if ch.Op == wal.Truncate || !t.orders(ch.Relation) || ch.Relation.KeyColumns() == nil {
 			if ch.Op == wal.Truncate {
 				out = t.truncated(out, ch.Relation)
 			}
 			out = append(out, *ch)
 			continue
 		}
-		key := t.key(ch)
+		key := rowName(ch)
 		if ch.Op == wal.Insert {
 			t.hold(key, ch)
 			continue
@@ -82,9 +143,9 @@ func (t *Tangle) Take(changes []wal.Change, more bool) ([]wal.Change, error) {
 			t.let(key, r)
 		default:
 			t.size -= r.change.Size()
-			r.change.New = ch.New.Filled(r.change.New)
+			r.change.Relation, r.change.New = ch.Relation, ch.New.Filled(r.change.New)
 			t.size += r.change.Size()
-			c.changed(ch.Relation, r, r.change.New)
+			c.changed(r, ch.Relation, r.change.New)
 		}
 	}
 	if more && t.size <= t.most() {
@@ -100,10 +161,10 @@ func (t *Tangle) Take(changes []wal.Change, more bool) ([]wal.Change, error) {
 		}
 		out = append(out, r.change)
 		if more {
-			gone.add(t.key(&r.change), &r.change)
+			gone.add(rowName(&r.change), &r.change)
 		}
 	}
-	*t = Tangle{limit: t.limit}
+	*t = Tangle{limit: t.limit, put: t.put, crowded: t.crowded, further: more}
 	if more {
 		t.gone = gone
 	}
@@ -126,8 +187,8 @@ func (t *Tangle) hold(key string, ch *wal.Change) {
 		c = &crowd{}
 		t.held[key] = c
 	}
-	r := &putRow{change: *ch, image: ch.New}
-	c.put(ch.Relation, r)
+	r := &putRow{rel: ch.Relation, change: *ch, image: ch.New}
+	c.put(r)
 	t.order = append(t.order, r)
 	t.count++
 	t.size += ch.Size() + len(key)
@@ -139,9 +200,9 @@ func (t *Tangle) hold(key string, ch *wal.Change) {
 // truncated appends what is held of a table that is truncated now: it came before.
 func (t *Tangle) truncated(out []wal.Change, rel *wal.Relation) []wal.Change {
 	for _, r := range t.order {
-		if !r.gone && r.change.Relation.String() == rel.String() {
+		if !r.gone && r.change.Relation.Ref() == rel.Ref() {
 			out = append(out, r.change)
-			t.let(t.key(&r.change), r)
+			t.let(rowName(&r.change), r)
 		}
 	}
 	if t.gone != nil {
@@ -150,13 +211,9 @@ func (t *Tangle) truncated(out []wal.Change, rel *wal.Relation) []wal.Change {
 	return out
 }
 
-func (t *Tangle) key(ch *wal.Change) string {
-	return ch.Relation.String() + "\x00" + string(ch.AppendKey(nil))
-}
-
 func (t *Tangle) let(key string, r *putRow) {
 	c := t.held[key]
-	c.leave(r.change.Relation, r)
+	c.leave(r)
 	t.count--
 	t.size -= r.change.Size() + len(key)
 	r.change, r.image = wal.Change{}, nil

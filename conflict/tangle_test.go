@@ -87,6 +87,59 @@ func TestTangle(t *testing.T) {
 	}
 }
 
+// TestTangleOfADroppedKey: a key that is not deferrable was dropped, and made again, in a transaction in parts. Where it was not,
+// everything goes out as it came.
+func TestTangleOfADroppedKey(t *testing.T) {
+	t.Parallel()
+	rel := &wal.Relation{Schema: "public", Name: "d", Identity: wal.IdentityFull, PrimaryKey: []int{0},
+		Columns: []wal.Column{{Name: "id", OID: 23, Key: true}, {Name: "v", OID: 25, Key: true}}}
+	row := func(id, v int) wal.Tuple {
+		return wal.Tuple{{Kind: wal.Text, Bytes: fmt.Append(nil, id)}, {Kind: wal.Text, Bytes: fmt.Append(nil, v)}}
+	}
+	const n = 300
+	for _, by := range []int{1, n} {
+		for _, size := range []int{4, 7, 50, 10000} {
+			var all []wal.Change
+			for i := range n {
+				del, ins, _ := SplitKeyChange(wal.Change{Op: wal.Update, Relation: rel, Old: row(i, i), OldFull: true, New: row(i+by, i)})
+				all = append(all, del, ins)
+			}
+			all = append(all, wal.Change{Op: wal.Delete, Relation: rel, Old: row(by, 0), OldFull: true})
+			came := len(all)
+			rows := map[string]string{}
+			for i := range n {
+				rows[fmt.Sprint(i)] = fmt.Sprint(i)
+			}
+			var tangle Tangle
+			went := 0
+			for len(all) > 0 {
+				part := all[:min(size, len(all))]
+				all = all[len(part):]
+				out, err := tangle.Take(part, len(all) > 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				went += len(out)
+				for _, ch := range out {
+					if ch.Op == wal.Delete {
+						delete(rows, string(ch.Old[0].Bytes))
+					} else {
+						rows[string(ch.New[0].Bytes)] = string(ch.New[1].Bytes)
+					}
+				}
+			}
+			if len(rows) != n-1 || tangle.Holds() || by == n && went != came {
+				t.Errorf("by %d, parts of %d: %d rows, %d of %d changes", by, size, len(rows), went, came)
+			}
+			for i := 1; i < n; i++ {
+				if rows[fmt.Sprint(i+by)] != fmt.Sprint(i) {
+					t.Errorf("by %d, parts of %d: %q stands under %d", by, size, rows[fmt.Sprint(i+by)], i+by)
+				}
+			}
+		}
+	}
+}
+
 // TestTangleBeyondItsBound: a large load goes out, and may be changed in the same transaction; rows that come to stand
 // under keys which others leave later do not.
 func TestTangleBeyondItsBound(t *testing.T) {

@@ -20,31 +20,47 @@ import (
 // the delete are both left out: if it was the new row, the key is as empty as before; if it was the one before, an equal one
 // stands there. A row that is put under a key and is gone again within the transaction is nothing to others in any case.
 func Untangle(changes []wal.Change) []wal.Change {
-	if !slices.ContainsFunc(changes, func(c wal.Change) bool { return c.Relation.Deferrable }) {
-		return changes
+	out, _ := untangle(changes, deferrable)
+	return out
+}
+
+func deferrable(rel *wal.Relation) bool { return rel.Deferrable }
+
+// untangle is Untangle for the tables that some names. It also returns those in which two rows stood under one key for certain.
+func untangle(changes []wal.Change, some func(*wal.Relation) bool) (_ []wal.Change, crowded []wal.RelationName) {
+	if !slices.ContainsFunc(changes, func(c wal.Change) bool { return some(c.Relation) }) {
+		return changes, nil
 	}
 	put := map[string]*crowd{}
 	out := make([]*step, 0, len(changes))
+	found := func(rel *wal.Relation) {
+		if name := rel.Ref(); !slices.Contains(crowded, name) {
+			crowded = append(crowded, name)
+		}
+	}
 	for i := range changes {
 		s := &step{change: &changes[i]}
 		ch := s.change
-		if !ch.Relation.Deferrable || ch.Op == wal.Truncate || ch.Relation.KeyColumns() == nil {
+		if ch.Op == wal.Truncate || !some(ch.Relation) || ch.Relation.KeyColumns() == nil {
 			out = append(out, s)
 			continue
 		}
-		key := ch.Relation.String() + "\x00" + string(ch.AppendKey(nil))
+		key := rowName(ch)
 		c := put[key]
 		if ch.Op == wal.Insert {
 			if c == nil {
 				c = &crowd{}
 				put[key] = c
 			}
-			s.row = &putRow{image: ch.New, steps: []*step{s}}
-			c.put(ch.Relation, s.row)
+			if c.left > 0 {
+				found(ch.Relation)
+			}
+			s.row = &putRow{rel: ch.Relation, image: ch.New, steps: []*step{s}}
+			c.put(s.row)
 			out = append(out, s)
 			continue
 		}
-		if c == nil || c.first() == nil {
+		if c == nil || c.left == 0 {
 			out = append(out, s)
 			continue
 		}
@@ -52,14 +68,15 @@ func Untangle(changes []wal.Change) []wal.Change {
 		case r == nil:
 			first := c.first()
 			first.front = append(first.front, s)
+			found(ch.Relation)
 		case ch.Op == wal.Delete:
 			for _, one := range r.steps {
 				one.void = true
 			}
-			c.leave(ch.Relation, r)
+			c.leave(r)
 		default:
 			r.steps = append(r.steps, s)
-			c.changed(ch.Relation, r, ch.New)
+			c.changed(r, ch.Relation, ch.New)
 			out = append(out, s)
 		}
 	}
@@ -74,7 +91,7 @@ func Untangle(changes []wal.Change) []wal.Change {
 			left = append(left, *s.change)
 		}
 	}
-	return left
+	return left, crowded
 }
 
 // step is one change of a transaction that is put in order.
@@ -82,4 +99,9 @@ type step struct {
 	change *wal.Change
 	row    *putRow // that it inserts
 	void   bool
+}
+
+// rowName names the row that a change leaves behind, or deletes.
+func rowName(ch *wal.Change) string {
+	return ch.Relation.String() + "\x00" + string(ch.AppendKey(nil))
 }
