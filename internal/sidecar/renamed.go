@@ -159,7 +159,7 @@ func (s *Sidecar) copyFollowed(ctx context.Context, tx pgx.Tx) error {
 			return err
 		}
 		if is && s.cfg.Publishes() && s.cfg.Selected(n.Schema, n.Name) {
-			s.log.Info("changes by a former name, or by other stamp columns, are in; the rows of their table are copied", "relation", n.String())
+			s.log.Info("changes by a former name, or by other stamp columns, are in, or a generated column is a plain one now; the rows of the table are copied", "relation", n.String())
 			// Whatever copy.mode says: that is about tables that are new.
 			if _, err := tx.Exec(ctx, tablecopy.RequestSQL([]wal.RelationName{n})); err != nil {
 				return fmt.Errorf("ask for a copy of %s: %w", n, err)

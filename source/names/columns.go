@@ -29,19 +29,28 @@ const ColumnSchema = `create table if not exists pgwaltz.naming (
 )`
 
 // noteSQL notes the definitions of tables that are not the last ones known; $1 is one table, or 0 for all. It stands in a statement of its own: the
-// position behind its snapshot is taken within it.
+// position behind its snapshot is taken within it. Where a generated column has become a plain one, other regions may have had it as a plain one before, and nothing
+// for it from here: then the table is to be copied (SetDue).
 const noteSQL = `with now as materialized (
-  select c.oid as o, coalesce((select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(a.attnum, a.attname, a.atttypid::int8, a.attgenerated <> '') order by a.attnum)
+  select c.oid as o, n.nspname::text as s, c.relname::text as t,
+    coalesce((select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(a.attnum, a.attname, a.atttypid::int8, a.attgenerated <> '') order by a.attnum)
     from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped), '[]') as d
   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   where c.relkind in ('r', 'p') and c.relpersistence <> 't' and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgwaltz') and ($1::int8 = 0 or c.oid = $1::int8::oid)
 ), last as (
   select distinct on (table_oid) table_oid, columns from pgwaltz.naming where table_oid <> 0 and ($1::int8 = 0 or table_oid = $1::int8::oid) order by table_oid, seen_from desc
+), other as materialized (
+  select o, s, t, d, columns from now left join last on table_oid = o where columns is distinct from d
+), plain as (
+  insert into pgwaltz.name as k (schema_name, table_name, due) select s, t, true from other
+  where exists (select from pg_catalog.jsonb_array_elements(columns) as was(c) join pg_catalog.jsonb_array_elements(d) as became(c) on was.c -> 0 = became.c -> 0
+    where was.c -> 3 = 'true' and became.c -> 3 = 'false')
+  on conflict (schema_name, table_name) do update set due = true
 )
 insert into pgwaltz.naming (table_oid, seen_from, not_before, columns)
 select o, pg_catalog.pg_current_wal_insert_lsn(),
   case when columns is null then '0/0' else coalesce((select not_before from pgwaltz.naming where table_oid = 0), '0/0') end, d
-from now left join last on table_oid = o where columns is distinct from d
+from other
 on conflict do nothing`
 
 // lookedSQL moves the position of the look at all tables, and forgets tables that are gone for long; $1 is the position.
