@@ -77,6 +77,19 @@ func doubt(st *status.Inbound, r subscribe.State) {
 	if !r.Reachable && r.Err != nil && st.State == status.Replicating {
 		st.State, st.Reason = status.Partitioned, r.Err.Error()
 	}
+	if refuses(r, time.Now()) && st.LagBytes > 0 && (st.State == status.Replicating || st.State == status.CatchingUp) {
+		st.State, st.Reason = status.Down, "what comes from "+st.Origin+" is refused: "+r.LastRefused
+	}
+}
+
+// refusedFor is after which time an origin of which nothing but refused messages has come counts as one that does not get on. Its
+// heartbeats come more often, unless they are configured otherwise.
+const refusedFor = 20 * time.Second
+
+// refuses reports that nothing but messages that are refused has come for a while: the origin signs otherwise than is said here, say, or
+// runs a later program.
+func refuses(r subscribe.State, now time.Time) bool {
+	return r.Gap == nil && !r.RefusedSince.IsZero() && now.Sub(r.RefusedSince) > refusedFor
 }
 
 // stands takes over that the origin publishes nothing, or not everything, until somebody does
@@ -111,8 +124,11 @@ func (s *Sidecar) stuck(origin string) string {
 	case state == status.Gap:
 		return string(status.Gap)
 	case sub != nil:
-		if g := sub.State().Gap; g != nil && g.Refused != "" {
+		switch r := sub.State(); {
+		case r.Gap != nil && r.Gap.Refused != "":
 			return string(status.Gap)
+		case refuses(r, time.Now()):
+			return string(status.Down)
 		}
 	}
 	return ""

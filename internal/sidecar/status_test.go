@@ -8,6 +8,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/broker"
 	"github.com/pgwaltz/pgwaltz/internal/status"
+	"github.com/pgwaltz/pgwaltz/source/subscribe"
 )
 
 // What an origin says of itself, and what its peer makes of it: a direction that stands still is
@@ -140,5 +141,30 @@ func TestACopyThatWasAskedFor(t *testing.T) {
 	s.copyAsked.Store(time.Now().Add(-copiesSeen).UnixNano())
 	if n := s.copying(); n != 0 {
 		t.Errorf("%d copies long afterwards", n)
+	}
+}
+
+// What comes and is refused does not get on, whatever the lag says; a hole that is being filled is told as that.
+func TestAnOriginOfWhichEverythingIsRefused(t *testing.T) {
+	t.Parallel()
+	long := time.Now().Add(-refusedFor - time.Second)
+	for _, tt := range []struct {
+		state subscribe.State
+		lag   int64
+		here  status.State
+		want  status.State
+	}{
+		{subscribe.State{Reachable: true, RefusedSince: long, LastRefused: "why"}, 1, status.Replicating, status.Down},
+		{subscribe.State{Reachable: true, RefusedSince: long, LastRefused: "why"}, 1, status.Gap, status.Gap},
+		{subscribe.State{Reachable: true, RefusedSince: long, LastRefused: "why"}, 0, status.Replicating, status.Replicating},
+		{subscribe.State{Reachable: true, RefusedSince: time.Now(), LastRefused: "why"}, 1, status.Replicating, status.Replicating},
+		{subscribe.State{Reachable: true, LastRefused: "why"}, 1, status.Replicating, status.Replicating},
+		{subscribe.State{Reachable: true, RefusedSince: long, Gap: &subscribe.GapError{}}, 1, status.Replicating, status.CatchingUp},
+	} {
+		st := status.Inbound{Origin: "us", State: tt.here, LagBytes: tt.lag}
+		doubt(&st, tt.state)
+		if st.State != tt.want || tt.want == status.Down && !strings.Contains(st.Reason, "refused: why") {
+			t.Errorf("%+v, %d behind: %s (%s), want %s", tt.state, tt.lag, st.State, st.Reason, tt.want)
+		}
 	}
 }

@@ -248,7 +248,7 @@ func (r *follower) accept(ctx context.Context, seq uint64, raw *wire.RawFrame, r
 	r.healed()
 	r.s.metrics.frames.Inc()
 	r.s.metrics.bytes.Add(float64(raw.PayloadSize))
-	r.s.note(func(st *State) { st.Frames++ })
+	r.s.note(func(st *State) { st.Frames, st.RefusedSince = st.Frames+1, time.Time{} })
 	if packet == nil {
 		return nil
 	}
@@ -314,7 +314,12 @@ func (r *follower) refuse(ctx context.Context, seq uint64, reason string, data [
 	}
 	r.kept = seq
 	r.s.metrics.refused.Inc()
-	r.s.note(func(st *State) { st.Refused, st.LastRefused = st.Refused+1, reason })
+	r.s.note(func(st *State) {
+		st.Refused, st.LastRefused = st.Refused+1, reason
+		if st.RefusedSince.IsZero() {
+			st.RefusedSince = time.Now()
+		}
+	})
 	if r.refusals.left(time.Now()) {
 		r.s.cfg.Log.Warn("refused a message", "origin", r.s.cfg.Origin, "seq", seq, "bytes", len(data), "reason", reason)
 	}

@@ -29,6 +29,8 @@ type State struct {
 	// Counted since the start of the process.
 	Frames, Duplicates, Refused, Rewinds uint64
 	LastRefused                          string // the reason
+	// RefusedSince is since when nothing has come that continues what was read, but messages that are refused; zero for not so.
+	RefusedSince time.Time
 }
 
 // GapError: the stream goes on behind a hole. From and To are positions of the origin's WAL;
