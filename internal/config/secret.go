@@ -1,7 +1,9 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"slices"
@@ -115,6 +117,13 @@ func (d DSN) MarshalYAML() (any, error) { return d.String(), nil }
 func (d DSN) valid() bool {
 	_, err := pgconn.ParseConfig(d.value)
 	return err == nil
+}
+
+// unreadable reports that the string names a file, of certificates say, that cannot be read.
+func (d DSN) unreadable() bool {
+	_, err := pgconn.ParseConfig(d.value)
+	var path *fs.PathError
+	return errors.As(err, &path)
 }
 
 // isURL reports whether the string is in URL form.

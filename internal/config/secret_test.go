@@ -132,3 +132,17 @@ func TestMask(t *testing.T) {
 		}
 	}
 }
+
+func TestAConnectionStringThatNamesAFileThatIsGone(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"host=h user=u password=hunter2 sslmode=verify-full sslrootcert=/nowhere/ca.pem":        true,
+		"postgres://u:hunter2@h/d?sslmode=verify-full&sslrootcert=/nowhere/ca.pem":              true,
+		"postgres://u:hunter2@h/d?sslmode=require&sslcert=/nowhere/x.pem&sslkey=/nowhere/x.key": true,
+		"host=h password='hunter2": false, "host=h user=u": false,
+	} {
+		if got := NewDSN(text).unreadable(); got != want {
+			t.Errorf("%s: %v", text, got)
+		}
+	}
+}

@@ -68,16 +68,24 @@ func checkName(p *problems, key, name, what string) {
 	}
 }
 
+// unusable says what keeps a connection string from being used, without showing it.
+func (p *problems) unusable(key string, d DSN) {
+	if d.unreadable() {
+		p.add(key, "look at sslrootcert, sslcert, sslkey and servicefile in it: is the file there, and may the user of this process read it?", "names a file that cannot be read")
+		return
+	}
+	p.add(key, "write postgres://user@host:5432/database or host=... user=... dbname=...", "is no connection string that can be understood (not shown, it may hold a password)")
+}
+
 func (c *Config) validatePostgres(p *problems) {
 	pg := &c.Postgres
-	const forms = "write postgres://user@host:5432/database or host=... user=... dbname=..."
 	if pg.DSN.IsZero() && pg.DSNFile == "" {
 		p.add("postgres.dsn", "set it here, in dsn_file, or in PGWALTZ_POSTGRES_DSN", "is missing: the local database")
 	} else if !pg.DSN.IsZero() && !pg.DSN.valid() {
-		p.add("postgres.dsn", forms, "is no connection string that can be understood (not shown, it may hold a password)")
+		p.unusable("postgres.dsn", pg.DSN)
 	}
 	if !pg.AdminDSN.IsZero() && !pg.AdminDSN.valid() {
-		p.add("postgres.admin_dsn", forms, "is no connection string that can be understood (not shown, it may hold a password)")
+		p.unusable("postgres.admin_dsn", pg.AdminDSN)
 	}
 	if !regexp.MustCompile(`^[a-z0-9_]{1,63}$`).MatchString(pg.Slot) {
 		p.add("postgres.slot", "use 1 to 63 of a-z, 0-9 and underscores", "%q is no name for a slot", pg.Slot)
@@ -85,7 +93,7 @@ func (c *Config) validatePostgres(p *problems) {
 	reached := 0
 	for i, peer := range c.Peers {
 		if !peer.DSN.IsZero() && !peer.DSN.valid() {
-			p.add(fmt.Sprintf("peers[%d].dsn", i), forms, "is no connection string that can be understood (not shown, it may hold a password)")
+			p.unusable(fmt.Sprintf("peers[%d].dsn", i), peer.DSN)
 		}
 		if !peer.DSN.IsZero() {
 			reached++
