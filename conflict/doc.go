@@ -141,9 +141,10 @@
 // came, because the own one was not known then, and its region may show it: it may have been made over the own one. So the
 // others are told of what stands (Policy.Undoes).
 //
-// What a region tells another one, it holds: an entry that waits, and is told with values of the row that is
-// here, waits with these values from then on. Otherwise two regions could each take the other one's row for one
-// stamp, and stay so.
+// What a region tells another one, it holds. An entry that waits, and is told as the answer to a question, is held from then on: who hears
+// of it may show it above a later and lower change of its origin, which would end its waiting here. If it is told with
+// values of the row that is here, it waits with these values from then on. Otherwise two regions could each take the other one's
+// row for one stamp, and stay so.
 //
 // # Stamp columns that differ
 //

@@ -19,7 +19,7 @@ type Waiting struct {
 	Image    wal.Tuple // the row; for deletes the old row or its key
 	Full     bool      // deletes: Image is the whole row
 	// Held: this region holds it whoever else does. Its origin may have lost it, or told of it only what
-	// another region holds; or another region's change has given way to it here. No later change of its origin
+	// another region holds; or another region's change has given way to it here; or another region was told of it. No later change of its origin
 	// ends its waiting then, and whoever shows it sends it back.
 	Held bool
 }

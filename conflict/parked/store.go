@@ -301,13 +301,13 @@ func Hold(ctx context.Context, q Querier, ids []int64) error {
 	return nil
 }
 
-// Complete writes a change whose image was completed. The caller has found and locked it (Find).
+// Complete writes a change whose image was completed, and which is held from now on. The caller has found and locked it (Find).
 func Complete(ctx context.Context, q Querier, c *Change) error {
 	event, err := c.encode()
 	if err != nil {
 		return fmt.Errorf("complete a parked change: %w", err)
 	}
-	if _, err := q.Exec(ctx, `update pgwaltz.parked set event = $2, row = $3::jsonb where id = $1`, c.ID, event, text(c.Row)); err != nil {
+	if _, err := q.Exec(ctx, `update pgwaltz.parked set event = $2, row = $3::jsonb, held = true where id = $1`, c.ID, event, text(c.Row)); err != nil {
 		return fmt.Errorf("complete a parked change: %w", err)
 	}
 	return nil

@@ -191,8 +191,8 @@ func (a *Applier) answerRuns(ctx context.Context, g *batch.Group, runs []int, fx
 			if err != nil {
 				return 0, err
 			}
-			e, ok, whole := a.held(g, &g.Runs[i], st, side)
-			if err := a.keep(ctx, whole); err != nil {
+			e, ok, told := a.held(g, &g.Runs[i], st, side)
+			if err := a.keep(ctx, st.parked, told); err != nil {
 				return 0, err
 			}
 			if !ok {
@@ -217,9 +217,9 @@ func (a *Applier) answerRuns(ctx context.Context, g *batch.Group, runs []int, fx
 // that, because it will be shown. A parked change that lacks values itself is not held. It reports
 // false if there is nothing to be said.
 //
-// A parked change that is completed from the row beside it has to stay what it is told to be: another region
-// may take that for its entry, and the row here will not be the same for ever. So it is returned as it has
-// to be written.
+// A parked change that is told has to stay what it is told to be: another region may take that for its entry. It is held from
+// then on (conflict.Waiting.Held), and what was completed from the row beside it is written, since the row here will not be the
+// same for ever. So it is returned as it has to be written.
 func (a *Applier) held(g *batch.Group, r *batch.Run, st *known, side conflict.Side) (wal.Entry, bool, *parked.Change) {
 	e := wal.Entry{Known: side.Known, Alive: side.Alive, Stamp: side.Stamp, Row: st.row}
 	if !side.Alive {
@@ -232,7 +232,7 @@ func (a *Applier) held(g *batch.Group, r *batch.Run, st *known, side conflict.Si
 	case side.Known && policy.Compare(w.Stamp, side.Stamp) < 0, side.Known && w.Stamp == side.Stamp && (!side.Alive || w.Op == wal.Delete):
 		return e, true, nil
 	case w.Op == wal.Delete:
-		return wal.Entry{Known: true, Stamp: w.Stamp, Row: keyImage(g, r)}, true, nil
+		return wal.Entry{Known: true, Stamp: w.Stamp, Row: keyImage(g, r)}, true, a.toldOf(g.Rel, st.parked, nil)
 	}
 	if st.parked.State == stateSwapped {
 		return e, false, nil // its values are not those of the columns that have these names here
@@ -260,27 +260,35 @@ func (a *Applier) held(g *batch.Group, r *batch.Run, st *known, side conflict.Si
 		return e, e.Known && !w.Image.Complete(), nil
 	}
 	row = batch.Fill(row, st.row)
-	return wal.Entry{Known: true, Alive: true, Stamp: w.Stamp, Row: row}, true, a.completed(g.Rel, st.parked, row)
+	return wal.Entry{Known: true, Alive: true, Stamp: w.Stamp, Row: row}, true, a.toldOf(g.Rel, st.parked, row)
 }
 
 // keep writes a parked change as it was told; nil is none.
-func (a *Applier) keep(ctx context.Context, c *parked.Change) error {
-	if c == nil {
+func (a *Applier) keep(ctx context.Context, was, told *parked.Change) error {
+	switch {
+	case told == nil:
 		return nil
+	case was.Waiting.Op == wal.Delete || was.Waiting.Image.Complete(): // nothing else is new
+		return side(parked.Hold(ctx, a.conn, []int64{told.ID}))
 	}
-	return side(parked.Complete(ctx, a.conn, c))
+	return side(parked.Complete(ctx, a.conn, told))
 }
 
-// completed is a parked change with the values of a row of rel in place of those that it lacks; nil if it lacks none.
-func (a *Applier) completed(rel *wal.Relation, c *parked.Change, row wal.Tuple) *parked.Change {
+// toldOf is a parked change that another region is told of: held, and with the values of a row of rel in place of those that it
+// lacks. It is nil where that is what stands there.
+func (a *Applier) toldOf(rel *wal.Relation, c *parked.Change, row wal.Tuple) *parked.Change {
 	w := c.Waiting
-	if w.Image.Complete() {
+	complete := w.Op == wal.Delete || w.Image.Complete()
+	if complete && w.Held {
 		return nil
 	}
-	whole := conflict.Waiting{Relation: rel, Op: wal.Update, Image: row}
-	w.Image = whole.Fill(w.Relation, w.Image)
 	out := *c
-	out.Waiting, out.Row = w, a.json(w.Relation, w.Image)
+	if w.Held = true; !complete {
+		whole := conflict.Waiting{Relation: rel, Op: wal.Update, Image: row}
+		w.Image = whole.Fill(w.Relation, w.Image)
+		out.Row = a.json(w.Relation, w.Image)
+	}
+	out.Waiting = w
 	return &out
 }
 

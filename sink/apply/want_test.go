@@ -318,6 +318,7 @@ func TestAnswersWithWhatIsParked(t *testing.T) {
 	if s := strings.Join(got, "; "); s != "1=refused whole; 2=B x; 3=refused whole; 4=refused same" {
 		t.Errorf("answered %s", s)
 	}
+	b.want("select string_agg(key, ' ' order by key) from pgwaltz.parked where held and row is not null", `["1"] ["3"] ["4"]`)
 }
 
 // A row that a change of its key has put in waits for nothing any more when its origin says that it

@@ -194,13 +194,17 @@ func (t *dbtx) held(k rowKey) *wal.Change {
 			return t.repair(k)
 		}
 		c.Op, c.Old, c.New = wal.Update, nil, p.Image
-		if e.row != nil && !p.Image.Complete() {
-			whole := *p
-			whole.Image = p.Image.Filled(e.row)
-			c.New, e.parked = whole.Image, &whole // it has to stay what it is told to be
-			t.put(k, e, nil)
+		if e.row != nil {
+			c.New = p.Image.Filled(e.row)
 		}
 	}
+	told := *p // it has to stay what it is told to be
+	told.Held = true
+	if p.Op != wal.Delete {
+		told.Image = c.New
+	}
+	e.parked = &told
+	t.put(k, e, nil)
 	t.d.w.Stats.Pushbacks++
 	t.repairs = append(t.repairs, c)
 	return &t.repairs[len(t.repairs)-1]
