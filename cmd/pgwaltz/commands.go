@@ -23,6 +23,7 @@ func newCommands(env []string) []*cobra.Command {
 		in(groupRun, newCheck(env)),
 		in(groupRun, newRun(env)),
 		in(groupRun, newMode(env)),
+		in(groupRun, newCutover(env)),
 		in(groupLook, newStatus(env)),
 		in(groupLook, newConflicts(env)),
 		in(groupLook, newKeys(env)),

@@ -17,6 +17,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
 	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/internal/cutover/hold"
 	"github.com/pgwaltz/pgwaltz/source/subscribe/quarantine"
 	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
@@ -54,6 +55,9 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 		if err := s.lookAtNames(ctx); err != nil && ctx.Err() == nil {
 			s.log.Debug("look at names of tables", "reason", publicMessage(err))
 		}
+		if err := s.db.do(ctx, s.endPause); err != nil && ctx.Err() == nil {
+			s.log.Warn("look at the write pause of a cutover", "reason", publicMessage(err))
+		}
 		s.takeIn(ctx)
 		if err := s.noteAllRefused(ctx); err != nil && ctx.Err() == nil {
 			s.log.Debug("note refused changes", "reason", publicMessage(err))
@@ -74,6 +78,15 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// endPause gives writes back that a cutover has paused and nobody has come back to.
+func (s *Sidecar) endPause(ctx context.Context, c *pgx.Conn) error {
+	said, err := hold.Overdue(ctx, c)
+	if said != "" {
+		s.log.Warn("the write pause of a cutover was over its time: writes are given back", "said", said)
+	}
+	return err
 }
 
 // nextRound is how long to rest before the next slow round, behind a rest and a round that took cost.

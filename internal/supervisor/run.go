@@ -17,6 +17,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/admin"
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/cutover/hold"
 	"github.com/pgwaltz/pgwaltz/internal/fallback"
 	"github.com/pgwaltz/pgwaltz/internal/fallback/pglogical"
 	"github.com/pgwaltz/pgwaltz/internal/lead"
@@ -166,6 +167,13 @@ func (s *Supervisor) term(ctx context.Context) error {
 		}
 		if err := s.look(ctx, conn); err != nil {
 			return err
+		}
+		said, err := hold.Overdue(ctx, conn)
+		if said != "" {
+			s.log.Warn("the write pause of a cutover was over its time: writes are given back", "said", said)
+		}
+		if err != nil {
+			s.log.Warn("look at the write pause of a cutover", "reason", err.Error())
 		}
 		if err := pause.For(ctx, every); err != nil {
 			return err

@@ -1,0 +1,77 @@
+package cutover
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
+	"github.com/pgwaltz/pgwaltz/internal/cutover/hold"
+)
+
+// NotReadyError: a step before this one is missing.
+type NotReadyError struct{ What, Next string }
+
+func (e *NotReadyError) Error() string { return e.What }
+
+// Hint is the step.
+func (e *NotReadyError) Hint() string { return e.Next }
+
+// Finish ends a cutover: writes at the source stay paused for good, and the destination is the one to write to. Where the destination
+// was the source of an earlier cutover, its writes are given back. It may be run again. gave reports that.
+func (e *Ends) Finish(ctx context.Context) (gave bool, err error) {
+	s, err := e.paused(ctx)
+	switch {
+	case err != nil:
+		return false, err
+	case !s.Arrived:
+		return false, &NotReadyError{"it is not known whether all writes are at the destination", "pgwaltz cutover wait"}
+	case !s.Sequenced:
+		return false, &NotReadyError{"the destination's sequences are not ahead", "pgwaltz cutover sequences"}
+	}
+	if err := hold.Finish(ctx, e.Source.Conn); err != nil {
+		return false, over(err)
+	}
+	if err := failpoint.Hit("cutover.finished"); err != nil {
+		return false, err
+	}
+	if gave, err = hold.GiveBack(ctx, e.Destination.Conn); err != nil {
+		return gave, fmt.Errorf("region %s: %w", e.Destination.Region, err)
+	}
+	if err := hold.Forget(ctx, e.Destination.Conn); err != nil {
+		return gave, err
+	}
+	return gave, e.forgetSequences(ctx)
+}
+
+// ResumeWrite gives writes at the source back, and reports whether any were paused. It needs the source alone. A cutover that is finished is left as it is, but where force
+// is given: then both regions are written to. It may be run again.
+func (e *Ends) ResumeWrite(ctx context.Context, force bool) (bool, error) {
+	s, err := e.state(ctx)
+	switch {
+	case err != nil:
+		return false, err
+	case s != nil && s.Finished && s.Paused && !force:
+		return false, &NotReadyError{fmt.Sprintf("the cutover to %s is finished: both regions would be written to", e.Destination.Region), "pgwaltz cutover, the other way round; or --force"}
+	}
+	return hold.GiveBack(ctx, e.Source.Conn)
+}
+
+// Aborted is what Abort did.
+type Aborted struct {
+	Gave        bool     // writes
+	Back, Moved []string // sequences that were put back; and that were used since, and stay
+}
+
+// Abort puts both databases back to what they were before the cutover, at whatever point it is. It may be run again.
+func (e *Ends) Abort(ctx context.Context, force bool) (out Aborted, err error) {
+	if out.Gave, err = e.ResumeWrite(ctx, force); err != nil {
+		return out, err
+	}
+	if e.Destination.Conn == nil {
+		return out, &NotReadyError{fmt.Sprintf("region %s is out of reach: the sequences there are as the cutover has left them", e.Destination.Region), "pgwaltz cutover abort, when it is back"}
+	}
+	if out.Back, out.Moved, err = e.restoreSequences(ctx); err != nil {
+		return out, err
+	}
+	return out, hold.Forget(ctx, e.Source.Conn)
+}

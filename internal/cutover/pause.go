@@ -1,0 +1,174 @@
+package cutover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pgwaltz/pgwaltz/internal/cutover/hold"
+	"github.com/pgwaltz/pgwaltz/internal/preflight"
+)
+
+// Pausing is what PauseWrite is told.
+type Pausing struct {
+	Source, Destination string // who the two ends have to be
+	Except              []string
+	Connect             bool
+	Grace               time.Duration // for transactions that are open
+	Timeout             time.Duration // until nothing of before is open
+	Hold                time.Duration // until writes are given back by themselves
+}
+
+func (e *Ends) options(p Pausing) hold.Options {
+	return hold.Options{Region: e.Source.Region, Peer: e.Destination.Region, Source: e.Source.ID(), Destination: e.Destination.ID(),
+		Ours: e.Source.Ours, Except: append([]string{}, p.Except...), Connect: p.Connect, Hold: p.Hold}
+}
+
+// Report is what Plan found.
+type Report struct {
+	State     *hold.State
+	Pause     *hold.Pause // nil while writes are paused
+	Sequences []Sequence
+	Findings  preflight.Findings
+}
+
+// Plan finds out what a cutover would do and what stands in its way, by doing it and rolling it back. It changes nothing.
+func (e *Ends) Plan(ctx context.Context, p Pausing) (*Report, error) {
+	s, err := e.state(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{State: s}
+	if s == nil || !s.Paused {
+		r.Pause, err = hold.Try(ctx, e.Source.Conn, e.options(p))
+		var refusal *preflight.Refusal
+		if err != nil && !errors.As(err, &refusal) {
+			return nil, err
+		}
+		r.Findings = append(r.Findings, r.Pause.Findings...)
+	}
+	if r.Sequences, err = e.sequences(ctx, 0); err != nil {
+		return nil, err
+	}
+	for _, q := range r.Sequences {
+		r.Findings = append(r.Findings, q.findings()...)
+	}
+	path, err := e.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.Findings = append(r.Findings, path.findings()...)
+	return r, nil
+}
+
+// state reads the cutover that the source has noted, and holds both ends against it. nil: there is none.
+func (e *Ends) state(ctx context.Context) (*hold.State, error) {
+	s, err := hold.Load(ctx, e.Source.Conn)
+	if err != nil || s == nil {
+		return nil, err
+	}
+	if s.Region != e.Source.Region || s.Peer != e.Destination.Region {
+		return nil, &IdentityError{fmt.Sprintf("another cutover is noted at %s: from %s to %s", e.Source.Region, s.Region, s.Peer), fmt.Sprintf("pgwaltz cutover abort for that one, with --from %s or --to %s", s.Region, s.Peer)}
+	}
+	if err := e.Source.Is(s.Source); err != nil {
+		return nil, err
+	}
+	if e.Destination.Conn == nil {
+		return s, nil
+	}
+	return s, e.Destination.Is(s.Destination)
+}
+
+// NotPausedError: a step needs the writes to be paused.
+type NotPausedError struct{ Over bool }
+
+func (e *NotPausedError) Error() string {
+	if e.Over {
+		return "the time of the write pause was over: writes are given back"
+	}
+	return "writes are not paused"
+}
+
+// Hint is the way on.
+func (e *NotPausedError) Hint() string { return "pgwaltz cutover plan, then pause-write" }
+
+// paused is the state while writes are paused. Behind the deadline it gives them back.
+func (e *Ends) paused(ctx context.Context) (*hold.State, error) {
+	if _, err := hold.Overdue(ctx, e.Source.Conn); err != nil {
+		return nil, err
+	}
+	s, err := e.state(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case s == nil:
+		return nil, &NotPausedError{}
+	case !s.Paused:
+		return nil, &NotPausedError{Over: true}
+	}
+	return s, nil
+}
+
+// Paused is what PauseWrite did.
+type Paused struct {
+	Taken    *hold.Pause // nil where an earlier run has taken
+	Ended    int         // sessions
+	Deadline time.Time
+}
+
+// PauseWrite takes the rights to write at the source and ends what is open. It may be run again, and gives more time then. Where it fails after it has
+// taken, writes are given back before it returns, also when ctx has ended.
+func (e *Ends) PauseWrite(ctx context.Context, p Pausing) (out Paused, err error) {
+	if err := errors.Join(e.Source.Is(p.Source), e.Destination.Is(p.Destination)); err != nil {
+		return out, err
+	}
+	if _, err := hold.Overdue(ctx, e.Source.Conn); err != nil {
+		return out, err
+	}
+	s, err := e.state(ctx)
+	switch {
+	case err != nil:
+		return out, err
+	case s != nil && s.Finished && s.Paused:
+		return out, &UsageError{"this cutover is finished, and writes are paused for good", "pgwaltz cutover, the other way round"}
+	case s != nil && s.Paused:
+		if err := hold.Extend(ctx, e.Source.Conn, p.Hold); err != nil {
+			return out, err
+		}
+	default:
+		way, err := e.look(ctx)
+		if err == nil && way.broken != "" {
+			err = &NotReadyError{"nothing would come to the destination: " + way.broken, "pgwaltz status"}
+		}
+		if err != nil {
+			return out, err
+		}
+		if out.Taken, err = hold.Take(ctx, e.Source.Conn, e.options(p)); err != nil {
+			return out, err
+		}
+	}
+	within, cancel := context.WithTimeoutCause(ctx, p.Timeout, fmt.Errorf("not within %s", p.Timeout))
+	defer cancel()
+	out.Ended, err = hold.Drain(within, e.Source.Conn, e.Source.Ours, p.Grace)
+	if err == nil {
+		if s, err = e.state(ctx); err == nil {
+			out.Deadline = s.Deadline
+			return out, nil
+		}
+	}
+	return out, e.backOut(ctx, err)
+}
+
+// backOut gives writes back because of err, and says how that went.
+func (e *Ends) backOut(ctx context.Context, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
+	defer cancel()
+	if err := e.Source.again(ctx); err != nil {
+		return fmt.Errorf("%w; writes are given back at the deadline (%w)", cause, err)
+	}
+	if _, err := hold.GiveBack(ctx, e.Source.Conn); err != nil {
+		return fmt.Errorf("%w; giving writes back failed too, and is tried at the deadline: %w", cause, err)
+	}
+	return fmt.Errorf("%w; writes are given back", cause)
+}
