@@ -353,6 +353,9 @@ func (a *Applier) commit(ctx context.Context, fx *effects, next checkpoint.Check
 	}
 	a.committing = false
 	a.cfg.Suspects.columns.Settle(matched)
+	for t := range a.matching {
+		t.matched = nil // it is known by now, and not to be written again with every transaction
+	}
 	a.cfg.Batches.end(a.holder())
 	a.cfg.Index.Settle(a.holder(), true)
 	return failpoint.Hit("apply_after_commit")
