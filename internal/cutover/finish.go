@@ -28,6 +28,9 @@ func (e *Ends) Finish(ctx context.Context) (gave bool, err error) {
 	case !s.Sequenced:
 		return false, &NotReadyError{"the destination's sequences are not ahead", "pgwaltz cutover sequences"}
 	}
+	if err := hold.Tight(ctx, e.Source.Conn, e.Source.Ours, s.LeftAlone); err != nil {
+		return false, err
+	}
 	if err := hold.Finish(ctx, e.Source.Conn); err != nil {
 		return false, over(err)
 	}

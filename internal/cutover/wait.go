@@ -54,6 +54,10 @@ func (e *Ends) Wait(ctx context.Context, w Waiting) (wal.LSN, error) {
 			return 0, err
 		}
 	}
+	// Who was given rights meanwhile may have written behind the position.
+	if err := hold.Tight(ctx, e.Source.Conn, e.Source.Ours, s.LeftAlone); err != nil {
+		return 0, err
+	}
 	if err := hold.Done(ctx, e.Source.Conn, hold.Arrived); err != nil {
 		return 0, over(err)
 	}

@@ -168,6 +168,11 @@ func TestWaitIsOver(t *testing.T) {
 	}
 	w.stopped(w.a)
 	w.must(w.b.Sidecar.Start())
+	w.sql(w.a, `grant insert on item to app`)
+	if code, text := w.run("", "wait", "--timeout", "2m"); code == 0 || !strings.Contains(text, "app INSERT on public.item") {
+		t.Errorf("wait while app can write: code %d: %s", code, text)
+	}
+	w.sql(w.a, `revoke insert on item from app`)
 	w.ok("wait", "--timeout", "2m")
 	w.equal("arrived")
 

@@ -1,9 +1,13 @@
 package cutover
 
 import (
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/pgwaltz/pgwaltz/test/harness"
 )
 
 // Each kind of right is taken from each kind of role, what is open is ended, and all of it is given back as it was. A plan changes nothing.
@@ -144,6 +148,32 @@ func TestPauseIsNotReached(t *testing.T) {
 	w.sql(w.a, `rollback prepared 'open'`)
 	w.ok("abort")
 	w.same(before, "not reached")
+}
+
+// Ctrl-C gives writes back.
+func TestPauseIsInterrupted(t *testing.T) {
+	w := newWalk(t, "interrupted")
+	before := w.everything()
+	w.sql(w.a, `begin; insert into item (id, n) values (5, 5); prepare transaction 'open'`)
+	bin, err := harness.Product()
+	w.must(err)
+	conf, err := w.a.Sidecar.ConfigPath()
+	w.must(err)
+	p, err := harness.StartProcess(harness.Spec{Name: "pause-write", Path: bin, Args: append([]string{"cutover", "-config", conf}, w.pause()...), Dir: t.TempDir(), Log: filepath.Join(w.pair.Dir(), "pause.log")})
+	w.must(err)
+	defer p.Kill()
+	w.within("writes to be paused", func() bool {
+		return w.sql(w.a, `select to_regprocedure('pgwaltz.cutover_back_out(boolean)') is not null`) == "t"
+	})
+	w.stopped(w.a)
+	w.must(p.Signal(syscall.SIGINT))
+	code, err := p.Wait(t.Context(), time.Minute)
+	if said := harness.TailFile(filepath.Join(w.pair.Dir(), "pause.log"), 5); err != nil || code == 0 || !strings.Contains(said, "writes are given back") {
+		t.Errorf("code %d, %v: %s", code, err, said)
+	}
+	w.sql(w.a, `rollback prepared 'open'`)
+	w.ok("abort")
+	w.same(before, "interrupted")
 }
 
 // What would be a pause that does not hold, or could not be given back, is refused with its reason, and nothing is changed.

@@ -116,7 +116,11 @@ func TestOwnerSuffices(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
 	before := p.rights()
+	p.exec(`set role %s_owner; create function writes() returns void language sql security definer as 'insert into public.item values (7)'; reset role`)
 	plan, err := hold.Try(t.Context(), p.owner, p.o)
+	if err == nil && !slices.ContainsFunc(plan.Findings, func(f preflight.Finding) bool { return f.Code == "definer" && strings.Contains(f.What, "writes()") }) {
+		t.Errorf("%+v", plan.Findings)
+	}
 	if err != nil || len(plan.Statements()) == 0 || strings.Join(plan.Held(), " ") == "" || p.rights() != before {
 		t.Fatalf("%v, %v", plan, err)
 	}
@@ -176,6 +180,50 @@ func TestRefused(t *testing.T) {
 	all.Close(context.Background())
 	p.o.Except = append(p.o.Except, "nobody")
 	p.refused(p.owner, "no_role")
+}
+
+// Foreign keys that are enforced for applied rows are checked with the owner's rights, and triggers may have them: the owner cannot be held then.
+func TestOwnerChecks(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	root, err := pg.Connect(t.Context(), p.dsn, pg.Options{Region: "eu", Role: "cutover"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { root.Close(context.Background()) })
+	p.exec(`create role %s_keeper login; create table child (id int primary key, item int references item); alter table item owner to %s_keeper; alter table child owner to %s_keeper;
+create function quiet() returns trigger language plpgsql as 'begin return new; end'; create trigger ` + pg.RestoreTrigger + ` before insert on child for each row execute function quiet()`)
+	p.refused(root, "owner_checks")
+	p.exec(`drop trigger ` + pg.RestoreTrigger + ` on child`)
+	if _, err := hold.Try(t.Context(), root, p.o); err != nil {
+		t.Error(err)
+	}
+	p.exec(`create function definer() returns trigger language plpgsql security definer as 'begin insert into public.other values (new.id); return new; end';
+create trigger logged after insert on child for each row execute function definer(); alter table child enable always trigger logged; alter function definer() owner to %s_keeper`)
+	p.refused(root, "owner_checks")
+	p.o.Except = append(p.o.Except, p.name+"_keeper")
+	if _, err := hold.Try(t.Context(), root, p.o); err != nil {
+		t.Error(err)
+	}
+}
+
+// Rights that come back in the pause are found.
+func TestTight(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	p.take()
+	if err := hold.Tight(t.Context(), p.owner, nil, p.o.Except); err != nil {
+		t.Error(err)
+	}
+	for _, sql := range []string{`grant update (id) on item to %s_app`, `create role %s_new login; create table fresh (id int); grant delete on fresh to %s_new`} {
+		p.exec(sql)
+		var leak *hold.LeakError
+		if err := hold.Tight(t.Context(), p.owner, nil, p.o.Except); !errors.As(err, &leak) {
+			t.Errorf("%s: %v", sql, err)
+		}
+		p.exec(`revoke all on item from %s_app`)
+	}
+	p.giveBack()
 }
 
 // What is gone, renamed or new meanwhile does not keep the rest from being given back.

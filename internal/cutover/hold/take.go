@@ -178,10 +178,66 @@ func (p *Pause) choose(ctx context.Context, tx pgx.Tx, o Options) error {
 			return err
 		}
 	}
+	if err := p.checks(ctx, tx); err != nil {
+		return err
+	}
+	everyone := true
 	for _, r := range p.Roles {
 		if r.Held() && r.Login && r.Settable {
 			p.settings = append(p.settings, setting{Role: r.OID, Was: r.Was})
 		}
+		everyone = everyone && (!r.Held() || !r.Login || r.Settable || r.Super)
+	}
+	if everyone {
+		return nil
+	}
+	return p.definers(ctx, tx)
+}
+
+// checksSQL finds what the server does with the rights of a role that is held ($1) when rows are applied: foreign keys of tables where they are enforced for
+// applied rows (they have our trigger, $2), and triggers that fire for these and are security definer.
+const checksSQL = `select 'foreign keys of ' || c.oid::pg_catalog.regclass::text || ' (' || o.rolname || ')' from pg_catalog.pg_constraint f join pg_catalog.pg_class c on c.oid in (f.conrelid, f.confrelid)
+join pg_catalog.pg_roles o on o.oid = c.relowner
+where f.contype = 'f' and o.oid = any($1::int8[]::oid[]) and exists (select from pg_catalog.pg_trigger t where t.tgrelid in (f.conrelid, f.confrelid) and t.tgname = $2 and t.tgenabled <> 'D')
+union select 'trigger ' || g.tgname || ' on ' || g.tgrelid::pg_catalog.regclass || ' (' || o.rolname || ')' from pg_catalog.pg_trigger g join pg_catalog.pg_proc p on p.oid = g.tgfoid join pg_catalog.pg_roles o on o.oid = p.proowner
+where not g.tgisinternal and p.prosecdef and o.oid = any($1::int8[]::oid[])
+  and (g.tgenabled in ('A', 'R') or g.tgenabled = 'O' and exists (select from pg_catalog.pg_trigger t where t.tgrelid = g.tgrelid and t.tgname = $2 and t.tgenabled <> 'D')) order by 1`
+
+// checks names owners without whose rights what comes from the destination would be refused.
+func (p *Pause) checks(ctx context.Context, tx pgx.Tx) error {
+	rows, err := tx.Query(ctx, checksSQL, oids(p.Roles, func(r Role) bool { return r.Held() && !r.Super }), pg.RestoreTrigger)
+	if err != nil {
+		return fmt.Errorf("read foreign keys and triggers: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("read foreign keys and triggers: %w", err)
+	}
+	if len(list) > 0 {
+		p.add(preflight.Error, "owner_checks", "leave the owner alone and let the application use another role: --except OWNER; or let the sidecar set session_replication_role",
+			"when rows of the destination are applied, the server works with the rights of an owner who is to be held: %s", some(list))
+	}
+	return nil
+}
+
+// definersSQL finds functions of the application that run with the rights of roles ($1).
+const definersSQL = `select p.oid::pg_catalog.regprocedure::text from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+where p.prosecdef and p.proowner = any($1::int8[]::oid[]) and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgwaltz', 'pglogical')
+  and not exists (select from pg_catalog.pg_depend e where e.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and e.objid = p.oid and e.deptype = 'e') order by 1`
+
+// definers names what writes with the rights of a role that is left alone, where nothing but grants holds the application.
+func (p *Pause) definers(ctx context.Context, tx pgx.Tx) error {
+	rows, err := tx.Query(ctx, definersSQL, oids(p.Roles, func(r Role) bool { return !r.Held() || r.Super }))
+	if err != nil {
+		return fmt.Errorf("read functions: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("read functions: %w", err)
+	}
+	if len(list) > 0 {
+		p.add(preflight.Warning, "definer", "run this as a superuser, or with CREATEROLE: then roles are read-only by default as well",
+			"functions run with the rights of roles that are left alone (security definer), and what they write is not held: %s", some(list))
 	}
 	return nil
 }

@@ -79,13 +79,41 @@ func (p *Pause) leftAlone() []int64 {
 	return oids(p.Roles, func(r Role) bool { return !r.Held() && !r.Super })
 }
 
+// LeakError: roles that are held can write again, or a new table or role can be written. What was written since is not known.
+type LeakError struct{ What string }
+
+func (e *LeakError) Error() string { return "roles that are held can write: " + e.What }
+
+// Hint is the way on.
+func (e *LeakError) Hint() string {
+	return "pgwaltz cutover abort, find who has granted it, and begin again"
+}
+
+// Tight is nil while no role that is held can write: a *LeakError otherwise. ours are the roles as which pgwaltz works.
+func Tight(ctx context.Context, conn *pgx.Conn, ours []string, except []string) error {
+	roles, err := loadRoles(ctx, conn, ours, except)
+	if err != nil {
+		return err
+	}
+	list, err := rights(ctx, conn, bound(roles))
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	return &LeakError{some(list)}
+}
+
+// bound are the roles that are held by grants.
+func bound(roles []Role) []int64 {
+	return oids(roles, func(r Role) bool { return r.Held() && r.Login && !r.Soft() })
+}
+
 const membersSQL = `select h.rolname || ' of ' || e.rolname from pg_catalog.pg_roles h, pg_catalog.pg_roles e
 where h.oid = any($1::int8[]::oid[]) and e.oid = any($2::int8[]::oid[]) and pg_catalog.pg_has_role(h.oid, e.oid, 'member') order by 1`
 
 // verify looks whether who is held cannot write any more, and who is left alone can as before. It is asked behind what was taken, in
 // the same transaction.
 func (p *Pause) verify(ctx context.Context, q pg.Querier, before []right) error {
-	still, err := rights(ctx, q, oids(p.Roles, func(r Role) bool { return r.Held() && r.Login && !r.Soft() }))
+	still, err := rights(ctx, q, bound(p.Roles))
 	if err != nil {
 		return err
 	}
