@@ -169,7 +169,7 @@ func (a *Applier) decideRun(ctx context.Context, l *looking, n int, out *decided
 	if v.Verdict == conflict.Park || a.cfg.Self && a.cfg.Tell && v.Reason == conflict.Incomplete {
 		return &lacks, nil
 	}
-	if w := st.waiting(); w != nil && (a.follows(g, st.parked) || v.Verdict != conflict.Keep && a.cfg.Policy.table(g.Rel.Ref()).Resolve.Releases(waitingOf(g, r), w)) {
+	if w := st.waiting(); w != nil && (a.follows(g, st.parked) || v.Verdict != conflict.Keep && a.releases(g, r, st.parked)) {
 		fx.unpark = append(fx.unpark, st.parked.ID)
 		a.rivalOf(g, r, came, st.parked, true, fx)
 	} else if a.answers(g, r, st.parked, fx) {
