@@ -79,6 +79,12 @@ func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i in
 	if step == conflict.OwnWait {
 		return v, true, against, errNotStamped
 	}
+	if step == conflict.OwnResolve && r.Op != wal.Delete && st.row != nil && !o.Holds {
+		if o.Holds, err = a.converted(ctx, g, t, i, st.row); err != nil {
+			return v, true, against, err
+		}
+		step, against = conflict.DecideOwn(pol, o)
+	}
 	v = verdict{i: i, Decision: conflict.Decision{Verdict: conflict.Same}, side: side, event: e, known: st}
 	if step == conflict.OwnSkip {
 		v.Verdict = conflict.Keep // the later change brings its own entry
@@ -95,7 +101,7 @@ func (a *Applier) cameAttached(ctx context.Context, g *batch.Group, t *target, i
 	})
 	if err == nil && writer != "" {
 		err = a.conn.QueryRow(ctx, `select exists (select from pg_catalog.pg_inherits h where h.inhrelid = $1::text::oid
-  and pg_catalog.age(h.xmin) <= pg_catalog.age($2::text::pg_catalog.xid) and pg_catalog.age($3::text::pg_catalog.xid) >= pg_catalog.age(h.xmin))`,
+  and pg_catalog.age(h.xmin) between 0 and pg_catalog.age($2::text::pg_catalog.xid) and pg_catalog.age($3::text::pg_catalog.xid) >= pg_catalog.age(h.xmin))`,
 			part, strconv.FormatUint(uint64(deleted), 10), writer).Scan(&is)
 	}
 	if err != nil {
@@ -111,6 +117,41 @@ func (a *Applier) holds(t *target, r *batch.Run, side conflict.Side, e conflict.
 		return false
 	}
 	return t.stampless() || (side.Stamp.Version == r.Stamp.Version && side.Stamp.UpdatedAt == r.Stamp.UpdatedAt)
+}
+
+// converted reports whether the row is the one that the own run wrote, but for columns that were altered since: what ALTER TABLE
+// makes of the rows that are there is in no WAL, and is not to be undone.
+func (a *Applier) converted(ctx context.Context, g *batch.Group, t *target, i int, row wal.Tuple) (bool, error) {
+	r := &g.Runs[i]
+	image, err := a.textImage(ctx, g, t, i)
+	if err != nil {
+		return false, err
+	}
+	differ := differing(g.Rel, batch.Fill(image, row), row)
+	if len(differ) == 0 {
+		return false, nil // the stamp does
+	}
+	var altered bool
+	err = a.conn.QueryRow(ctx, `select pg_catalog.count(*) = pg_catalog.cardinality($2::text[]) from pg_catalog.pg_attribute a
+where a.attrelid = $1::int8::oid and a.attname = any($2::text[]) and pg_catalog.age(a.xmin) between 0 and pg_catalog.age($3::text::pg_catalog.xid)`,
+		int64(t.schema.oid), differ, strconv.FormatUint(uint64(r.Tx.XID), 10)).Scan(&altered)
+	if err != nil {
+		return false, fmt.Errorf("ask whether %s was altered: %w", g.Rel, err)
+	}
+	return altered, nil
+}
+
+// differing names the columns in which two rows differ.
+func differing(rel *wal.Relation, a, b wal.Tuple) (names []string) {
+	for i := range rel.Columns {
+		one := &wal.Relation{Columns: rel.Columns[i : i+1]}
+		left, ok := conflict.Content(one, a[i:i+1])
+		right, known := conflict.Content(one, b[i:i+1])
+		if !ok || !known || !bytes.Equal(left, right) {
+			names = append(names, rel.Columns[i].Name)
+		}
+	}
+	return names
 }
 
 // OwnItem is an item of a key that is kept without an entry of its own.
