@@ -316,10 +316,10 @@ func Complete(ctx context.Context, q Querier, c *Change) error {
 // DenySQL notes that the region $2 does not hold what the changes with the ids $1 lack.
 const DenySQL = `update pgwaltz.parked set denied = array_append(denied, $2::text) where id = any($1::int8[]) and $2::text <> all(denied)`
 
-// Claim locks and returns those of the given changes that nobody else is dealing with, in
-// the order of their ids.
-func Claim(ctx context.Context, q Querier, ids []int64) ([]*Change, error) {
-	rows, err := q.Query(ctx, `select `+columns+` from pgwaltz.parked where id = any($1::int8[]) order by id for update skip locked`, ids)
+// Claim locks and returns those of the given changes of an origin that nobody else is dealing with, in
+// the order of their ids. A change of another origin may have taken the place, and the id, of one since they were listed.
+func Claim(ctx context.Context, q Querier, origin string, ids []int64) ([]*Change, error) {
+	rows, err := q.Query(ctx, `select `+columns+` from pgwaltz.parked where id = any($1::int8[]) and origin = $2 order by id for update skip locked`, ids, origin)
 	if err != nil {
 		return nil, fmt.Errorf("claim parked changes: %w", err)
 	}

@@ -246,3 +246,22 @@ func TestParkedRivalsStay(t *testing.T) {
 	b.want("select v, version from acct where id = 1", "bad|5")
 	b.wantTold("repair update 1=bad")
 }
+
+// A change of another origin that has taken the place, and the id, of one that was listed is not taken for it.
+func TestARetrierTakesItsOwnOriginsChanges(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+"; alter table acct add constraint no check (v <> 'bad')"), acct()
+	b.apply(b.tx(nil, insert(r, row("1", "bad", 1, 1))))
+	retrier := b.retrier()
+	b.turns(retrier, 1)
+	b.exec("alter table acct drop constraint no; update pgwaltz.parked set origin = 'c'")
+	var id int64
+	if err := b.a.conn.QueryRow(t.Context(), "select id from pgwaltz.parked").Scan(&id); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := retrier.try(t.Context(), []int64{id}, false); n != 0 || err != nil {
+		t.Errorf("%d changes of another origin went in, %v", n, err)
+	}
+	b.want("select origin from pgwaltz.parked", "c")
+	b.want("select count(*) from acct", "0")
+}

@@ -55,7 +55,7 @@ type tableColumn struct {
 	oid       uint32
 	wire      string // the name that an origin gives a type of this kind (wal.Column.Type); "" for built-in ones
 	mod       int32  // its modifier: a length, a scale, a precision; -1 for none
-	coerces   bool   // a domain or a composite, or an array of them, which may hold modifiers of its own
+	coerces   bool   // a domain, a composite or a range, or an array of them, which may hold modifiers of its own
 	generated bool
 	always    bool // GENERATED ALWAYS AS IDENTITY
 	input     bool // statement.Param.Input
@@ -121,7 +121,7 @@ var schemaSQL = treeSQL + `, whole as materialized (
 )
 select coalesce(col.attname, ''), coalesce(col.attnum, 0), coalesce(pg_catalog.format_type(col.atttypid, -1), ''), coalesce(col.atttypid::int8, 0), coalesce(col.atttypmod, 0),
   exists (select from pg_catalog.pg_type t left join pg_catalog.pg_type e on e.oid = t.typelem
-    where t.oid = col.atttypid and (t.typtype in ('d', 'c') or e.typtype in ('d', 'c'))),
+    where t.oid = col.atttypid and (t.typtype in ('d', 'c', 'r', 'm') or e.typtype in ('d', 'c', 'r', 'm'))),
   (with recursive base as (select t.oid, t.typbasetype, t.typname, t.typnamespace, t.typtype from pg_catalog.pg_type t where t.oid = col.atttypid and t.oid >= 16384
     union all select t.oid, t.typbasetype, t.typname, t.typnamespace, t.typtype from base join pg_catalog.pg_type t on base.typtype = 'd' and t.oid = base.typbasetype)
    select coalesce(pg_catalog.max(n.nspname || '.' || base.typname), '') from base join pg_catalog.pg_namespace n on n.oid = base.typnamespace where base.typtype <> 'd'),

@@ -133,7 +133,8 @@ func (a *Applier) converted(ctx context.Context, g *batch.Group, t *target, i in
 	}
 	var altered bool
 	err = a.conn.QueryRow(ctx, `select pg_catalog.count(*) = pg_catalog.cardinality($2::text[]) from pg_catalog.pg_attribute a
-where a.attrelid = $1::int8::oid and a.attname = any($2::text[]) and pg_catalog.age(a.xmin) between 0 and pg_catalog.age($3::text::pg_catalog.xid)`,
+where a.attrelid = $1::int8::oid and a.attname = any($2::text[]) and pg_catalog.age(a.xmin) between 0 and pg_catalog.age($3::text::pg_catalog.xid)
+  and not exists (select from pg_catalog.pg_attribute s where s.attrelid = a.attrelid and s.attnum < 0 and s.xmin = a.xmin) -- as it was made with the table`,
 		int64(t.schema.oid), differ, strconv.FormatUint(uint64(r.Tx.XID), 10)).Scan(&altered)
 	if err != nil {
 		return false, fmt.Errorf("ask whether %s was altered: %w", g.Rel, err)

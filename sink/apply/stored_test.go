@@ -42,6 +42,19 @@ insert into n values (1, 1.5, 'abc', 1, '2024-01-01')`)
 	b.want("select count(*) from pgwaltz.parked", "0")
 }
 
+// A range takes over what its subtype makes of its bounds.
+func TestRangesOverDomains(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, `create domain public.dn as numeric(6,1); create type public.rn as range (subtype = public.dn);
+create table public.r(id int primary key, r rn, a rn[], m rn_multirange)`)
+	rel := &wal.Relation{Schema: "public", Name: "r", Identity: wal.IdentityFull, PrimaryKey: []int{0}, Columns: []wal.Column{
+		{Name: "id", OID: 23, TypeMod: -1}, {Name: "r", OID: 30001, Type: "public.rn", TypeMod: -1}, {Name: "a", OID: 30002, Type: "public._rn", TypeMod: -1}, {Name: "m", OID: 30003, Type: "public.rn_multirange", TypeMod: -1}}}
+	b.apply(b.tx(nil, insert(rel, text("1", "[1.25,2.25)", "\\N", "\\N")), insert(rel, text("2", "\\N", `{"[1.25,2.25)"}`, "\\N")),
+		insert(rel, text("3", "\\N", "\\N", "{[1.25,2.25)}")), insert(rel, text("4", "[1.5,2.5)", "\\N", "\\N"))))
+	b.want("select id, r::text from r", "4|[1.5,2.5)")
+	b.want("select key, sqlstate from pgwaltz.parked order by key", `["1"]|PW002;["2"]|PW002;["3"]|PW002`)
+}
+
 // A trigger that changes applied rows is found out, also when it was made while the applier ran.
 func TestTriggerThatChangesRows(t *testing.T) {
 	t.Parallel()
@@ -75,6 +88,7 @@ func TestMayDiffer(t *testing.T) {
 		{"two types of the application", tableColumn{oid: 20001, mod: -1, wire: "public.hstore"}, wal.Column{OID: 30001, TypeMod: -1, Type: "public.citext"}, true},
 		{"one type of the application", tableColumn{oid: 20001, mod: -1, wire: "public.hstore"}, wal.Column{OID: 30001, TypeMod: -1, Type: "public.hstore"}, false},
 		{"two domains", tableColumn{oid: 20001, mod: -1, coerces: true}, wal.Column{OID: 30001, TypeMod: -1}, true},
+		{"an extension's type of another scale", tableColumn{oid: 20001, mod: 3}, wal.Column{OID: 30001, TypeMod: 4}, true},
 		{"a type of the application for text", tableColumn{oid: 20001, mod: -1}, wal.Column{OID: 25, TypeMod: -1}, true},
 	} {
 		if got := tt.here.mayDiffer(&tt.there); got != tt.want {

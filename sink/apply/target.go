@@ -113,7 +113,7 @@ func (c *tableColumn) mayDiffer(there *wal.Column) bool {
 	case builtIn(c.oid) != builtIn(there.OID):
 		return true
 	case !builtIn(c.oid):
-		return c.coerces || c.wire != there.Type
+		return c.coerces || c.wire != there.Type || c.mod != -1 && c.mod != there.TypeMod
 	case c.oid == there.OID:
 		return c.mod != -1 && c.mod != there.TypeMod
 	}

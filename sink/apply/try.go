@@ -127,7 +127,7 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 	if err := a.run(ctx, &b, nil, nil, nil); err != nil {
 		return 0, err
 	}
-	changes, err := parked.Claim(ctx, a.conn, ids)
+	changes, err := parked.Claim(ctx, a.conn, a.cfg.Origin, ids)
 	if err != nil {
 		return 0, err
 	}
