@@ -136,7 +136,7 @@ func (a *Applier) sendsBack(g *batch.Group, r *batch.Run, v *verdict) bool {
 // undoes reports whether the self-merge of an own change ends the waiting of another region's change, which that region may show.
 func (a *Applier) undoes(g *batch.Group, r *batch.Run, old *parked.Change, v *verdict) bool {
 	return a.cfg.Self && !a.retrying && old != nil && old.Origin != a.cfg.Origin && v.Reason != conflict.Unsure && (v.Verdict == conflict.Apply || v.Verdict == conflict.Same) &&
-		a.cfg.Policy.table(g.Rel.Ref()).Resolve.Undoes(waitingOf(g, r), &old.Waiting)
+		a.cfg.Policy.table(g.Rel.Ref()).Resolve.Undoes(waitingOf(g, r), &old.Waiting) && a.releases(g, r, old)
 }
 
 func waitingOf(g *batch.Group, r *batch.Run) conflict.Waiting {
