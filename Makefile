@@ -99,6 +99,14 @@ test-fallback: go postgres ## The fallback modes on each version of PG_VERSIONS 
 	  PGWALTZ_PG_BIN=$$bin LD_LIBRARY_PATH=$$bin/../lib $(GO) test -race -count=1 -v ./test/fallback | grep -E '^(ok|FAIL|---| +---| +[a-z_]+\.go:)' || failed="$$failed $$v"; \
 	done; [[ -z $$failed ]] || { echo "FAILED:$$failed"; exit 1; }
 
+.PHONY: test-cutover
+test-cutover: go postgres ## The cutover on each version of PG_VERSIONS that is to be had
+	@failed=; for v in $(PG_VERSIONS); do \
+	  bin=$$(scripts/postgres-version.sh $$v) || continue; \
+	  echo "== PostgreSQL $$v"; \
+	  PGWALTZ_PG_BIN=$$bin LD_LIBRARY_PATH=$$bin/../lib $(GO) test -race -count=1 -v ./internal/cutover/... ./test/cutover | grep -E '^(ok|FAIL|---| +---| +[a-z_]+\.go:)' || failed="$$failed $$v"; \
+	done; [[ -z $$failed ]] || { echo "FAILED:$$failed"; exit 1; }
+
 .PHONY: lint-short
 lint-short: go
 	@unformatted=$$(gofmt -l .); \

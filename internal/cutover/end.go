@@ -15,7 +15,7 @@ import (
 // End is one of the two databases, with its session.
 type End struct {
 	Region string
-	Conn   *pgx.Conn // nil: out of reach
+	Conn   *pgx.Conn // nil: it cannot be asked
 	Sys    pg.System
 	Ours   []string // roles as which pgwaltz works here, as far as the configuration says
 
@@ -83,7 +83,8 @@ func (e *IdentityError) Hint() string { return e.Remedy }
 // ExitCode is that of problems found.
 func (e *IdentityError) ExitCode() int { return 4 }
 
-// Open connects to both ends and asks who they are. The caller closes them. With alone a destination out of reach is no error: its Conn is nil then.
+// Open connects to both ends and asks who they are. The caller closes them. With alone a destination that cannot be asked, or is a
+// standby, is no error: its Conn is nil then.
 func Open(ctx context.Context, cfg *config.Config, w Way, alone bool) (*Ends, error) {
 	p, err := w.peer(cfg)
 	if err != nil {
@@ -107,10 +108,10 @@ func Open(ctx context.Context, cfg *config.Config, w Way, alone bool) (*Ends, er
 		e.Source, e.Destination = there, here
 		err, other = thereErr, hereErr
 	}
-	if err == nil && !(alone && errors.As(other, &away)) {
+	if err == nil && !alone {
 		err = other
 	}
-	if err == nil && here.ID() == there.ID() {
+	if err == nil && other == nil && here.ID() == there.ID() {
 		err = &IdentityError{fmt.Sprintf("both ends are the same database (%s), or one is a copy of the other", here.ID()), "look at postgres.dsn and peers[].dsn"}
 	}
 	if err != nil {
@@ -174,6 +175,7 @@ func (e *End) close(ctx context.Context) {
 		return
 	}
 	e.Conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it ends with the command
+	e.Conn = nil
 }
 
 // Close ends the sessions.

@@ -71,7 +71,7 @@ func (e *Ends) Abort(ctx context.Context, force bool) (out Aborted, err error) {
 		return out, err
 	}
 	if e.Destination.Conn == nil {
-		return out, &NotReadyError{fmt.Sprintf("region %s is out of reach: the sequences there are as the cutover has left them", e.Destination.Region), "pgwaltz cutover abort, when it is back"}
+		return out, &NotReadyError{fmt.Sprintf("region %s is out of reach or a standby: the sequences there are as the cutover has left them", e.Destination.Region), "pgwaltz cutover abort, when it is back"}
 	}
 	if out.Back, out.Moved, err = e.restoreSequences(ctx); err != nil {
 		return out, err
