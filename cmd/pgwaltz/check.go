@@ -52,7 +52,7 @@ func newCheck(env []string) *cobra.Command {
 		link := make(chan preflight.Findings, 1)
 		go func() {
 			if cfg.Mode == config.ModeStream {
-				link <- checkLink(c.Context(), cfg)
+				link <- slices.Concat(checkLink(c.Context(), cfg), checkAutomatic(c.Context(), cfg))
 				return
 			}
 			link <- checkFallback(c.Context(), cfg)

@@ -33,6 +33,21 @@ func checkMode(ctx context.Context, cfg *config.Config) (*config.Config, preflig
 		Remedy: fmt.Sprintf("mode: %s", mode)}}
 }
 
+// checkAutomatic says what stands in the way of the fallback that is configured.
+func checkAutomatic(ctx context.Context, cfg *config.Config) preflight.Findings {
+	if !cfg.Fallback.On() {
+		return nil
+	}
+	out, err := supervisor.CheckFallback(ctx, cfg)
+	if err != nil {
+		return preflight.Findings{{Severity: preflight.Error, Code: "fallback", What: fmt.Sprintf("the region could not fall back to mode %s: %v", cfg.Fallback.To, err)}}
+	}
+	if len(out.Errors()) == 0 {
+		out = append(out, preflight.Finding{Severity: preflight.OK, Code: "fallback", What: fmt.Sprintf("the region goes to mode %s when the stream is impossible for %s", cfg.Fallback.To, cfg.Fallback.After)})
+	}
+	return out
+}
+
 // checkFallback says what stands in the way of the mode, and what the mode does not promise.
 func checkFallback(ctx context.Context, cfg *config.Config) preflight.Findings {
 	failed := func(err error) preflight.Findings {

@@ -88,6 +88,9 @@ func runSidecar(ctx context.Context, cfg *config.Config, env []string, stderr io
 // newWorker makes what does the work in the mode that is in effect. Where the database does not answer, the
 // configuration says which that is; a sidecar looks again when it leads, before it does anything.
 func newWorker(ctx context.Context, cfg *config.Config, log *slog.Logger) (interface{ Run(context.Context) error }, error) {
+	if cfg.Fallback.On() {
+		return supervisor.NewAuto(cfg, log, versionText()), nil
+	}
 	mode, err := supervisor.Mode(ctx, cfg)
 	var half *fallback.HalfDoneError
 	switch {
@@ -97,6 +100,9 @@ func newWorker(ctx context.Context, cfg *config.Config, log *slog.Logger) (inter
 		mode = cfg.Mode
 	case mode != cfg.Mode:
 		log.Warn("the region was switched, and the configuration says another mode", "mode", string(mode), "configured", string(cfg.Mode))
+	}
+	if err == nil {
+		supervisor.Withdraw(ctx, cfg, log)
 	}
 	if mode == config.ModeStream {
 		return sidecar.New(cfg, log, versionText())

@@ -15,6 +15,7 @@ type Config struct {
 	Direction Direction `yaml:"direction"`
 	// Mode is how the region replicates as long as no switch has changed it.
 	Mode     Mode     `yaml:"mode"`
+	Fallback Fallback `yaml:"fallback"`
 	Postgres Postgres `yaml:"postgres"`
 	Peers    []Peer   `yaml:"peers"`
 	Tables   Tables   `yaml:"tables"`
@@ -44,6 +45,17 @@ type Config struct {
 	lines map[string]int    // line in the file by key; absent for defaults and environment
 	env   map[string]string
 }
+
+// Fallback switches a region to another mode while the stream is impossible, and back. To "" switches it off.
+type Fallback struct {
+	To Mode `yaml:"to"`
+	// After is how long the stream has to have been impossible, and BackAfter how long it has to have been possible again.
+	After     time.Duration `yaml:"after"`
+	BackAfter time.Duration `yaml:"back_after"`
+}
+
+// On reports whether the region is switched by itself.
+func (f Fallback) On() bool { return f.To != "" }
 
 // Postgres is the local database.
 type Postgres struct {

@@ -8,6 +8,7 @@ func Default() *Config {
 	return &Config{
 		Direction:       DirectionBoth,
 		Mode:            ModeStream,
+		Fallback:        Fallback{After: 15 * time.Minute, BackAfter: 5 * time.Minute},
 		Postgres:        Postgres{Publication: "pgwaltz", LockTimeout: 10 * time.Second},
 		Tables:          Tables{Include: []Pattern{MustPattern("*.*")}},
 		Stamps:          Stamps{Version: "version", UpdatedAt: "updated_at", Order: OrderVersion},

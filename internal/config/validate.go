@@ -14,6 +14,7 @@ func (c *Config) validate(p *problems) {
 	c.validateTables(p)
 	c.validateNATS(p)
 	c.validatePublish(p)
+	c.validateFallback(p)
 	c.validateRest(p)
 }
 

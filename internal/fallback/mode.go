@@ -20,15 +20,23 @@ const Schema = `create table if not exists pgwaltz.mode (
   mode    text,                  -- stream, native or pglogical; null where there was no switch yet
   settled boolean not null,      -- false while the switch to it is under way
   since   timestamptz not null,  -- when that switch began
-  prepared pg_lsn                -- mode pglogical: from here on its replication set is in the WAL
-)`
+  prepared pg_lsn,               -- mode pglogical: from here on its replication set is in the WAL
+  by      text,                  -- the region whose process has switched it by itself; null: a person has
+  auto    boolean not null default false -- the region's process takes part in automatic switches
+);
+alter table pgwaltz.mode add column if not exists by text;
+alter table pgwaltz.mode add column if not exists auto boolean not null default false`
 
 // Row is the mode that the last switch has chosen.
 type Row struct {
 	Mode    config.Mode
 	Settled bool // the switch is finished
 	Since   time.Time
+	By      string // the region whose process has switched it by itself; "" for a person
 }
+
+// Auto reports whether nobody but the regions' own processes has a part in the mode: they may switch it again.
+func (r *Row) Auto() bool { return r != nil && r.By != "" }
 
 // Load reads the region's row; nil where the region was never switched.
 func Load(ctx context.Context, q pg.Querier, region string) (*Row, error) {
@@ -41,7 +49,7 @@ func Load(ctx context.Context, q pg.Querier, region string) (*Row, error) {
 	if !there {
 		return nil, nil
 	}
-	err := q.QueryRow(ctx, `select mode, settled, since from pgwaltz.mode where region = $1 and mode is not null`, region).Scan(&r.Mode, &r.Settled, &r.Since)
+	err := q.QueryRow(ctx, `select mode, settled, since, coalesce(pg_catalog.to_jsonb(m) ->> 'by', '') from pgwaltz.mode m where region = $1 and mode is not null`, region).Scan(&r.Mode, &r.Settled, &r.Since, &r.By)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil, nil
@@ -81,11 +89,23 @@ func (e *HalfDoneError) Hint() string {
 	return fmt.Sprintf("pgwaltz mode switch %s --config FILE", e.Mode)
 }
 
-// BeginSQL notes that a switch to mode is under way; since stays that of an earlier try.
-func BeginSQL(region string, mode config.Mode) string {
-	return fmt.Sprintf(`insert into pgwaltz.mode as m (region, mode, settled, since) values (%s, %s, false, pg_catalog.now())
-on conflict (region) do update set settled = false, since = case when m.mode is not distinct from excluded.mode and not m.settled then m.since else excluded.since end, mode = excluded.mode`,
-		pg.Literal(region), pg.Literal(string(mode)))
+// SwitchedError says that the region is in another mode than the one in which somebody works for it.
+type SwitchedError struct{ Mode config.Mode }
+
+func (e *SwitchedError) Error() string {
+	return fmt.Sprintf("this region was switched to mode %s: start again", e.Mode)
+}
+
+// BeginSQL notes that a switch to mode is under way; since stays that of an earlier try. by is the region whose process switches by
+// itself, "" for a person.
+func BeginSQL(region string, mode config.Mode, by string) string {
+	who := "null"
+	if by != "" {
+		who = pg.Literal(by)
+	}
+	return fmt.Sprintf(`insert into pgwaltz.mode as m (region, mode, settled, since, by) values (%s, %s, false, pg_catalog.now(), %s)
+on conflict (region) do update set settled = false, since = case when m.mode is not distinct from excluded.mode and not m.settled then m.since else excluded.since end, mode = excluded.mode, by = excluded.by`,
+		pg.Literal(region), pg.Literal(string(mode)), who)
 }
 
 // PreparedSQL notes that the region's replication set is in the WAL from now on. It leaves the mode as it is.
@@ -99,9 +119,9 @@ func UnpreparedSQL(region string) string {
 	return "update pgwaltz.mode set prepared = null where region = " + pg.Literal(region)
 }
 
-// SettleSQL notes that the switch is finished.
-func SettleSQL(region string) string {
-	return "update pgwaltz.mode set settled = true where region = " + pg.Literal(region)
+// SettleSQL notes that the switch to mode is finished, unless another one has been asked for meanwhile.
+func SettleSQL(region string, mode config.Mode) string {
+	return fmt.Sprintf("update pgwaltz.mode set settled = true where region = %s and mode = %s", pg.Literal(region), pg.Literal(string(mode)))
 }
 
 // GrantSQL lets the role of run read it.

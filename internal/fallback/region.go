@@ -7,6 +7,7 @@ type Region struct {
 	Mode                    *Row
 	ModeTable, ModeReadable bool   // pgwaltz.mode is there; and Runtime may read it
 	Role, Runtime           string // who runs the statements; and who runs the sidecar
+	By                      string // the region whose process switches by itself; "" for a person
 }
 
 // Table makes pgwaltz.mode.
@@ -23,15 +24,16 @@ func (p *Plan) Table(r Region) {
 // Begin notes the switch. What must be found undone on the way is added behind it, and Settle is the end.
 func (p *Plan) Begin(r Region) {
 	p.Table(r)
+	p.By = r.By
 	p.began = len(p.Statements)
-	noted := r.Mode != nil && r.Mode.Mode == p.To && !r.Mode.Settled
-	p.Add(noted, "until the switch is finished no sidecar works here", BeginSQL(r.Name, p.To))
+	noted := r.Mode != nil && r.Mode.Mode == p.To && !r.Mode.Settled && r.Mode.By == r.By
+	p.Add(noted, "until the switch is finished no sidecar works here", BeginSQL(r.Name, p.To, r.By))
 }
 
 // Settle ends the switch; where nothing was to be done, nothing is noted.
 func (p *Plan) Settle(r Region) {
-	p.Add(false, "the switch is finished", SettleSQL(r.Name))
-	if r.Mode == nil || r.Mode.Mode != p.To || !r.Mode.Settled || p.Pending() > 2 { // the two that note it
+	p.Add(false, "the switch is finished", SettleSQL(r.Name, p.To))
+	if r.Mode == nil || r.Mode.Mode != p.To || !r.Mode.Settled || r.Mode.By != r.By || p.Pending() > 2 { // the two that note it
 		return
 	}
 	p.Statements[p.began].Done, p.Statements[len(p.Statements)-1].Done = true, true

@@ -56,6 +56,7 @@ type Plan struct {
 	To         config.Mode
 	Statements []Statement
 	Findings   preflight.Findings
+	By         string // the region whose process switches by itself; "" for a person
 
 	began int // the place of the statement that notes the switch
 }

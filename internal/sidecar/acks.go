@@ -213,7 +213,7 @@ func (s *Sidecar) confirm() wal.LSN {
 	loose := o.loose > 0
 	start, proven := o.start, o.pipe != nil && o.pipe.Proven()
 	o.mu.Unlock()
-	if !proven {
+	if !proven || !s.mayConfirm() {
 		return confirmed // the WAL has not shown yet that it is the one that was published
 	}
 	c := checkpoint.Confirm{

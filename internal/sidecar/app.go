@@ -96,6 +96,7 @@ type Sidecar struct {
 	redactor  *audit.Redactor
 	refused   quarantine.Store // used on db
 
+	vouched    vouched
 	stopping   chan struct{} // closed when an orderly stop begins
 	out        outboundState
 	in         map[string]*inboundState
@@ -244,7 +245,11 @@ func (s *Sidecar) connect(ctx context.Context, role string) (*pgx.Conn, error) {
 }
 
 func (s *Sidecar) connectSlot(ctx context.Context, frontend func(io.Reader, io.Writer) *pgproto3.Frontend) (*pgconn.PgConn, error) {
-	return pg.ConnectReplication(ctx, s.cfg.Postgres.Fresh().Reveal(), pg.Options{Region: s.cfg.Region, Role: "slot", Frontend: frontend, Dial: pg.DialQuiet})
+	conn, err := pg.ConnectReplication(ctx, s.cfg.Postgres.Fresh().Reveal(), pg.Options{Region: s.cfg.Region, Role: "slot", Frontend: frontend, Dial: pg.DialQuiet})
+	if err == nil {
+		s.vouched.reads.Store(conn.PID())
+	}
+	return conn, err
 }
 
 // connectYielding opens a session that writes rows of the application, and gives way to it: it waits for a

@@ -165,6 +165,12 @@ func (s *Sidecar) holdLead(ctx context.Context, conn *pgx.Conn) error {
 		if err == nil {
 			err = lead.Held(ctx, conn, s.cfg.Region)
 		}
+		if err == nil && s.cfg.Fallback.On() {
+			// That the row cannot be read just now takes nothing away.
+			if e, final := s.streams(ctx, conn), (*fatalError)(nil); errors.As(e, &final) {
+				err = e
+			}
+		}
 		if err != nil && ctx.Err() == nil {
 			return fmt.Errorf("hold the lead: %w", err)
 		}

@@ -66,7 +66,7 @@ func (s *Sidecar) streams(ctx context.Context, lock *pgx.Conn) error {
 	case row != nil && !row.Settled:
 		return &fatalError{&fallback.HalfDoneError{Mode: row.Mode}}
 	case row != nil && row.Mode != config.ModeStream:
-		return &fatalError{fmt.Errorf("this region was switched to mode %s: start again", row.Mode)}
+		return &fatalError{&fallback.SwitchedError{Mode: row.Mode}}
 	}
 	return nil
 }

@@ -103,6 +103,9 @@ func (s *Sidecar) lookAtSlot(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := s.vouch(ctx, c, slot); err != nil {
+			return err
+		}
 		row, err := streamstore.Load(ctx, c, s.cfg.Region)
 		if err != nil {
 			return err

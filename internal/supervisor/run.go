@@ -59,6 +59,7 @@ type Supervisor struct {
 	log     *slog.Logger
 	version string
 	started time.Time
+	more    []prometheus.Collector
 	there   map[string]*pgx.Conn // sessions with the peers' databases; of the goroutine that looks
 
 	mu     sync.Mutex
@@ -74,11 +75,14 @@ func New(cfg *config.Config, mode config.Mode, log *slog.Logger, version string)
 	return s
 }
 
+// Register adds metrics to those that it serves; before Run.
+func (s *Supervisor) Register(c prometheus.Collector) { s.more = append(s.more, c) }
+
 // Run watches until the context ends, and then returns nil; an error is one that no waiting can mend. A region that
 // was never switched is set up first.
 func (s *Supervisor) Run(ctx context.Context) error {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(Collector(s))
+	registry.MustRegister(append(s.more, Collector(s))...)
 	work, stop := context.WithCancel(ctx)
 	defer stop()
 	g, work := errgroup.WithContext(work)
@@ -125,14 +129,9 @@ func (s *Supervisor) term(ctx context.Context) error {
 	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the lead ends with the session
 	for {
 		s.turn()
-		row, err := fallback.Load(ctx, conn, s.cfg.Region)
-		switch {
-		case err != nil:
+		row, err := s.ours(ctx, conn)
+		if err != nil {
 			return err
-		case row != nil && !row.Settled:
-			return &finalError{&fallback.HalfDoneError{Mode: row.Mode}}
-		case fallback.InEffect(s.cfg, row) != s.mode:
-			return &finalError{fmt.Errorf("this region was switched to mode %s: start again", fallback.InEffect(s.cfg, row))}
 		}
 		h, err := lead.Look(ctx, conn, s.cfg.Region)
 		if err == nil && h.PID == 0 && row == nil {
@@ -165,6 +164,9 @@ func (s *Supervisor) term(ctx context.Context) error {
 		if err := lead.Held(ctx, conn, s.cfg.Region); err != nil {
 			return err
 		}
+		if _, err := s.ours(ctx, conn); err != nil {
+			return err
+		}
 		if err := s.look(ctx, conn); err != nil {
 			return err
 		}
@@ -179,6 +181,20 @@ func (s *Supervisor) term(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// ours is the region's row, as long as its mode is the one of this supervisor.
+func (s *Supervisor) ours(ctx context.Context, conn *pgx.Conn) (*fallback.Row, error) {
+	row, err := fallback.Load(ctx, conn, s.cfg.Region)
+	switch {
+	case err != nil:
+		return nil, err
+	case row != nil && !row.Settled:
+		return nil, &finalError{&fallback.HalfDoneError{Mode: row.Mode}}
+	case fallback.InEffect(s.cfg, row) != s.mode:
+		return nil, &finalError{&fallback.SwitchedError{Mode: fallback.InEffect(s.cfg, row)}}
+	}
+	return row, nil
 }
 
 // setUp is the first switch of a region whose configuration says native. What may pass by itself is tried again: another

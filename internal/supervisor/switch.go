@@ -26,9 +26,14 @@ func Connect(ctx context.Context, cfg *config.Config) (*pgx.Conn, error) {
 
 // Plan works out what a switch to mode would run, and runs nothing. The names are for mode pglogical.
 func Plan(ctx context.Context, conn *pgx.Conn, cfg *config.Config, to config.Mode, names pglogical.Names) (*fallback.Plan, error) {
+	return plan(ctx, conn, cfg, to, names, "")
+}
+
+// plan is Plan of a person, or of a region's process that switches by itself.
+func plan(ctx context.Context, conn *pgx.Conn, cfg *config.Config, to config.Mode, names pglogical.Names, by string) (*fallback.Plan, error) {
 	// What the other mode asks of the configuration is asked before anything is changed.
 	then := *cfg
-	then.Mode = to
+	then.Mode, then.Fallback.To = to, ""
 	if err := then.Validate(); err != nil {
 		return nil, err
 	}
@@ -36,6 +41,7 @@ func Plan(ctx context.Context, conn *pgx.Conn, cfg *config.Config, to config.Mod
 	if err != nil {
 		return nil, fmt.Errorf("plan the switch: %w", err)
 	}
+	local.By = by
 	var inNative []*native.Peer
 	for _, p := range peers {
 		inNative = append(inNative, p.Peer)

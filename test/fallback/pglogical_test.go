@@ -10,13 +10,15 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/internal/status"
 	"github.com/pgwaltz/pgwaltz/test/harness"
+	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
 
-// withPglogical are the settings of servers that load the extension. Where it is not installed the test is skipped, and make test
-// says so.
+// withPglogical are the settings of servers that load the extension. Where it is not installed the test fails, and says what to type:
+// a mode that is never run is not a mode.
 func withPglogical(t *testing.T) map[string]string {
 	t.Helper()
 	bin, err := harness.FindBinaries()
+	pgtest.Found(t, err)
 	if err == nil {
 		out, e := exec.Command(filepath.Join(bin.Dir, "pg_config"), "--sharedir").Output()
 		if err = e; err == nil {
@@ -24,7 +26,7 @@ func withPglogical(t *testing.T) map[string]string {
 		}
 	}
 	if err != nil {
-		t.Skipf("NOT RUN, the extension pglogical is not installed (apt-get install postgresql-15-pglogical): %v", err)
+		t.Fatalf("the extension pglogical is not installed: make pglogical, or apt-get install postgresql-15-pglogical; without its tests: go test -skip Pglogical (%v)", err)
 	}
 	return map[string]string{"shared_preload_libraries": "'pglogical'", "track_commit_timestamp": "on", "max_worker_processes": "30"}
 }

@@ -7,6 +7,39 @@ import (
 	"github.com/pgwaltz/pgwaltz/test/harness"
 )
 
+// fallback: the region leaves the stream when its link is cut, and comes back when that is healed.
+func fallback(s *scene) {
+	s.open(harness.PairOptions{}, "create table t(id int primary key, version bigint default 0, updated_at timestamptz default now())")
+	a, b := s.pair.A, s.pair.B
+	a.Sidecar.Set("direction", "publish")
+	b.Sidecar.Set("direction", "apply")
+	b.Sidecar.Set("peers", []any{map[string]any{"region": "a", "dsn": a.Cluster.DSN(a.Database)}})
+	s.set(b.Sidecar, "fallback.to", "pglogical")
+	s.cli(b, 3, "check", "has to be prepared while the stream runs")
+	for _, r := range s.pair.Regions() {
+		s.give(r, map[string]any{"fallback.to": "native", "fallback.after": "2s", "fallback.back_after": "2s"})
+	}
+	s.must(s.pair.Setup(s.Context()))
+	s.run(a, b)
+	s.sql(a, "insert into t(id) values (1)")
+	s.until(b, "select count(*) from t", "1")
+	s.until(a, "select count(*) from pgwaltz.copy where state <> 'done' or applied_at is null", "0")
+	const mode = "select coalesce((select mode || settled from pgwaltz.mode), '')"
+	for _, l := range s.pair.NatsLinks() {
+		l.Cut()
+	}
+	s.until(b, mode, "nativetrue")
+	s.sql(a, "insert into t(id) values (2)")
+	s.until(b, "select count(*) from t", "2")
+	for _, l := range s.pair.NatsLinks() {
+		l.Heal()
+	}
+	s.until(b, mode, "streamtrue")
+	s.until(a, mode, "streamtrue")
+	s.sql(a, "insert into t(id) values (3)")
+	s.until(b, "select count(*) from t", "3")
+}
+
 // modes: who moves the rows, and where the peer's database is for the subscription.
 func modes(s *scene) {
 	s.open(harness.PairOptions{}, "create table t(id int primary key, version bigint default 0, updated_at timestamptz default now())")

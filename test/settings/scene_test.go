@@ -16,7 +16,7 @@ var scenes = []struct {
 	name string
 	play func(*scene)
 }{
-	{"merge", merge}, {"oneway", oneWay}, {"copies", copies}, {"pace", pace}, {"hold", hold}, {"logins", logins}, {"links", links}, {"server", server}, {"modes", modes}, {"refusals", refusals},
+	{"merge", merge}, {"oneway", oneWay}, {"copies", copies}, {"pace", pace}, {"hold", hold}, {"logins", logins}, {"links", links}, {"server", server}, {"modes", modes}, {"fallback", fallback}, {"refusals", refusals},
 }
 
 // scene is one pair of regions with settings from one place.

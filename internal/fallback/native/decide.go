@@ -162,7 +162,10 @@ func RefuseSlot(d *fallback.Plan, p *Peer, fresh, reads bool) {
 		d.Refuse("only_in_stream", "run the sidecars until this region is in step, then stop the one of "+p.Region+" first",
 			"slot %q of peer %s is confirmed at %s, and here is applied up to %s: only the stream has what lies between", p.SlotName, p.Region, s.ConfirmedFlushLSN, cp.EndLSN)
 	}
-	if p.Copying > 0 {
+	switch {
+	case p.Copying > 0 && d.By != "": // the way back copies all tables
+		d.Warn("copy_open", "wait for the way back", "%d tables of peer %s are not copied yet by the stream: what was not copied is missing here until then", p.Copying, p.Region)
+	case p.Copying > 0:
 		d.Refuse("copy_open", "run the sidecars until pgwaltz status shows no copy", "%d tables of peer %s are not copied yet by the stream", p.Copying, p.Region)
 	}
 }

@@ -60,6 +60,7 @@ type Local struct {
 	Publication *pg.Publication
 	Slot        *pg.Slot
 	Mode        *fallback.Row
+	By          string // the region whose process switches by itself; "" for a person
 	// ModeTable: pgwaltz.mode is there; ModeReadable: and Runtime may read it.
 	ModeTable, ModeReadable bool
 	Workers                 int // max_logical_replication_workers
@@ -73,7 +74,7 @@ func Subscribed(peers []*Peer) bool {
 
 // Region is what every plan has to know of it.
 func (l *Local) Region(cfg *config.Config) fallback.Region {
-	return fallback.Region{Name: cfg.Region, Ready: l.Ready, Mode: l.Mode, ModeTable: l.ModeTable, ModeReadable: l.ModeReadable, Role: l.Role.Name, Runtime: l.Runtime}
+	return fallback.Region{Name: cfg.Region, Ready: l.Ready, Mode: l.Mode, ModeTable: l.ModeTable, ModeReadable: l.ModeReadable, Role: l.Role.Name, Runtime: l.Runtime, By: l.By}
 }
 
 // Name is the name of the subscription to a peer.
@@ -147,7 +148,7 @@ func lookHere(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (l *Local
     and pg_catalog.has_function_privilege(r.oid, 'pg_catalog.pg_replication_origin_advance(text, pg_lsn)', 'execute')
     and pg_catalog.has_table_privilege(r.oid, 'pg_catalog.pg_replication_origin_status', 'select'),
   pg_catalog.current_setting('max_logical_replication_workers')::int, pg_catalog.current_setting('max_replication_slots')::int,
-  pg_catalog.to_regclass('pgwaltz.mode') is not null,
+  exists (select from pg_catalog.pg_attribute where attrelid = pg_catalog.to_regclass('pgwaltz.mode') and attname = 'auto'),
   coalesce((select pg_catalog.has_table_privilege(u.oid, pg_catalog.to_regclass('pgwaltz.mode')::oid, 'select') from pg_catalog.pg_roles u where u.rolname = $1), false)
 from pg_catalog.pg_roles r where r.rolname = current_user`, l.Runtime).Scan(&l.Ready, &l.MayCreate, &l.Workers, &l.Origins, &l.ModeTable, &l.ModeReadable)
 	if err != nil {

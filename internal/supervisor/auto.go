@@ -1,0 +1,334 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
+	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/fallback"
+	"github.com/pgwaltz/pgwaltz/internal/fallback/auto"
+	"github.com/pgwaltz/pgwaltz/internal/preflight"
+	"github.com/pgwaltz/pgwaltz/internal/sidecar"
+	"github.com/pgwaltz/pgwaltz/internal/status"
+)
+
+const (
+	askPeer = 5 * time.Second // between two looks at the peer's word
+	// askAgain is how long a switch that was refused waits for the next try.
+	askAgain = 15 * time.Second
+	// giveUp is how long a switch away may fail before the region goes back.
+	giveUp = 3 * time.Minute
+)
+
+// worker is a sidecar, or a supervisor.
+type worker interface {
+	Run(context.Context) error
+	Status() status.Status
+	Register(prometheus.Collector)
+}
+
+// Auto is `pgwaltz run` with fallback configured: it runs the sidecar, or the supervisor, of the mode that is in effect, and switches between
+// them as auto.Decider says. The region that applies decides; one that only publishes obeys (see fallback.AskNative). Run is called once.
+type Auto struct {
+	cfg      *config.Config
+	log      *slog.Logger
+	version  string
+	decide   auto.Decider
+	agrees   bool      // the peer was looked at, and is not away on our behalf
+	agreed   bool      // this region has noted that it takes part
+	asked    time.Time // when the peer was looked at last
+	tried    time.Time // when a switch was planned last
+	said     string    // why the last one was refused
+	switches *prometheus.CounterVec
+	refused  prometheus.Gauge
+}
+
+// NewAuto prepares it; it does no I/O.
+func NewAuto(cfg *config.Config, log *slog.Logger, version string) *Auto {
+	a := &Auto{
+		cfg: cfg, log: log, version: version, decide: auto.Decider{Limits: auto.Limits{After: cfg.Fallback.After, Back: cfg.Fallback.BackAfter}},
+		switches: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pgwaltz_fallback_switches_total", Help: "Switches that this process has made by itself, by the mode that they led to."}, []string{"to"}),
+		refused:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "pgwaltz_fallback_refused", Help: "1 while a switch of its own is due and cannot be made, else 0."}),
+	}
+	for _, m := range []config.Mode{cfg.Fallback.To, config.ModeStream} {
+		a.switches.WithLabelValues(string(m))
+	}
+	return a
+}
+
+// Run works until the context ends, and then returns nil; an error is one that no waiting can mend.
+func (a *Auto) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		row, err := a.row(ctx)
+		mode := a.cfg.Mode // where the database does not answer; a sidecar looks again when it leads
+		if err == nil {
+			mode = fallback.InEffect(a.cfg, row)
+			a.consent(ctx)
+		}
+		switch {
+		case row != nil && !row.Settled && !row.Auto():
+			return &fallback.HalfDoneError{Mode: row.Mode}
+		case row != nil && !row.Settled:
+			err = a.finish(ctx, row)
+		default:
+			err = a.work(ctx, mode, row.Auto())
+		}
+		var final *finalError
+		if errors.As(err, &final) {
+			return final.err
+		}
+		if err != nil && ctx.Err() == nil {
+			a.log.Warn("automatic fallback", "reason", err.Error(), "again_in", every)
+			if pause.For(ctx, every) != nil {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// row is the region's own; nil where it was never switched.
+func (a *Auto) row(ctx context.Context) (*fallback.Row, error) {
+	conn, err := pg.Connect(ctx, a.cfg.Postgres.Fresh().Reveal(), pg.Options{Region: a.cfg.Region, Role: "mode", ConnectTimeout: connecting})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
+	return fallback.Load(ctx, conn, a.cfg.Region)
+}
+
+// consent notes that this region takes part. What fails is tried again with the next mode; until then no peer can ask for anything.
+func (a *Auto) consent(ctx context.Context) {
+	if a.agreed {
+		return
+	}
+	conn, err := Connect(ctx, a.cfg)
+	if err == nil {
+		defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it is over
+		err = fallback.Consent(ctx, conn, a.cfg.Region, a.cfg.Postgres.Fresh().User(), true)
+	}
+	if a.agreed = err == nil; !a.agreed {
+		a.log.Warn("automatic fallback is not possible", "reason", err.Error(), "remedy", "pgwaltz setup; give postgres.admin_dsn of a superuser")
+	}
+}
+
+// Withdraw notes that a region without fallback in its configuration takes no part in automatic switches any more, where it once
+// did. What fails is logged.
+func Withdraw(ctx context.Context, cfg *config.Config, log *slog.Logger) {
+	err := func() error {
+		conn, err := pg.Connect(ctx, cfg.Postgres.Fresh().Reveal(), pg.Options{Region: cfg.Region, Role: "mode", ConnectTimeout: connecting})
+		if err != nil {
+			return err
+		}
+		defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
+		part, err := fallback.TakesPart(ctx, conn, cfg.Region)
+		if err != nil || !part {
+			return err
+		}
+		admin, err := Connect(ctx, cfg)
+		if err != nil {
+			return err
+		}
+		defer admin.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it is over
+		return fallback.Consent(ctx, admin, cfg.Region, "", false)
+	}()
+	if err != nil {
+		log.Warn("automatic fallback", "reason", err.Error())
+	}
+}
+
+// work runs what the mode needs until there is another mode; an error is one of the worker.
+func (a *Auto) work(ctx context.Context, mode config.Mode, byItself bool) error {
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	w, linked, err := a.worker(running, mode, byItself)
+	if err != nil {
+		return &finalError{err}
+	}
+	w.Register(a.switches)
+	w.Register(a.refused)
+	a.decide.Reset()
+	done := make(chan error, 1) // room for the result, so that the goroutine ends in any case
+	go func() { done <- w.Run(running) }()
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			stop()
+			linked.wait()
+			var other *fallback.SwitchedError
+			var half *fallback.HalfDoneError
+			if err == nil || errors.As(err, &other) || errors.As(err, &half) {
+				return nil
+			}
+			return &finalError{err}
+		case <-tick.C:
+		}
+		if ctx.Err() != nil || w.Status().State == status.Standby {
+			a.decide.Reset()
+			continue
+		}
+		to := a.turn(running, mode, byItself, linked.is())
+		if to == "" {
+			continue
+		}
+		stop()
+		<-done
+		linked.wait()
+		if ctx.Err() != nil {
+			return nil
+		}
+		return a.change(ctx, to)
+	}
+}
+
+// worker makes what works in a mode, and what says whether the peer's process answers.
+func (a *Auto) worker(ctx context.Context, mode config.Mode, byItself bool) (worker, *linked, error) {
+	if mode == config.ModeStream {
+		s, err := sidecar.New(a.cfg, a.log, a.version)
+		if err != nil {
+			return nil, nil, err
+		}
+		return s, &linked{ask: func() bool { return s.Linked(a.cfg.Peers[0].Region) }}, nil
+	}
+	s := New(a.cfg, mode, a.log, a.version)
+	l := &linked{ask: func() bool { return false }}
+	if byItself {
+		l = a.try(ctx, func() bool { return s.Status().State != status.Standby })
+	}
+	return s, l, nil
+}
+
+// turn is asked every second by the process at work, and returns the mode that is due, or "".
+func (a *Auto) turn(ctx context.Context, mode config.Mode, byItself, linked bool) config.Mode {
+	if !a.cfg.Applies() || mode != config.ModeStream && !byItself {
+		return ""
+	}
+	now := time.Now()
+	if mode != config.ModeStream {
+		due := a.decide.Away(now, linked)
+		if !due && now.Sub(a.asked) > askPeer {
+			due = a.peerIsBack(ctx)
+		}
+		if due {
+			return config.ModeStream
+		}
+		return ""
+	}
+	due := a.decide.Stream(now, linked)
+	if !a.agrees && now.Sub(a.asked) > askPeer {
+		a.agrees = a.callBack(ctx) == nil
+	}
+	if !due {
+		a.refused.Set(0)
+		return ""
+	}
+	if now.Sub(a.tried) < min(askAgain, a.cfg.Fallback.After) {
+		return ""
+	}
+	a.tried = now
+	why := a.refusal(ctx)
+	if why == nil {
+		a.refused.Set(0)
+		a.said = ""
+		return a.cfg.Fallback.To
+	}
+	a.refused.Set(1)
+	if a.said != why.Error() {
+		a.said = why.Error()
+		a.log.Warn("the stream is impossible, and so is the fallback", "for_more_than", a.cfg.Fallback.After, "to", string(a.cfg.Fallback.To), "reason", a.said)
+	}
+	return ""
+}
+
+// peer opens a session with the peer's database.
+func (a *Auto) peer(ctx context.Context) (*pgx.Conn, error) {
+	a.asked = time.Now()
+	p := a.cfg.Peers[0]
+	conn, err := pg.Connect(ctx, p.DSN.Reveal(), pg.Options{Region: a.cfg.Region, Role: "mode", ConnectTimeout: connecting, Settings: map[string]string{"statement_timeout": "3s"}})
+	if err != nil {
+		return nil, fmt.Errorf("the database of peer %s: %w", p.Region, err)
+	}
+	return conn, nil
+}
+
+// peerIsBack reports whether the peer is in the stream again, by a person or by itself: its sidecar waits for the slot.
+func (a *Auto) peerIsBack(ctx context.Context) bool {
+	conn, err := a.peer(ctx)
+	if err != nil {
+		return false
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
+	p := a.cfg.Peers[0].Region
+	asked, err := fallback.LookAsked(ctx, conn, p)
+	if err != nil || asked.Row == nil || asked.Row.Mode != config.ModeStream {
+		return false
+	}
+	a.log.Info("the peer has come back to the stream", "peer", p)
+	return true
+}
+
+// callBack asks a peer that is away, and that this region has left behind, to come back to the stream.
+func (a *Auto) callBack(ctx context.Context) error {
+	conn, err := a.peer(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it is over
+	p := a.cfg.Peers[0].Region
+	asked, err := fallback.LookAsked(ctx, conn, p)
+	if err != nil || !asked.May || !asked.Row.Auto() || asked.Row.Mode == config.ModeStream {
+		return err
+	}
+	if asked.Row.By != a.cfg.Region && !asked.Row.Settled {
+		return nil // it is about to ask us
+	}
+	a.log.Info("the peer is asked to come back to the stream", "peer", p)
+	return fallback.AskStream(ctx, conn, p)
+}
+
+// refusal is why the region cannot be switched away now; nil where it can. Nothing is changed.
+func (a *Auto) refusal(ctx context.Context) error {
+	findings, err := CheckFallback(ctx, a.cfg)
+	if err != nil {
+		return err
+	}
+	return findings.Err("fall back to mode " + string(a.cfg.Fallback.To))
+}
+
+// CheckFallback says what stands in the way of the fallback that is configured. It changes nothing. That the peer's sidecar reads its slot is
+// no hindrance: it is asked to leave it.
+func CheckFallback(ctx context.Context, cfg *config.Config) (preflight.Findings, error) {
+	if !cfg.Applies() {
+		return nil, nil // the peer decides
+	}
+	conn, err := Connect(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
+	p, err := planAuto(ctx, conn, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return p.Findings, nil
+}
+
+// finish goes on with a switch that was cut off, or that the peer has asked for.
+func (a *Auto) finish(ctx context.Context, row *fallback.Row) error {
+	to := row.Mode
+	if to != config.ModeStream && time.Since(row.Since) > giveUp {
+		a.log.Warn("the switch does not come to an end: the region goes back to the stream", "to", string(to), "since", row.Since)
+		to = config.ModeStream
+	}
+	return a.change(ctx, to)
+}
