@@ -51,8 +51,10 @@ type Applier struct {
 	order   batch.Parts // which part comes next
 	openFx  effects
 	openPut map[uint64]openPut // rows, by the hash of their keys, that its earlier parts have put where none was
-	plain   bool               // inserts are to fail rather than to be left out
-	inHand  bool               // Suspects knows which single change is being tried
+	// openDeferred are the tables that it has written, and whose deferrable constraints are looked at when all parts are in.
+	openDeferred map[wal.RelationName]*target
+	plain        bool // inserts are to fail rather than to be left out
+	inHand       bool // Suspects knows which single change is being tried
 	// together, if not nil, takes the statements that write rows, which are run as one at the end.
 	together  *together
 	gathering bool // the statement in hand is one of them
@@ -159,7 +161,7 @@ func (a *Applier) adopt(conn *pgx.Conn) {
 	a.touched = map[uint32]struct{}{}
 	a.oids = map[wal.RelationName]uint32{}
 	a.prepared = map[string]string{}
-	a.open, a.openFx, a.openPut = false, effects{}, nil
+	a.open, a.openFx, a.openPut, a.openDeferred = false, effects{}, nil, nil
 	a.order.Abandon()
 }
 

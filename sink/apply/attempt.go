@@ -407,7 +407,7 @@ func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effec
 }
 
 func (a *Applier) rollback(ctx context.Context) error {
-	a.open, a.openFx, a.openPut = false, effects{}, nil
+	a.open, a.openFx, a.openPut, a.openDeferred = false, effects{}, nil, nil
 	defer a.cfg.Batches.end(a.holder())
 	if !a.retrying {
 		defer a.cfg.Giants.end(a.cfg.Origin)

@@ -137,6 +137,14 @@ func (a *Applier) checkDeferred(ctx context.Context, g *batch.Group, fx *effects
 	if err != nil || len(t.schema.deferred) == 0 {
 		return err
 	}
+	if a.open && !a.giant.failed {
+		// What is in the way now may leave in a later part.
+		if a.openDeferred == nil {
+			a.openDeferred = map[wal.RelationName]*target{}
+		}
+		a.openDeferred[g.Rel.Ref()] = t
+		return nil
+	}
 	for first := 0; first < len(g.Runs); first += chunkRows {
 		runs := make([]int, 0, chunkRows)
 		for i := first; i < len(g.Runs) && i < first+chunkRows; i++ {
@@ -155,5 +163,31 @@ func (a *Applier) checkDeferred(ctx context.Context, g *batch.Group, fx *effects
 			}
 		}
 	}
+	return nil
+}
+
+// checkOpen looks for rows that clash with what the parts of a giant transaction have written, when all are in. Where some do, it is
+// tried once more, and looked at behind each part.
+func (a *Applier) checkOpen(ctx context.Context) error {
+	for name, t := range a.openDeferred {
+		if err := a.simple(ctx, "set local enable_hashjoin = on; set local enable_seqscan = on"); err != nil {
+			return err
+		}
+		for _, d := range t.schema.deferred {
+			clash := false
+			s := t.shape
+			s.Table, s.Only = d.table, d.only
+			if err := a.query(ctx, statement.ClashNow(s, d.Constraint), nil, []int16{1}, func([][]byte) { clash = true }); err != nil {
+				return fmt.Errorf("look for rows that clash in %s: %w", name, err)
+			}
+			if clash {
+				return &clashError{name: name, constraint: d.name}
+			}
+		}
+		if err := a.simple(ctx, "set local enable_hashjoin = off; set local enable_seqscan = off"); err != nil {
+			return err
+		}
+	}
+	a.openDeferred = nil
 	return nil
 }

@@ -203,6 +203,9 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 	} else if a.setAside(err) {
 		err = a.partInOrder(ctx, txs, &fx, err)
 	}
+	if err == nil && !more {
+		err = a.checkOpen(ctx)
+	}
 	if err == nil {
 		err = a.heard(ctx, txs, &fx)
 	}

@@ -22,7 +22,25 @@ type Term struct{ Expr, Operator string }
 // keys. It is for constraints that nothing checks in our session (deferrable ones). The terms
 // stand in a query of their own, where nothing but the table's columns can be meant.
 func Clash(s Shape, c Constraint) string {
-	rows := "(select x.*, x.tableoid as \"!table\", x.ctid as \"!place\""
+	var b strings.Builder
+	rows := c.rows(s)
+	b.WriteString("select 1 from ")
+	unnest(&b, arrayTypes(s.Key))
+	b.WriteString(" join " + rows + " as t on ")
+	keyJoin(&b, s.Key, 1)
+	return b.String() + c.beside(rows)
+}
+
+// ClashNow is Clash for all rows that were written since this transaction began. No one else may have been able to write to the table
+// while it did, or it looks at those rows as well.
+func ClashNow(s Shape, c Constraint) string {
+	rows := c.rows(s)
+	return "select 1 from (select r.* from " + rows + ` as r where pg_catalog.age(r."!writer") <= pg_catalog.age(pg_catalog.pg_current_xact_id()::pg_catalog.xid)) as t` + c.beside(rows)
+}
+
+// rows are those that the constraint holds, with what it is over.
+func (c Constraint) rows(s Shape) string {
+	rows := `(select x.*, x.tableoid as "!table", x.ctid as "!place", x.xmin as "!writer"`
 	for i, t := range c.Terms {
 		rows += ", (" + t.Expr + ") as \"!" + strconv.Itoa(i+1) + "\""
 	}
@@ -30,12 +48,12 @@ func Clash(s Shape, c Constraint) string {
 	if c.Where != "" {
 		rows += " where (" + c.Where + ")"
 	}
-	rows += ")"
+	return rows + ")"
+}
+
+// beside joins rows, named t, with another one that is not allowed beside it.
+func (c Constraint) beside(rows string) string {
 	var b strings.Builder
-	b.WriteString("select 1 from ")
-	unnest(&b, arrayTypes(s.Key))
-	b.WriteString(" join " + rows + " as t on ")
-	keyJoin(&b, s.Key, 1)
 	b.WriteString(" join " + rows + " as o on ")
 	for i, t := range c.Terms {
 		if i > 0 {

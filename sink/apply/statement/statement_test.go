@@ -69,6 +69,7 @@ func TestStatements(t *testing.T) {
 		{"keys that the server tells", Ask([]Asked{{Param: folded.Key[0], Lower: true}, {Param: folded.Key[1], Hash: Hash{Func: "pg_catalog.hashtextextended", Collation: `"public"."nd"`, Dims: true}}, {Param: Param{Type: "jsonb"}, Hash: Hash{Func: "pg_catalog.jsonb_hash_extended", Text: true}}})},
 		{"generated key columns", Compute(`"public"."gk"`, []string{"(a * 2)"})},
 		{"rows that clash", Clash(stamped, Constraint{Terms: []Term{{`"pos"`, "pg_catalog.="}, {`"during"`, "pg_catalog.&&"}}})},
+		{"rows written now that clash", ClashNow(stamped, Constraint{Terms: []Term{{`"pos"`, "pg_catalog.="}}})},
 		{"rows that clash under an expression and a condition", Clash(child, Constraint{Terms: []Term{{`lower(v)`, "pg_catalog.="}}, Where: "active", Nulls: true})},
 		{"rows whose unique values others have", Taken(stamped, Constraint{Terms: []Term{{`mail collate "public"."nd"`, "public.="}, {"n", "pg_catalog.="}}}, []Param{{Name: "mail", Type: "public.citext"}, {Name: "n", Type: "text"}, {Name: "id", Type: "integer"}}, false)},
 		{"the same under a condition, and who waits for the keys of those", Taken(folded, Constraint{Terms: []Term{{"lower(mail)", "pg_catalog.="}}, Where: "(gone IS NULL)", Nulls: true}, []Param{{Name: "mail", Type: "text"}, {Name: "gone", Type: "date"}, {Name: "k", Type: "public.citext"}, {Name: "n", Type: "text"}}, true)},
