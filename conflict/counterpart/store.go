@@ -87,3 +87,12 @@ on conflict (origin, theirs) do update set table_oid = excluded.table_oid, num =
 	}
 	return nil
 }
+
+// Tables lists the tables of this database of which changes have come from other regions.
+func Tables(ctx context.Context, c *pgx.Conn) ([]int64, error) {
+	var out []int64
+	if err := c.QueryRow(ctx, `select array(select distinct table_oid::int8 from pgwaltz.counterpart)`).Scan(&out); err != nil {
+		return nil, fmt.Errorf("read pgwaltz.counterpart: %w", err)
+	}
+	return out, nil
+}

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/conflict/counterpart"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 )
 
@@ -47,6 +48,9 @@ func Tables(ctx context.Context, conn *pgx.Conn, cfg *config.Config, others map[
 	}
 	if cfg.Publishes() {
 		checkPublication(f, &fs)
+		if err := oneWay(ctx, f, fs); err != nil {
+			return nil, fmt.Errorf("check tables: %w", err)
+		}
 	}
 	if err := checkApplying(ctx, f, &fs); err != nil {
 		return nil, fmt.Errorf("check tables: %w", err)
@@ -58,6 +62,26 @@ func Tables(ctx context.Context, conn *pgx.Conn, cfg *config.Config, others map[
 	}
 	tables, _ := fs.apart()
 	return tables, nil
+}
+
+// oneWay makes an error of what is said of a table that is not published while rows of it come from other regions: what is written here
+// does not reach them. Of a table that only this region has, it stays a warning.
+func oneWay(ctx context.Context, f *facts, fs Findings) error {
+	lacks := func(found Finding) bool { return found.Code == "publication_tables" && found.Severity == Warning }
+	if !f.schema.objects["counterpart"] || !slices.ContainsFunc(fs, lacks) {
+		return nil
+	}
+	come, err := counterpart.Tables(ctx, f.conn)
+	if err != nil {
+		return err
+	}
+	for i := range fs {
+		if lacks(fs[i]) && slices.ContainsFunc(f.sel.Tables, func(t *pg.Table) bool { return t.Ref() == fs[i].Relation && slices.Contains(come, int64(t.OID)) }) {
+			fs[i].Severity = Error
+			fs[i].What += ", and rows of it come from other regions: what is written here does not reach them"
+		}
+	}
+	return nil
 }
 
 // apart splits off what is about single tables.
