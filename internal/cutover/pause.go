@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/internal/cutover/hold"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
 )
@@ -41,7 +44,7 @@ func (e *Ends) Plan(ctx context.Context, p Pausing) (*Report, error) {
 	}
 	r := &Report{State: s}
 	if s == nil || !s.Paused {
-		r.Pause, err = hold.Try(ctx, e.Source.Conn, e.options(p))
+		r.Pause, err = e.take(ctx, p, hold.Try)
 		var refusal *preflight.Refusal
 		if err != nil && !errors.As(err, &refusal) {
 			return nil, err
@@ -144,7 +147,7 @@ func (e *Ends) PauseWrite(ctx context.Context, p Pausing) (out Paused, err error
 		if err != nil {
 			return out, err
 		}
-		if out.Taken, err = hold.Take(ctx, e.Source.Conn, e.options(p)); err != nil {
+		if out.Taken, err = e.take(ctx, p, hold.Take); err != nil {
 			return out, err
 		}
 	}
@@ -158,6 +161,20 @@ func (e *Ends) PauseWrite(ctx context.Context, p Pausing) (out Paused, err error
 		}
 	}
 	return out, e.backOut(ctx, err)
+}
+
+// take tries or takes. Sessions of a role that is left alone may be ending: they are looked for again, for a second.
+func (e *Ends) take(ctx context.Context, p Pausing, f func(context.Context, *pgx.Conn, hold.Options) (*hold.Pause, error)) (*hold.Pause, error) {
+	for tries := 0; ; tries++ {
+		out, err := f(ctx, e.Source.Conn, e.options(p))
+		var refusal *preflight.Refusal
+		if tries == 5 || !errors.As(err, &refusal) || !refusal.Only("ours_in_use") {
+			return out, err
+		}
+		if err := pause.For(ctx, 200*time.Millisecond); err != nil {
+			return out, err
+		}
+	}
 }
 
 // backOut gives writes back because of err, and says how that went.

@@ -2,8 +2,12 @@ package cutover
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/pgwaltz/pgwaltz/test/harness"
 )
 
 // Roles and extensions of the source are made at the destination, and a command gets the connections of the databases that it is meant for.
@@ -40,5 +44,27 @@ alter role newcomer in database beside set work_mem = '7MB'; grant newcomer to b
 		if code, text := w.run("", append(append([]string{"exec"}, ids...), echo...)...); code != 4 || strings.Contains(text, fmt.Sprint(w.b.Cluster.Port)) {
 			t.Errorf("exec %v: code %d: %s", ids, code, text)
 		}
+	}
+
+	// The schema, by the script of the document, into an empty database.
+	document, err := os.ReadFile("../../docs/cutover.md")
+	w.must(err)
+	_, text, _ = strings.Cut(string(document), "```sh\n")
+	text, _, _ = strings.Cut(text, "```")
+	w.must(os.WriteFile(filepath.Join(w.a.Sidecar.Home, "schema.sh"), []byte(text), 0o644))
+	w.sql(w.b, `create database empty`)
+	empty := w.id(w.b)
+	empty = empty[:strings.Index(empty, "/")] + "/empty"
+	w.a.Sidecar.Set("peers", []any{map[string]any{"region": "b", "dsn": w.b.Cluster.DSN("empty")}})
+	bin, err := harness.FindBinaries()
+	w.must(err)
+	w.a.Sidecar.Setenv("PATH", bin.Dir+":"+os.Getenv("PATH"))
+	if code, text := w.run("", "exec", "--source", w.id(w.a), "--destination", empty, "--", "sh", "schema.sh"); code != 0 {
+		t.Fatalf("schema.sh: code %d: %s", code, text)
+	}
+	const schema = `select string_agg(c.oid::regclass || ' ' || pg_get_userbyid(c.relowner) || ' ' || coalesce(c.relacl::text, ''), E'\n' order by c.oid::regclass::text) from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname in ('public', 'other')`
+	there, err := w.b.Cluster.PSQL(t.Context(), "empty", schema)
+	if a := w.sql(w.a, schema); err != nil || strings.TrimSpace(there) != a {
+		t.Errorf("%v: the schema is\n%s\nhere and\n%s\nthere", err, a, there)
 	}
 }

@@ -97,7 +97,7 @@ func (w *walk) documented() (there, back [][]string) {
 	for line := range strings.SplitSeq(string(text), "\n") {
 		command, ok := strings.CutPrefix(line, "pgwaltz cutover ")
 		switch words := strings.Fields(names.Replace(command)); {
-		case !ok:
+		case !ok || words[0] == "exec":
 		case strings.Contains(line, "--from"):
 			back = append(back, words)
 		default:

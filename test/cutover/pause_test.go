@@ -211,3 +211,26 @@ func TestPauseIsRefused(t *testing.T) {
 	}
 	w.same(before, "refused")
 }
+
+// One role does everything, the sidecar's work as well. The tool dies, the server crashes in the pause, and comes back: writes are paused still, and given back
+// when the time is over.
+func TestPauseOutlivesACrash(t *testing.T) {
+	w := newWalkOn(t, nil, "crash", func(w *walk) {
+		for _, r := range w.pair.Regions() {
+			r.Sidecar.Set("postgres.admin_dsn", nil)
+			r.Sidecar.Set("postgres.dsn", r.Cluster.DSN(r.Database))
+		}
+	})
+	w.must(w.pair.WaitInStep(t.Context(), 2*time.Minute))
+	before := w.everything()
+	if code, text := w.run("cutover.paused:kill", w.pause("--timeout", "20s", "--hold", "20s")...); code == 0 {
+		t.Errorf("not killed: %s", text)
+	}
+	w.must(w.a.Cluster.Stop(t.Context(), harness.StopImmediate, time.Minute))
+	w.must(w.a.Cluster.Start(t.Context()))
+	w.stopped(w.a)
+	w.within("the sidecar to give writes back", func() bool { return w.as(w.a, "app", `delete from item`) == "" })
+	w.ok("abort")
+	w.same(before, "behind a crash")
+	w.must(w.pair.WaitInStep(t.Context(), 2*time.Minute))
+}
