@@ -244,6 +244,9 @@ func (s *Supervisor) look(ctx context.Context, conn *pgx.Conn) error {
 			if v.peerErr != nil {
 				s.drop(p.Region)
 			}
+			if v.auditErr != nil {
+				s.log.Warn("audit", "reason", v.auditErr.Error())
+			}
 			ins, tables = append(ins, v.in), append(tables, v.tables...)
 			s.mu.Lock()
 			s.errors[p.Region] = v.errors

@@ -2,10 +2,12 @@ package supervisor
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/conflict/audit"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/fallback/native"
 	"github.com/pgwaltz/pgwaltz/internal/fallback/pglogical"
@@ -22,22 +24,24 @@ type watcher interface {
 
 // view is what was seen of one peer.
 type view struct {
-	in      status.Inbound
-	tables  []status.Table
-	errors  int64 // that the server has counted
-	peerErr error // why the peer could not be read
+	in       status.Inbound
+	tables   []status.Table
+	errors   int64 // that the server has counted
+	peerErr  error // why the peer could not be read
+	auditErr error // why what the server has counted could not be written down; it is tried again
 }
 
 func newWatcher(cfg *config.Config, mode config.Mode) watcher {
 	if mode == config.ModePglogical {
 		return &pglogicalWatcher{cfg, map[string]*pglogical.History{}}
 	}
-	return &nativeWatcher{cfg, map[string]*native.History{}}
+	return &nativeWatcher{cfg, map[string]*native.History{}, map[string]*native.Seen{}}
 }
 
 type nativeWatcher struct {
 	cfg     *config.Config
 	history map[string]*native.History // by peer
+	written map[string]*native.Seen    // by peer: what the audit log has of its counters
 }
 
 func (w *nativeWatcher) outbound(ctx context.Context, here *pgx.Conn) (*status.Outbound, error) {
@@ -56,9 +60,23 @@ func (w *nativeWatcher) inbound(ctx context.Context, here, there *pgx.Conn, why 
 	if w.history[p.Region] == nil {
 		w.history[p.Region] = &native.History{}
 	}
-	v.errors, v.peerErr = seen.Errors, seen.PeerErr
+	v.errors, v.peerErr, v.auditErr = seen.Errors, seen.PeerErr, w.audit(ctx, here, p.Region, seen)
 	v.in, v.tables = native.Judge(p.Region, native.Name(w.cfg.Cluster, p.Region), seen, w.history[p.Region].Note(seen))
 	return v, nil
+}
+
+// audit writes down what the server has counted since it was last written.
+func (w *nativeWatcher) audit(ctx context.Context, here *pgx.Conn, peer string, seen native.Seen) error {
+	if seen.Counts == nil {
+		return nil
+	}
+	for _, c := range native.Reported(w.cfg.Region, peer, seen, w.written[peer]) {
+		if _, err := here.Exec(ctx, audit.CountedSQL, audit.CountedArgs(c)...); err != nil {
+			return fmt.Errorf("write what the server has counted into the audit log: %w", err)
+		}
+	}
+	w.written[peer] = &seen
+	return nil
 }
 
 type pglogicalWatcher struct {

@@ -204,9 +204,7 @@ func TestHandOver(t *testing.T) {
 	w.killed(w.b, "native")
 	w.arrives()
 	w.equalUnder(&stop, "in mode native")
-	if got := w.sql(w.b, `select apply_error_count from pg_stat_subscription_stats`); got != "0" {
-		t.Errorf("the worker stopped %s times: something came twice", got)
-	}
+	w.errorless() // else something came twice
 
 	w.sql(w.b, `update item set body = 'another' where id = 0`)
 	if res, err := w.b.Sidecar.CLI(w.Context(), "mode", "compare", "-wait", "1s"); err != nil || res.Code != 7 || !strings.Contains(res.Stdout, "differs") {

@@ -128,6 +128,6 @@ func Weaker() []string {
 		"what comes is written over what is there, whichever is newer",
 		"a unique clash stops the subscription until somebody mends the row",
 		"deletes leave no tombstone",
-		"conflicts are not audited",
+		"the audit log has counts of the server only, and no rows",
 	}
 }

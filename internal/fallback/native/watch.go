@@ -2,6 +2,7 @@ package native
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -22,6 +23,10 @@ type Seen struct {
 	Heard   time.Time     // when it last got a message of the peer; zero for never
 	Counted bool          // the server counts errors (15)
 	Errors  int64         // of applying and copying, since the statistics were reset
+	// Counts is all that the server counts of the subscription, errors and from 18 on conflicts, by the names of
+	// pg_stat_subscription_stats; Since names the subscription, and when it began to count.
+	Counts map[string]int64
+	Since  string
 
 	PeerErr   error    // why the peer's database could not be read; then what follows is unknown
 	Slot      *pg.Slot // its CurrentLSN is the end of the peer's WAL
@@ -53,10 +58,16 @@ where s.subname = $1`, name).Scan(&s.Worker, &applied, &heard)
 		}
 	}
 	if s.Counted = pg.ServerVersion(here.PgConn()) >= 150000; s.Counted {
-		err = here.QueryRow(ctx, `select coalesce(pg_catalog.sum(apply_error_count + sync_error_count), 0)::int8 from pg_catalog.pg_stat_subscription_stats where subname = $1`, name).Scan(&s.Errors)
-		if err != nil {
-			return s, fmt.Errorf("read errors of subscription %q: %w", name, err)
+		var counts []byte
+		err = here.QueryRow(ctx, `select (pg_catalog.to_jsonb(c) - 'subid' - 'subname' - 'stats_reset')::text, c.subid || ' ' || coalesce(c.stats_reset::text, '') from pg_catalog.pg_stat_subscription_stats c
+join pg_catalog.pg_subscription s on s.oid = c.subid where s.subname = $1 and s.subdbid = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())`, name).Scan(&counts, &s.Since)
+		if err == nil {
+			err = json.Unmarshal(counts, &s.Counts)
 		}
+		if err != nil {
+			return s, fmt.Errorf("read what the server counts of subscription %q: %w", name, err)
+		}
+		s.Errors = s.Counts["apply_error_count"] + s.Counts["sync_error_count"]
 	}
 	if s.PeerErr = why; there != nil {
 		s.PeerErr = s.watchPeer(ctx, there, cfg)
