@@ -13,6 +13,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/broker"
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
+	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/fallback"
 	"github.com/pgwaltz/pgwaltz/internal/fallback/native"
@@ -152,8 +153,12 @@ func (a *Auto) awaitSlot(ctx context.Context, conn *pgx.Conn) error {
 
 func busy(f preflight.Finding) bool { return f.Code == "slot_in_use" }
 
-// planAuto is what a switch away would run, with what stands in its way but for the peer's sidecar.
+// planAuto is what a switch away would run, with what stands in its way but for the peer's sidecar. That may be at work, and this region's as well.
 func planAuto(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (*fallback.Plan, error) {
+	_, peers, err := native.Look(ctx, conn, cfg)
+	if err != nil {
+		return nil, err
+	}
 	p, err := plan(ctx, conn, cfg, cfg.Fallback.To, pglogical.Names{}, cfg.Region)
 	if err != nil {
 		return nil, err
@@ -171,12 +176,16 @@ func planAuto(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (*fallbac
 		return nil, err
 	}
 	asked.Refuse(p, cfg.Peers[0])
-	_, peers, err := native.Look(ctx, conn, cfg)
-	if err != nil {
-		return nil, err
-	}
 	for _, q := range peers {
-		if q.Checkpoint == nil {
+		// The slot moves while the stream flows: where it was a moment ago is held against what is applied now.
+		now, found, err := pgstore.Load(ctx, conn, q.Region)
+		if err != nil {
+			return nil, err
+		}
+		if found && q.Slot != nil && q.Slot.Active && q.Slot.ConfirmedFlushLSN <= now.EndLSN {
+			p.Findings = slices.DeleteFunc(p.Findings, func(f preflight.Finding) bool { return f.Code == "only_in_stream" })
+		}
+		if !found {
 			p.Refuse("never_streamed", "run the sidecars until this region is in step", "nothing of peer %s was ever applied here: there is no position to take its slot over at", q.Region)
 		}
 	}

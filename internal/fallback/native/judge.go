@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// behind is the lag, in bytes of the peer's WAL, from which on a subscription is catching up.
-	behind = 4 << 20
+	// Behind is the lag, in bytes of the peer's WAL, from which on a subscription is catching up.
+	Behind = 4 << 20
 	// quiet is how long a worker may hear nothing of the peer: a server sends a sign of life at half of wal_sender_timeout
 	// (60 s unless set).
 	quiet = 75 * time.Second
@@ -55,11 +55,10 @@ func Judge(peer, name string, s Seen, failed int) (status.Inbound, []status.Tabl
 		return in, nil
 	}
 	tables := judgeTables(peer, s)
+	gone := Gone(peer, s.Sub.Slot, s.Slot, s.PeerErr, "pgwaltz resync --recreate-slot")
 	switch {
-	case s.PeerErr == nil && s.Slot == nil:
-		in.State, in.Reason = status.Gap, fmt.Sprintf("slot %q of peer %s is gone: what was written since is not known; pgwaltz mode switch stream, then pgwaltz resync at the peer", s.Sub.Slot, peer)
-	case s.Slot != nil && s.Slot.Lost():
-		in.State, in.Reason = status.Gap, fmt.Sprintf("slot %q of peer %s is lost: the server removed WAL that it needed; pgwaltz mode switch stream, then pgwaltz resync --recreate-slot at the peer", s.Slot.Name, peer)
+	case gone != "":
+		in.State, in.Reason = status.Gap, gone
 	case !s.Sub.Enabled:
 		in.State, in.Reason = status.Down, fmt.Sprintf("subscription %s is disabled: alter subscription %s enable", name, pg.Quote(name))
 	case failed >= loopErrors:
@@ -68,17 +67,37 @@ func Judge(peer, name string, s Seen, failed int) (status.Inbound, []status.Tabl
 		in.State, in.Reason = status.Partitioned, fmt.Sprintf("peer %s is out of reach: %v", peer, s.PeerErr)
 	case !s.Worker:
 		in.State, in.Reason = status.Down, fmt.Sprintf("subscription %s has no worker: look at the server's log, and at max_logical_replication_workers", name)
-	case len(tables) > 0:
-		in.State, in.Reason = status.CatchingUp, fmt.Sprintf("%d tables are not in step yet", len(tables))
-	case in.LagBytes > behind:
+	default:
+		Moves(&in, len(tables), s.PeerErr)
+	}
+	return in, tables
+}
+
+// Gone says why the slot of a subscription cannot be read any more, and what to do; "" where it can, or the peer cannot be asked (peerErr).
+// resync is the command for one that is lost.
+func Gone(peer, name string, slot *pg.Slot, peerErr error, resync string) string {
+	switch {
+	case peerErr == nil && slot == nil:
+		return fmt.Sprintf("slot %q of peer %s is gone: what was written since is not known; pgwaltz mode switch stream, then pgwaltz resync at the peer", name, peer)
+	case slot != nil && slot.Lost():
+		return fmt.Sprintf("slot %q of peer %s is lost: the server removed WAL that it needed; pgwaltz mode switch stream, then %s at the peer", slot.Name, peer, resync)
+	}
+	return ""
+}
+
+// Moves says how far a subscription is that works: tables are those that are not in step, peerErr is why the peer cannot be asked.
+func Moves(in *status.Inbound, tables int, peerErr error) {
+	switch {
+	case tables > 0:
+		in.State, in.Reason = status.CatchingUp, fmt.Sprintf("%d tables are not in step yet", tables)
+	case in.LagBytes > Behind:
 		in.State, in.Reason = status.CatchingUp, "behind"
 	default:
 		in.State = status.Replicating
-		if s.PeerErr != nil {
-			in.Reason = fmt.Sprintf("the lag is not known: %v", s.PeerErr)
+		if peerErr != nil {
+			in.Reason = fmt.Sprintf("the lag is not known: %v", peerErr)
 		}
 	}
-	return in, tables
 }
 
 // states are those of pg_subscription_rel, but for ready.
@@ -114,7 +133,7 @@ func JudgeSlot(name string, slot *pg.Slot) *status.Outbound {
 		o.State, o.Reason = status.Gap, "the slot is lost: the server removed WAL that it needed; pgwaltz mode switch stream, then pgwaltz resync --recreate-slot"
 	case !slot.Active:
 		o.State, o.Reason = status.Partitioned, "no subscription reads the slot; its WAL is kept"
-	case o.BacklogBytes > behind:
+	case o.BacklogBytes > Behind:
 		o.State = status.CatchingUp
 	default:
 		o.State = status.Replicating

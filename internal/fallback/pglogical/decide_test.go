@@ -169,7 +169,7 @@ func TestJudge(t *testing.T) {
 	}
 	on, off := &Subscription{Name: "x", Enabled: true}, &Subscription{Name: "x"}
 	copying := &Subscription{Name: "x", Enabled: true, Tables: map[wal.RelationName]byte{item: 'd', {Schema: "public", Name: "other"}: 'r'}}
-	slot, far, lost := &pg.Slot{}, &pg.Slot{CurrentLSN: behind + 1}, &pg.Slot{WALStatus: "lost"}
+	slot, far, lost := &pg.Slot{}, &pg.Slot{CurrentLSN: native.Behind + 1}, &pg.Slot{WALStatus: "lost"}
 	for _, c := range []struct {
 		name string
 		seen Seen

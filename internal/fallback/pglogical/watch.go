@@ -76,7 +76,7 @@ func JudgeSlot(name string, slot *pg.Slot, readers, active int) *status.Outbound
 		o.State, o.Reason = status.Partitioned, "there is no subscription of pglogical to this region yet"
 	case active < readers:
 		o.State, o.Reason = status.Partitioned, fmt.Sprintf("%d of %d subscriptions do not read; their WAL is kept", readers-active, readers)
-	case o.BacklogBytes > follow+behind:
+	case o.BacklogBytes > follow+native.Behind:
 		o.State, o.Reason = status.CatchingUp, ""
 	default:
 		o.State, o.Reason = status.Replicating, ""
@@ -96,8 +96,6 @@ func Readers(ctx context.Context, q pg.Querier) (all, active int, err error) {
 const (
 	// follow is the WAL, in bytes, that the stream's slot may hold beyond what the subscriptions hold.
 	follow = 16 << 20
-	// behind is the lag, in bytes of the peer's WAL, from which on a subscription is catching up.
-	behind = 4 << 20
 	// fallen is how long a worker that was down is remembered: one that stops at a change is started again every few seconds.
 	fallen = 20 * time.Second
 )
@@ -126,11 +124,10 @@ func Judge(peer, name string, s Seen, down bool) (status.Inbound, []status.Table
 		return in, nil
 	}
 	tables := judgeTables(s.Sub.Tables)
+	gone := native.Gone(peer, s.Sub.Slot, s.Slot, s.PeerErr, "pgwaltz resync")
 	switch {
-	case s.PeerErr == nil && s.Slot == nil && s.Word != "initializing":
-		in.State, in.Reason = status.Gap, fmt.Sprintf("slot %q of peer %s is gone: what was written since is not known; pgwaltz mode switch stream, then pgwaltz resync at the peer", s.Sub.Slot, peer)
-	case s.Slot != nil && s.Slot.Lost():
-		in.State, in.Reason = status.Gap, fmt.Sprintf("slot %q of peer %s is lost: the server removed WAL that it needed; pgwaltz mode switch stream, then pgwaltz resync at the peer", s.Slot.Name, peer)
+	case gone != "" && (s.Slot != nil || s.Word != "initializing"):
+		in.State, in.Reason = status.Gap, gone
 	case !s.Sub.Enabled:
 		in.State, in.Reason = status.Down, fmt.Sprintf("subscription %s is disabled: select pglogical.alter_subscription_enable(%s)", s.Sub.Name, pg.Literal(s.Sub.Name))
 	case s.PeerErr != nil && s.Word != "replicating":
@@ -139,15 +136,8 @@ func Judge(peer, name string, s Seen, down bool) (status.Inbound, []status.Table
 		in.State, in.Reason = status.Down, fmt.Sprintf("the worker of subscription %s stops, and is started again for ever: the server's log names the change; mend the row here, or pgwaltz mode switch stream", s.Sub.Name)
 	case s.Word != "replicating":
 		in.State, in.Reason = status.CatchingUp, "pglogical says "+s.Word
-	case len(tables) > 0:
-		in.State, in.Reason = status.CatchingUp, fmt.Sprintf("%d tables are not in step yet", len(tables))
-	case in.LagBytes > behind:
-		in.State, in.Reason = status.CatchingUp, "behind"
 	default:
-		in.State = status.Replicating
-		if s.PeerErr != nil {
-			in.Reason = fmt.Sprintf("the lag is not known: %v", s.PeerErr)
-		}
+		native.Moves(&in, len(tables), s.PeerErr)
 	}
 	return in, tables
 }
