@@ -42,6 +42,7 @@ func (w *walk) bothWays() {
 	w.start(w.a, w.b)
 	w.state(w.a, status.Replicating, "")
 	w.state(w.b, status.Replicating, "")
+	w.sql(w.b, `select pg_stat_reset_subscription_stats(null)`) // of the clashes before
 	for i := range 100 {
 		w.sql(w.a, fmt.Sprintf(`insert into item (id, n, body) values (%d, 1, 'a')`, 2000+i))
 		w.sql(w.b, fmt.Sprintf(`insert into item (id, n, body) values (%d, 1, 'b')`, 3000+i))
