@@ -74,8 +74,8 @@ func newConflictsShow(load func() (*config.Config, error), asJSON *bool) *cobra.
 	return c
 }
 
-// verdicts are the words for what was done with the remote change.
-var verdicts = []string{"apply", "keep", "park", "discard"}
+// verdicts are the words for what was done with the remote change; counted is what only the server knows of (mode native).
+var verdicts = []string{"apply", "keep", "park", "discard", "counted"}
 
 // conflictFilter adds the flags that choose conflicts, and returns what reads them.
 func conflictFilter(f *pflag.FlagSet) func() (audit.Filter, error) {
@@ -83,7 +83,7 @@ func conflictFilter(f *pflag.FlagSet) func() (audit.Filter, error) {
 	f.StringVar(&filter.Table, "table", "", "only this table: users or public.users")
 	f.StringVar(&filter.Key, "key", "", `only this key: a value of a key column, or the key as {"column": "value"}`)
 	f.StringVar(&filter.Type, "type", "", "only this type, for example update_origin_differs")
-	f.StringVar(&filter.Verdict, "verdict", "", "only this verdict: apply, keep, park or discard")
+	f.StringVar(&filter.Verdict, "verdict", "", "only this verdict: apply, keep, park, discard or counted")
 	since := f.String("since", "", "only what was detected at or after this time")
 	until := f.String("until", "", "only what was detected before this time")
 	f.IntVar(&filter.Limit, "limit", 100, "at most so many rows")

@@ -95,7 +95,8 @@ var nativePromises = []promise{
 			w.Errorf("%v errors are counted (%t, %v)", n, ok, err)
 		}
 		w.says(w.b, 0, "status", "the audit log has counts of the server only")
-		w.says(w.b, 0, "conflicts", "apply_error")
+		w.says(w.b, 0, "conflicts", "apply_error", "-verdict", "counted")
+		w.says(w.b, 0, "conflicts", "the server has counted", "show", w.sql(w.b, `select max(id) from pgwaltz.conflict`))
 	}},
 	{"network", func(w *walk) {
 		w.want(w.a, `select application_name from pg_stat_replication`, "pgwaltz_promises_a")
