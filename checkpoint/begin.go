@@ -193,6 +193,20 @@ func (s Situation) Past() *Repetition {
 	return NewRepetition(s.Tail.Mark, s.Tail.EndLSN, max(s.Slot.Confirmed, s.Merged))
 }
 
+// Published is how far this WAL was published before, as far as anybody knows.
+func (s Situation) Published() wal.LSN {
+	at := s.Merged
+	if s.Tail.Found && s.Tail.Epoch.SameWAL(s.Epoch) {
+		at = max(at, s.Tail.EndLSN)
+	}
+	for _, a := range s.Acks {
+		if a.Epoch.SameWAL(s.Epoch) && a.EndLSN <= s.WALEnd {
+			at = max(at, a.EndLSN)
+		}
+	}
+	return at
+}
+
 // mark is the newest transaction at or below a position; zero when it is not known: a
 // stream that has lost its end does not tell.
 func (s Situation) mark(at wal.LSN) wal.Mark {

@@ -41,8 +41,9 @@ type Completer interface {
 // Gate decides what of the WAL goes into the stream, and is told of it, by the goroutine of
 // Outbound.Run.
 type Gate interface {
-	// LeftOut reports tables whose changes are not published although they are in the publication.
-	LeftOut(wal.RelationName) bool
+	// LeftOut reports tables whose changes are not published although they are in the publication, for what was
+	// committed at a position. The answer must be the same whenever the WAL is read.
+	LeftOut(n wal.RelationName, commit wal.LSN) bool
 	// Changed is told of each transaction that is framed, before any later packet.
 	Changed(tx *wal.Transaction)
 	// TooLarge is as in framing.Config.
@@ -405,7 +406,7 @@ func (o *Outbound) publishable(tx *wal.Transaction) (told Tells, left bool, err 
 		return told, false, err
 	}
 	n := len(tx.Changes)
-	tx.Changes = slices.DeleteFunc(tx.Changes, func(ch wal.Change) bool { return o.cfg.Gate.LeftOut(ch.Relation.Ref()) })
+	tx.Changes = slices.DeleteFunc(tx.Changes, func(ch wal.Change) bool { return o.cfg.Gate.LeftOut(ch.Relation.Ref(), tx.CommitLSN) })
 	return told, len(tx.Changes) < n && (tx.More || tx.Part > 0), nil // readers wait for every part
 }
 

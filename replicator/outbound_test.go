@@ -71,10 +71,10 @@ func (s *fakeStream) packets(t *testing.T) (kinds []wire.Kind, txs []int, ends [
 // openGate lets everything through.
 type openGate struct{}
 
-func (openGate) LeftOut(wal.RelationName) bool       { return false }
-func (openGate) Changed(*wal.Transaction)            {}
-func (openGate) TooLarge(*wal.Relation, wal.Op, int) {}
-func (openGate) Settle(context.Context) error        { return nil }
+func (openGate) LeftOut(wal.RelationName, wal.LSN) bool { return false }
+func (openGate) Changed(*wal.Transaction)               {}
+func (openGate) TooLarge(*wal.Relation, wal.Op, int)    {}
+func (openGate) Settle(context.Context) error           { return nil }
 
 func newOutbound(stream Stream, tail wire.Position, extra <-chan Extra) *Outbound {
 	s, _ := newStamper()

@@ -33,6 +33,7 @@ const Schema = `create table if not exists pgwaltz.stream (
   gap_history         boolean not null default false,
   newcomer            boolean not null default false,
   passed              pg_lsn,
+  exclusions          text,
   resync_requested_at timestamptz,
   resynced_at         timestamptz
 )`

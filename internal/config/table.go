@@ -20,7 +20,7 @@ func (c *Config) Selected(schema, table string) bool {
 	if SystemSchema(schema) {
 		return false
 	}
-	return matchAny(c.Tables.Include, schema, table) && !matchAny(c.Tables.Exclude, schema, table)
+	return MatchAny(c.Tables.Include, schema, table) && !MatchAny(c.Tables.Exclude, schema, table)
 }
 
 // Selection names the patterns that Selected goes by: equal for configurations that select the same tables by the same ones.
@@ -37,7 +37,7 @@ func (c *Config) Selection() string {
 
 // Excluded reports whether an exclude pattern names the table.
 func (c *Config) Excluded(schema, table string) bool {
-	return matchAny(c.Tables.Exclude, schema, table)
+	return MatchAny(c.Tables.Exclude, schema, table)
 }
 
 // SystemSchema reports whether tables of the schema are never replicated.
@@ -82,7 +82,8 @@ func (c *Config) Redacted(schema, table, column string) bool {
 	return false
 }
 
-func matchAny(ps []Pattern, schema, table string) bool {
+// MatchAny reports whether one of some patterns names the table.
+func MatchAny(ps []Pattern, schema, table string) bool {
 	for _, p := range ps {
 		if p.Match(schema, table) {
 			return true

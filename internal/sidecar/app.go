@@ -88,13 +88,14 @@ type Sidecar struct {
 	// columnsDue is when what columns are called may be looked at next.
 	columnsDue time.Time
 	// takeInDue is when origins may be asked next for tables that were left out.
-	takeInDue time.Time
-	takeInOf  int64   // when the term began, in nanoseconds
-	granted   granted // copies that peers have asked for so
-	watch     tablecopy.Watch
-	arrived   tablecopy.Arrived
-	redactor  *audit.Redactor
-	refused   quarantine.Store // used on db
+	takeInDue  time.Time
+	takeInOf   int64 // when the term began, in nanoseconds
+	exclusions exclusions
+	granted    granted // copies that peers have asked for so
+	watch      tablecopy.Watch
+	arrived    tablecopy.Arrived
+	redactor   *audit.Redactor
+	refused    quarantine.Store // used on db
 
 	vouched    vouched
 	stopping   chan struct{} // closed when an orderly stop begins

@@ -64,6 +64,11 @@ func (s *Sidecar) begin(ctx context.Context, tail publish.Tail) (b *beginning, e
 		if d.Step != checkpoint.Stop && slot.Active {
 			return &slotBusyError{s.cfg.Postgres.Slot, slot.ActivePID}
 		}
+		if d.Step != checkpoint.Stop {
+			if err := s.turnExclusions(ctx, c, sit, slot.RestartLSN); err != nil {
+				return err
+			}
+		}
 		if b, err = s.decided(ctx, c, sit, d, tail); b == nil || err != nil {
 			return err
 		}
@@ -185,6 +190,9 @@ func (s *Sidecar) newIncarnation(ctx context.Context, c *pgx.Conn, sit checkpoin
 		return fmt.Errorf("begin incarnation: %w", err)
 	}
 	if err := streamstore.Begin(ctx, tx, s.cfg.Region, b.at.Incarnation, s.epoch, b.resync); err != nil {
+		return err
+	}
+	if err := streamstore.SaveExclusions(ctx, tx, s.cfg.Region, s.exclusions.Exclusions); err != nil { // the row may be new
 		return err
 	}
 	if err := s.copiesBehind(ctx, tx, b.at); err != nil {

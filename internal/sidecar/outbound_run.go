@@ -135,7 +135,7 @@ func (s *Sidecar) newOutbound(r *outboundRun) *replicator.Outbound {
 // gate implements replicator.Gate.
 type gate struct{ s *Sidecar }
 
-func (g gate) LeftOut(n wal.RelationName) bool { return g.s.cfg.Excluded(n.Schema, n.Name) }
+func (g gate) LeftOut(n wal.RelationName, commit wal.LSN) bool { return g.s.leavesOut(n, commit) }
 
 func (g gate) Changed(tx *wal.Transaction) { g.s.watch.Changed(tx) }
 

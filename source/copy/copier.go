@@ -167,7 +167,7 @@ func (c *Copier) fail(ctx context.Context, j *Job, cause error) error {
 
 // settleExcluded holds what is asked for against the configuration.
 func (c *Copier) settleExcluded(ctx context.Context, conn *pgx.Conn) error {
-	return settleExcluded(ctx, conn, c.cfg.Publication, c.cfg.LeftOut)
+	return SettleExcluded(ctx, conn, c.cfg.Publication, c.cfg.LeftOut)
 }
 
 // look reads what is asked for. Parents come before children, so that these need not wait for

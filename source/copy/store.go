@@ -252,10 +252,10 @@ where schema_name = $1 and table_name = $2 and state in ('pending', 'running') a
 // excluded is the reason of tables that the configuration leaves out.
 const excluded = "left out with tables.exclude"
 
-// settleExcluded switches the copy of published tables off that the configuration leaves out, and
+// SettleExcluded switches the copy of published tables off that the configuration leaves out, and
 // asks for a copy of those that it does not leave out any more: what happened to them meanwhile
 // was not published.
-func settleExcluded(ctx context.Context, c *pgx.Conn, publication string, out func(wal.RelationName) bool) error {
+func SettleExcluded(ctx context.Context, c Session, publication string, out func(wal.RelationName) bool) error {
 	rows, err := c.Query(ctx, `select schemaname::text, tablename::text, coalesce(state, '') = 'off' and coalesce(reason, '') = $2
 from (select schemaname, tablename from pg_catalog.pg_publication_tables where pubname = $1
   union select schema_name, table_name from pgwaltz.copy) t
@@ -350,6 +350,12 @@ where applied_at is null and state in ('running', 'done') and (sent_incarnation 
 		return 0, fmt.Errorf("put copies back: %w", err)
 	}
 	return int(tag.RowsAffected()), nil
+}
+
+// Session runs statements and queries; *pgx.Conn and pgx.Tx are Sessions.
+type Session interface {
+	Execer
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
 // Execer runs one statement; *pgx.Conn and pgx.Tx are Execers.

@@ -1,0 +1,86 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
+	"github.com/pgwaltz/pgwaltz/internal/config"
+	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// exclusions is which tables are left out of the stream where. It is fixed for a run of the outbound pipe.
+type exclusions struct {
+	streamstore.Exclusions
+	before [][]config.Pattern // of Before
+}
+
+// turnExclusions begins a run: what is left out behind what was published before is what the configuration says, and up to there what it
+// said then. Where the stream is lost, what the self-merge and the peers have of it tells how far it went.
+func (s *Sidecar) turnExclusions(ctx context.Context, c *pgx.Conn, sit checkpoint.Situation, oldest wal.LSN) error {
+	s.exclusions = exclusions{}
+	stored, known, err := streamstore.LoadExclusions(ctx, c, s.cfg.Region)
+	if err != nil {
+		return err
+	}
+	now := s.excluded()
+	if !known {
+		stored = streamstore.Exclusions{Now: now}
+	}
+	if !sit.Stored.Epoch.SameWAL(s.epoch) {
+		stored.Before = nil // of another WAL, whose positions say nothing here
+	}
+	next, changed := stored.Turn(now, sit.Published(), oldest)
+	if changed || !known {
+		if err := s.saveExclusions(ctx, c, next); err != nil {
+			return err
+		}
+	}
+	s.exclusions.Exclusions = next
+	for _, f := range next.Before {
+		var patterns []config.Pattern
+		for _, text := range f.Exclude {
+			p, err := config.ParsePattern(text)
+			if err != nil {
+				return fmt.Errorf("read which tables were left out: %w", err)
+			}
+			patterns = append(patterns, p)
+		}
+		s.exclusions.before = append(s.exclusions.before, patterns)
+	}
+	return nil
+}
+
+// saveExclusions stores it, and with it which tables are to be copied: what is left out from now on comes by no other way.
+func (s *Sidecar) saveExclusions(ctx context.Context, c *pgx.Conn, e streamstore.Exclusions) error {
+	return pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "set local synchronous_commit = local"); err != nil {
+			return fmt.Errorf("save which tables are left out: %w", err)
+		}
+		if err := streamstore.SaveExclusions(ctx, tx, s.cfg.Region, e); err != nil {
+			return err
+		}
+		return tablecopy.SettleExcluded(ctx, tx, s.cfg.Postgres.Publication, func(n wal.RelationName) bool { return s.cfg.Excluded(n.Schema, n.Name) })
+	})
+}
+
+// excluded are the patterns of the configuration.
+func (s *Sidecar) excluded() []string {
+	out := make([]string, len(s.cfg.Tables.Exclude))
+	for i, p := range s.cfg.Tables.Exclude {
+		out[i] = p.String()
+	}
+	return out
+}
+
+// leavesOut reports whether changes of a table that were committed at a position are left out of the stream.
+func (s *Sidecar) leavesOut(n wal.RelationName, commit wal.LSN) bool {
+	if i, former := s.exclusions.At(commit); former {
+		return config.MatchAny(s.exclusions.before[i], n.Schema, n.Name)
+	}
+	return s.cfg.Excluded(n.Schema, n.Name)
+}
