@@ -12,6 +12,7 @@ import (
 // crowd is the rows that a transaction has put under one key, and that have not left it since. Where the key is
 // deferrable, or was not there meanwhile, there may be any number of them until the transaction ends, beside the row that stood there before.
 type crowd struct {
+	rel  wal.RelationName
 	rows []*putRow // in the order in which they came; those that have left stay until none is in front of them
 	left int       // how many of rows have not left
 	same map[[16]byte][]*putRow
@@ -118,8 +119,9 @@ func sameRow(rel *wal.Relation, a wal.Tuple, now *wal.Relation, b wal.Tuple) boo
 	for i := range b {
 		n := i
 		if rel != now {
-			if n = rel.Column(now.Columns[i].Name); n < 0 || rel.Columns[n].OID != now.Columns[i].OID {
-				continue
+			n = rel.Column(now.Columns[i].Name)
+			if n < 0 || rel.Columns[n].OID != now.Columns[i].OID || rel.Columns[n].TypeMod != now.Columns[i].TypeMod || passedOn(rel.Columns[n].ID, now.Columns[i].ID) {
+				continue // its values may have been converted
 			}
 		}
 		if n >= len(a) || !a[n].Absent() && !b[i].Absent() && (a[n].Kind != b[i].Kind || !bytes.Equal(a[n].Bytes, b[i].Bytes)) {

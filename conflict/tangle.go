@@ -137,6 +137,9 @@ func (t *Tangle) Take(changes []wal.Change, more bool) ([]wal.Change, error) {
 			if ch.Op == wal.Delete && c != nil {
 				first := c.first()
 				out = append(out, first.change)
+				if t.gone != nil { // the row that was there before may be under the key still, beside what was let go
+					t.gone.add(key, &first.change)
+				}
 				t.let(key, first)
 			}
 		case ch.Op == wal.Delete:

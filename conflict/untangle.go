@@ -1,7 +1,9 @@
 package conflict
 
 import (
+	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -42,6 +44,9 @@ func untangle(changes []wal.Change, some func(*wal.Relation) bool) (_ []wal.Chan
 		s := &step{change: &changes[i]}
 		ch := s.change
 		if ch.Op == wal.Truncate || !some(ch.Relation) || ch.Relation.KeyColumns() == nil {
+			if ch.Op == wal.Truncate { // what was put there is gone
+				maps.DeleteFunc(put, func(_ string, c *crowd) bool { return c.rel == ch.Relation.Ref() })
+			}
 			out = append(out, s)
 			continue
 		}
@@ -49,7 +54,7 @@ func untangle(changes []wal.Change, some func(*wal.Relation) bool) (_ []wal.Chan
 		c := put[key]
 		if ch.Op == wal.Insert {
 			if c == nil {
-				c = &crowd{}
+				c = &crowd{rel: ch.Relation.Ref()}
 				put[key] = c
 			}
 			if c.left > 0 {
@@ -101,7 +106,7 @@ type step struct {
 	void   bool
 }
 
-// rowName names the row that a change leaves behind, or deletes.
+// rowName names the row that a change leaves behind, or deletes. A table that was dropped and made again is another one.
 func rowName(ch *wal.Change) string {
-	return ch.Relation.String() + "\x00" + string(ch.AppendKey(nil))
+	return ch.Relation.String() + "\x00" + strconv.FormatUint(uint64(ch.Relation.OID), 36) + "\x00" + string(ch.AppendKey(nil))
 }
