@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -106,6 +107,24 @@ func TestLookAtLinks(t *testing.T) {
 	try(t, broker.Config{Region: "us", Peers: []string{"ap"}, Dial: []string{at}, TLS: us}, "doubt peers.ap~no sidecar of ap answers")
 }
 
+// unheard is an address that refuses connections until the test ends: nobody listens there, and nobody else can.
+func unheard(t *testing.T) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	at, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", at.(*syscall.SockaddrInet4).Port)
+}
+
 // What stands between a region and any address is named.
 func TestLookAtAddresses(t *testing.T) {
 	t.Parallel()
@@ -127,14 +146,9 @@ func TestLookAtAddresses(t *testing.T) {
 		return l.Addr().String()
 	}
 	closed := listen(nil)
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone.Close()
 	srv := external(t, &server.Options{})
 	for address, want := range map[string]string{
-		gone.Addr().String(): "doubt nats.dial[0]~refused: nothing listens there",
+		unheard(t): "doubt nats.dial[0]~refused: nothing listens there",
 		listen(func(c net.Conn) { fmt.Fprint(c, "220 mail.example ESMTP\r\n") }): "fail nats.dial[0]~it is no NATS server",
 		listen(func(c net.Conn) { c.Close() }):                                   "doubt nats.dial[0]~ends the connection at once",
 		listen(func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }):               "fail nats.dial[0]~says nothing",
@@ -228,10 +242,5 @@ func TestLookAtServer(t *testing.T) {
 	try(t, broker.Config{Region: "us", Peers: peersOf("eu"), URL: "tls" + strings.TrimPrefix(plain.ClientURL(), "nats")}, "fail nats.url~offers no TLS")
 	small := external(t, &server.Options{JetStream: true, MaxPayload: 64 << 10})
 	try(t, broker.Config{Region: "us", Peers: peersOf("eu"), URL: small.ClientURL()}, "fail nats.url~takes messages of 65536 bytes")
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone.Close()
-	try(t, broker.Config{Region: "us", Peers: peersOf("eu"), URL: "nats://" + gone.Addr().String() + "," + plain.ClientURL()}, "doubt nats.url~nothing listens there", "ok nats.url~logged in")
+	try(t, broker.Config{Region: "us", Peers: peersOf("eu"), URL: "nats://" + unheard(t) + "," + plain.ClientURL()}, "doubt nats.url~nothing listens there", "ok nats.url~logged in")
 }

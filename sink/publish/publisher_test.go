@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -444,16 +445,20 @@ func TestPublisherServerRestart(t *testing.T) {
 	checkChain(t, b, 400)
 }
 
-// A frame that no server takes ends the publisher with a reason; it does not go round.
+// A frame that the server does not take ends the publisher with a reason; it does not go round.
 func TestPublisherTooLarge(t *testing.T) {
 	t.Parallel()
-	b := brokertest.Start(t, broker.Config{Region: origin})
+	b := brokertest.Start(t, broker.Config{Region: origin, URL: external(t, &server.Options{MaxPayload: 1 << 20})})
 	r := publisher(t, b, 1, nil)
 	r.enc = wire.NewEncoder(wire.EncoderConfig{Cluster: cluster, Origin: origin, Epoch: epoch, MaxFrame: 4 << 20}, r.enc.Position())
 	if err := r.publish(1, 2<<20); err != nil {
 		t.Fatal(err)
 	}
-	<-r.done
+	select {
+	case <-r.done:
+	case <-limit(t).Done():
+		t.Fatal("it goes on")
+	}
 	if !errors.Is(r.err, nats.ErrMaxPayload) || !strings.Contains(fmt.Sprint(r.err), "publish.max_frame") {
 		t.Fatalf("ended with %v", r.err)
 	}

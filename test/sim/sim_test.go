@@ -176,7 +176,7 @@ func TestSimWaits(t *testing.T) {
 	t.Parallel()
 	first := number(t, "PGWALTZ_SIM_FROM", 0)
 	seeds := []uint64{5738}
-	for n := range number(t, "PGWALTZ_SIM_SEEDS", 20) {
+	for n := range 1 + number(t, "PGWALTZ_SIM_SEEDS", 200)/10 {
 		seeds = append(seeds, first+n)
 	}
 	for _, seed := range seeds {
