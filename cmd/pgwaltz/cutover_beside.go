@@ -24,15 +24,15 @@ const cutoverExecAbout = `Runs a command with the connections of both databases 
 --destination say: PGWALTZ_SOURCE_HOST, _PORT, _DATABASE, _USER and _PASSWORD, and the same with PGWALTZ_DESTINATION.
 The exit code is that of the command.`
 
-// script prints statements, or runs them.
-func script(ctx context.Context, e *cutover.Ends, statements []string, run bool, stdout, stderr io.Writer) error {
+// script prints statements, or runs them; secret ones hold what the server keeps of passwords.
+func script(ctx context.Context, e *cutover.Ends, statements []string, secret, run bool, stdout, stderr io.Writer) error {
 	if !run {
 		for _, s := range statements {
 			fmt.Fprintf(stdout, "%s;\n", s)
 		}
 		return nil
 	}
-	if err := e.RunAll(ctx, statements); err != nil {
+	if err := e.RunAll(ctx, statements, secret); err != nil {
 		return setupError(err)
 	}
 	fmt.Fprintf(stderr, "%d statements were run at %s.\n", len(statements), e.Destination.Region)
@@ -53,7 +53,7 @@ func (k *cutting) roles() *cobra.Command {
 		if !secret && !none {
 			fmt.Fprintf(stderr, "Passwords are left out: this role may not read them at %s.\n", e.Source.Region)
 		}
-		return script(ctx, e, statements, run, stdout, stderr)
+		return script(ctx, e, statements, secret, run, stdout, stderr)
 	})
 	c.Flags().BoolVar(&o.All, "all", false, "roles too that the destination has: they are altered")
 	c.Flags().BoolVar(&none, "no-passwords", false, "leave passwords out")
@@ -75,7 +75,7 @@ func (k *cutting) extensions() *cobra.Command {
 		if err := fs.Err("make extensions"); err != nil && run {
 			return silent(exitCheck)
 		}
-		return script(ctx, e, statements, run, stdout, stderr)
+		return script(ctx, e, statements, false, run, stdout, stderr)
 	})
 	c.Flags().BoolVar(&run, "run", false, "run the statements at the destination")
 	return c

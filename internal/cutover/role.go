@@ -163,15 +163,22 @@ func roleStatements(list []role, members []member, has map[string]bool, o Roles,
 	return out
 }
 
-// lists are settings whose values the server keeps as lists of quoted names already.
-var lists = []string{"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries", "shared_preload_libraries", "unix_socket_directories"} //nolint:gochecknoglobals // constant
+// lists are settings whose values the server keeps as lists of names, quoted where need be: all that are marked so (GUC_LIST_QUOTE); extensions
+// may not have such. True: names of the database, which it reads in small letters where they are not quoted.
+var lists = map[string]bool{"search_path": true, "temp_tablespaces": true, "local_preload_libraries": false, "session_preload_libraries": false, "shared_preload_libraries": false, "unix_socket_directories": false} //nolint:gochecknoglobals // constant
 
-// assign is "name to value" of "name=value".
+// assign is "name to value" of "name=value". Each role chooses its settings itself, and the text of a list is kept as it was written: nothing of it
+// comes into the statement but within a literal.
 func assign(s string) string {
 	name, value, _ := strings.Cut(s, "=")
 	quoted := pg.Literal(value)
-	if slices.Contains(lists, strings.ToLower(name)) && value != "" {
-		quoted = value
+	if fold, list := lists[strings.ToLower(name)]; list {
+		if elements := split(value, fold); len(elements) > 0 {
+			for i := range elements {
+				elements[i] = pg.Literal(elements[i])
+			}
+			quoted = strings.Join(elements, ", ")
+		}
 	}
 	// Settings of extensions have two parts.
 	parts := strings.Split(name, ".")
@@ -181,15 +188,74 @@ func assign(s string) string {
 	return strings.Join(parts, ".") + " to " + quoted
 }
 
-// RunAll runs statements at the destination, in one transaction.
-func (e *Ends) RunAll(ctx context.Context, statements []string) error {
+// split takes a list of names apart as the server does, which calls this SplitGUCList. It is nil where the text is no list.
+func split(text string, fold bool) (out []string) {
+	const space = " \t\n\r\f\v"
+	for rest := strings.TrimLeft(text, space); ; {
+		var one string
+		if strings.HasPrefix(rest, `"`) {
+			for {
+				part, behind, closed := strings.Cut(rest[1:], `"`)
+				if !closed {
+					return nil
+				}
+				one, rest = one+part, behind
+				if !strings.HasPrefix(rest, `"`) {
+					break
+				}
+				one += `"`
+			}
+		} else {
+			end := strings.IndexAny(rest, ","+space)
+			if end < 0 {
+				end = len(rest)
+			}
+			if end == 0 {
+				return nil
+			}
+			if one, rest = rest[:end], rest[end:]; fold {
+				one = strings.Map(small, one)
+			}
+		}
+		out = append(out, one)
+		rest = strings.TrimLeft(rest, space)
+		if rest == "" {
+			return out
+		}
+		if rest[0] != ',' {
+			return nil
+		}
+		rest = strings.TrimLeft(rest[1:], space)
+	}
+}
+
+func small(r rune) rune {
+	if r >= 'A' && r <= 'Z' {
+		r += 'a' - 'A'
+	}
+	return r
+}
+
+// quiet keeps statements out of the server's log until the transaction ends, for a superuser: others may not set it.
+const quiet = `select pg_catalog.set_config(s.name, s.value, true) from (values ('log_statement', 'none'), ('log_min_error_statement', 'panic'), ('log_min_duration_statement', '-1'),
+  ('log_min_duration_sample', '-1'), ('log_transaction_sample_rate', '0'), ('debug_print_parse', 'off'), ('debug_print_rewritten', 'off')) s (name, value)
+where pg_catalog.current_setting('is_superuser') = 'on'`
+
+// RunAll runs statements at the destination, in one transaction; secret says that they hold what the server keeps of passwords. A text with more than
+// one statement is refused by the server (the extended protocol takes one).
+func (e *Ends) RunAll(ctx context.Context, statements []string, secret bool) error {
 	tx, err := e.Destination.Conn.Begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // it is over
+	if secret {
+		if _, err := tx.Exec(ctx, quiet); err != nil {
+			return fmt.Errorf("keep passwords out of the server's log: %w", err)
+		}
+	}
 	for i, sql := range statements {
-		if _, err := tx.Exec(ctx, sql); err != nil {
+		if err := tx.Conn().PgConn().ExecParams(ctx, sql, nil, nil, nil, nil).Read().Err; err != nil {
 			words := strings.Fields(sql) // no more of it: it may hold a password
 			return fmt.Errorf("run statement %d of %d (%s), nothing was changed: %w", i+1, len(statements), strings.Join(words[:min(3, len(words))], " "), err)
 		}

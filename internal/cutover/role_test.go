@@ -29,7 +29,7 @@ func TestRoleStatements(t *testing.T) {
 		{"as they are", Roles{}, has, pg.System{Database: "shop", Version: 150000}, []string{
 			`create role "my app"`,
 			`alter role "my app" with NOSUPERUSER INHERIT LOGIN NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 5 PASSWORD 'SCRAM-SHA-256$it''s' VALID UNTIL '2030-01-01 00:00:00+00'`,
-			`alter role "my app" set "search_path" to "$user", public`, `alter role "my app" set "work_mem" to '5MB'`,
+			`alter role "my app" set "search_path" to '$user', 'public'`, `alter role "my app" set "work_mem" to '5MB'`,
 			`alter role "my app" in database "shop" set "auto_explain"."log_format" to 'json'`,
 			`create role "rds_superuser"`, `alter role "rds_superuser" with NOSUPERUSER`,
 			`grant "old" to "my app" with admin option`, `grant "rds_superuser" to "my app"`, `grant "pg_monitor" to "rds_superuser"`,
@@ -37,7 +37,7 @@ func TestRoleStatements(t *testing.T) {
 		{"to a managed server", Roles{RDS: true}, map[string]bool{"old": true, "postgres": true, "my app": true, "rds_superuser": true}, pg.System{Database: "shop"}, nil},
 		{"all of them, to a managed server", Roles{RDS: true, All: true}, map[string]bool{"old": true, "postgres": true, "my app": true, "rds_superuser": true}, pg.System{Database: "shop"}, []string{
 			`alter role "my app" with INHERIT LOGIN CONNECTION LIMIT 5 PASSWORD 'SCRAM-SHA-256$it''s' VALID UNTIL '2030-01-01 00:00:00+00'`,
-			`alter role "my app" set "search_path" to "$user", public`, `alter role "my app" set "work_mem" to '5MB'`,
+			`alter role "my app" set "search_path" to '$user', 'public'`, `alter role "my app" set "work_mem" to '5MB'`,
 			`alter role "my app" in database "shop" set "auto_explain"."log_format" to 'json'`,
 			`alter role "old" with LOGIN`,
 			`grant "old" to "my app" with admin option`, `grant "rds_superuser" to "my app"`,
