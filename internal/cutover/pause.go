@@ -147,6 +147,10 @@ func (e *Ends) PauseWrite(ctx context.Context, p Pausing) (out Paused, err error
 		if err != nil {
 			return out, err
 		}
+		// Where an earlier pause had found the sequences is nowhere to go back to: both regions may have used them since.
+		if err := e.forgetSequences(ctx); err != nil {
+			return out, err
+		}
 		if out.Taken, err = e.take(ctx, p, hold.Take); err != nil {
 			return out, err
 		}

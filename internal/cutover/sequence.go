@@ -27,7 +27,12 @@ type Sequence struct {
 	Missing           bool // at the destination
 	Destination, Want Position
 	Problem           string // why the destination's cannot be put ahead; "" where it can
+
+	owner string // of the destination's, quoted; "" where this role is not a member of it
 }
+
+// cycles reports whether all numbers come again at both ends.
+func (s *Sequence) cycles() bool { return s.Here.Cycle && s.There.Cycle }
 
 // Change reports whether the destination's sequence has to be moved.
 func (s *Sequence) Change() bool { return !s.Missing && s.Problem == "" && s.Want != s.Destination }
@@ -48,14 +53,14 @@ func (s *Sequence) findings() (fs preflight.Findings) {
 }
 
 // decide finds where the destination's sequence has to stand, so that it gives out none of the source's numbers again: margin steps beyond
-// the source, never back, and in its own rhythm where it counts in steps. One that cycles, or that was never used, is put where the source's is.
+// the source, never back, and in its own rhythm where it counts in steps. One that cycles at both ends, or that was never used, is put where the source's is.
 func (s *Sequence) decide(margin int64) {
 	s.Want = s.Destination
 	if s.Missing {
 		return
 	}
 	d := s.There
-	if s.Here.Cycle {
+	if s.cycles() {
 		s.Want = s.Source
 		if s.Want.Last < d.Min || s.Want.Last > d.Max {
 			s.Problem = fmt.Sprintf("%d is outside of its bounds at the destination", s.Want.Last)

@@ -13,8 +13,8 @@ import (
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
 )
 
-// sequenceSchema makes the table at the destination in which the sequences are noted before they are moved. It is there from Sequences until
-// Finish or Abort.
+// sequenceSchema makes the table at the destination in which the sequences are noted that were moved. It is there from Sequences until
+// Finish, Abort or the next PauseWrite.
 const sequenceSchema = `create table if not exists pgwaltz.cutover_sequence (
   name       text primary key, -- quoted, with its schema
   was        bigint not null,
@@ -23,14 +23,16 @@ const sequenceSchema = `create table if not exists pgwaltz.cutover_sequence (
   put_called boolean not null
 )`
 
-const listSQL = `select pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), s.seqincrement, s.seqmin, s.seqmax, s.seqcycle
+const listSQL = `select pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), s.seqincrement, s.seqmin, s.seqmax, s.seqcycle,
+  case when pg_catalog.pg_has_role(current_user, c.relowner, 'usage') then pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(c.relowner)) else '' end
 from pg_catalog.pg_sequence s join pg_catalog.pg_class c on c.oid = s.seqrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgwaltz', 'pglogical', 'pglogical_origin')
   and not exists (select from pg_catalog.pg_depend e where e.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and e.objid = c.oid and e.deptype = 'e') order by 1`
 
 type found struct {
-	kind Kind
-	at   Position
+	kind  Kind
+	at    Position
+	owner string // quoted; "" where this role is not a member of it
 }
 
 // positions reads all sequences of one end, of all schemas, with those of identity columns.
@@ -42,7 +44,7 @@ func (e *End) positions(ctx context.Context) (names []string, all map[string]fou
 	all = map[string]found{}
 	var name string
 	var f found
-	_, err = pgx.ForEachRow(rows, []any{&name, &f.kind.Step, &f.kind.Min, &f.kind.Max, &f.kind.Cycle}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&name, &f.kind.Step, &f.kind.Min, &f.kind.Max, &f.kind.Cycle, &f.owner}, func() error {
 		names, all[name] = append(names, name), f
 		return nil
 	})
@@ -78,7 +80,7 @@ func (e *Ends) sequences(ctx context.Context, margin int64) ([]Sequence, error) 
 	var out []Sequence
 	for _, name := range names {
 		d, ok := there[name]
-		s := Sequence{Name: name, Source: here[name].at, Here: here[name].kind, There: d.kind, Missing: !ok, Destination: d.at}
+		s := Sequence{Name: name, Source: here[name].at, Here: here[name].kind, There: d.kind, Missing: !ok, Destination: d.at, owner: d.owner}
 		s.decide(margin)
 		out = append(out, s)
 	}
@@ -106,7 +108,7 @@ func (e *Ends) Sequences(ctx context.Context, margin int64, write bool) ([]Seque
 	if err := fs.Err("put the sequences ahead"); err != nil || !write {
 		return list, err
 	}
-	if err := e.noteSequences(ctx, list); err != nil {
+	if err := e.noteTable(ctx); err != nil {
 		return list, err
 	}
 	if err := failpoint.Hit("cutover.noted"); err != nil {
@@ -116,8 +118,8 @@ func (e *Ends) Sequences(ctx context.Context, margin int64, write bool) ([]Seque
 		if !s.Change() {
 			continue
 		}
-		if _, err := e.Destination.Conn.Exec(ctx, `select pg_catalog.setval($1::text::pg_catalog.regclass, $2, $3)`, s.Name, s.Want.Last, s.Want.Called); err != nil {
-			return list, fmt.Errorf("set sequence %s of %s: %w", s.Name, e.Destination.Region, err)
+		if err := e.put(ctx, s); err != nil {
+			return list, err
 		}
 		if err := failpoint.Hit("cutover.set"); err != nil {
 			return list, err
@@ -129,30 +131,65 @@ func (e *Ends) Sequences(ctx context.Context, margin int64, write bool) ([]Seque
 	return list, failpoint.Hit("cutover.sequenced")
 }
 
-// noteSequences writes down what will be moved, and where it stood before the first time.
-func (e *Ends) noteSequences(ctx context.Context, list []Sequence) error {
-	tx, err := e.Destination.Conn.Begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // it is over
-	if _, err := tx.Exec(ctx, sequenceSchema); err != nil {
+// noteTable makes the table of what is moved.
+func (e *Ends) noteTable(ctx context.Context) error {
+	if _, err := e.Destination.Conn.Exec(ctx, sequenceSchema); err != nil {
 		return fmt.Errorf("make pgwaltz.cutover_sequence at %s: %w", e.Destination.Region, err)
 	}
-	if _, err := hold.Mine(ctx, tx, "pgwaltz.cutover_sequence"); err != nil {
-		return err
+	_, err := hold.Mine(ctx, e.Destination.Conn, "pgwaltz.cutover_sequence")
+	return err
+}
+
+// put puts one sequence ahead, and notes where it stood at that moment. One that has come further meanwhile stays.
+func (e *Ends) put(ctx context.Context, s Sequence) error {
+	text := putSQL(s)
+	_, err := e.Destination.move(ctx, s.owner, s.Name, text)
+	if pg.Code(err) == lockTimeout {
+		// A transaction that has used it is open, and may be for long.
+		_, err = e.Destination.move(ctx, "", s.Name, text)
 	}
-	for _, s := range list {
-		if !s.Change() {
-			continue
-		}
-		_, err := tx.Exec(ctx, `insert into pgwaltz.cutover_sequence (name, was, was_called, put, put_called) values ($1, $2, $3, $4, $5)
-on conflict (name) do update set put = excluded.put, put_called = excluded.put_called`, s.Name, s.Destination.Last, s.Destination.Called, s.Want.Last, s.Want.Called)
-		if err != nil {
-			return fmt.Errorf("note sequence %s: %w", s.Name, err)
-		}
+	if err != nil {
+		return fmt.Errorf("set sequence %s of %s: %w", s.Name, e.Destination.Region, err)
 	}
-	return tx.Commit(ctx)
+	return nil
+}
+
+// putSQL looks where the sequence stands, notes that and sets it, in one statement. What was noted by an earlier run counts as long as the
+// sequence stands where that run has put it: else it was used since, and where it stands now is what it may go back to.
+func putSQL(s Sequence) string {
+	where := "true" // of one that cycles all numbers come again
+	if !s.cycles() {
+		sign := "<"
+		if s.There.Step < 0 {
+			sign = ">"
+		}
+		where = fmt.Sprintf("last_value::numeric + case when is_called then '%d'::numeric else 0 end %s '%s'::numeric", s.There.Step, sign, nextOf(s.Want, s.There.Step))
+	}
+	name := pg.Literal(s.Name)
+	return fmt.Sprintf(`with stood as materialized (select last_value, is_called from %[1]s where %[2]s),
+noted as (insert into pgwaltz.cutover_sequence as o (name, was, was_called, put, put_called) select %[3]s, last_value, is_called, '%[4]d'::bigint, %[5]t from stood
+  on conflict (name) do update set put = excluded.put, put_called = excluded.put_called,
+    was = case when o.put = excluded.was and o.put_called = excluded.was_called then o.was else excluded.was end,
+    was_called = case when o.put = excluded.was and o.put_called = excluded.was_called then o.was_called else excluded.was_called end)
+select pg_catalog.setval(%[3]s::pg_catalog.regclass, '%[4]d'::bigint, %[5]t) from stood`, s.Name, where, name, s.Want.Last, s.Want.Called)
+}
+
+// lockTimeout is the code of a lock that was not to be had in time.
+const lockTimeout = "55P03"
+
+// move runs a statement that sets a sequence, and reports whether it did. With the name of the owner nobody gets a number meanwhile: LOCK does
+// not take sequences, but to give one to the owner that it has changes nothing and locks it. Then it may fail with lockTimeout. Without an owner there
+// is nothing between the look and the setting but the server's next instructions.
+func (e *End) move(ctx context.Context, owner, name, text string) (bool, error) {
+	if owner != "" {
+		text = "set local lock_timeout = '200ms'; alter sequence " + name + " owner to " + owner + "; " + text
+	}
+	// Several statements at once are one transaction.
+	results, err := e.Conn.PgConn().Exec(ctx, text).ReadAll()
+	if err != nil {
+		return false, err
+	}
+	return len(results[len(results)-1].Rows) > 0, nil
 }
 
 // restoreSequences puts back those that stand where the cutover has put them; moved are those that were used since.
@@ -186,8 +223,14 @@ func (e *Ends) restoreSequences(ctx context.Context) (back, moved []string, err 
 		case now.at != n.put:
 			moved = append(moved, n.name)
 		default:
-			if _, err := conn.Exec(ctx, `select pg_catalog.setval($1::text::pg_catalog.regclass, $2, $3)`, n.name, n.was.Last, n.was.Called); err != nil {
+			done, err := e.Destination.move(ctx, now.owner, n.name, fmt.Sprintf(`select pg_catalog.setval(%s::pg_catalog.regclass, '%d'::bigint, %t) from %s where last_value = '%d'::bigint and is_called = %t`,
+				pg.Literal(n.name), n.was.Last, n.was.Called, n.name, n.put.Last, n.put.Called))
+			if err != nil && pg.Code(err) != lockTimeout {
 				return back, moved, fmt.Errorf("set sequence %s back: %w", n.name, err)
+			}
+			if !done {
+				moved = append(moved, n.name)
+				continue
 			}
 			back = append(back, n.name)
 			if err := failpoint.Hit("cutover.setback"); err != nil {
