@@ -1,5 +1,10 @@
 package fallback
 
+import "time"
+
+// PeerAnswers is how long all that a plan asks of a peer's database may take: where nothing answers any more the peer counts as unread.
+const PeerAnswers = 30 * time.Second
+
 // Region is what every plan has to know of the local database.
 type Region struct {
 	Name                    string

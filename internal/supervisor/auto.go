@@ -15,6 +15,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/fallback"
 	"github.com/pgwaltz/pgwaltz/internal/fallback/auto"
+	"github.com/pgwaltz/pgwaltz/internal/lead"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
 	"github.com/pgwaltz/pgwaltz/internal/sidecar"
 	"github.com/pgwaltz/pgwaltz/internal/status"
@@ -26,6 +27,8 @@ const (
 	askAgain = 15 * time.Second
 	// giveUp is how long a switch away may fail before the region goes back.
 	giveUp = 3 * time.Minute
+	// answers is how long a few questions to a database may take, the peer's or our own: what cuts a way off does not always say so.
+	answers = 10 * time.Second
 )
 
 // worker is a sidecar, or a supervisor.
@@ -44,6 +47,9 @@ type Auto struct {
 	decide   auto.Decider
 	agrees   bool      // the peer was looked at, and is not away on our behalf
 	agreed   bool      // this region has noted that it takes part
+	noting   time.Time // when it tried to note that last
+	hindered string    // why it could not
+	began    time.Time // when this process began to switch away; zero when it is not about to
 	asked    time.Time // when the peer was looked at last
 	tried    time.Time // when a switch was planned last
 	said     string    // why the last one was refused
@@ -73,6 +79,9 @@ func (a *Auto) Run(ctx context.Context) error {
 			mode = fallback.InEffect(a.cfg, row)
 			a.consent(ctx)
 		}
+		if row != nil && row.Settled {
+			a.began = time.Time{}
+		}
 		switch {
 		case row != nil && !row.Settled && !row.Auto():
 			return &fallback.HalfDoneError{Mode: row.Mode}
@@ -97,6 +106,8 @@ func (a *Auto) Run(ctx context.Context) error {
 
 // row is the region's own; nil where it was never switched.
 func (a *Auto) row(ctx context.Context) (*fallback.Row, error) {
+	ctx, cancel := context.WithTimeout(ctx, answers)
+	defer cancel()
 	conn, err := pg.Connect(ctx, a.cfg.Postgres.Fresh().Reveal(), pg.Options{Region: a.cfg.Region, Role: "mode", ConnectTimeout: connecting})
 	if err != nil {
 		return nil, err
@@ -105,18 +116,22 @@ func (a *Auto) row(ctx context.Context) (*fallback.Row, error) {
 	return fallback.Load(ctx, conn, a.cfg.Region)
 }
 
-// consent notes that this region takes part. What fails is tried again with the next mode; until then no peer can ask for anything.
+// consent notes that this region takes part. What fails is tried again; until then no peer can ask for anything.
 func (a *Auto) consent(ctx context.Context) {
-	if a.agreed {
+	if a.agreed || time.Since(a.noting) < askAgain {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, answers)
+	defer cancel()
 	conn, err := Connect(ctx, a.cfg)
 	if err == nil {
 		defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it is over
 		err = fallback.Consent(ctx, conn, a.cfg.Region, a.cfg.Postgres.Fresh().User(), true)
 	}
-	if a.agreed = err == nil; !a.agreed {
-		a.log.Warn("automatic fallback is not possible", "reason", err.Error(), "remedy", "pgwaltz setup; give postgres.admin_dsn of a superuser")
+	a.noting, a.agreed = time.Now(), err == nil
+	if err != nil && a.hindered != err.Error() {
+		a.hindered = err.Error()
+		a.log.Warn("automatic fallback is not possible", "reason", a.hindered, "remedy", "pgwaltz setup; give postgres.admin_dsn of a superuser")
 	}
 }
 
@@ -177,6 +192,7 @@ func (a *Auto) work(ctx context.Context, mode config.Mode, byItself bool) error 
 			a.decide.Reset()
 			continue
 		}
+		a.consent(running)
 		to := a.turn(running, mode, byItself, linked.is())
 		if to == "" {
 			continue
@@ -226,7 +242,7 @@ func (a *Auto) turn(ctx context.Context, mode config.Mode, byItself, linked bool
 	}
 	due := a.decide.Stream(now, linked)
 	if !a.agrees && now.Sub(a.asked) > askPeer {
-		a.agrees = a.callBack(ctx) == nil
+		a.agrees = a.agree(ctx)
 	}
 	if !due {
 		a.refused.Set(0)
@@ -250,50 +266,78 @@ func (a *Auto) turn(ctx context.Context, mode config.Mode, byItself, linked bool
 	return ""
 }
 
-// peer opens a session with the peer's database.
-func (a *Auto) peer(ctx context.Context) (*pgx.Conn, error) {
+// atPeer runs f in a session with the peer's database. It comes back within answers, also where nothing answers any more.
+func (a *Auto) atPeer(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
 	a.asked = time.Now()
 	p := a.cfg.Peers[0]
-	conn, err := pg.Connect(ctx, p.DSN.Reveal(), pg.Options{Region: a.cfg.Region, Role: "mode", ConnectTimeout: connecting, Settings: map[string]string{"statement_timeout": "3s"}})
+	ctx, cancel := context.WithTimeout(ctx, answers)
+	defer cancel()
+	// What waits for a lock there would go on without us, and act when it has it.
+	conn, err := pg.Connect(ctx, p.DSN.Reveal(), pg.Options{Region: a.cfg.Region, Role: "mode", ConnectTimeout: connecting, LockTimeout: connecting})
 	if err != nil {
-		return nil, fmt.Errorf("the database of peer %s: %w", p.Region, err)
+		return fmt.Errorf("the database of peer %s: %w", p.Region, err)
 	}
-	return conn, nil
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it is over
+	return f(ctx, conn)
 }
 
 // peerIsBack reports whether the peer is in the stream again, by a person or by itself: its sidecar waits for the slot.
-func (a *Auto) peerIsBack(ctx context.Context) bool {
-	conn, err := a.peer(ctx)
-	if err != nil {
+func (a *Auto) peerIsBack(ctx context.Context) (back bool) {
+	p := a.cfg.Peers[0].Region
+	err := a.atPeer(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		asked, err := fallback.LookAsked(ctx, conn, p)
+		back = err == nil && asked.Row != nil && asked.Row.Mode == config.ModeStream
+		return err
+	})
+	if err == nil && back {
+		a.log.Info("the peer has come back to the stream", "peer", p)
+	}
+	return err == nil && back
+}
+
+// agree reports that the peer need not be looked at again. It is called back only where this region's own row was read to say stream, and
+// somebody is at work for the region: a process that could not read its row runs a sidecar as well, and would take the peer out of a mode that
+// both are in.
+func (a *Auto) agree(ctx context.Context) bool {
+	a.asked = time.Now()
+	ours, err := a.streams(ctx)
+	if err != nil || !ours {
 		return false
+	}
+	return a.callBack(ctx) == nil
+}
+
+// streams reports whether this region's database says that it streams, and that one of its sessions has the lead.
+func (a *Auto) streams(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, answers)
+	defer cancel()
+	conn, err := pg.Connect(ctx, a.cfg.Postgres.Fresh().Reveal(), pg.Options{Region: a.cfg.Region, Role: "mode", ConnectTimeout: connecting})
+	if err != nil {
+		return false, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
-	p := a.cfg.Peers[0].Region
-	asked, err := fallback.LookAsked(ctx, conn, p)
-	if err != nil || asked.Row == nil || asked.Row.Mode != config.ModeStream {
-		return false
+	row, err := fallback.Load(ctx, conn, a.cfg.Region)
+	if err != nil || row != nil && !row.Settled || fallback.InEffect(a.cfg, row) != config.ModeStream {
+		return false, err
 	}
-	a.log.Info("the peer has come back to the stream", "peer", p)
-	return true
+	h, err := lead.Look(ctx, conn, a.cfg.Region)
+	return err == nil && h.PID != 0, err
 }
 
 // callBack asks a peer that is away, and that this region has left behind, to come back to the stream.
 func (a *Auto) callBack(ctx context.Context) error {
-	conn, err := a.peer(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it is over
 	p := a.cfg.Peers[0].Region
-	asked, err := fallback.LookAsked(ctx, conn, p)
-	if err != nil || !asked.May || !asked.Row.Auto() || asked.Row.Mode == config.ModeStream {
-		return err
-	}
-	if asked.Row.By != a.cfg.Region && !asked.Row.Settled {
-		return nil // it is about to ask us
-	}
-	a.log.Info("the peer is asked to come back to the stream", "peer", p)
-	return fallback.AskStream(ctx, conn, p)
+	return a.atPeer(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		asked, err := fallback.LookAsked(ctx, conn, p)
+		if err != nil || !asked.May || !asked.Row.Auto() || asked.Row.Mode == config.ModeStream {
+			return err
+		}
+		if asked.Row.By != a.cfg.Region && !asked.Row.Settled {
+			return nil // it is about to ask us
+		}
+		a.log.Info("the peer is asked to come back to the stream", "peer", p)
+		return fallback.AskStream(ctx, conn, p)
+	})
 }
 
 // refusal is why the region cannot be switched away now; nil where it can. Nothing is changed.
@@ -323,11 +367,14 @@ func CheckFallback(ctx context.Context, cfg *config.Config) (preflight.Findings,
 	return p.Findings, nil
 }
 
-// finish goes on with a switch that was cut off, or that the peer has asked for.
+// finish goes on with a switch that was cut off, or that the peer has asked for. How long it has failed is counted from this process's own first
+// try: it may have been asked for long before, by another clock.
 func (a *Auto) finish(ctx context.Context, row *fallback.Row) error {
 	to := row.Mode
-	if to != config.ModeStream && time.Since(row.Since) > giveUp {
-		a.log.Warn("the switch does not come to an end: the region goes back to the stream", "to", string(to), "since", row.Since)
+	if to == config.ModeStream {
+		a.began = time.Time{}
+	} else if !a.began.IsZero() && time.Since(a.began) > giveUp {
+		a.log.Warn("the switch does not come to an end: the region goes back to the stream", "to", string(to), "since", a.began)
 		to = config.ModeStream
 	}
 	return a.change(ctx, to)

@@ -36,6 +36,9 @@ func (a *Auto) change(ctx context.Context, to config.Mode) error {
 	if _, err := claim(ctx, conn, a.cfg, to); err != nil {
 		return err
 	}
+	if to != config.ModeStream && a.began.IsZero() {
+		a.began = time.Now()
+	}
 	a.log.Warn("the region is switched", "to", string(to), "region", a.cfg.Region)
 	if to == config.ModeStream {
 		return a.comeBack(ctx, conn)
@@ -112,24 +115,22 @@ func (a *Auto) counted(to config.Mode) {
 
 // ask asks the peer for the mode.
 func (a *Auto) ask(ctx context.Context, _ *pgx.Conn) error {
-	conn, err := a.peer(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it is over
-	ok, err := fallback.AskNative(ctx, conn, a.cfg.Peers[0].Region, a.cfg.Region)
-	if err != nil || ok {
-		return err
-	}
-	p := &fallback.Plan{To: a.cfg.Fallback.To}
-	asked, err := fallback.LookAsked(ctx, conn, a.cfg.Peers[0].Region)
-	if err != nil {
-		return err
-	}
-	if asked.Refuse(p, a.cfg.Peers[0]); len(p.Findings) == 0 {
-		p.Refuse("peer_stays", "pgwaltz mode show at region "+a.cfg.Peers[0].Region, "region %s does not go to mode %s", a.cfg.Peers[0].Region, p.To)
-	}
-	return p.Findings.Err("switch to mode " + string(p.To))
+	peer := a.cfg.Peers[0]
+	return a.atPeer(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		ok, err := fallback.AskNative(ctx, conn, peer.Region, a.cfg.Region)
+		if err != nil || ok {
+			return err
+		}
+		p := &fallback.Plan{To: a.cfg.Fallback.To}
+		asked, err := fallback.LookAsked(ctx, conn, peer.Region)
+		if err != nil {
+			return err
+		}
+		if asked.Refuse(p, peer); len(p.Findings) == 0 {
+			p.Refuse("peer_stays", "pgwaltz mode show at region "+peer.Region, "region %s does not go to mode %s", peer.Region, p.To)
+		}
+		return p.Findings.Err("switch to mode " + string(p.To))
+	})
 }
 
 // awaitSlot waits until nobody reads the peer's slot. What else stands in the way is found by the plan that follows.
@@ -165,15 +166,14 @@ func planAuto(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (*fallbac
 	}
 	p.Findings = slices.DeleteFunc(p.Findings, busy)
 	a := Auto{cfg: cfg}
-	there, err := a.peer(ctx)
+	var asked fallback.Asked
+	err = a.atPeer(ctx, func(ctx context.Context, there *pgx.Conn) (err error) {
+		asked, err = fallback.LookAsked(ctx, there, cfg.Peers[0].Region)
+		return err
+	})
 	if err != nil {
 		p.Refuse("peer_unread", "correct peers[].dsn, or let this host in at the peer (pg_hba.conf)", "%v", err)
 		return p, nil
-	}
-	defer there.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
-	asked, err := fallback.LookAsked(ctx, there, cfg.Peers[0].Region)
-	if err != nil {
-		return nil, err
 	}
 	asked.Refuse(p, cfg.Peers[0])
 	for _, q := range peers {

@@ -210,6 +210,8 @@ func (p *Peer) look(ctx context.Context, cfg *config.Config) error {
 	if p.DSN.IsZero() {
 		return errors.New("peers[].dsn is not given")
 	}
+	ctx, cancel := context.WithTimeout(ctx, fallback.PeerAnswers)
+	defer cancel()
 	conn, err := pg.Connect(ctx, p.DSN.Reveal(), pg.Options{Region: cfg.Region, Role: "mode"})
 	if err != nil {
 		return err

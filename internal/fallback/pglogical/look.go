@@ -213,6 +213,8 @@ where s.sub_name = $1 and y.sync_relname is not null`, s.Name)
 
 // look reads what the peer has of pglogical.
 func (p *Peer) look(ctx context.Context, cfg *config.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, fallback.PeerAnswers)
+	defer cancel()
 	conn, err := pg.Connect(ctx, p.DSN.Reveal(), pg.Options{Region: cfg.Region, Role: "mode"})
 	if err != nil {
 		return err
