@@ -46,10 +46,10 @@ func (e *Ends) Finish(ctx context.Context) (gave bool, err error) {
 	return gave, e.forgetSequences(ctx)
 }
 
-// ResumeWrite gives writes at the source back, and reports whether any were paused. It needs the source alone. A cutover that is finished is left as it is, but where force
-// is given: then both regions are written to. It may be run again.
+// ResumeWrite gives writes at the source back, and reports whether any were paused. It needs the source alone: who the destination is now does not
+// matter. A cutover that is finished is left as it is, but where force is given: then both regions are written to. It may be run again.
 func (e *Ends) ResumeWrite(ctx context.Context, force bool) (bool, error) {
-	s, err := e.state(ctx)
+	s, err := e.noted(ctx)
 	switch {
 	case err != nil:
 		return false, err
@@ -65,16 +65,27 @@ type Aborted struct {
 	Back, Moved []string // sequences that were put back; and that were used since, and stay
 }
 
-// Abort puts both databases back to what they were before the cutover, at whatever point it is. It may be run again.
+// Abort puts both databases back to what they were before the cutover, at whatever point it is. It may be run again. Where the destination is another
+// database than the cutover's, writes are given back all the same, and force lets it forget the sequences of the one that is gone.
 func (e *Ends) Abort(ctx context.Context, force bool) (out Aborted, err error) {
+	s, err := e.noted(ctx)
+	if err != nil {
+		return out, err
+	}
 	if out.Gave, err = e.ResumeWrite(ctx, force); err != nil {
 		return out, err
 	}
 	if e.Destination.Conn == nil {
 		return out, &NotReadyError{fmt.Sprintf("region %s is out of reach or a standby: the sequences there are as the cutover has left them", e.Destination.Region), "pgwaltz cutover abort, when it is back"}
 	}
-	if out.Back, out.Moved, err = e.restoreSequences(ctx); err != nil {
-		return out, err
+	switch {
+	case s == nil || e.Destination.Is(s.Destination) == nil:
+		if out.Back, out.Moved, err = e.restoreSequences(ctx); err != nil {
+			return out, err
+		}
+	case !force:
+		return out, &NotReadyError{fmt.Sprintf("region %s is database %s now, and not %s: sequences were put ahead at that one", e.Destination.Region, e.Destination.ID(), s.Destination),
+			"let peers[].dsn lead there and run abort again; where it is gone for good, pgwaltz cutover abort --force forgets it"}
 	}
 	return out, hold.Forget(ctx, e.Source.Conn)
 }

@@ -67,6 +67,15 @@ func (e *Ends) Plan(ctx context.Context, p Pausing) (*Report, error) {
 
 // state reads the cutover that the source has noted, and holds both ends against it. nil: there is none.
 func (e *Ends) state(ctx context.Context) (*hold.State, error) {
+	s, err := e.noted(ctx)
+	if err != nil || s == nil || e.Destination.Conn == nil {
+		return s, err
+	}
+	return s, e.Destination.Is(s.Destination)
+}
+
+// noted is state with the source alone held against it.
+func (e *Ends) noted(ctx context.Context) (*hold.State, error) {
 	s, err := hold.Load(ctx, e.Source.Conn)
 	if err != nil || s == nil {
 		return nil, err
@@ -74,13 +83,7 @@ func (e *Ends) state(ctx context.Context) (*hold.State, error) {
 	if s.Region != e.Source.Region || s.Peer != e.Destination.Region {
 		return nil, &IdentityError{fmt.Sprintf("another cutover is noted at %s: from %s to %s", e.Source.Region, s.Region, s.Peer), fmt.Sprintf("pgwaltz cutover abort for that one, with --from %s or --to %s", s.Region, s.Peer)}
 	}
-	if err := e.Source.Is(s.Source); err != nil {
-		return nil, err
-	}
-	if e.Destination.Conn == nil {
-		return s, nil
-	}
-	return s, e.Destination.Is(s.Destination)
+	return s, e.Source.Is(s.Source)
 }
 
 // NotPausedError: a step needs the writes to be paused.
@@ -151,7 +154,7 @@ func (e *Ends) PauseWrite(ctx context.Context, p Pausing) (out Paused, err error
 		if err := e.forgetSequences(ctx); err != nil {
 			return out, err
 		}
-		if out.Taken, err = e.take(ctx, p, hold.Take); err != nil {
+		if out.Taken, err = e.takeWhole(ctx, p); err != nil {
 			return out, err
 		}
 	}
@@ -179,6 +182,40 @@ func (e *Ends) take(ctx context.Context, p Pausing, f func(context.Context, *pgx
 			return out, err
 		}
 	}
+}
+
+// takeWhole takes, and looks again where it is not known what has become of that: a session may be lost, or ctx end, while the server commits. What was
+// taken is given back then.
+func (e *Ends) takeWhole(ctx context.Context, p Pausing) (*hold.Pause, error) {
+	var began time.Time
+	if err := e.Source.Conn.QueryRow(ctx, `select pg_catalog.clock_timestamp()`).Scan(&began); err != nil {
+		return nil, err
+	}
+	out, err := e.take(ctx, p, hold.Take)
+	var refusal *preflight.Refusal
+	if err == nil || errors.As(err, &refusal) {
+		return out, err
+	}
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
+	defer cancel()
+	unknown := func(cause error) error {
+		return fmt.Errorf("%w; it is not known whether writes are paused, at the longest until the deadline: pgwaltz cutover plan says it (%w)", err, cause)
+	}
+	if lost := e.Source.again(after); lost != nil {
+		return out, unknown(lost)
+	}
+	// Until the transaction of the lost session is over.
+	if _, lost := e.Source.Conn.Exec(after, `set lock_timeout = 0; select pg_catalog.pg_advisory_lock(7497080, 1), pg_catalog.pg_advisory_unlock(7497080, 1)`); lost != nil {
+		return out, unknown(lost)
+	}
+	s, lost := hold.Load(after, e.Source.Conn)
+	switch {
+	case lost != nil:
+		return out, unknown(lost)
+	case s == nil || !s.Paused || s.Began.Before(began):
+		return out, err // nothing was committed
+	}
+	return out, e.backOut(ctx, err)
 }
 
 // backOut gives writes back because of err, and says how that went.
