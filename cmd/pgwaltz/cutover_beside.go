@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
 	"github.com/pgwaltz/pgwaltz/internal/cutover"
@@ -21,7 +20,8 @@ const cutoverExtensionsAbout = `Prints the statements that make the source's ext
 not have. --run runs them in one transaction.`
 
 const cutoverExecAbout = `Runs a command with the connections of both databases in its environment, when both are the ones that --source and
---destination say: PGWALTZ_SOURCE_HOST, _PORT, _DATABASE, _USER and _PASSWORD, and the same with PGWALTZ_DESTINATION.
+--destination say: PGWALTZ_SOURCE_HOST, _HOSTADDR, _PORT, _DATABASE, _USER, _PASSWORD, _SSLMODE, _SSLROOTCERT, _SSLCERT
+and _SSLKEY, and the same with PGWALTZ_DESTINATION. Of several hosts it is the one that has answered.
 The exit code is that of the command.`
 
 // script prints statements, or runs them; secret ones hold what the server keeps of passwords.
@@ -109,14 +109,14 @@ func (k *cutting) exec() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		from, to := e.Source.Conn.Config().Copy(), e.Destination.Conn.Config().Copy()
+		ends := append(connection("PGWALTZ_SOURCE_", e.Source.Conn), connection("PGWALTZ_DESTINATION_", e.Destination.Conn)...)
 		err = errors.Join(e.Source.Is(source), e.Destination.Is(destination))
 		e.Close(c.Context())
 		if err != nil {
 			return err
 		}
 		cmd := exec.CommandContext(c.Context(), args[0], args[1:]...)
-		cmd.Env = append(os.Environ(), append(connection("PGWALTZ_SOURCE_", from), connection("PGWALTZ_DESTINATION_", to)...)...)
+		cmd.Env = append(os.Environ(), ends...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = c.InOrStdin(), c.OutOrStdout(), c.ErrOrStderr()
 		var ended *exec.ExitError
 		if err := cmd.Run(); errors.As(err, &ended) && ended.ExitCode() > 0 {
@@ -127,8 +127,4 @@ func (k *cutting) exec() *cobra.Command {
 		return nil
 	}
 	return c
-}
-
-func connection(prefix string, c *pgx.ConnConfig) []string {
-	return []string{prefix + "HOST=" + c.Host, fmt.Sprintf("%sPORT=%d", prefix, c.Port), prefix + "DATABASE=" + c.Database, prefix + "USER=" + c.User, prefix + "PASSWORD=" + c.Password}
 }
