@@ -38,29 +38,52 @@ type setting struct {
 }
 
 // body is that of the function. Relations and roles that are gone are left out. Where something cannot be given back, the
-// rest is, and the function stays for the next call.
+// rest is, and the function stays for the next call. What counts is what is there behind a statement: a role that is no owner any more and has some right
+// gets a mere warning from GRANT and REVOKE. Where the right that was lent is taken back from a table, the server takes those on its columns along, and they
+// are granted again.
 const body = `
 declare
-  one record; who text; what text; failed text;
+  one record; who text; thing text; what text; failed text; wrong text; said text; boss oid; acl aclitem[]; columns text[];
 begin
   perform pg_advisory_xact_lock(7497080, 1);
   if to_regprocedure('pgwaltz.cutover_back_out(boolean)') is null then return 'gone'; end if;
   if not (asked and pg_has_role(session_user, OWNER::oid, 'member')) and clock_timestamp() < timestamptz 'DEADLINE' then return 'early'; end if;
   for one in select x.* from jsonb_to_recordset(GRANTS::jsonb) as x (kind text, object oid, col int2, grantee oid, rights text[], grantable boolean, given boolean) loop
     who := case when one.grantee = 0 then 'public' else (select quote_ident(r.rolname) from pg_roles r where r.oid = one.grantee) end;
-    what := case one.kind when 'database' then (select 'database ' || quote_ident(d.datname) from pg_database d where d.oid = one.object)
+    thing := case one.kind when 'database' then (select 'database ' || quote_ident(d.datname) from pg_database d where d.oid = one.object)
       else (select case one.kind when 'sequence' then 'sequence ' else 'table ' end || quote_ident(n.nspname) || '.' || quote_ident(c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = one.object) end;
     if one.kind = 'column' then
-      what := (select string_agg(w || ' (' || quote_ident(a.attname) || ')', ', ') from unnest(one.rights) w, pg_attribute a where a.attrelid = one.object and a.attnum = one.col and not a.attisdropped) || ' on ' || what;
+      what := (select string_agg(w || ' (' || quote_ident(a.attname) || ')', ', ') from unnest(one.rights) w, pg_attribute a where a.attrelid = one.object and a.attnum = one.col and not a.attisdropped) || ' on ' || thing;
     else
-      what := array_to_string(one.rights, ', ') || ' on ' || what;
+      what := array_to_string(one.rights, ', ') || ' on ' || thing;
     end if;
     continue when who is null or what is null;
+    what := case when one.given then 'revoke ' || what || ' from ' || who else 'grant ' || what || ' to ' || who || case when one.grantable then ' with grant option' else '' end end;
+    said := 'the server did nothing';
     begin
-      execute case when one.given then 'revoke ' || what || ' from ' || who else 'grant ' || what || ' to ' || who || case when one.grantable then ' with grant option' else '' end end;
+      columns := array(select 'grant ' || x.privilege_type || ' (' || quote_ident(a.attname) || ') on ' || thing || ' to ' || who || case when x.is_grantable then ' with grant option' else '' end
+        from pg_class c, pg_attribute a, aclexplode(a.attacl) x where one.given and one.kind = 'table' and c.oid = one.object and a.attrelid = c.oid and not a.attisdropped
+          and x.grantee = one.grantee and x.grantor = c.relowner and x.privilege_type = any(one.rights));
+      execute what;
+      for i in 1 .. cardinality(columns) loop
+        execute columns[i];
+      end loop;
     exception when others then
-      failed := coalesce(failed, what || ': ' || sqlerrm);
+      said := sqlerrm;
     end;
+    if one.kind = 'database' then
+      select d.datdba, coalesce(d.datacl, acldefault('d', d.datdba)) into boss, acl from pg_database d where d.oid = one.object;
+    elsif one.kind = 'column' then
+      select c.relowner, a.attacl into boss, acl from pg_class c join pg_attribute a on a.attrelid = c.oid where c.oid = one.object and a.attnum = one.col;
+    else
+      select c.relowner, coalesce(c.relacl, acldefault(case c.relkind when 'S' then 's' else 'r' end::"char", c.relowner)) into boss, acl from pg_class c where c.oid = one.object;
+    end if;
+    if exists (select from unnest(one.rights) w where one.given = exists (select from aclexplode(acl) x
+        where x.grantee = one.grantee and x.privilege_type = w and case when one.given then x.grantor = boss else x.is_grantable or not one.grantable end)) then
+      wrong := what || ': ' || said || case when pg_has_role(boss, 'usage') then '' else
+        '; the owner is ' || quote_ident(pg_get_userbyid(boss)) || ', whose rights ' || quote_ident(current_user) || ' has not: grant it membership, or let the owner run the statement' end;
+      failed := coalesce(failed, wrong);
+    end if;
   end loop;
   for one in select quote_ident(r.rolname) as name, x.was from jsonb_to_recordset(SETTINGS::jsonb) as x (grantee oid, was text) join pg_roles r on r.oid = x.grantee loop
     begin
