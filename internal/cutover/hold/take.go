@@ -181,6 +181,9 @@ func (p *Pause) choose(ctx context.Context, tx pgx.Tx, o Options) error {
 	if err := p.checks(ctx, tx); err != nil {
 		return err
 	}
+	if err := p.excepted(ctx, tx); err != nil {
+		return err
+	}
 	everyone := true
 	for _, r := range p.Roles {
 		if r.Held() && r.Login && r.Settable {
