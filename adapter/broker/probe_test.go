@@ -146,7 +146,7 @@ func TestLookAtAddresses(t *testing.T) {
 		return l.Addr().String()
 	}
 	closed := listen(nil)
-	srv := external(t, &server.Options{})
+	srv := brokertest.Foreign(t, &server.Options{})
 	for address, want := range map[string]string{
 		unheard(t): "doubt nats.dial[0]~refused: nothing listens there",
 		listen(func(c net.Conn) { fmt.Fprint(c, "220 mail.example ESMTP\r\n") }): "fail nats.dial[0]~it is no NATS server",
@@ -178,24 +178,6 @@ func TestLookAtAddresses(t *testing.T) {
 	}
 }
 
-func external(t *testing.T, o *server.Options) *server.Server {
-	t.Helper()
-	o.ServerName, o.Host, o.Port, o.NoSigs, o.NoLog = "external", "127.0.0.1", -1, true, true
-	if o.JetStream {
-		o.StoreDir = t.TempDir()
-	}
-	srv, err := server.NewServer(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv.Start()
-	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
-	if !srv.ReadyForConnections(10 * time.Second) {
-		t.Fatal("the server does not start")
-	}
-	return srv
-}
-
 // Of an external server, the login, JetStream and each missing right are named, and what is stored
 // there stays as it is.
 func TestLookAtServer(t *testing.T) {
@@ -210,7 +192,7 @@ func TestLookAtServer(t *testing.T) {
 		}}
 	}
 	stream, frames := wire.StreamName(cluster, "us"), wire.Subject(cluster, "us")
-	srv := external(t, &server.Options{JetStream: true, Users: []*server.User{
+	srv := brokertest.Foreign(t, &server.Options{JetStream: true, Users: []*server.User{
 		user("us"), user("no-stream", "STREAM.CREATE."+stream), user("no-frames", frames), user("no-ack", ".ack."), user("no-hearing", ".ctl.us."), user("no-info", "STREAM.INFO."+stream),
 		{Username: "eu", Password: "right"},
 	}})
@@ -237,10 +219,10 @@ func TestLookAtServer(t *testing.T) {
 		t.Error("a probe fails")
 	}
 
-	plain := external(t, &server.Options{})
+	plain := brokertest.Foreign(t, &server.Options{})
 	try(t, broker.Config{Region: "us", Peers: peersOf("eu"), URL: plain.ClientURL()}, "fail nats.url~has no JetStream")
 	try(t, broker.Config{Region: "us", Peers: peersOf("eu"), URL: "tls" + strings.TrimPrefix(plain.ClientURL(), "nats")}, "fail nats.url~offers no TLS")
-	small := external(t, &server.Options{JetStream: true, MaxPayload: 64 << 10})
+	small := brokertest.Foreign(t, &server.Options{JetStream: true, MaxPayload: 64 << 10})
 	try(t, broker.Config{Region: "us", Peers: peersOf("eu"), URL: small.ClientURL()}, "fail nats.url~takes messages of 65536 bytes")
 	try(t, broker.Config{Region: "us", Peers: peersOf("eu"), URL: "nats://" + unheard(t) + "," + plain.ClientURL()}, "doubt nats.url~nothing listens there", "ok nats.url~logged in")
 }

@@ -448,7 +448,7 @@ func TestPublisherServerRestart(t *testing.T) {
 // A frame that the server does not take ends the publisher with a reason; it does not go round.
 func TestPublisherTooLarge(t *testing.T) {
 	t.Parallel()
-	b := brokertest.Start(t, broker.Config{Region: origin, URL: external(t, &server.Options{MaxPayload: 1 << 20})})
+	b := brokertest.Start(t, broker.Config{Region: origin, URL: brokertest.Foreign(t, &server.Options{JetStream: true, MaxPayload: 1 << 20}).ClientURL()})
 	r := publisher(t, b, 1, nil)
 	r.enc = wire.NewEncoder(wire.EncoderConfig{Cluster: cluster, Origin: origin, Epoch: epoch, MaxFrame: 4 << 20}, r.enc.Position())
 	if err := r.publish(1, 2<<20); err != nil {

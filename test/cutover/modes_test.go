@@ -1,13 +1,11 @@
 package cutover
 
 import (
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/pgwaltz/pgwaltz/test/harness"
+	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
 
 // away moves the application from a to b under load, with the configuration of b.
@@ -80,19 +78,10 @@ func TestCutoverPglogical(t *testing.T) {
 	w.away()
 }
 
-// withPglogical are the settings of servers that load the extension. Where it is not installed the test is skipped, and make test
-// says so.
+// withPglogical are the settings of servers that load the extension.
 func withPglogical(t *testing.T) map[string]string {
 	t.Helper()
 	bin, err := harness.FindBinaries()
-	if err == nil {
-		out, e := exec.Command(filepath.Join(bin.Dir, "pg_config"), "--sharedir").Output()
-		if err = e; err == nil {
-			_, err = os.Stat(filepath.Join(strings.TrimSpace(string(out)), "extension", "pglogical.control"))
-		}
-	}
-	if err != nil {
-		t.Skipf("NOT RUN, the extension pglogical is not installed (apt-get install postgresql-15-pglogical): %v", err)
-	}
-	return map[string]string{"shared_preload_libraries": "'pglogical'", "track_commit_timestamp": "on", "max_worker_processes": "30"}
+	pgtest.Found(t, err)
+	return pgtest.Pglogical(t, bin.Dir)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -16,13 +15,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
 
-func TestMain(m *testing.M) {
-	harness.RunChild()
-	code := m.Run()
-	harness.RemoveProduct()
-	harness.RemoveTemplates()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { harness.Main(m) }
 
 // walk is a pair of regions; the application is at a, and moves to b.
 type walk struct {

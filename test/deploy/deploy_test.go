@@ -22,13 +22,7 @@ import (
 
 const folder = "../../deploy"
 
-func TestMain(m *testing.M) {
-	harness.RunChild()
-	code := m.Run()
-	harness.RemoveTemplates()
-	harness.RemoveProduct()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { harness.Main(m) }
 
 // grant is a secret or a config of a service; the short form names it alone.
 type grant struct{ Source, Target string }

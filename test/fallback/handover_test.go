@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -17,13 +16,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
 
-func TestMain(m *testing.M) {
-	harness.RunChild()
-	code := m.Run()
-	harness.RemoveProduct()
-	harness.RemoveTemplates()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { harness.Main(m) }
 
 // walk is a pair of which a publishes and b applies.
 type walk struct {

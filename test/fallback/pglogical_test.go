@@ -3,8 +3,6 @@ package fallback
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -13,22 +11,12 @@ import (
 	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
 
-// withPglogical are the settings of servers that load the extension. Where it is not installed the test fails, and says what to type:
-// a mode that is never run is not a mode.
+// withPglogical are the settings of servers that load the extension.
 func withPglogical(t *testing.T) map[string]string {
 	t.Helper()
 	bin, err := harness.FindBinaries()
 	pgtest.Found(t, err)
-	if err == nil {
-		out, e := exec.Command(filepath.Join(bin.Dir, "pg_config"), "--sharedir").Output()
-		if err = e; err == nil {
-			_, err = os.Stat(filepath.Join(strings.TrimSpace(string(out)), "extension", "pglogical.control"))
-		}
-	}
-	if err != nil {
-		t.Fatalf("the extension pglogical is not installed: make pglogical, or apt-get install postgresql-15-pglogical; without its tests: go test -skip Pglogical (%v)", err)
-	}
-	return map[string]string{"shared_preload_libraries": "'pglogical'", "track_commit_timestamp": "on", "max_worker_processes": "30"}
+	return pgtest.Pglogical(t, bin.Dir)
 }
 
 // pglogicalPromises are the lines of the table in docs/fallback.md, as a test of mode pglogical. Both regions write.

@@ -25,13 +25,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/wire"
 )
 
-func TestMain(m *testing.M) {
-	harness.RunChild()
-	code := m.Run()
-	harness.RemoveProduct()
-	harness.RemoveTemplates()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { harness.Main(m) }
 
 // Somebody has the credentials of region b, and b's own store: against embedded servers, and against an
 // external one whose users have the documented rights.

@@ -11,13 +11,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
 
-func TestMain(m *testing.M) {
-	harness.RunChild()
-	code := m.Run()
-	harness.RemoveTemplates()
-	harness.RemoveProduct()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { harness.Main(m) }
 
 // motley has what the five schemas have, and some things that they lack: every kind of type, checks, a
 // circle of foreign keys, a column version that is none, tables without a key, and odd names.

@@ -13,13 +13,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
 
-func TestMain(m *testing.M) {
-	harness.RunChild()
-	code := m.Run()
-	harness.RemoveProduct()
-	harness.RemoveTemplates()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { harness.Main(m) }
 
 // by is where a setting comes from.
 type by string
