@@ -22,6 +22,9 @@ type Own struct {
 	// Later: an own change of the key behind this one waits for the self-merge, or the row that this one
 	// wrote was truncated away.
 	Later bool
+	// Told: the change waited here, and another region was told of it (Waiting.Held): it may stand there, so a
+	// later own change that is below it does not settle it.
+	Told bool
 	// Stamped: every own change that was committed when the row was read is stamped, so that
 	// Later is the whole truth.
 	Stamped bool
@@ -35,8 +38,8 @@ const (
 	OwnRecord OwnStep = iota
 	// OwnSkip: a later own change brings its own entry.
 	OwnSkip
-	// OwnWait: whether a later own change wrote the row is not known yet. Nothing is decided;
-	// the change is tried again when the WAL is stamped further.
+	// OwnWait: whether a later own change wrote the row is not known yet, or of one that was told of, what that makes of
+	// the row. Nothing is decided; the change is tried again when the WAL is stamped, or merged, further.
 	OwnWait
 	// OwnResolve: another region's change stands in the tables, written before this one was
 	// known; Resolve decides between the change and Side.
@@ -49,7 +52,8 @@ const (
 //	delete  none    -          -      -       | record
 //	upsert  its own none,<     -      -       | record
 //	upsert  mine    -          -      -       | skip
-//	upsert  carried -          -      -       | skip
+//	-       -       -          yes    -       | wait, if it was told of
+//	upsert  carried -          -      -       | skip, if it was not told of
 //	-       -       -          yes    -       | skip
 //	-       -       -          no     no      | wait
 //	upsert  its own >          no     yes     | resolve against the tombstone
@@ -67,7 +71,9 @@ func DecideOwn(p Policy, o Own) (OwnStep, Side) {
 		return OwnRecord, o.Local
 	case o.Event.Op != wal.Delete && o.Local.Alive && !o.Holds && o.Mine:
 		return OwnSkip, o.Local // it is not this change's row, so it is that of a later one
-	case o.Event.Op != wal.Delete && o.Local.Alive && !o.Holds && o.Carried && o.Event.Stamp.Generation == 0 && o.Local.Stamp.Generation == 0:
+	case o.Told && (o.Later || !o.Stamped):
+		return OwnWait, o.Local
+	case !o.Told && o.Event.Op != wal.Delete && o.Local.Alive && !o.Holds && o.Carried && o.Event.Stamp.Generation == 0 && o.Local.Stamp.Generation == 0:
 		return OwnSkip, o.Local
 	case o.Later:
 		return OwnSkip, o.Local

@@ -26,13 +26,14 @@ type Waiting struct {
 
 // Ends reports whether a later change of the origin of w, of a kind, ends the waiting of w, which waits as
 // another kind, also where it does not rise above w: the origin holds w no longer. A region's own change
-// is ended by its next one in any case, because that is what its table shows.
+// is ended by its next one, because that is what its table shows; but not if another region was told of w: it
+// may stand there, above that.
 func (w *Waiting) Ends(was, later EventKind) bool {
 	switch later {
 	case Live:
 		return !w.Held && (was == Live || was == Copy)
 	case Self:
-		return was == Self
+		return !w.Held && was == Self
 	}
 	return false
 }

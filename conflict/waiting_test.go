@@ -362,3 +362,21 @@ func TestEqualStampsAndMissingValues(t *testing.T) {
 		}
 	}
 }
+
+// What another region was told of is not ended by a later change, also not by an own one: it may stand there.
+func TestEnds(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		held       bool
+		was, later EventKind
+		want       bool
+	}{
+		{false, Live, Live, true}, {false, Copy, Live, true}, {false, Repair, Live, false}, {false, Self, Self, true}, {false, Live, Repair, false},
+		{true, Live, Live, false}, {true, Copy, Live, false}, {true, Self, Self, false},
+	} {
+		w := Waiting{Held: c.held}
+		if got := w.Ends(c.was, c.later); got != c.want {
+			t.Errorf("%s behind %s, held %v: %v, want %v", c.later, c.was, c.held, got, c.want)
+		}
+	}
+}

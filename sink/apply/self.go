@@ -43,7 +43,7 @@ func Plain(p Policy, tx *wal.Transaction, ch *wal.Change) bool {
 // one was known, it says what conflict.Resolve has to compare the change with.
 func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i int, st *known, side conflict.Side, e conflict.Event) (v verdict, done bool, against conflict.Side, err error) {
 	r := &g.Runs[i]
-	o := conflict.Own{Event: e, Local: side}
+	o := conflict.Own{Event: e, Local: side, Told: a.heldHere[r.Tx]}
 	if st.row != nil {
 		o.Holds = r.Op != wal.Delete && a.holds(t, r, side, e)
 		if st.entry != nil && !st.entry.Live {
@@ -75,6 +75,9 @@ func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i in
 		// Stamped in between: ask again what is known.
 		o.Later = later()
 		step, against = conflict.DecideOwn(pol, o)
+	}
+	if step == conflict.OwnWait && o.Stamped { // it was told of, and waits for the merging of later ones
+		return verdict{i: i, Decision: conflict.Decision{Verdict: conflict.Park, Reason: conflict.Unsure}, side: side, event: e, known: st}, true, against, nil
 	}
 	if step == conflict.OwnWait {
 		return v, true, against, errNotStamped

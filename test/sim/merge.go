@@ -158,7 +158,7 @@ func (a *applier) decideOwn(r *run, e entry, l conflict.Side) (same, wait bool, 
 	if s.w.cfg.Break == PartsUnordered {
 		now.Part = 1 << 30
 	}
-	o := conflict.Own{Event: r.ev, Local: l, Later: r.followed || s.local.Later(t.rel.Ref(), []byte(r.key.key), now), Stamped: a.stamped || s.local.Done() >= s.r.db.insert}
+	o := conflict.Own{Event: r.ev, Local: l, Told: a.retries && a.held, Later: r.followed || s.local.Later(t.rel.Ref(), []byte(r.key.key), now), Stamped: a.stamped || s.local.Done() >= s.r.db.insert}
 	if e.row != nil {
 		o.Holds = r.ev.Op != wal.Delete && string(l.Content) == string(r.ev.Content)
 		if s.w.cfg.Break == HoldsByStamp && !t.conf.stampless() {
@@ -211,7 +211,7 @@ func (a *applier) carryOut(r *run, e entry, at wal.LSN) {
 		}
 	}
 	known := e.entry()
-	if w := a.in.s.w; a.in.self && c != nil && e.local && !w.cfg.Restore {
+	if w := a.in.s.w; a.in.self && !(a.retries && a.held) && c != nil && e.local && !w.cfg.Restore {
 		w.fail("the self-merge of %s writes %s of t%d %s over w%d, which an application wrote", a.in.s.r.name, r.ev.Op, r.key.table, r.key.key, e.wid)
 	}
 	e.row, e.wid, e.local = r.row, widOf(r.row), false
