@@ -183,6 +183,9 @@ func (r *follower) frame(ctx context.Context, seq uint64, raw *wire.RawFrame, da
 	v := r.cursor.Check(ref)
 	if v != checkpoint.Foreign {
 		r.s.note(func(st *State) {
+			if v == checkpoint.NextIncarnation && (ref.Resync || !ref.Epoch.SameWAL(r.cursor.Epoch)) {
+				st.OriginLSN, st.SentAt = 0, 0 // what was seen may be of another WAL, and above all that this one will ever say
+			}
 			st.OriginLSN, st.SentAt = max(st.OriginLSN, ref.EndLSN), max(st.SentAt, raw.SentAt)
 		})
 	}

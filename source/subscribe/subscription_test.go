@@ -290,6 +290,10 @@ func TestSubscriptionOtherWAL(t *testing.T) {
 		w.store(f.Data)
 	}
 	brokertest.Until(t, "the resync", func() bool { return r.sub.State().Read.Epoch.SystemID == epoch.SystemID+1 })
+	// How far the former WAL went says nothing of this one, and the direction would be behind it for ever.
+	if end := r.sub.State().OriginLSN; end >= 100 {
+		t.Errorf("the origin is said to be at %s, which is of its former WAL", end)
+	}
 	r.stop()
 	if n := len(r.refused); n != 1 {
 		t.Errorf("%d messages in quarantine", n)
