@@ -60,6 +60,7 @@ var pglogicalPromises = []promise{
 		if err != nil || !strings.Contains(string(text), "CONFLICT: ") {
 			w.Errorf("the server's log has no conflict (%v)", err)
 		}
+		w.state(w.b, status.Replicating, "") // the subscriptions were disabled a moment ago
 		w.says(w.b, 0, "status", "conflicts are in the server's log only")
 		w.says(w.b, 0, "conflicts", "")
 	}},
