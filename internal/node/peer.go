@@ -15,11 +15,12 @@ import (
 // heard is the life that a peer was heard with last. life is the one that has everything of this region, or
 // gets it by copies that were asked for: where the two differ, the peer has another database than before, and
 // lacks what its former one had written and this region has of it. "" is no life of any; anyLife as life is
-// whichever the peer is heard with next.
+// whichever the peer is heard with next. removed: the region is no peer any more, and what follows from that was noted (Removed).
 const PeerSchema = `create table if not exists pgwaltz.peer (
-  region text primary key,
-  life   text not null,
-  heard  text not null
+  region  text primary key,
+  life    text not null,
+  heard   text not null,
+  removed boolean not null default false
 )`
 
 // anyLife stands for the database of a peer that was provided for before its life was heard of.
@@ -75,4 +76,32 @@ func Provided(ctx context.Context, c Conn) error {
 		return fmt.Errorf("note the databases of peers: %w", err)
 	}
 	return nil
+}
+
+// Removed holds what is noted against the peers of the configuration, and returns the regions that are no peers since it was called last.
+// What each of the others has applied of such a region may differ, and nobody sends it any more. So where there are any, it notes that every
+// peer lacks rows of this region, which has what it has applied.
+func Removed(ctx context.Context, c *pgx.Conn, peers []string) (regions []string, err error) {
+	err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `update pgwaltz.peer set removed = false where removed and region = any($1)`, peers); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `update pgwaltz.peer set removed = true where not removed and region <> all($1) returning region`, peers)
+		if err != nil {
+			return err
+		}
+		if regions, err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil || len(regions) == 0 {
+			return err
+		}
+		for _, p := range peers {
+			if err := Lacks(ctx, tx, p); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("note which regions are no peers any more: %w", err)
+	}
+	return regions, nil
 }

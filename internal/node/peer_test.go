@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -66,6 +67,42 @@ func TestAnotherDatabaseOfAPeer(t *testing.T) {
 	}
 	if err := c.QueryRow(ctx, version).Scan(&after); err != nil || before != after {
 		t.Errorf("a life that is noted writes something: %s, %s, %v", before, after, err)
+	}
+}
+
+// Where a region is no peer any more, those that are left lack what this region has of it: each time anew, and once.
+func TestRegionsThatAreNoPeersAnyMore(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	c := pgtest.Connect(t, server.Database(t))
+	pgtest.Exec(t, c, "create schema pgwaltz", PeerSchema)
+	lives := map[string]string{"eu": Life([]byte("eu")), "us": Life([]byte("us")), "ap": Life([]byte("ap"))}
+	for i, step := range []struct {
+		peers   string
+		removed string
+	}{
+		{"eu us", ""},
+		{"eu us ap", ""},
+		{"eu us", "ap"},
+		{"eu us", ""},
+		{"eu us ap", ""},
+		{"eu ap", "us"},
+		{"us", "ap eu"},
+	} {
+		peers := strings.Fields(step.peers)
+		regions, err := Removed(ctx, c, peers)
+		slices.Sort(regions)
+		if err != nil || strings.Join(regions, " ") != step.removed {
+			t.Errorf("step %d: %q, %v", i, regions, err)
+		}
+		for _, p := range peers {
+			if other, err := Hear(ctx, c, p, lives[p]); err != nil || other != (step.removed != "") {
+				t.Errorf("step %d: %s lacks something: %t, %v", i, p, other, err)
+			}
+		}
+		if err := Provided(ctx, c); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -18,6 +19,9 @@ import (
 // peer reads brings them to it. So each region says with its answers to pings which database it has, and
 // who hears of another one copies all its tables.
 
+// A region that is taken out of peers, because it was lost, say, may have got further here than at the others: nobody forwards what it has
+// written. So what is left of it comes to them by copies, too.
+
 // lives is what is known of the peers' databases in this term.
 type lives struct {
 	mu      sync.Mutex
@@ -29,6 +33,18 @@ func (l *lives) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.known, l.lacking = map[string]string{}, nil
+}
+
+// noteRemoved begins a term with the regions that are no peers any more.
+func (s *Sidecar) noteRemoved(ctx context.Context, conn *pgx.Conn) error {
+	if !s.cfg.Publishes() || len(s.cfg.Peers) == 0 {
+		return nil // nobody gets anything from here
+	}
+	regions, err := node.Removed(ctx, conn, s.cfg.PeerNames())
+	if len(regions) > 0 {
+		s.log.Warn("regions are no peers any more; what the others have applied of them may differ, so all tables are copied", "regions", strings.Join(regions, ", "))
+	}
+	return err
 }
 
 // lookAtLives asks for copies where a peer has another database than before, once for each.
@@ -87,7 +103,7 @@ func (l *lives) lack() string {
 	if len(l.lacking) == 0 {
 		return ""
 	}
-	return "peer " + l.lacking[0] + " lacks rows of this region, because its database is a new one, and copy.mode keeps them from being copied: run pgwaltz resync"
+	return "peer " + l.lacking[0] + " lacks rows that are here: its database is a new one, or a region was taken out of peers, and copy.mode keeps them from being copied. Run pgwaltz resync"
 }
 
 // deaf reports whether a peer has said that it applies nothing. It has no need of rows, until it says otherwise.
@@ -125,7 +141,7 @@ func (s *Sidecar) provide(ctx context.Context, peer, life string) (done bool, er
 			return fmt.Errorf("copy for a peer: %w", err)
 		}
 		if copies {
-			s.log.Warn("a peer has another database than before; all tables are copied for it", "peer", peer)
+			s.log.Warn("a peer has another database than before, or may lack rows of a region that is no peer any more; all tables are copied for it", "peer", peer)
 		}
 		done = copies || !other
 		// In here, where nobody who doubts it comes between (welcome).

@@ -86,6 +86,9 @@ func (s *Sidecar) beginTerm(ctx context.Context) error {
 	if err := s.loadOwn(ctx, conn); err != nil {
 		return err
 	}
+	if err := s.noteRemoved(ctx, conn); err != nil {
+		return err
+	}
 	if err := s.loadCopies(ctx, conn); err != nil {
 		return err
 	}
