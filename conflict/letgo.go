@@ -21,14 +21,18 @@ const (
 	letGoBits = 1 << 28 // of 10 million further keys one in 2,000 others is taken for one
 )
 
+// letGoLeft stands for a row that has left its key: who is changed there next, and was not put there since, was there before.
+var letGoLeft = [16]byte{1}
+
 func (l *letGo) add(key string, ch *wal.Change) {
 	k := l.name(key, ch)
-	if _, taken := l.rows[k]; taken {
+	was, taken := l.rows[k]
+	if taken && was != letGoLeft {
 		l.rows[k] = [16]byte{} // two rows stand there, and which one leaves matters: none follows
 		return
 	}
 	content, ok := Content(ch.Relation, ch.New)
-	if ok && len(l.rows) < letGoRows {
+	if ok && (taken || len(l.rows) < letGoRows) {
 		l.rows[k] = Digest(content)
 		return
 	}
@@ -73,7 +77,7 @@ func (l *letGo) follows(key string, ch *wal.Change) bool {
 	if !ch.OldFull || !whole || Digest(old) != was {
 		return false
 	}
-	delete(l.rows, k)
+	l.rows[k] = letGoLeft
 	if ch.Op == wal.Update {
 		now := *ch
 		now.New = ch.New.Filled(ch.Old)

@@ -211,6 +211,18 @@ func TestTangleBeyondItsBoundCrowded(t *testing.T) {
 		}
 	}
 	tangle := Tangle{limit: 1}
+	left := wal.Change{Op: wal.Delete, Relation: rel, Old: row("a"), OldFull: true}
+	if _, err := tangle.Take([]wal.Change{a, left, a}, true); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := tangle.Take([]wal.Change{left, a, left, a}, true); err != nil || len(out) != 2 {
+		t.Fatalf("a row leaves and comes again: %d changes, %v", len(out), err)
+	}
+	before := wal.Change{Op: wal.Update, Relation: rel, Old: row("c"), OldFull: true, New: row("d")}
+	if _, err := tangle.Take([]wal.Change{left, before}, true); !errors.As(err, new(*TangledError)) {
+		t.Errorf("a row that came beside another one has left, and the other one is changed: %v", err)
+	}
+	tangle = Tangle{limit: 1}
 	if _, err := tangle.Take([]wal.Change{a}, true); err != nil {
 		t.Fatal(err)
 	}

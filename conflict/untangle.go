@@ -81,7 +81,7 @@ func untangle(changes []wal.Change, some func(*wal.Relation) bool) (_ []wal.Chan
 			c.leave(r)
 		default:
 			r.steps = append(r.steps, s)
-			c.changed(r, ch.Relation, ch.New)
+			c.changed(r, ch.Relation, ch.New.Filled(ch.Old)) // the old image is whole, and a large value left alone is no other
 			out = append(out, s)
 		}
 	}
