@@ -83,7 +83,7 @@ func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i in
 		return v, true, against, errNotStamped
 	}
 	if step == conflict.OwnResolve && r.Op != wal.Delete && st.row != nil && !o.Holds {
-		if o.Holds, err = a.converted(ctx, g, t, i, st.row); err != nil {
+		if o.Holds, err = a.converted(ctx, g, t, i, st); err != nil {
 			return v, true, against, err
 		}
 		step, against = conflict.DecideOwn(pol, o)
@@ -123,9 +123,11 @@ func (a *Applier) holds(t *target, r *batch.Run, side conflict.Side, e conflict.
 }
 
 // converted reports whether the row is the one that the own run wrote, but for columns that were altered since: what ALTER TABLE
-// makes of the rows that are there is in no WAL, and is not to be undone.
-func (a *Applier) converted(ctx context.Context, g *batch.Group, t *target, i int, row wal.Tuple) (bool, error) {
-	r := &g.Runs[i]
+// makes of the rows that are there is in no WAL, and is not to be undone. ALTER TABLE may have done no more than set NOT NULL, and the row
+// may be another region's, put there before the own change was known. So it counts only where it was written no later than the last
+// of these alterations, and its stamp as converted only where the stamp's column has another type now.
+func (a *Applier) converted(ctx context.Context, g *batch.Group, t *target, i int, st *known) (bool, error) {
+	r, row := &g.Runs[i], st.row
 	image, err := a.textImage(ctx, g, t, i)
 	if err != nil {
 		return false, err
@@ -134,28 +136,41 @@ func (a *Applier) converted(ctx context.Context, g *batch.Group, t *target, i in
 	if len(differ) == 0 {
 		return false, nil // the stamp does
 	}
+	var names []string
+	var types, mods []int64 // of stamp columns; 0 of others
+	for _, c := range differ {
+		typ, mod := int64(0), int64(0)
+		if c == t.cols.Version || c == t.cols.UpdatedAt {
+			typ, mod = int64(g.Rel.Columns[c].OID), int64(g.Rel.Columns[c].TypeMod)
+		}
+		names, types, mods = append(names, g.Rel.Columns[c].Name), append(types, typ), append(mods, mod)
+	}
 	var altered bool
-	err = a.conn.QueryRow(ctx, `select pg_catalog.count(*) = pg_catalog.cardinality($2::text[]) from pg_catalog.pg_attribute a
-where a.attrelid = $1::int8::oid and a.attname = any($2::text[]) and pg_catalog.age(a.xmin) between 0 and pg_catalog.age($3::text::pg_catalog.xid)
+	err = a.conn.QueryRow(ctx, `select pg_catalog.count(*) = pg_catalog.cardinality($2::text[])
+    and pg_catalog.age($6::text::pg_catalog.xid) >= (select pg_catalog.min(pg_catalog.age(l.xmin)) from pg_catalog.pg_attribute l where l.attrelid = $1::int8::oid and l.attnum > 0)
+from pg_catalog.pg_attribute a
+join unnest($2::text[], $4::int8[], $5::int8[]) as u(name, type, mod) on u.name = a.attname
+where a.attrelid = $1::int8::oid and (u.type = 0 or a.atttypid::int8 <> u.type or a.atttypmod <> u.mod)
+  and pg_catalog.age(a.xmin) between 0 and pg_catalog.age($3::text::pg_catalog.xid)
   and not exists (select from pg_catalog.pg_attribute s where s.attrelid = a.attrelid and s.attnum < 0 and s.xmin = a.xmin) -- as it was made with the table`,
-		int64(t.schema.oid), differ, strconv.FormatUint(uint64(r.Tx.XID), 10)).Scan(&altered)
+		int64(t.schema.oid), names, strconv.FormatUint(uint64(r.Tx.XID), 10), types, mods, strconv.FormatUint(uint64(st.writer), 10)).Scan(&altered)
 	if err != nil {
 		return false, fmt.Errorf("ask whether %s was altered: %w", g.Rel, err)
 	}
 	return altered, nil
 }
 
-// differing names the columns in which two rows differ.
-func differing(rel *wal.Relation, a, b wal.Tuple) (names []string) {
+// differing are the columns in which two rows differ.
+func differing(rel *wal.Relation, a, b wal.Tuple) (columns []int) {
 	for i := range rel.Columns {
 		one := &wal.Relation{Columns: rel.Columns[i : i+1]}
 		left, ok := conflict.Content(one, a[i:i+1])
 		right, known := conflict.Content(one, b[i:i+1])
 		if !ok || !known || !bytes.Equal(left, right) {
-			names = append(names, rel.Columns[i].Name)
+			columns = append(columns, i)
 		}
 	}
-	return names
+	return columns
 }
 
 // OwnItem is an item of a key that is kept without an entry of its own.
