@@ -20,6 +20,7 @@ type Config struct {
 	Restore                           bool  // a database is restored to an earlier point
 	Catalog                           bool  // look-ups in the server fail now and then
 	Refuse                            bool  // tables refuse rows and deletes of appliers for a while
+	Unique                            bool  // and rows that have what another row of the table has
 	Skew                              int64 // microseconds by which the clocks differ at most
 	Jumps                             bool
 	Ahead                             bool // the clock is stored ahead of the slot, and reading begins there
@@ -42,6 +43,7 @@ type Config struct {
 type tableConf struct {
 	Version, Time bool
 	Full          bool // replica identity FULL, else the key only
+	Mixed         bool // it is the other one in every second region
 	Bump          bool // the version rises with every update
 	Stale         bool // applications write old versions and times by hand
 	Toast         bool // a column that is Unchanged in most updates

@@ -132,6 +132,7 @@ func newDatabase(w *World, r *region) *database {
 	}
 	d.confirmed, d.saved = d.insert, d.insert
 	for i, c := range w.cfg.Tables {
+		c.Full = c.Full != (c.Mixed && r.id%2 == 1)
 		d.tables = append(d.tables, newTable(i, c))
 	}
 	if w.cfg.Skew > 0 {

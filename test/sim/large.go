@@ -213,7 +213,7 @@ func (t *dbtx) held(k rowKey) *wal.Change {
 // asks reports whether changes may have to be asked for.
 func (w *World) asks() bool {
 	for _, t := range w.cfg.Tables {
-		if t.Toast && !t.Full {
+		if t.Toast && (!t.Full || t.Mixed) {
 			return true
 		}
 	}

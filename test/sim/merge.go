@@ -92,7 +92,7 @@ func (a *applier) row(r *run) outcome {
 		if c := r.row != nil || e.row != nil; c && !a.tx.claim(r.key, true) || !a.tx.claim(r.key, false) {
 			return locked
 		}
-		if d.refuses(r, e) {
+		if a.refuses(r, e) {
 			return refused
 		}
 		a.carryOut(r, e, at)

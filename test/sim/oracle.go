@@ -125,7 +125,7 @@ func (w *World) check() {
 	}
 	w.checkLogs()
 	for _, t := range first.tables {
-		if !t.conf.Full {
+		if !t.conf.Full || t.conf.Mixed {
 			return // what an update overwrote is not known: only convergence is promised
 		}
 	}

@@ -14,6 +14,7 @@ import (
 // refusal is what a table does not take from appliers now.
 type refusal struct {
 	rows    int  // rows of this salt and below
+	unique  bool // and rows whose salt another row has
 	deletes bool // the deletion of them
 }
 
@@ -21,10 +22,19 @@ type refusal struct {
 func saltOf(row wal.Tuple) int { return int(row[colVal].Bytes[1] - '0') }
 
 // refuses reports whether the table does not take what a run would do.
-func (d *database) refuses(r *run, e entry) bool {
+func (a *applier) refuses(r *run, e entry) bool {
+	d := a.in.s.r.db
 	f, ok := d.refuse[r.key.table]
 	switch {
 	case !ok:
+		return false
+	case r.row != nil && f.unique:
+		for n := range d.tables[r.key.table].conf.Keys {
+			k := rowKey{r.key.table, keyText(n)}
+			if o := a.tx.get(k); k != r.key && o.row != nil && saltOf(o.row) == saltOf(r.row) {
+				return true
+			}
+		}
 		return false
 	case r.row != nil:
 		return saltOf(r.row) <= f.rows
@@ -40,6 +50,9 @@ func (w *World) planRefusals(micros int64) {
 	for range 1 + w.rng.IntN(4) {
 		d, n := w.regions[w.rng.IntN(len(w.regions))].db, w.rng.IntN(len(w.cfg.Tables))
 		f := refusal{rows: w.rng.IntN(10), deletes: w.rng.IntN(3) == 0}
+		if w.cfg.Unique && w.rng.IntN(2) == 0 {
+			f.unique, f.deletes = true, false
+		}
 		w.after(w.span(0, micros), func() {
 			d.refuse[n] = f
 			w.note(d.r.id, "refuses", uint64(n), uint64(f.rows))

@@ -186,3 +186,48 @@ func TestSimWaits(t *testing.T) {
 		}
 	}
 }
+
+// odd is a configuration of three regions, mostly, in which much is refused, stamps fall, identities differ, and servers are restored.
+func odd(seed uint64) Config {
+	cfg, r := Draw(seed), rand.New(rand.NewPCG(seed, 3))
+	cfg.Ops += r.IntN(50)
+	cfg.Faults += r.IntN(6)
+	cfg.Refuse, cfg.Unique = true, r.IntN(2) == 0
+	cfg.Restore = r.IntN(3) == 0
+	cfg.Deletes = cfg.Deletes || r.IntN(2) == 0
+	cfg.KeyChange = cfg.KeyChange || r.IntN(3) == 0
+	cfg.Copies = cfg.Copies || r.IntN(3) == 0
+	if r.IntN(3) > 0 {
+		cfg.Regions = 3
+	}
+	for i := range cfg.Tables {
+		t := &cfg.Tables[i]
+		t.Mixed = r.IntN(2) == 0
+		t.Toast = t.Toast || r.IntN(3) == 0
+		t.Stale = t.Stale || r.IntN(2) == 0
+		if r.IntN(2) == 0 {
+			t.Keys = 1 + r.IntN(2)
+		}
+		if cfg.Unique {
+			t.Keys = max(t.Keys, 2)
+		}
+	}
+	return cfg
+}
+
+// TestSimOdd plays these.
+func TestSimOdd(t *testing.T) {
+	t.Parallel()
+	first := number(t, "PGWALTZ_SIM_FROM", 0)
+	for n := range 1 + number(t, "PGWALTZ_SIM_SEEDS", 200)/10 {
+		if why, _, _ := play(t, odd(first+n), nil); why != "" {
+			t.Errorf("seed %d: %s", first+n, why)
+		}
+	}
+	if s := os.Getenv("PGWALTZ_SIM_ODD"); s != "" {
+		cfg := odd(number(t, "PGWALTZ_SIM_ODD", 0))
+		t.Logf("%+v", cfg)
+		why, _, stats := play(t, cfg, func(l string) { t.Log(l) })
+		t.Logf("%s %+v", why, stats)
+	}
+}
