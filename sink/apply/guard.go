@@ -1,7 +1,10 @@
 package apply
 
 import (
+	"context"
+
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -11,6 +14,32 @@ import (
 func (a *Applier) mayMatter(g *batch.Group, r *batch.Run) bool {
 	key := []byte(g.KeyText(r))
 	return a.cfg.Index.May(g.Rel.Ref(), key) || a.cfg.Parked.Has(g.Rel.Ref(), a.encoding.key(string(key)))
+}
+
+// unlifted makes sure that nothing is known of rows that the fast path has changed or deleted. A statement may have waited for another applier, which put
+// the row into a later generation meanwhile: the stamp that it found there is another one then than the guard takes it for. That applier has
+// made its entry known, and committed, before the row could be written here.
+func (a *Applier) unlifted(ctx context.Context, over []putRow) error {
+	ask := map[wal.RelationName][]string{}
+	for _, p := range over {
+		rel := p.g.Rel.Ref()
+		if !a.cfg.Index.Any(rel) {
+			continue
+		}
+		if key := p.g.KeyText(&p.g.Runs[p.i]); a.cfg.Index.May(rel, []byte(key)) {
+			ask[rel] = append(ask[rel], key)
+		}
+	}
+	for rel, keys := range ask {
+		found, err := tombstone.Read(ctx, a.conn, rel, keys)
+		if err != nil {
+			return side(err)
+		}
+		if len(found) > 0 {
+			return errRace
+		}
+	}
+	return nil
 }
 
 // guardOf picks the guard under which an update is a fast-forward by the rules of

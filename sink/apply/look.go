@@ -115,6 +115,9 @@ func (a *Applier) closeLook(ctx context.Context, l *looking) error {
 	if err := a.seen(ctx, l.g, l.runs, l.states, l.announced); err != nil {
 		return err
 	}
+	if !l.some && a.cfg.Index.Any(l.g.Rel.Ref()) {
+		return errRace // the first entry of the table came while a row was waited for
+	}
 	if l.some {
 		if err := a.lookAgain(ctx, l.g, l.t, l.runs, l.states); err != nil {
 			return err

@@ -271,9 +271,19 @@ func (w *wave) send(ctx context.Context) error {
 		w.left[st.group] = append(w.left[st.group], runs...)
 		return nil
 	}
-	err := w.a.run(ctx, w.b, w.stmts, keep, w.a.doneInto(w.fx))
+	var over []putRow
+	note := w.a.doneInto(w.fx)
+	err := w.a.run(ctx, w.b, w.stmts, keep, func(st fastStmt, i int) {
+		if st.op != wal.Insert {
+			over = append(over, putRow{g: st.group, i: i})
+		}
+		note(st, i)
+	})
 	w.stmts, w.b = nil, &pipeline{fence: -1}
-	return err
+	if err != nil {
+		return err
+	}
+	return w.a.unlifted(ctx, over)
 }
 
 func (a *Applier) doneInto(fx *effects) func(fastStmt, int) {
