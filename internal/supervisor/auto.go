@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -51,6 +52,8 @@ type Auto struct {
 	hindered string    // why it could not
 	began    time.Time // when this process began to switch away; zero when it is not about to
 	asked    time.Time // when the peer was looked at last
+	gone     time.Time // since when the peer's process does not answer; zero: it does
+	looked   time.Time // when it was looked last meanwhile whether both databases are there
 	tried    time.Time // when a switch was planned last
 	said     string    // why the last one was refused
 	switches *prometheus.CounterVec
@@ -171,6 +174,7 @@ func (a *Auto) work(ctx context.Context, mode config.Mode, byItself bool) error 
 	w.Register(a.switches)
 	w.Register(a.refused)
 	a.decide.Reset()
+	a.gone = time.Time{}
 	done := make(chan error, 1) // room for the result, so that the goroutine ends in any case
 	go func() { done <- w.Run(running) }()
 	tick := time.NewTicker(every)
@@ -244,26 +248,53 @@ func (a *Auto) turn(ctx context.Context, mode config.Mode, byItself, linked bool
 	if !a.agrees && now.Sub(a.asked) > askPeer {
 		a.agrees = a.agree(ctx)
 	}
-	if !due {
+	if linked {
 		a.refused.Set(0)
+		a.said, a.gone = "", time.Time{}
 		return ""
 	}
-	if now.Sub(a.tried) < min(askAgain, a.cfg.Fallback.After) {
+	if a.gone.IsZero() {
+		a.gone = now
+	}
+	again := min(askAgain, a.cfg.Fallback.After)
+	if !due {
+		if now.Sub(a.looked) < again/4 {
+			return ""
+		}
+		a.looked = now
+		// Where a database comes back, its sidecar is about to: that time does not count.
+		if away := a.away(ctx); away != nil {
+			a.decide.Reset()
+			if now.Sub(a.gone) >= a.cfg.Fallback.After {
+				a.refuse(away)
+			}
+		}
+		return ""
+	}
+	if now.Sub(a.tried) < again {
 		return ""
 	}
 	a.tried = now
-	why := a.refusal(ctx)
+	why, away := a.refusal(ctx)
 	if why == nil {
 		a.refused.Set(0)
 		a.said = ""
 		return a.cfg.Fallback.To
 	}
+	if away {
+		a.decide.Reset()
+	}
+	a.refuse(why)
+	return ""
+}
+
+// refuse says that a switch is due and cannot be made, once for each reason.
+func (a *Auto) refuse(why error) {
 	a.refused.Set(1)
 	if a.said != why.Error() {
 		a.said = why.Error()
 		a.log.Warn("the stream is impossible, and so is the fallback", "for_more_than", a.cfg.Fallback.After, "to", string(a.cfg.Fallback.To), "reason", a.said)
 	}
-	return ""
 }
 
 // atPeer runs f in a session with the peer's database. It comes back within answers, also where nothing answers any more.
@@ -340,13 +371,22 @@ func (a *Auto) callBack(ctx context.Context) error {
 	})
 }
 
-// refusal is why the region cannot be switched away now; nil where it can. Nothing is changed.
-func (a *Auto) refusal(ctx context.Context) error {
-	findings, err := CheckFallback(ctx, a.cfg)
-	if err != nil {
+// away is why one of the two databases cannot be reached; nil where both can.
+func (a *Auto) away(ctx context.Context) error {
+	if _, err := a.streams(ctx); pg.Disconnected(err) {
 		return err
 	}
-	return findings.Err("fall back to mode " + string(a.cfg.Fallback.To))
+	return a.atPeer(ctx, func(context.Context, *pgx.Conn) error { return nil })
+}
+
+// refusal is why the region cannot be switched away now; nil where it can. Nothing is changed. away: one of the two databases cannot be
+// reached.
+func (a *Auto) refusal(ctx context.Context) (why error, away bool) {
+	findings, err := CheckFallback(ctx, a.cfg)
+	if err != nil {
+		return err, pg.Disconnected(err)
+	}
+	return findings.Err("fall back to mode " + string(a.cfg.Fallback.To)), slices.ContainsFunc(findings, func(f preflight.Finding) bool { return f.Code == "peer_unread" })
 }
 
 // CheckFallback says what stands in the way of the fallback that is configured. It changes nothing. That the peer's sidecar reads its slot is

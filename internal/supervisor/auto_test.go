@@ -96,6 +96,37 @@ func TestPeerIsCalledBackByARegionThatStreams(t *testing.T) {
 	}
 }
 
+// A database is away for longer than the stream may be impossible, and its sidecar with it. That time does not count: when it is back, the sidecar is about to be.
+func TestTimeWithoutADatabaseDoesNotCount(t *testing.T) {
+	t.Parallel()
+	there, _ := away(t, &east, "eu", "stream", "eu")
+	ours, _ := away(t, &west, "us", "stream", "us")
+	const nowhere = "host=127.0.0.1 port=1 user=postgres dbname=none"
+	for name, dsn := range map[string][2]string{"the peer's": {ours, nowhere}, "its own": {nowhere, there}} {
+		cfg, _ := auto(t, "auto", "us", dsn[0], "eu", dsn[1], "")
+		cfg.Fallback.After = time.Second
+		a := supervisor.NewAuto(cfg, slog.New(slog.DiscardHandler), "test")
+		tick, end := time.NewTicker(100*time.Millisecond), time.After(4*time.Second)
+		for over := false; !over; {
+			if to := a.Turn(t.Context()); to != "" {
+				t.Errorf("%s: it goes to %s", name, to)
+			}
+			select {
+			case <-tick.C:
+			case <-end:
+				over = true
+			}
+		}
+		tick.Stop()
+		if a.Due(time.Now()) {
+			t.Errorf("%s: it is due", name)
+		}
+		if n := a.Refused(t); n != 1 {
+			t.Errorf("%s: refused is %v", name, n)
+		}
+	}
+}
+
 // eu is asked for mode native, and its process was dead for longer than a switch may fail. What counts is its own time.
 func TestOldWishIsObeyed(t *testing.T) {
 	t.Parallel()
