@@ -233,7 +233,7 @@ func (p *pass) plan(ctx context.Context) error {
 		open := s != nil && s.Phase != poll.Done
 		switch {
 		case good(s) && !t.remade && whole && open && s.Shape == t.Shape(): // goes on
-		case good(s) && !open && (!p.once || resume) && (t.remade || s.Shape == t.Shape() || !p.job.Snapshot):
+		case good(s) && !open && !p.once && (t.remade || s.Shape == t.Shape() || !p.job.Snapshot):
 			if t.remade {
 				p.log.Warn("the table is another one than the one that was copied; nothing is deleted before --once was run", "table", t.Rel.String())
 			}
@@ -342,6 +342,9 @@ func (p *pass) applyStaged(ctx context.Context, fresh []*table) (at poll.Snapsho
 	}
 	var held []wal.Change // one part behind, because the last one has to be known as such
 	part := func(t *table, rows []wal.Tuple, time wal.Micros) error {
+		if len(rows) == 0 {
+			return nil
+		}
 		changes, err := t.Changes(ctx, p.destination, rows, time)
 		if err != nil {
 			return err
@@ -354,19 +357,31 @@ func (p *pass) applyStaged(ctx context.Context, fresh []*table) (at poll.Snapsho
 		held = changes
 		return nil
 	}
-	for _, t := range fresh {
+	// Each row comes once: of two that have one stamp nothing says which one is newer.
+	since := make([]*poll.Written, len(fresh))
+	for i, t := range fresh {
+		if since[i], err = t.Written(ctx, p.source, t.state, p.job.BatchSize); err != nil {
+			return at, err
+		}
 		for page := range t.state.Pages {
 			rows, err := poll.Staged(ctx, p.destination, t.state, page, len(t.Rel.Columns))
+			if err != nil {
+				return at, err
+			}
+			rows, now, err := since[i].Instead(ctx, p.source, rows)
 			if err != nil {
 				return at, err
 			}
 			if err := part(t, rows, t.state.Seen.Time()); err != nil {
 				return at, err
 			}
+			if err := part(t, now, at.Time()); err != nil {
+				return at, err
+			}
 		}
 	}
-	for _, t := range fresh {
-		if err := t.Changed(ctx, p.source, t.state, false, p.job.BatchSize, func(rows []wal.Tuple) error { return part(t, rows, at.Time()) }); err != nil {
+	for i, t := range fresh {
+		if err := t.Changed(ctx, p.source, t.state, false, p.job.BatchSize, func(rows []wal.Tuple) error { return part(t, since[i].Left(rows), at.Time()) }); err != nil {
 			return at, err
 		}
 	}

@@ -167,8 +167,13 @@ func (t *Table) ByTime(s *State, now time.Time) bool { return t.timed && now.Sub
 // Changed reads the rows that were written since the state's snapshot, within the open transaction of conn, and gives them to f in
 // pieces of at most limit rows.
 func (t *Table) Changed(ctx context.Context, conn *pgx.Conn, s *State, byTime bool, limit int, f func([]wal.Tuple) error) error {
-	list := make([]string, len(t.names))
-	for i, n := range t.names {
+	return t.changed(ctx, conn, t.names, s, byTime, limit, f)
+}
+
+// changed is Changed for some columns.
+func (t *Table) changed(ctx context.Context, conn *pgx.Conn, names []string, s *State, byTime bool, limit int, f func([]wal.Tuple) error) error {
+	list := make([]string, len(names))
+	for i, n := range names {
 		list[i] = "t." + statement.Quote(n)
 	}
 	sql := "declare pgwaltz_changed no scroll cursor for select " + strings.Join(list, ", ") + " from " + t.fromSQL + " as t where "

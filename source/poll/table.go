@@ -126,6 +126,11 @@ func unfit(s *pg.Table) string {
 	case s.Identity == wal.IdentityDefault && s.PrimaryKey != nil && !s.DeferrableKey:
 		return ""
 	case s.Identity == wal.IdentityIndex && s.IdentityIndex != nil:
+		for _, c := range s.PrimaryKey {
+			if !slices.Contains(s.IdentityIndex, c) {
+				return "has a replica identity without all columns of its key" // where a row left its key is not told
+			}
+		}
 		return ""
 	}
 	return "has no replica identity"

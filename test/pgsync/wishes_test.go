@@ -70,6 +70,31 @@ func TestRowThatKeptItsStamp(t *testing.T) {
 	}
 }
 
+// The same while the table is copied as a whole: what was read of a row before it changed is not put over it, nor beside it.
+func TestRowThatKeptItsStampWhileItWasCopied(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.config(map[string]string{"batch_size: 5000": "batch_size: 100"})
+	s.run("--once")
+	s.users(1, 3_000)
+	quietly := func(sql string) {
+		s.exec(s.source, `alter table public.users disable trigger user`, sql, `alter table public.users enable trigger user`)
+	}
+	quietly(`update public.users set password = 'm'`)
+	s.killOnce(func(context.Context) (bool, string, error) {
+		n := s.get(s.dest, `select coalesce((select max(page) from pgwaltz.poll_stage), 0)::text`)
+		return n != "0", n + " pages are staged", nil
+	})
+	quietly(`update public.users set password = case when username ~ '[02468]$' then 'a' else 'z' end`) // below and above what was read
+	if log := s.run("--once"); !strings.Contains(log, "goes on") {
+		t.Errorf("it began again:\n%s", log)
+	}
+	s.same("users")
+	if n := s.get(s.dest, `select count(*)::text from pgwaltz.conflict`); n != "0" {
+		t.Errorf("%s conflicts are in the audit log of a copy without any", n)
+	}
+}
+
 // A column that the destination gets later is filled, without emptying anything, and without a change of the rows' versions.
 func TestColumnThatComesLater(t *testing.T) {
 	t.Parallel()
