@@ -63,9 +63,10 @@ func (t *Table) Changes(ctx context.Context, destination *pgx.Conn, rows []wal.T
 	return changes, nil
 }
 
-// tied reports whether a row of the source and one of the destination differ under one stamp.
+// tied reports whether a row of the source and one of the destination differ under one stamp, in columns that have one type on both sides:
+// of others the same value may look otherwise there.
 func (t *Table) tied(st wal.Stamp, from, to wal.Tuple) (bool, error) {
-	if t.Cols.Stampless() || !t.alike {
+	if t.Cols.Stampless() {
 		return false, nil
 	}
 	other, err := conflict.StampOf(t.Cols, t.Rel, to, wal.MinMicros)
@@ -75,9 +76,18 @@ func (t *Table) tied(st wal.Stamp, from, to wal.Tuple) (bool, error) {
 	if other.Version != st.Version || t.Cols.UpdatedAt >= 0 && other.UpdatedAt != st.UpdatedAt {
 		return false, nil
 	}
-	a, aok := conflict.Content(t.Rel, from)
-	b, bok := conflict.Content(t.Rel, to)
-	return aok && bok && !bytes.Equal(a, b), nil
+	for i := range t.Rel.Columns {
+		if t.unlike[t.Rel.Columns[i].Name] {
+			continue
+		}
+		one := &wal.Relation{Columns: t.Rel.Columns[i : i+1]}
+		a, aok := conflict.Content(one, from[i:i+1])
+		b, bok := conflict.Content(one, to[i:i+1])
+		if aok && bok && !bytes.Equal(a, b) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // Vanished reads a page of the destination's rows behind a key and makes deletes of those that the source does not

@@ -55,8 +55,8 @@ type Table struct {
 	key     *rowkey.Key // at the source
 	there   *rowkey.Key // at the destination
 	names   []string
-	timed   bool // an index of the source begins with the time column
-	alike   bool // columns have the same types on both sides
+	timed   bool            // an index of the source begins with the time column
+	unlike  map[string]bool // columns that have other types in the destination
 	from    statement.Shape
 	to      statement.Shape
 	fromSQL string
@@ -82,7 +82,7 @@ func Describe(ctx context.Context, source, destination *pgx.Conn, w Wish) (*Tabl
 	if err := t.sameKey(w.Name); err != nil {
 		return nil, err
 	}
-	t.alike = true
+	t.unlike = map[string]bool{}
 	chosen, err := t.choose(w, s, d)
 	if err != nil {
 		return nil, err
@@ -229,7 +229,7 @@ func (t *Table) choose(w Wish, s, d *pg.Table) ([]*pg.Column, error) {
 		case there.Generated != 0:
 			t.Notes = append(t.Notes, fmt.Sprintf("column %q is generated in the destination and is not copied", c.Name))
 		default:
-			t.alike = t.alike && there.TypeName == c.TypeName && there.TypMod == c.TypMod
+			t.unlike[c.Name] = there.TypeName != c.TypeName || there.TypMod != c.TypMod
 			if there.TypeName != c.TypeName {
 				t.Notes = append(t.Notes, fmt.Sprintf("column %q is %s in the source and %s in the destination", c.Name, c.TypeName, there.TypeName))
 			}

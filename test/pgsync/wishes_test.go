@@ -61,6 +61,13 @@ func TestRowThatKeptItsStamp(t *testing.T) {
 		s.run("")
 		s.same("users")
 	}
+	// Also where another column has another type there.
+	s.exec(s.dest, `alter table public.users alter column email type varchar(300)`)
+	for _, password := range []string{"b", "1"} {
+		s.exec(s.source, `alter table public.users disable trigger user`, `update public.users set password = '`+password+`' where username = 'user7'`, `alter table public.users enable trigger user`)
+		s.run("")
+		s.same("users")
+	}
 	s.exec(s.source, `update public.users set password = 'later' where username = 'user7'`, `delete from public.users where username = 'user8'`)
 	s.config(map[string]string{"delete: false": "delete: true"})
 	s.run("")
