@@ -3,6 +3,8 @@ package sidecar
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -19,6 +21,10 @@ type exclusions struct {
 	before [][]config.Pattern // of Before
 }
 
+// unheard is how long a process waits for what peers have of a stream that is lost here, before it is published by another list of
+// tables. A peer that was out of reach for longer, and has read what nobody else has, finds another history there: a gap.
+const unheard = 15 * time.Second
+
 // turnExclusions begins a run: what is left out behind what was published before is what the configuration says, and up to there what it
 // said then. Where the stream is lost, what the self-merge and the peers have of it tells how far it went.
 func (s *Sidecar) turnExclusions(ctx context.Context, c *pgx.Conn, sit checkpoint.Situation, oldest wal.LSN) error {
@@ -30,6 +36,9 @@ func (s *Sidecar) turnExclusions(ctx context.Context, c *pgx.Conn, sit checkpoin
 	now := s.excluded()
 	if !known {
 		stored = streamstore.Exclusions{Now: now}
+	}
+	if lost := !sit.Tail.Found || !sit.Tail.Epoch.SameWAL(s.epoch); lost && len(sit.Acks) < sit.Peers && !slices.Equal(stored.Now, now) && time.Since(s.started) < unheard {
+		return fmt.Errorf("the stream is lost, and tables.exclude is another one than before: it waits %s for the peers to say how far they have read it", unheard)
 	}
 	if !sit.Stored.Epoch.SameWAL(s.epoch) {
 		stored.Before = nil // of another WAL, whose positions say nothing here
