@@ -220,6 +220,9 @@ func (p *pass) plan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := p.wentBack(now, states); err != nil {
+		return err
+	}
 	good := func(s *poll.State) bool { return s != nil && s.Source == p.id && now.Reaches(s.Seen) }
 	resume := false
 	for _, t := range p.tables {
@@ -265,6 +268,20 @@ func (p *pass) plan(ctx context.Context) error {
 		p.log.Info("a copy that was not finished goes on")
 	}
 	return poll.Begin(ctx, p.destination, begun...)
+}
+
+// wentBack is an error where the source is a standby that does not show yet what was read before, from another standby or from the primary:
+// what it does not have yet would be taken for deleted.
+func (p *pass) wentBack(now poll.Snapshot, states map[wal.RelationName]*poll.State) error {
+	if !p.from.InRecovery {
+		return nil
+	}
+	for _, s := range states {
+		if s.Source == p.id && !now.Reaches(s.Seen) && s.Seen.Reaches(now) {
+			return errors.New("the source is a standby that is behind what was read before; nothing is copied until it has caught up")
+		}
+	}
+	return nil
 }
 
 // sameDatabase reports whether two ids are of one database, before and behind a failover perhaps.
