@@ -181,6 +181,9 @@ func (p *Pause) choose(ctx context.Context, tx pgx.Tx, o Options) error {
 	if err := p.checks(ctx, tx); err != nil {
 		return err
 	}
+	if err := p.subscribed(ctx, tx); err != nil {
+		return err
+	}
 	if err := p.excepted(ctx, tx); err != nil {
 		return err
 	}
