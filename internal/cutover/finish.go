@@ -6,6 +6,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
 	"github.com/pgwaltz/pgwaltz/internal/cutover/hold"
+	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // NotReadyError: a step before this one is missing.
@@ -28,6 +29,11 @@ func (e *Ends) Finish(ctx context.Context) (gave bool, err error) {
 	case !s.Sequenced:
 		return false, &NotReadyError{"the destination's sequences are not ahead", "pgwaltz cutover sequences"}
 	}
+	if !s.Finished { // behind that the destination is in use
+		if err := e.still(ctx, s); err != nil {
+			return false, err
+		}
+	}
 	if err := hold.Tight(ctx, e.Source.Conn, e.Source.Ours, s.LeftAlone); err != nil {
 		return false, err
 	}
@@ -44,6 +50,53 @@ func (e *Ends) Finish(ctx context.Context) (gave bool, err error) {
 		return gave, err
 	}
 	return gave, e.forgetSequences(ctx)
+}
+
+// still looks whether the destination has yet what wait and sequences have found: it may have failed over to a standby that lagged, and who is left alone may
+// have used the source's sequences.
+func (e *Ends) still(ctx context.Context, s *hold.State) error {
+	p, err := e.look(ctx)
+	if err != nil {
+		return err
+	}
+	back := ""
+	switch {
+	case p.broken != "":
+		back = p.broken
+	case p.at <= s.Barrier:
+		back = fmt.Sprintf("it has the source's WAL up to %s, and all writes are below %s", p.at, s.Barrier)
+	}
+	if back != "" {
+		return &NotReadyError{fmt.Sprintf("region %s has not what it had when all had arrived there: %s", e.Destination.Region, back), "pgwaltz cutover wait"}
+	}
+	if err := e.forgot(s, p.applied); err != nil {
+		return err
+	}
+	list, err := e.sequences(ctx, 0)
+	if err != nil {
+		return err
+	}
+	for _, q := range list {
+		if q.Missing || q.Problem != "" || q.Change() && !q.cycles() {
+			return &NotReadyError{fmt.Sprintf("sequence %s of %s is not ahead", q.Name, e.Destination.Region), "pgwaltz cutover sequences"}
+		}
+	}
+	return nil
+}
+
+// forgot refuses a destination whose own database is behind what it was when all had arrived there. The stream sends again what is missing then, and its position
+// goes beyond that; a subscription begins where its slot is, and what lies between is lost.
+func (e *Ends) forgot(s *hold.State, applied wal.LSN) error {
+	what := ""
+	switch {
+	case applied < s.Applied:
+		what = fmt.Sprintf("it has noted the source's WAL up to %s, and had noted %s", applied, s.Applied)
+	case s.Applied == 0 && s.Timeline != 0 && s.Timeline != int(e.Destination.Sys.Timeline):
+		what = fmt.Sprintf("its server is on timeline %d, and was on %d; how far it has applied may not be read by this role (pg_replication_origin_status)", e.Destination.Sys.Timeline, s.Timeline)
+	default:
+		return nil
+	}
+	return &NotReadyError{fmt.Sprintf("the database of region %s has gone back since all had arrived there: %s", e.Destination.Region, what), "in mode stream pgwaltz cutover wait; else pgwaltz cutover abort, and compare both sides"}
 }
 
 // ResumeWrite gives writes at the source back, and reports whether any were paused. It needs the source alone: who the destination is now does not

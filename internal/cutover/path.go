@@ -21,6 +21,7 @@ import (
 type path struct {
 	mode    config.Mode
 	at      wal.LSN // of the source: what is below it is applied at the destination, and on its disk
+	applied wal.LSN // of the source, as the destination's own database has it, which goes back with a standby that lags; 0: this role may not read it
 	end     wal.LSN // of the source's WAL
 	open    string  // why it says nothing of all tables; "" is fine
 	broken  string  // why nothing will come; "" is fine
@@ -72,7 +73,7 @@ func (e *Ends) streamed(ctx context.Context, p *path) error {
 		p.broken = fmt.Sprintf("what was applied at %s is of another life of the server of %s", e.Destination.Region, e.Source.Region)
 		return nil
 	}
-	p.at = at.EndLSN
+	p.at, p.applied = at.EndLSN, at.EndLSN
 	counts, err := parked.Counts(ctx, e.Destination.Conn)
 	if err != nil {
 		return err
@@ -91,24 +92,24 @@ func (e *Ends) streamed(ctx context.Context, p *path) error {
 	return err
 }
 
-// Each gives: is it enabled, its slot, a table that is not ready. $1 is the name that pgwaltz gives the subscription; one of pglogical may have another.
+// Each gives: is it enabled, its slot, a table that is not ready, its replication origin. $1 is the name that pgwaltz gives the subscription; one of pglogical may have another.
 const (
-	nativeSQL = `select s.subenabled, coalesce(s.subslotname, '')::text, coalesce((select min(r.srrelid::pg_catalog.regclass::text) from pg_catalog.pg_subscription_rel r where r.srsubid = s.oid and r.srsubstate <> 'r'), '')
+	nativeSQL = `select s.subenabled, coalesce(s.subslotname, '')::text, coalesce((select min(r.srrelid::pg_catalog.regclass::text) from pg_catalog.pg_subscription_rel r where r.srsubid = s.oid and r.srsubstate <> 'r'), ''), 'pg_' || s.oid
 from pg_catalog.pg_subscription s join pg_catalog.pg_database d on d.oid = s.subdbid where s.subname = $1 and d.datname = pg_catalog.current_database()`
-	pglogicalSQL = `select s.sub_enabled, s.sub_slot_name::text, coalesce((select min(y.sync_relname::text) from pglogical.local_sync_status y where y.sync_subid = s.sub_id and y.sync_relname is not null and y.sync_status <> 'r'), '')
+	pglogicalSQL = `select s.sub_enabled, s.sub_slot_name::text, coalesce((select min(y.sync_relname::text) from pglogical.local_sync_status y where y.sync_subid = s.sub_id and y.sync_relname is not null and y.sync_status <> 'r'), ''), s.sub_slot_name::text
 from pglogical.subscription s order by s.sub_name = $1 desc limit 1`
 )
 
 // subscription is one of an end to another region.
 type subscription struct {
-	enabled       bool
-	slot, waiting string
+	enabled               bool
+	slot, waiting, origin string
 }
 
 // subscription reads it; nil where there is none.
 func (e *Ends) subscription(ctx context.Context, at, to *End, sql string) (*subscription, error) {
 	var s subscription
-	err := at.Conn.QueryRow(ctx, sql, config.DefaultSlot(e.cfg.Cluster, to.Region)).Scan(&s.enabled, &s.slot, &s.waiting)
+	err := at.Conn.QueryRow(ctx, sql, config.DefaultSlot(e.cfg.Cluster, to.Region)).Scan(&s.enabled, &s.slot, &s.waiting, &s.origin)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows), pg.Code(err) == "42P01", pg.Code(err) == "3F000":
 		return nil, nil
@@ -145,6 +146,17 @@ func (e *Ends) subscribed(ctx context.Context, p *path, sql string) error {
 		return nil
 	}
 	p.at = s.ConfirmedFlushLSN
+	var applied string
+	err = e.Destination.Conn.QueryRow(ctx, `select coalesce(o.remote_lsn, '0/0')::text from pg_catalog.pg_replication_origin_status o where o.external_id = $1`, sub.origin).Scan(&applied)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows), pg.Code(err) == "42501":
+	case err != nil:
+		return fmt.Errorf("read how far %s has applied: %w", e.Destination.Region, err)
+	default:
+		if p.applied, err = wal.ParseLSN(applied); err != nil {
+			return err
+		}
+	}
 	if waiting != "" {
 		p.open = fmt.Sprintf("table %s of the subscription is not ready", waiting)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -123,7 +125,19 @@ type Paused struct {
 	Deadline time.Time
 }
 
-// PauseWrite takes the rights to write at the source and ends what is open. It may be run again, and gives more time then. Where it fails after it has
+// again refuses what an earlier run was not told: what is taken stays as it is.
+func (p Pausing) again(s *hold.State) error {
+	was, now := slices.Sorted(slices.Values(s.LeftAlone)), slices.Sorted(slices.Values(p.Except))
+	if len(now) > 0 && !slices.Equal(slices.Compact(was), slices.Compact(now)) {
+		return &UsageError{fmt.Sprintf("writes are paused already, with --except %q and not %q", strings.Join(was, ","), strings.Join(now, ",")), "leave --except out, which keeps it; or pgwaltz cutover resume-write first"}
+	}
+	if p.Connect && !s.Connect {
+		return &UsageError{"writes are paused already, without --no-connect", "leave it out, or pgwaltz cutover resume-write first"}
+	}
+	return nil
+}
+
+// PauseWrite takes the rights to write at the source and ends what is open. It may be run again: then it keeps the roles that are left alone, and gives more time. Where it fails after it has
 // taken, writes are given back before it returns, also when ctx has ended.
 func (e *Ends) PauseWrite(ctx context.Context, p Pausing) (out Paused, err error) {
 	if err := errors.Join(e.Source.Is(p.Source), e.Destination.Is(p.Destination)); err != nil {
@@ -139,7 +153,17 @@ func (e *Ends) PauseWrite(ctx context.Context, p Pausing) (out Paused, err error
 	case s != nil && s.Finished && s.Paused:
 		return out, &UsageError{"this cutover is finished, and writes are paused for good", "pgwaltz cutover, the other way round"}
 	case s != nil && s.Paused:
+		if err := p.again(s); err != nil {
+			return out, err
+		}
 		if err := hold.Extend(ctx, e.Source.Conn, p.Hold); err != nil {
+			return out, err
+		}
+		if s.Drained { // nothing is left to do, and so nothing to give back where it fails
+			s, err := e.paused(ctx)
+			if err == nil {
+				out.Deadline = s.Deadline
+			}
 			return out, err
 		}
 	default:

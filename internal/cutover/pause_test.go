@@ -59,7 +59,6 @@ func TestPauseCommitUnknown(t *testing.T) {
 			if got := text(t, p.s, `has_table_privilege('`+name+`_app', 'item', 'insert')`); got != "true" {
 				t.Error("the application may not write")
 			}
-			pgtest.Exec(t, p.s, `drop owned by `+name+`_app`, `drop role `+name+`_app`)
 		})
 	}
 }

@@ -46,7 +46,11 @@ func (e *Ends) Wait(ctx context.Context, w Waiting) (wal.LSN, error) {
 	if err := failpoint.Hit("cutover.barred"); err != nil {
 		return 0, err
 	}
-	if err := e.arrive(ctx, at, w); err != nil {
+	applied, err := e.arrive(ctx, at, w)
+	if err == nil {
+		err = e.forgot(s, applied) // of an earlier run
+	}
+	if err != nil {
 		return 0, err
 	}
 	if w.Probe != "" {
@@ -58,7 +62,7 @@ func (e *Ends) Wait(ctx context.Context, w Waiting) (wal.LSN, error) {
 	if err := hold.Tight(ctx, e.Source.Conn, e.Source.Ours, s.LeftAlone); err != nil {
 		return 0, err
 	}
-	if err := hold.Done(ctx, e.Source.Conn, hold.Arrived); err != nil {
+	if err := hold.Arrive(ctx, e.Source.Conn, applied, int(e.Destination.Sys.Timeline)); err != nil {
 		return 0, over(err)
 	}
 	return at, failpoint.Hit("cutover.arrived")
@@ -81,14 +85,14 @@ func (e *Ends) mark(ctx context.Context) (wal.LSN, error) {
 	return wal.ParseLSN(text)
 }
 
-// arrive waits until the position is applied at the destination.
-func (e *Ends) arrive(ctx context.Context, at wal.LSN, w Waiting) error {
+// arrive waits until the position is applied at the destination, and returns how far the destination's own notes are then.
+func (e *Ends) arrive(ctx context.Context, at wal.LSN, w Waiting) (wal.LSN, error) {
 	last := "the destination was not asked yet"
 	for {
 		p, err := e.look(ctx)
 		switch {
 		case err != nil && ctx.Err() == nil:
-			return err
+			return 0, err
 		case err != nil:
 		case p.broken != "":
 			last = p.broken
@@ -99,16 +103,16 @@ func (e *Ends) arrive(ctx context.Context, at wal.LSN, w Waiting) error {
 		case p.parked > 0 && !w.AllowParked:
 			last = fmt.Sprintf("%d changes of the source are parked at the destination (pgwaltz parked list)", p.parked)
 		default:
-			return nil
+			return p.applied, nil
 		}
 		if ctx.Err() == nil {
 			err = pause.For(ctx, lookEvery)
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("wait for the destination: %w; %s", context.Cause(ctx), last)
+			return 0, fmt.Errorf("wait for the destination: %w; %s", context.Cause(ctx), last)
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
 	}
 }

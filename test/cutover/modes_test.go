@@ -23,6 +23,9 @@ func (w *walk) away() {
 	w.stopped(w.a)
 	w.ok("wait", "--from", "a", "--timeout", "2m", "--probe", "public.probe")
 	w.equal("behind wait")
+	if got := w.sql(w.a, `select applied > '0/0' from pgwaltz.cutover`); got != "t" {
+		w.Errorf("how far the destination's own notes are is not known: %q", got)
+	}
 	w.ok("sequences", "--from", "a")
 	w.ok("finish", "--from", "a")
 	w.stopped(w.a)

@@ -25,9 +25,14 @@ const schema = `create table if not exists pgwaltz.cutover (
   drained     timestamptz,          -- nothing that began before the pause is open any more
   barrier     pg_lsn,               -- all writes are below it
   arrived     timestamptz,          -- they are at the destination
+  applied     pg_lsn,               -- how far the destination's own notes were then; null where they could not be read
+  timeline    int,                  -- of the destination then
   sequenced   timestamptz,          -- its sequences are ahead
   finished    timestamptz
 )`
+
+// newer are the columns that a table of an older version lacks.
+const newer = `alter table pgwaltz.cutover add column if not exists applied pg_lsn, add column if not exists timeline int`
 
 // State is a cutover under way, or finished.
 type State struct {
@@ -39,6 +44,8 @@ type State struct {
 	Drained             bool
 	Barrier             wal.LSN // 0: not taken yet
 	Arrived, Sequenced  bool
+	Applied             wal.LSN // what the destination itself had noted when all had arrived; 0: not known
+	Timeline            int     // of the destination then; 0: not known
 	Finished            bool
 	// Paused: writes are paused now. It is the function that says so: behind the deadline it gives them back, and is gone.
 	Paused bool
@@ -58,10 +65,11 @@ func Load(ctx context.Context, q pg.Querier) (*State, error) {
 		return nil, err
 	}
 	var s State
-	var barrier string
+	var barrier, applied string
 	err = q.QueryRow(ctx, `select region, peer, source, destination, left_alone, connect, began, case when deadline < 'infinity' then deadline else began end, drained is not null,
-  coalesce(barrier, '0/0')::text, arrived is not null, sequenced is not null, finished is not null from pgwaltz.cutover`).
-		Scan(&s.Region, &s.Peer, &s.Source, &s.Destination, &s.LeftAlone, &s.Connect, &s.Began, &s.Deadline, &s.Drained, &barrier, &s.Arrived, &s.Sequenced, &s.Finished)
+  coalesce(barrier, '0/0')::text, arrived is not null, sequenced is not null, finished is not null,
+  coalesce(pg_catalog.to_jsonb(c) ->> 'applied', '0/0'), coalesce((pg_catalog.to_jsonb(c) ->> 'timeline')::int4, 0) from pgwaltz.cutover c`).
+		Scan(&s.Region, &s.Peer, &s.Source, &s.Destination, &s.LeftAlone, &s.Connect, &s.Began, &s.Deadline, &s.Drained, &barrier, &s.Arrived, &s.Sequenced, &s.Finished, &applied, &s.Timeline)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil, nil
@@ -69,6 +77,9 @@ func Load(ctx context.Context, q pg.Querier) (*State, error) {
 		return nil, fmt.Errorf("read pgwaltz.cutover: %w", err)
 	}
 	if s.Barrier, err = wal.ParseLSN(barrier); err != nil {
+		return nil, err
+	}
+	if s.Applied, err = wal.ParseLSN(applied); err != nil {
 		return nil, err
 	}
 	s.Paused = holds(text)
@@ -102,6 +113,9 @@ func note(ctx context.Context, q pg.Querier, o Options, deadline string) error {
 	if _, err := table(ctx, q); err != nil {
 		return err
 	}
+	if _, err := q.Exec(ctx, newer); err != nil {
+		return fmt.Errorf("make pgwaltz.cutover: %w", err)
+	}
 	if _, err := q.Exec(ctx, `delete from pgwaltz.cutover`); err != nil {
 		return fmt.Errorf("write pgwaltz.cutover: %w", err)
 	}
@@ -119,7 +133,6 @@ type Step string
 // Steps, in their order.
 const (
 	Drained   Step = "drained"
-	Arrived   Step = "arrived"
 	Sequenced Step = "sequenced"
 )
 
@@ -127,6 +140,17 @@ const (
 func Done(ctx context.Context, conn *pgx.Conn, s Step) error {
 	return locked(ctx, conn, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `update pgwaltz.cutover set `+string(s)+` = pg_catalog.clock_timestamp()`)
+		return err
+	})
+}
+
+// Arrive notes that all is at the destination: how far its own notes are (0: not known), and its timeline.
+func Arrive(ctx context.Context, conn *pgx.Conn, applied wal.LSN, timeline int) error {
+	return locked(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, newer); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `update pgwaltz.cutover set arrived = pg_catalog.clock_timestamp(), applied = nullif($1, '0/0')::text::pg_lsn, timeline = $2`, applied.String(), timeline)
 		return err
 	})
 }
