@@ -24,7 +24,7 @@ alter role newcomer in database beside set work_mem = '7MB'; grant newcomer to b
 	if got := w.sql(w.b, role); got != "" {
 		t.Errorf("printing made the role: %s", got)
 	}
-	w.ok("roles", "--run")
+	w.ok(w.line("roles")...)
 	if a, b := w.sql(w.a, role), w.sql(w.b, role); a != b || a == "" {
 		t.Errorf("the role is %q here and %q there", a, b)
 	}
@@ -46,25 +46,64 @@ alter role newcomer in database beside set work_mem = '7MB'; grant newcomer to b
 		}
 	}
 
-	// The schema, by the script of the document, into an empty database.
-	document, err := os.ReadFile("../../docs/cutover.md")
-	w.must(err)
-	_, text, _ = strings.Cut(string(document), "```sh\n")
-	text, _, _ = strings.Cut(text, "```")
-	w.must(os.WriteFile(filepath.Join(w.a.Sidecar.Home, "schema.sh"), []byte(text), 0o644))
+	w.schemaCopied()
+}
+
+// schemaCopied copies the schema of a into an empty database of b: all of it or nothing, and again without harm.
+func (w *walk) schemaCopied() {
+	w.Helper()
 	w.sql(w.b, `create database empty`)
-	empty := w.id(w.b)
-	empty = empty[:strings.Index(empty, "/")] + "/empty"
 	w.a.Sidecar.Set("peers", []any{map[string]any{"region": "b", "dsn": w.b.Cluster.DSN("empty")}})
+	there := func(sql string) string {
+		w.Helper()
+		out, err := w.b.Cluster.PSQL(w.Context(), "empty", sql)
+		w.must(err)
+		return strings.TrimSpace(out)
+	}
+	const made = `select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname in ('public', 'other')`
+	refused := func(says string, more ...string) {
+		w.Helper()
+		if code, text := w.run("", append([]string{"schema", "copy"}, more...)...); code != 4 || !strings.Contains(text, says) {
+			w.Errorf("schema copy %v: code %d: %s, want %q", more, code, text, says)
+		}
+	}
+	old := w.T.TempDir()
+	for _, name := range []string{"pg_dump", "pg_restore"} {
+		w.must(os.WriteFile(filepath.Join(old, name), []byte("#!/bin/sh\necho 'pg_dump (PostgreSQL) 9.6.1'\n"), 0o755))
+	}
+	refused("pg_dump reads no server that is newer than itself; found: 9 in "+old, "--bin", old)
 	bin, err := harness.FindBinaries()
 	w.must(err)
-	w.a.Sidecar.Setenv("PATH", bin.Dir+":"+os.Getenv("PATH"))
-	if code, text := w.run("", "exec", "--source", w.id(w.a), "--destination", empty, "--", "sh", "schema.sh"); code != 0 {
-		t.Fatalf("schema.sh: code %d: %s", code, text)
+	if _, err := os.Stat(filepath.Join(bin.Dir, "pg_dump")); err != nil {
+		refused("pg_dump reads no server that is newer") // these servers come without their programs
+		return
 	}
+	w.sql(w.a, `create role late; grant select on item to late`)
+	refused("pgwaltz cutover roles --run")
+	w.ok("schema", "copy", "--dry-run", "--no-privileges")
+	w.sql(w.a, `drop owned by late; drop role late`)
+	text := w.ok("schema", "copy", "--dry-run", "--bin", bin.Dir)
+	if !strings.Contains(text, "CREATE TABLE public.item") || !strings.Contains(text, "OWNER TO keeper") || strings.Contains(text, "pgwaltz_") || strings.Contains(text, "pgwaltz.") {
+		w.Errorf("--dry-run: %s", text)
+	}
+	if code, text := w.run("cutover.schema:kill", "schema", "copy"); code == 0 {
+		w.Errorf("not killed: %s", text)
+	}
+	if got := there(made); got != "0" {
+		w.Errorf("%s relations are there, and nothing was to be made", got)
+	}
+	w.ok(w.line("extensions")...) // makes a schema as well
+	w.ok(w.line("schema copy")...)
 	const schema = `select string_agg(c.oid::regclass || ' ' || pg_get_userbyid(c.relowner) || ' ' || coalesce(c.relacl::text, ''), E'\n' order by c.oid::regclass::text) from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname in ('public', 'other')`
-	there, err := w.b.Cluster.PSQL(t.Context(), "empty", schema)
-	if a := w.sql(w.a, schema); err != nil || strings.TrimSpace(there) != a {
-		t.Errorf("%v: the schema is\n%s\nhere and\n%s\nthere", err, a, there)
+	if a, b := w.sql(w.a, schema), there(schema); a != b {
+		w.Errorf("the schema is\n%s\nhere and\n%s\nthere", a, b)
+	}
+	if text := w.ok("schema", "copy"); !strings.Contains(text, "already") {
+		w.Errorf("again: %s", text)
+	}
+	there(`alter table item add more int; insert into item (id, n) values (1, 1)`)
+	refused("not the source's schema")
+	if got := there(`select count(*) from item`); got != "1" {
+		w.Errorf("%s rows are left", got)
 	}
 }

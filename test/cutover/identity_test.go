@@ -14,7 +14,7 @@ import (
 // refused, and nothing is changed. Writes can be given back all the same.
 func TestIdentity(t *testing.T) {
 	w := newWalk(t, "identity")
-	commands := [][]string{{"plan"}, w.pause(), {"wait"}, {"sequences"}, {"finish"}, {"roles"}, {"extensions"}}
+	commands := [][]string{{"plan"}, w.pause(), {"wait"}, {"sequences"}, {"finish"}, {"roles"}, {"extensions"}, {"schema", "copy"}}
 	refused := func(says, when string, commands ...[]string) {
 		t.Helper()
 		for _, words := range commands {
@@ -50,7 +50,7 @@ func TestIdentity(t *testing.T) {
 	if got := w.id(w.b) + w.sql(w.b, `select pg_is_in_recovery()`); got != want+"t" {
 		t.Fatalf("b is %s", got)
 	}
-	refused("is a standby", "standby", []string{"plan"}, []string{"wait"}, []string{"sequences"}, []string{"finish"})
+	refused("is a standby", "standby", []string{"plan"}, []string{"wait"}, []string{"sequences"}, []string{"finish"}, []string{"schema", "copy"})
 	w.stopped(w.a)
 	w.ok("resume-write")
 	if got := w.as(w.a, "app", `delete from item`); got != "" {

@@ -2,6 +2,7 @@ package cutover
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -97,7 +98,7 @@ func (w *walk) documented() (there, back [][]string) {
 	for line := range strings.SplitSeq(string(text), "\n") {
 		command, ok := strings.CutPrefix(line, "pgwaltz cutover ")
 		switch words := strings.Fields(names.Replace(command)); {
-		case !ok || words[0] == "exec":
+		case !ok || !slices.Contains([]string{"plan", "pause-write", "wait", "sequences", "finish"}, words[0]):
 		case strings.Contains(line, "--from"):
 			back = append(back, words)
 		default:
@@ -108,6 +109,20 @@ func (w *walk) documented() (there, back [][]string) {
 		w.Fatalf("%d and %d commands in docs/cutover.md", len(there), len(back))
 	}
 	return there, back
+}
+
+// line is a command of docs/cutover.md, the first one that begins so, without the name of the file.
+func (w *walk) line(begins string) []string {
+	w.Helper()
+	text, err := os.ReadFile("../../docs/cutover.md")
+	w.must(err)
+	for line := range strings.SplitSeq(string(text), "\n") {
+		if command, ok := strings.CutPrefix(line, "pgwaltz cutover "+begins); ok {
+			return strings.Fields(strings.Replace(begins+command, " --config eu.yaml", "", 1))
+		}
+	}
+	w.Fatalf("docs/cutover.md does not say: pgwaltz cutover %s", begins)
+	return nil
 }
 
 // Every step is killed behind each thing it does, and run again; in the end abort puts both databases back.
