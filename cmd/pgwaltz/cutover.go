@@ -68,27 +68,36 @@ func newCutover(env []string) *cobra.Command {
 	c.PersistentFlags().StringVar(&k.way.From, "from", "", "the peer that the application moves from")
 	takes(c.PersistentFlags(), "from", "REGION")
 	c.PersistentFlags().DurationVar(&k.timeout, "timeout", time.Minute, "how long the command may take")
-	c.AddCommand(k.plan(), k.pauseWrite(), k.wait(), k.sequences(), k.resumeWrite(), k.finish(), k.abort(), k.roles(), k.extensions(), k.schema(), k.exec())
+	c.AddCommand(k.plan(), k.pauseWrite(), k.wait(), k.sequences(), k.resumeWrite(), k.finish(), k.abort(), k.monitor(), k.roles(), k.extensions(), k.schema(), k.exec())
 	return c
 }
 
 // command makes one. f runs with both ends; alone: it needs the source only.
 func (k *cutting) command(use, short, long string, alone bool, f func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error) *cobra.Command {
+	return k.lasting(use, short, long, alone, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
+		// Each command bounds its own work; this is for what it does besides.
+		ctx, cancel := context.WithTimeoutCause(ctx, k.timeout+30*time.Second, fmt.Errorf("not within %s", k.timeout))
+		defer cancel()
+		return f(ctx, e, stdout, stderr)
+	})
+}
+
+// lasting is command for one that may go on for any time: only to connect is bound by --timeout.
+func (k *cutting) lasting(use, short, long string, alone bool, f func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error) *cobra.Command {
 	c := exits(&cobra.Command{Use: use, Short: short, Long: long, Args: noWords}, exitOK, exitOther, exitUsage, exitConfig, exitCheck, exitPostgres, exitPeer, exitInterrupted)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg, err := k.load()
 		if err != nil {
 			return err
 		}
-		// Each command bounds its own work; this is for what it does besides.
 		ctx, cancel := context.WithTimeoutCause(c.Context(), k.timeout+30*time.Second, fmt.Errorf("not within %s", k.timeout))
-		defer cancel()
 		e, err := cutover.Open(ctx, cfg, k.way, alone)
+		cancel()
 		if err != nil {
 			return err
 		}
-		defer e.Close(ctx)
-		return f(ctx, e, forScreen(c.OutOrStdout()), c.ErrOrStderr())
+		defer e.Close(c.Context())
+		return f(c.Context(), e, forScreen(c.OutOrStdout()), c.ErrOrStderr())
 	}
 	return c
 }

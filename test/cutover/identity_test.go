@@ -14,7 +14,7 @@ import (
 // refused, and nothing is changed. Writes can be given back all the same.
 func TestIdentity(t *testing.T) {
 	w := newWalk(t, "identity")
-	commands := [][]string{{"plan"}, w.pause(), {"wait"}, {"sequences"}, {"finish"}, {"roles"}, {"extensions"}, {"schema", "copy"}}
+	commands := [][]string{{"plan"}, w.pause(), {"wait"}, {"sequences"}, {"finish"}, {"roles"}, {"extensions"}, {"monitor"}, {"schema", "copy"}}
 	refused := func(says, when string, commands ...[]string) {
 		t.Helper()
 		for _, words := range commands {
@@ -36,6 +36,7 @@ func TestIdentity(t *testing.T) {
 	w.sql(w.b, `create database elsewhere`)
 	w.a.Sidecar.Set("peers", []any{map[string]any{"region": "b", "dsn": w.b.Cluster.DSN("elsewhere")}})
 	refused("and not "+w.id(w.b), "another database", commands[:5]...)
+	refused("and not "+w.id(w.b), "another database", []string{"monitor"})
 	w.stopped(w.a)
 	w.a.Sidecar.Set("peers", []any{real})
 
@@ -50,7 +51,7 @@ func TestIdentity(t *testing.T) {
 	if got := w.id(w.b) + w.sql(w.b, `select pg_is_in_recovery()`); got != want+"t" {
 		t.Fatalf("b is %s", got)
 	}
-	refused("is a standby", "standby", []string{"plan"}, []string{"wait"}, []string{"sequences"}, []string{"finish"}, []string{"schema", "copy"})
+	refused("is a standby", "standby", []string{"plan"}, []string{"wait"}, []string{"sequences"}, []string{"finish"}, []string{"monitor"}, []string{"schema", "copy"})
 	w.stopped(w.a)
 	w.ok("resume-write")
 	if got := w.as(w.a, "app", `delete from item`); got != "" {

@@ -39,6 +39,9 @@ func TestCutover(t *testing.T) {
 	l := w.load(w.a, 3)
 	defer l.stop()
 	w.within("the load to begin", func() bool { return l.n() > 50 })
+	if code, found := w.look(); code != 0 || found["cutover"] != nil {
+		t.Errorf("monitor: code %d: %v", code, found)
+	}
 	there, back := w.documented()
 	for _, words := range there {
 		if words[0] == "finish" {
@@ -50,7 +53,9 @@ func TestCutover(t *testing.T) {
 		switch words[0] {
 		case "pause-write":
 			w.stopped(w.a)
+			w.sees("paused", true)
 		case "wait":
+			w.sees("arrived", true, "--max-lag-bytes", "1000000000")
 			w.equal("behind wait")
 			if code, text := w.run("", "finish"); code == 0 || !strings.Contains(text, "sequences") {
 				t.Errorf("finish before sequences: code %d: %s", code, text)
@@ -82,6 +87,7 @@ func TestCutover(t *testing.T) {
 	}
 	moved.stop()
 	w.stopped(w.b)
+	w.sees("finished", true, "--from", "b")
 	if got := w.as(w.a, "app", `insert into other.thing (body) values ('home again')`); got != "" {
 		t.Errorf("app cannot write at a: %s", got)
 	}

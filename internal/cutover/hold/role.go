@@ -57,7 +57,7 @@ where r.rolname !~ '^pg_' order by r.rolname`
 
 // loadRoles reads all roles. ours are the names as which pgwaltz works, except those that the operator wants to be left alone.
 func loadRoles(ctx context.Context, q pg.Querier, ours, except []string) ([]Role, error) {
-	rows, err := q.Query(ctx, rolesSQL, ours, except)
+	rows, err := q.Query(ctx, rolesSQL, append([]string{}, ours...), append([]string{}, except...)) // nil would be null
 	if err != nil {
 		return nil, fmt.Errorf("read roles: %w", err)
 	}
