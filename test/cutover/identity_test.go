@@ -14,7 +14,7 @@ import (
 // refused, and nothing is changed. Writes can be given back all the same.
 func TestIdentity(t *testing.T) {
 	w := newWalk(t, "identity")
-	commands := [][]string{{"plan"}, w.pause(), {"wait"}, {"sequences"}, {"finish"}, {"roles"}, {"extensions"}, {"monitor"}, {"schema", "copy"}}
+	commands := [][]string{{"plan"}, w.pause(), {"wait"}, {"sequences"}, {"finish"}, {"roles"}, {"extensions"}, {"monitor"}, {"schema", "copy"}, {"rehearse", "prepare", "--role", "app"}, {"rehearse", "run", "--role", "app"}, {"rehearse", "remove"}}
 	refused := func(says, when string, commands ...[]string) {
 		t.Helper()
 		for _, words := range commands {

@@ -34,11 +34,14 @@ func (w *walk) positions(r *harness.Region) map[string]string {
 // The walk of docs/cutover.md: from a to b under load, and back again, with the stream underneath. Nothing is lost, nothing is written at the source behind the pause,
 // and no number is given out twice.
 func TestCutover(t *testing.T) {
-	w := newWalk(t, "cutover")
+	w := newWalkOn(t, nil, "cutover", func(w *walk) { w.ok(w.line("rehearse prepare")...) })
+	w.must(w.pair.WaitInStep(t.Context(), 2*time.Minute))
 	w.sql(w.a, `select nextval('other.down') from generate_series(1, 5); select nextval('other.round') from generate_series(1, 23); select nextval('other.wide_id_seq') from generate_series(1, 7)`)
 	l := w.load(w.a, 3)
 	defer l.stop()
 	w.within("the load to begin", func() bool { return l.n() > 50 })
+	r := w.rehearse()
+	w.within("the rehearsal to begin", func() bool { return w.sql(w.b, `select count(*) > 5 from pgwaltz_rehearsal`) == "t" })
 	if code, found := w.look(); code != 0 || found["cutover"] != nil {
 		t.Errorf("monitor: code %d: %v", code, found)
 	}
@@ -91,8 +94,12 @@ func TestCutover(t *testing.T) {
 	if got := w.as(w.a, "app", `insert into other.thing (body) values ('home again')`); got != "" {
 		t.Errorf("app cannot write at a: %s", got)
 	}
+	rows := w.sql(w.a, `select count(*) from pgwaltz_rehearsal`)
+	w.within("the rehearsal to go on at a", func() bool { return w.sql(w.a, `select count(*) from pgwaltz_rehearsal`) != rows })
+	r.clean("a", "b", "a")
 	w.must(w.pair.WaitInStep(t.Context(), 2*time.Minute))
 	w.equal("in the end")
+	w.ok(w.line("rehearse remove")...)
 }
 
 // documented are the commands of the walk in docs/cutover.md, there and back, without the name of the file.

@@ -53,3 +53,19 @@ func Sessions(ctx context.Context, q pg.Querier, ours, except []string) ([]Sessi
 	}
 	return list, nil
 }
+
+// Left is why a pause leaves the role alone; "" is one that it holds. A role that is not there is an error.
+func Left(ctx context.Context, q pg.Querier, ours []string, role string) (string, error) {
+	roles, err := loadRoles(ctx, q, ours, nil)
+	if err != nil {
+		return "", err
+	}
+	r := named(roles, role)
+	if r == nil {
+		return "", fmt.Errorf("role %q is not there", role)
+	}
+	if r.Soft() && r.Held() {
+		return "is bound by no grant", nil
+	}
+	return r.Left, nil
+}
