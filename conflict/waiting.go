@@ -2,6 +2,7 @@ package conflict
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -211,15 +212,24 @@ func (p Policy) same(w, next *Waiting) bool {
 // the event is at or above it in the order of entries. Of equal stamps the contents decide. Where w lacks the
 // values that would, it waits on: an earlier row of its origin with the same stamp does not end its
 // waiting. The answer to what it asks for does (Gone), or the look at the row that is there then.
-func (p Policy) Releases(event Waiting, w *Waiting) bool {
+//
+// other says that w is of another region than event, and than this one. An event that does not have all of its columns says nothing of
+// these then: where they are, the row keeps the waiting values in them. So w waits on, and when the columns are here, the two rows
+// are compared, and each region gets both.
+func (p Policy) Releases(event Waiting, w *Waiting, other bool) bool {
 	if c := p.Compare(event.Stamp, w.Stamp); c != 0 {
-		return c > 0
+		return c > 0 && (!other || event.names(w))
 	}
 	if !hasColumns(event.Relation, w.Relation) {
 		return true // the same write, after a column was renamed, dropped or given another type
 	}
 	c, sure := p.order(&event, w)
 	return sure && c >= 0
+}
+
+// names reports whether w has all columns of o, by their names.
+func (w *Waiting) names(o *Waiting) bool {
+	return w.Relation == o.Relation || !slices.ContainsFunc(o.Relation.Columns, func(c wal.Column) bool { return w.Relation.Column(c.Name) < 0 })
 }
 
 // Undoes reports whether an own change, when it is run against the own database, puts an end to w, a change of another

@@ -188,7 +188,7 @@ func (m *waitModel) take(r *waitRegion, w waitMsg, retried bool) {
 			m.record(r, &w)
 		}
 		if step == OwnRecord || step == OwnSkip {
-			if follows || old != nil && step == OwnRecord && m.pol.Releases(w.Waiting, &old.Waiting) {
+			if follows || old != nil && step == OwnRecord && m.pol.Releases(w.Waiting, &old.Waiting, old.from != w.from && old.from != r.id) {
 				r.waiting = nil
 				if old.from != w.from && m.pol.Undoes(w.Waiting, &old.Waiting) {
 					m.tell(r, Repair)
@@ -224,7 +224,7 @@ func (m *waitModel) take(r *waitRegion, w waitMsg, retried bool) {
 	if d.Verdict == Apply {
 		r.put(&w)
 	}
-	if old != nil && (follows || d.Verdict != Keep && m.pol.Releases(w.Waiting, &old.Waiting)) {
+	if old != nil && (follows || d.Verdict != Keep && m.pol.Releases(w.Waiting, &old.Waiting, old.from != w.from && old.from != r.id)) {
 		r.waiting = nil
 		back = back || w.kind == Self && old.from != w.from && m.pol.Undoes(w.Waiting, &old.Waiting)
 	}

@@ -101,17 +101,36 @@ func TestReleasesBehindARename(t *testing.T) {
 	w := Waiting{Relation: waitRel(), Op: wal.Insert, Stamp: wal.Stamp{Version: 5}, Image: waitRow("z", "large")}
 	event := w
 	event.Image = waitRow("a", "large")
-	if (Policy{}).Releases(event, &w) {
+	if (Policy{}).Releases(event, &w, false) {
 		t.Error("of two rows with equal stamps the lower one releases the other")
 	}
 	now := *waitRel()
 	now.Columns = []wal.Column{{Name: "id", OID: 23}, {Name: "renamed", OID: 25}, {Name: "big", OID: 25}}
 	event.Relation = &now
-	if !(Policy{}).Releases(event, &w) {
+	if !(Policy{}).Releases(event, &w, false) {
 		t.Error("it waits for a column that is gone")
 	}
-	if event.Stamp.Version = 4; (Policy{}).Releases(event, &w) {
+	if event.Stamp.Version = 4; (Policy{}).Releases(event, &w, false) {
 		t.Error("an older write releases it")
+	}
+}
+
+// A later row of another region that has no word of a column does not end the waiting of its values; a later one of the same region does.
+func TestReleasesWithoutAColumn(t *testing.T) {
+	t.Parallel()
+	w := Waiting{Relation: waitRel(), Op: wal.Update, Stamp: wal.Stamp{Version: 5}, Image: waitRow("a", "large")}
+	less := *waitRel()
+	less.Columns = less.Columns[:2]
+	event := Waiting{Relation: &less, Op: wal.Update, Stamp: wal.Stamp{Version: 6}, Image: waitRow("b", "large")[:2]}
+	gone := Waiting{Relation: &less, Op: wal.Delete, Stamp: wal.Stamp{Version: wal.MaxVersion}, Image: event.Image}
+	whole := Waiting{Relation: waitRel(), Op: wal.Update, Stamp: event.Stamp, Image: waitRow("b", "large")}
+	for _, c := range []struct {
+		event       Waiting
+		other, want bool
+	}{{event, true, false}, {gone, true, false}, {event, false, true}, {gone, false, true}, {whole, true, true}} {
+		if got := (Policy{}).Releases(c.event, &w, c.other); got != c.want {
+			t.Errorf("%s of %d columns, other %t: %t", c.event.Op, len(c.event.Relation.Columns), c.other, got)
+		}
 	}
 }
 
@@ -185,7 +204,7 @@ func (r *parkingRegion) take(w Waiting, kind EventKind, blocked bool) {
 	if d.Verdict == Apply {
 		r.local, r.image = e.Side(), w.Image
 	}
-	if r.waiting != nil && d.Verdict != Keep && r.p.Releases(w, r.waiting) {
+	if r.waiting != nil && d.Verdict != Keep && r.p.Releases(w, r.waiting, false) {
 		r.waiting = nil
 	}
 }
@@ -347,7 +366,7 @@ func TestEqualStampsAndMissingValues(t *testing.T) {
 		{"what lacks a value over what does not", waitImage("b", "x"), waitImage("c", "#y"), false, true, true},
 	} {
 		w, came := of(c.waits), of(c.came)
-		if got := (Policy{}).Releases(*came, w); got != c.releases {
+		if got := (Policy{}).Releases(*came, w, false); got != c.releases {
 			t.Errorf("%s: releases %t", c.name, got)
 		}
 		if got := (Policy{}).Gone(came, w); got != c.gone {

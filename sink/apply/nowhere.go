@@ -52,7 +52,7 @@ func (a *Applier) releaseNowhere(ctx context.Context, k keyedTx, fx *effects) er
 			if err != nil {
 				return side(err)
 			}
-			if w := found[key]; w != nil && policy.Releases(waitingOf(g, r), &w.Waiting) {
+			if w := found[key]; w != nil && policy.Releases(waitingOf(g, r), &w.Waiting, false) {
 				fx.unpark = append(fx.unpark, w.ID)
 			}
 		}

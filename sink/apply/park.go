@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
@@ -115,16 +114,10 @@ func (a *Applier) follows(g *batch.Group, old *parked.Change) bool {
 	return old.Origin == a.cfg.Origin && !a.retrying && old.Waiting.Ends(old.Kind, g.Kind)
 }
 
-// releases reports whether a change that waits has nothing left to say once a run is merged. A later run of another region that does
-// not have all of its columns says nothing of these: where they are, the row keeps the waiting values in them. So it waits on,
-// and when the columns are here, the two rows are compared, and each region gets both.
+// releases reports whether a change that waits has nothing left to say once a run is merged.
 func (a *Applier) releases(g *batch.Group, r *batch.Run, old *parked.Change) bool {
-	policy, came := a.cfg.Policy.table(g.Rel.Ref()).Resolve, waitingOf(g, r)
-	if !policy.Releases(came, &old.Waiting) {
-		return false
-	}
-	return old.Origin == a.cfg.Origin || old.Origin == a.cfg.Region || policy.Compare(came.Stamp, old.Waiting.Stamp) == 0 ||
-		!slices.ContainsFunc(old.Waiting.Relation.Columns, func(c wal.Column) bool { return g.Rel.Column(c.Name) < 0 })
+	other := old.Origin != a.cfg.Origin && old.Origin != a.cfg.Region
+	return a.cfg.Policy.table(g.Rel.Ref()).Resolve.Releases(waitingOf(g, r), &old.Waiting, other)
 }
 
 // sendsBack reports whether the others are told of what goes in here after it has waited.

@@ -166,8 +166,9 @@ func (a *applier) release(r *run, came conflict.Waiting, dec conflict.Decision) 
 		return
 	}
 	pol, of := a.in.s.r.db.tables[r.key.table].pol, a.waitingOf(r)
+	other := p.origin != a.in.origin && p.origin != a.in.s.r.id
 	switch {
-	case a.follows(r, p) || dec.Verdict != conflict.Keep && pol.Releases(of, &p.Waiting):
+	case a.follows(r, p) || dec.Verdict != conflict.Keep && pol.Releases(of, &p.Waiting, other):
 		a.rival(r, came, p, true)
 		if a.in.self && !a.retries && p.origin != a.in.origin && dec.Verdict != conflict.Keep && pol.Undoes(of, &p.Waiting) {
 			a.tx.repair(r.key)
