@@ -136,8 +136,8 @@ func unlike(f *facts, region string, other *config.Config, fs *Findings) {
 			fs.addTable(t.Ref(), Warning, SelectionDiffers, remedy, fmt.Sprintf("not selected in region %s: what is written here is left out there", region),
 				"region %s does not select %s: what is written here is left out there", region, t.Ref())
 		case there && other.Publishes() && f.cfg.Applies():
-			fs.addTable(t.Ref(), Warning, SelectionDiffers, remedy, fmt.Sprintf("selected in region %s and not here: what is written there is left out here", region),
-				"region %s selects %s and this one does not: what is written there is left out here", region, t.Ref())
+			fs.addTable(t.Ref(), Warning, SelectionDiffers, remedy, fmt.Sprintf("the lists of region %s select it, if it has it, and those here do not: what is written there is left out here", region),
+				"the lists of region %s select %s, if it has it, and those here do not: what is written there is left out here", region, t.Ref())
 		}
 	}
 }

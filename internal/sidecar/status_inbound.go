@@ -28,10 +28,7 @@ func (s *Sidecar) inboundStatus(in *inboundState, working bool) status.Inbound {
 		at := time.UnixMicro(t)
 		st.LastConflictAt = &at
 	}
-	var peer broker.Peer
-	if v := s.view.Load(); v != nil && v.broker != nil {
-		peer = v.broker.Peer(in.origin)
-	}
+	peer := s.heardOf(in.origin)
 	copying := 0
 	if sub != nil {
 		r := sub.State()
@@ -65,6 +62,14 @@ func (s *Sidecar) inboundStatus(in *inboundState, working bool) status.Inbound {
 	return st
 }
 
+// heardOf is what is known of a peer; nothing before there is a broker.
+func (s *Sidecar) heardOf(region string) broker.Peer {
+	if v := s.view.Load(); v != nil && v.broker != nil {
+		return v.broker.Peer(region)
+	}
+	return broker.Peer{}
+}
+
 // doubt takes over what the subscription says of holes and of silence.
 func doubt(st *status.Inbound, r subscribe.State) {
 	if g := r.Gap; g != nil {
@@ -77,7 +82,7 @@ func doubt(st *status.Inbound, r subscribe.State) {
 	if !r.Reachable && r.Err != nil && st.State == status.Replicating {
 		st.State, st.Reason = status.Partitioned, r.Err.Error()
 	}
-	if refuses(r, time.Now()) && st.LagBytes > 0 && (st.State == status.Replicating || st.State == status.CatchingUp) {
+	if refuses(r, st.LagBytes, time.Now()) && (st.State == status.Replicating || st.State == status.CatchingUp) {
 		st.State, st.Reason = status.Down, "what comes from "+st.Origin+" is refused: "+r.LastRefused
 	}
 }
@@ -86,10 +91,10 @@ func doubt(st *status.Inbound, r subscribe.State) {
 // heartbeats come more often, unless they are configured otherwise.
 const refusedFor = 20 * time.Second
 
-// refuses reports that nothing but messages that are refused has come for a while: the origin signs otherwise than is said here, say, or
-// runs a later program.
-func refuses(r subscribe.State, now time.Time) bool {
-	return r.Gap == nil && !r.RefusedSince.IsZero() && now.Sub(r.RefusedSince) > refusedFor
+// refuses reports that nothing but messages that are refused has come for a while, and that something is missing, lag bytes of WAL: the origin signs
+// otherwise than is said here, say, or runs a later program.
+func refuses(r subscribe.State, lag int64, now time.Time) bool {
+	return r.Gap == nil && lag > 0 && !r.RefusedSince.IsZero() && now.Sub(r.RefusedSince) > refusedFor
 }
 
 // stands takes over that the origin publishes nothing, or not everything, until somebody does
@@ -116,7 +121,7 @@ func (s *Sidecar) stuck(origin string) string {
 	}
 	failure := s.trouble("inbound " + origin)
 	in.mu.Lock()
-	state, sub := in.state, in.sub
+	state, sub, cp := in.state, in.sub, in.cp
 	in.mu.Unlock()
 	switch {
 	case state == status.Down && failure != nil && time.Since(failure.Since) > failingFor:
@@ -124,12 +129,20 @@ func (s *Sidecar) stuck(origin string) string {
 	case state == status.Gap:
 		return string(status.Gap)
 	case sub != nil:
-		switch r := sub.State(); {
-		case r.Gap != nil && r.Gap.Refused != "":
-			return string(status.Gap)
-		case refuses(r, time.Now()):
-			return string(status.Down)
-		}
+		r, st := sub.State(), status.Inbound{}
+		in.lag(&st, cp, r, s.heardOf(origin), time.Now())
+		return string(stops(r, st.LagBytes, time.Now()))
+	}
+	return ""
+}
+
+// stops is why what is read does not get on by itself, lag bytes behind the origin: gap, down, or "".
+func stops(r subscribe.State, lag int64, now time.Time) status.State {
+	switch {
+	case r.Gap != nil && r.Gap.Refused != "":
+		return status.Gap
+	case refuses(r, lag, now):
+		return status.Down
 	}
 	return ""
 }

@@ -163,6 +163,9 @@ func TestAnOriginOfWhichEverythingIsRefused(t *testing.T) {
 	} {
 		st := status.Inbound{Origin: "us", State: tt.here, LagBytes: tt.lag}
 		doubt(&st, tt.state)
+		if told := stops(tt.state, tt.lag, time.Now()); tt.here == status.Replicating && (told == status.Down) != (tt.want == status.Down) {
+			t.Errorf("%+v, %d behind: the origin is told %q, and here it is %s", tt.state, tt.lag, told, tt.want)
+		}
 		if st.State != tt.want || tt.want == status.Down && !strings.Contains(st.Reason, "refused: why") {
 			t.Errorf("%+v, %d behind: %s (%s), want %s", tt.state, tt.lag, st.State, st.Reason, tt.want)
 		}
