@@ -80,9 +80,10 @@ func (c *crowd) first() *putRow {
 }
 
 // meant is the row that an update or a delete means, by the old image; nil is the one that stood there
-// before. Of equal rows any will do. An old image that is not whole means the last one.
+// before. Of equal rows any will do. An old image that is not whole means the last one. So does one that looks like no row, where the key is
+// not deferrable and the table was described anew behind the only row that was put there: ALTER TABLE may have given that other values.
 func (c *crowd) meant(ch *wal.Change) *putRow {
-	if c.same != nil && ch.OldFull && !c.mixed {
+	if c.same != nil && ch.OldFull && !c.mixed && (c.left == 0 || c.first().rel == ch.Relation) {
 		if rows := c.same[looks(ch.Old)]; len(rows) > 0 {
 			return rows[len(rows)-1]
 		}
@@ -92,6 +93,9 @@ func (c *crowd) meant(ch *wal.Change) *putRow {
 		if !r.gone && (!ch.OldFull || sameRow(r.rel, r.image, ch.Relation, ch.Old)) {
 			return r
 		}
+	}
+	if one := c.first(); c.left == 1 && !ch.Relation.Deferrable && one.rel != ch.Relation {
+		return one
 	}
 	return nil
 }

@@ -32,13 +32,23 @@ func tangleText(changes []wal.Change) (s string) {
 // Definitions that change within a transaction make no table one of which two rows stood under a key: its changes go out as they came.
 func TestTangleOfDefinitionsThatChange(t *testing.T) {
 	t.Parallel()
-	old, short, again := plainTable(1, 14), plainTable(1, 7), plainTable(2, 14)
+	old, short, again, repeated := plainTable(1, 14), plainTable(1, 7), plainTable(2, 14), plainTable(1, 14)
 	for name, changes := range map[string][]wal.Change{
 		"a shorter type": {
 			{Op: wal.Insert, Relation: old, New: plainRow(1, "abcdef")},
 			{Op: wal.Insert, Relation: old, New: plainRow(2, "abcdef")},
 			{Op: wal.Update, Relation: short, Old: plainRow(2, "abc"), OldFull: true, New: plainRow(2, "new")},
 			{Op: wal.Delete, Relation: short, Old: plainRow(1, "abc"), OldFull: true},
+		},
+		"converted to the same type": {
+			{Op: wal.Insert, Relation: old, New: plainRow(1, "abc")},
+			{Op: wal.Insert, Relation: old, New: plainRow(2, "abc")},
+			{Op: wal.Insert, Relation: old, New: plainRow(3, "abc")},
+			{Op: wal.Update, Relation: repeated, Old: plainRow(2, "ABC"), OldFull: true, New: plainRow(2, "new")},
+			{Op: wal.Update, Relation: repeated, Old: plainRow(2, "new"), OldFull: true, New: plainRow(2, "newer")},
+			{Op: wal.Delete, Relation: repeated, Old: plainRow(1, "ABC"), OldFull: true},
+			{Op: wal.Insert, Relation: repeated, New: plainRow(1, "again")},
+			{Op: wal.Delete, Relation: repeated, Old: plainRow(3, "ABC"), OldFull: true},
 		},
 		"dropped and made again": {
 			{Op: wal.Insert, Relation: old, New: plainRow(1, "a")},

@@ -15,7 +15,9 @@ const catalogSchema = "pg_catalog"
 
 // onRelation caches a description. The server repeats descriptions whenever its own cache was
 // invalidated; one that says nothing new keeps its *wal.Relation, so that those who compare
-// pointers see a change only where there is one.
+// pointers see a change only where there is one. But within a transaction that has changed rows of the relation before,
+// values may have been converted in between (ALTER TABLE ... USING to the same type): where old images would show
+// that, an equal description is another one.
 func (d *Decoder) onRelation(body []byte) error {
 	if err := checkRelation(body); err != nil {
 		return err
@@ -49,11 +51,16 @@ func (d *Decoder) onRelation(body []byte) error {
 	if err := d.number(rel, m.RelationID); err != nil {
 		return err
 	}
-	if old := d.relations[m.RelationID]; old != nil && equal(old, rel) {
+	if old := d.relations[m.RelationID]; old != nil && equal(old, rel) && !(rel.Identity == wal.IdentityFull && d.changed(old)) {
 		return nil
 	}
 	d.relations[m.RelationID] = rel
 	return nil
+}
+
+// changed reports whether the open transaction may have changed rows of a relation already.
+func (d *Decoder) changed(rel *wal.Relation) bool {
+	return d.tx.open && (d.tx.part > 0 || slices.ContainsFunc(d.slab.changes.part(), func(c wal.Change) bool { return c.Relation == rel }))
 }
 
 // identify asks the configuration for the key of rel and keeps an answer that can be true.

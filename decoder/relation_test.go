@@ -58,6 +58,21 @@ func TestRelationChanges(t *testing.T) {
 	}
 }
 
+// What repeats a description within a transaction that has changed rows of the table may stand for values that were converted. It is another one
+// where old images are whole.
+func TestRelationRepeatedWithinATransaction(t *testing.T) {
+	t.Parallel()
+	ins, d := insert(16400, "1", "x", nil), New(Config{})
+	first := feedOne(t, d, begin(7, 100), users('f'), ins, users('f'), ins, ins, commit(100, 120)).Changes
+	if first[0].Relation == first[1].Relation || first[1].Relation != first[2].Relation || !equal(first[0].Relation, first[1].Relation) {
+		t.Error("the second description is not another one")
+	}
+	next := feedOne(t, d, begin(8, 200), users('f'), ins, commit(200, 220)).Changes
+	if next[0].Relation != first[2].Relation {
+		t.Error("between transactions a repeated description is another one")
+	}
+}
+
 func TestPrimaryKey(t *testing.T) {
 	t.Parallel()
 	pair := func(id wal.Identity, aKey, bKey, nKey bool) []byte {

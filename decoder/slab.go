@@ -111,6 +111,9 @@ func (s *changeSlab) cut() []wal.Change {
 	return part
 }
 
+// part is the part being gathered.
+func (s *changeSlab) part() []wal.Change { return s.buf[s.start:] }
+
 // drop forgets the changes of the part.
 func (s *changeSlab) drop() {
 	clear(s.buf[s.start:])
