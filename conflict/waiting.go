@@ -23,6 +23,9 @@ type Waiting struct {
 	// another region holds; or another region's change has given way to it here; or another region was told of it. No later change of its origin
 	// ends its waiting then, and whoever shows it sends it back.
 	Held bool
+	// Unread: a value of it is none of its type here, which may have other labels or attributes than it had at the origin then. What
+	// comes with the same stamp, and can be shown, is the same write, as the origin holds it now.
+	Unread bool
 }
 
 // Ends reports whether a later change of the origin of w, of a kind, ends the waiting of w, which waits as
@@ -96,17 +99,17 @@ func passedOn(a, b uint64) bool {
 }
 
 // Fulfilled returns what a repair of rel is beside w. The answer for a change that lacks values, or
-// whose columns are gone, is that change, made whole: it is decided as the change is, so that a row which
+// whose columns are gone or whose values are none here, is that change, made whole: it is decided as the change is, so that a row which
 // it presumably overwrote is no conflict. Any other event is returned as it is. Of a row that is not here the
 // conflict was recorded when the change was set aside.
 func (w *Waiting) Fulfilled(e Event, rel *wal.Relation, local Side) Event {
-	gone := !hasColumns(rel, w.Relation)
+	gone := w.Unread || !hasColumns(rel, w.Relation)
 	if e.Kind != Repair || e.Op == wal.Delete || w.Op == wal.Delete || w.Image.Complete() && !gone || e.Stamp != w.Stamp || !local.Alive {
 		return e
 	}
 	e.Kind, e.Op, e.Base, e.Born = Live, w.Op, w.Base, w.Born
 	if gone {
-		e.Base = wal.Base{} // it is of columns that are not here
+		e.Base = wal.Base{} // it is of columns, or values, that are not here
 	}
 	return e
 }
@@ -220,7 +223,7 @@ func (p Policy) Releases(event Waiting, w *Waiting, other bool) bool {
 	if c := p.Compare(event.Stamp, w.Stamp); c != 0 {
 		return c > 0 && (!other || event.names(w))
 	}
-	if !hasColumns(event.Relation, w.Relation) {
+	if w.Unread || !hasColumns(event.Relation, w.Relation) {
 		return true // the same write, after a column was renamed, dropped or given another type
 	}
 	c, sure := p.order(&event, w)
@@ -252,7 +255,7 @@ func (p Policy) Gone(answer, w *Waiting) bool {
 		return c < 0
 	case answer.Op == wal.Delete || w.Op == wal.Delete:
 		return answer.Op == wal.Delete && w.Op != wal.Delete
-	case !hasColumns(answer.Relation, w.Relation):
+	case w.Unread || !hasColumns(answer.Relation, w.Relation):
 		return false
 	}
 	c, sure := p.order(answer, w)

@@ -2,6 +2,7 @@ package parked
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -37,6 +38,12 @@ func Keyless(tx *wal.Transaction, place int) string {
 
 // IsKeyless reports whether a key was made by Keyless.
 func IsKeyless(key string) bool { return len(key) > 0 && key[0] == '@' }
+
+// Unread reports whether a value of the change may be none of its type here because that has other labels, or attributes, than it had at the
+// origin when the change was made: types that users define are told by their names alone.
+func (c *Change) Unread() bool {
+	return c.State == "22P02" && c.Waiting.Op != wal.Delete && slices.ContainsFunc(c.Waiting.Relation.Columns, func(col wal.Column) bool { return col.Type != "" })
+}
 
 // encode makes the event that keeps the change whole.
 func (c *Change) encode() ([]byte, error) {

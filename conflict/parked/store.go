@@ -193,7 +193,7 @@ func scan(rows pgx.Rows) ([]*Change, error) {
 		if err := c.decode(event, born); err != nil {
 			return nil, err
 		}
-		c.Waiting.Held = held
+		c.Waiting.Held, c.Waiting.Unread = held, c.Unread()
 		c.rename(name)
 		out = append(out, c)
 	}

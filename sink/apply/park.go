@@ -75,6 +75,9 @@ func (a *Applier) parkRuns(ctx context.Context, g *batch.Group, runs []int, why 
 		next, replaces := waitingOf(g, r), int64(0)
 		next.Held = g.Kind == conflict.Repair
 		if old := waiting[keys[n]]; old != nil {
+			if a.still(g, r, old) {
+				continue
+			}
 			merged, ok := policy.Wait(old.Waiting, next, a.follows(g, old))
 			a.rival(g, r, old, ok, fx)
 			if !ok { // what waits is above it
@@ -118,6 +121,16 @@ func (a *Applier) follows(g *batch.Group, old *parked.Change) bool {
 func (a *Applier) releases(g *batch.Group, r *batch.Run, old *parked.Change) bool {
 	other := old.Origin != a.cfg.Origin && old.Origin != a.cfg.Region
 	return a.cfg.Policy.table(g.Rel.Ref()).Resolve.Releases(waitingOf(g, r), &old.Waiting, other)
+}
+
+// still reports whether a run is the answer for what waits because nobody here can read it, and says the same.
+func (a *Applier) still(g *batch.Group, r *batch.Run, old *parked.Change) bool {
+	w := old.Waiting
+	if came := waitingOf(g, r); g.Kind == conflict.Repair && r.Answer && w.Unread && r.Op != wal.Delete && came.Stamp == w.Stamp {
+		w.Unread = false
+		return !a.cfg.Policy.table(g.Rel.Ref()).Resolve.Gone(&came, &w) && len(g.Rel.Columns) == len(w.Relation.Columns)
+	}
+	return false
 }
 
 // sendsBack reports whether the others are told of what goes in here after it has waited.

@@ -78,10 +78,11 @@ func printsAlike(from, to uint32, text string) bool {
 
 // A column may get a type in its region and then another one before the other region follows: what was written between is
 // no value of the new type, or not the one that the origin has made of it. So the origin is asked for its rows, as for
-// columns that are gone.
+// columns that are gone. A label of an enum that is renamed, or an attribute of a composite type that is dropped, changes no description of a
+// table. So where such a value is none here (conflict.Waiting.Unread), the origin is asked as well, ever more seldom, until it has followed; or this region does.
 
 // retyped returns how the origin of a parked change describes its table by now, where the change does not go in for its
-// values (state) and columns of it have other types there since; else nil.
+// values (state), and columns of it have other types there since, or may have other values; else nil.
 func (r *Retrier) retyped(ctx context.Context, id int64, state string) (*wal.Relation, error) {
 	if r.a.cfg.Self || !ofValues(state) {
 		return nil, nil
@@ -91,8 +92,12 @@ func (r *Retrier) retyped(ctx context.Context, id int64, state string) (*wal.Rel
 		return nil, err
 	}
 	was := changes[0].Waiting.Relation
-	now := r.a.cfg.Suspects.shapes.of(was.Ref())
-	if now == nil || !sameKeyColumns(was, now) || !altered(was, now) {
+	changes[0].State = state
+	unread, now := changes[0].Unread(), r.a.cfg.Suspects.shapes.of(was.Ref())
+	if now == nil && unread {
+		now = was
+	}
+	if now == nil || !sameKeyColumns(was, now) || !unread && !altered(was, now) {
 		return nil, nil
 	}
 	if _, err := r.a.target(ctx, r.intern(now)); err != nil {

@@ -28,7 +28,7 @@ func wantOf(origin string, g *batch.Group, r *batch.Run) wal.Notice {
 
 // wants asks for what is held under the key of a parked change: its origin, or the peers if that is
 // this region or the change is held here. A change that lacks nothing asks for nothing, unless now tells how the origin describes
-// the table since columns of the change are gone there, or have other types.
+// the table since columns of the change are gone there, or have other types, or other values.
 func (a *Applier) wants(c *parked.Change, now *wal.Relation) []wal.Notice {
 	w := &c.Waiting
 	if w.Op == wal.Delete || now == nil && w.Image.Complete() || parked.IsKeyless(c.Key) {
@@ -36,7 +36,7 @@ func (a *Applier) wants(c *parked.Change, now *wal.Relation) []wal.Notice {
 	}
 	rel := w.Relation
 	if now != nil {
-		if rel = now; !sameKeyColumns(w.Relation, now) || !altered(w.Relation, now) {
+		if rel = now; !sameKeyColumns(w.Relation, now) || !w.Unread && !altered(w.Relation, now) {
 			return nil
 		}
 	}
@@ -293,7 +293,7 @@ func (a *Applier) toldOf(rel *wal.Relation, c *parked.Change, row wal.Tuple) *pa
 }
 
 // answers reports whether a repair is an answer (wal.Change.Answer) that ends the waiting of a parked
-// change which lacks values: who might have them does not hold it. Something lower was written over it
+// change which lacks values, or has some that nobody here can read: who might have them does not hold it. Something lower was written over it
 // before it was known.
 //
 // A tombstone says nothing of a row that was put in later than what was asked for: no lock held that
@@ -301,7 +301,7 @@ func (a *Applier) toldOf(rel *wal.Relation, c *parked.Change, row wal.Tuple) *pa
 // it did not know when it was asked. Where there are several peers, all of them have to say so. The same goes for a
 // change that is held here: the answer brings what gave way to it.
 func (a *Applier) answers(g *batch.Group, r *batch.Run, w *parked.Change, fx *effects) bool {
-	if w == nil || g.Kind != conflict.Repair || !r.Answer || w.Waiting.Op == wal.Delete || w.Waiting.Image.Complete() {
+	if w == nil || g.Kind != conflict.Repair || !r.Answer || w.Waiting.Op == wal.Delete || w.Waiting.Image.Complete() && !w.Waiting.Unread {
 		return false
 	}
 	if came := waitingOf(g, r); !a.cfg.Policy.table(g.Rel.Ref()).Resolve.Gone(&came, &w.Waiting) {
@@ -361,7 +361,7 @@ func (a *Applier) absent(ctx context.Context, notices []*wal.Notice, fx *effects
 		}
 		for i := range states {
 			w := states[i].parked
-			if w == nil || w.Waiting.Op == wal.Delete || w.Waiting.Image.Complete() || w.Waiting.Stamp != g.Runs[i].Stamp {
+			if w == nil || w.Waiting.Op == wal.Delete || w.Waiting.Image.Complete() && !w.Waiting.Unread || w.Waiting.Stamp != g.Runs[i].Stamp {
 				continue
 			}
 			all := w.Waiting.Held || w.Origin == a.cfg.Region
