@@ -42,11 +42,7 @@ func (e *Ends) look(ctx context.Context) (*path, error) {
 		p.broken = fmt.Sprintf("the switch of region %s to mode %s was cut off", e.Destination.Region, row.Mode)
 		return p, nil
 	}
-	var end string
-	if err := e.Source.Conn.QueryRow(ctx, `select pg_catalog.pg_current_wal_insert_lsn()::text`).Scan(&end); err != nil {
-		return nil, fmt.Errorf("read the source's position: %w", err)
-	}
-	if p.end, err = wal.ParseLSN(end); err != nil {
+	if p.end, err = pg.WALEnd(ctx, e.Source.Conn); err != nil {
 		return nil, err
 	}
 	switch p.mode {

@@ -120,11 +120,7 @@ func (s *Sidecar) situation(ctx context.Context, c *pgx.Conn, tail publish.Tail)
 
 // walEnd is the end of this server's WAL: no position beyond it was ever handed out.
 func walEnd(ctx context.Context, c *pgx.Conn) (wal.LSN, error) {
-	var end string
-	if err := c.QueryRow(ctx, `select pg_catalog.pg_current_wal_insert_lsn()::text`).Scan(&end); err != nil {
-		return 0, fmt.Errorf("read the end of the WAL: %w", err)
-	}
-	return wal.ParseLSN(end)
+	return pg.WALEnd(ctx, c)
 }
 
 // decided carries a decision out, as far as the database goes.

@@ -287,6 +287,9 @@ func (s *Sidecar) acknowledge(ctx context.Context, in *inboundState) error {
 // statements, and the origin a few wake-ups. The slot is confirmed less often than that.
 const ackEvery = 50 * time.Millisecond
 
+// flushAfter is for how long the WAL writer is waited for; it writes what was committed within three of its rounds of 200 ms.
+const flushAfter = 2 * time.Second
+
 // flushed waits until what the database says of an origin now is on disk. What this process remembers
 // of a commit does not count: the server may have crashed since, and the commit with it.
 func (s *Sidecar) flushed(ctx context.Context, in *inboundState) error {
@@ -307,6 +310,7 @@ func (s *Sidecar) flushed(ctx context.Context, in *inboundState) error {
 	if err := s.db.within(ctx, look); err != nil {
 		return err
 	}
+	asked := time.Now()
 	for wait := 5 * time.Millisecond; ; {
 		var ok bool
 		err := s.db.within(ctx, func(ctx context.Context, c *pgx.Conn, session uint64) error {
@@ -321,7 +325,14 @@ func (s *Sidecar) flushed(ctx context.Context, in *inboundState) error {
 		if ok {
 			break
 		}
-		// In a quiet database the WAL writer is waited for, which takes its time.
+		// In a quiet database the WAL writer is waited for, which takes its time. It writes no page that is not full for what
+		// others have begun and not committed.
+		if time.Since(asked) > flushAfter {
+			if err := (localDB{s.db}).Flush(ctx); err != nil {
+				return err
+			}
+			asked = time.Now()
+		}
 		wait = min(2*wait, 40*time.Millisecond)
 		if err := pause.For(ctx, wait); err != nil {
 			return err

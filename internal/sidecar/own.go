@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -15,14 +16,12 @@ import (
 type localDB struct{ *db }
 
 func (d localDB) InsertLSN(ctx context.Context) (wal.LSN, error) {
-	var text string
-	err := d.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		return c.QueryRow(ctx, `select pg_catalog.pg_current_wal_insert_lsn()::text`).Scan(&text)
+	var end wal.LSN
+	err := d.do(ctx, func(ctx context.Context, c *pgx.Conn) (err error) {
+		end, err = pg.WALEnd(ctx, c)
+		return err
 	})
-	if err != nil {
-		return 0, fmt.Errorf("read local WAL position: %w", err)
-	}
-	return wal.ParseLSN(text)
+	return end, err
 }
 
 func (d localDB) Lookup(ctx context.Context, at wal.LSN, refs []tombstone.Ref) (items []conflict.Item, err error) {

@@ -159,11 +159,7 @@ where datname = pg_catalog.current_database() and usename = session_user and pid
 	if err := tombstone.Load(ctx, lock, s.own.Index); err != nil {
 		return err
 	}
-	var end string
-	if err := lock.QueryRow(ctx, `select pg_catalog.pg_current_wal_insert_lsn()::text`).Scan(&end); err != nil {
-		return fmt.Errorf("read local WAL position: %w", err)
-	}
-	at, err := wal.ParseLSN(end)
+	at, err := pg.WALEnd(ctx, lock)
 	if err != nil {
 		return err
 	}
