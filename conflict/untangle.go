@@ -81,7 +81,11 @@ func untangle(changes []wal.Change, some func(*wal.Relation) bool) (_ []wal.Chan
 			c.leave(r)
 		default:
 			r.steps = append(r.steps, s)
-			c.changed(r, ch.Relation, ch.New.Filled(ch.Old)) // the old image is whole, and a large value left alone is no other
+			now := ch.New
+			if ch.OldFull { // a large value that is left alone is in the old image
+				now = now.Filled(ch.Old)
+			}
+			c.changed(r, ch.Relation, now)
 			out = append(out, s)
 		}
 	}

@@ -175,7 +175,8 @@ type description struct {
 }
 
 // under gives a parked change the names that its columns have now. It returns nil, and no error, where that is not known. Where
-// a change merely lacks columns, swapped is false, and all others are called as they were, nothing has to be known of them.
+// a change merely lacks columns, swapped is false, and all others are called as they were, nothing has to be known of them; but what an own
+// change lacks was dropped, and no later change may come to say so.
 func (r *Retrier) under(ctx context.Context, c *parked.Change, swapped bool) (*target, error) {
 	ch := &c.Transaction.Changes[0]
 	was := ch.Relation
@@ -188,7 +189,7 @@ func (r *Retrier) under(ctx context.Context, c *parked.Change, swapped bool) (*t
 		r.now[was] = known
 	}
 	rel, places := known.rel, known.places
-	if rel == nil || !swapped && !slices.ContainsFunc(rel.Columns, func(c wal.Column) bool { return was.Column(c.Name) < 0 || was.Columns[was.Column(c.Name)].ID != c.ID }) {
+	if rel == nil || !swapped && !r.a.cfg.Self && !slices.ContainsFunc(rel.Columns, func(c wal.Column) bool { return was.Column(c.Name) < 0 || was.Columns[was.Column(c.Name)].ID != c.ID }) {
 		return nil, nil
 	}
 	t, err := r.a.target(ctx, r.intern(rel))
