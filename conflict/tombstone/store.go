@@ -250,6 +250,9 @@ cross join lateral (select * from pgwaltz.tombstone t where t.relation = $1 and 
 const readSQL = `select t.key, t.generation, t.version, t.updated_at, t.live, t.plain from unnest($2::text[]) as u(k)
 cross join lateral (select * from pgwaltz.tombstone t where t.relation = $1 and t.key = u.k offset 0) as t`
 
+// WriterSQL tells whether the entry of a key was written by a transaction: the relation's text, the key, and the transaction id as text.
+const WriterSQL = `select exists (select from pgwaltz.tombstone t where t.relation = $1::text and t.key = $2::text and t.xmin = $3::text::pg_catalog.xid)`
+
 // EntryOf makes an entry of a row of FindSQL.
 func EntryOf(key string, generation, version, updatedAt int64, live, plain bool) Entry {
 	e := Entry{Key: key, Next: uint32(generation + 1), Live: live, Plain: plain, At: wal.Micros(updatedAt)}

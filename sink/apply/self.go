@@ -124,8 +124,9 @@ func (a *Applier) holds(t *target, r *batch.Run, side conflict.Side, e conflict.
 
 // converted reports whether the row is the one that the own run wrote, but for columns that were altered since: what ALTER TABLE
 // makes of the rows that are there is in no WAL, and is not to be undone. ALTER TABLE may have done no more than set NOT NULL, and the row
-// may be another region's, put there before the own change was known. So it counts only where it was written no later than the last
-// of these alterations, and its stamp as converted only where the stamp's column has another type now.
+// may be another region's, put there before the own change was known. So it counts only where the row was written by the run's transaction, or by one
+// that has written its table or columns of that into the catalog, as whoever rewrites a table does; and its stamp as converted only where the stamp's column has
+// another type now. An applier that truncates has written the table into the catalog too, but the entry of its row as well.
 func (a *Applier) converted(ctx context.Context, g *batch.Group, t *target, i int, st *known) (bool, error) {
 	r, row := &g.Runs[i], st.row
 	image, err := a.textImage(ctx, g, t, i)
@@ -146,14 +147,22 @@ func (a *Applier) converted(ctx context.Context, g *batch.Group, t *target, i in
 		names, types, mods = append(names, g.Rel.Columns[c].Name), append(types, typ), append(mods, mod)
 	}
 	var altered bool
-	err = a.conn.QueryRow(ctx, `select pg_catalog.count(*) = pg_catalog.cardinality($2::text[])
-    and pg_catalog.age($6::text::pg_catalog.xid) >= (select pg_catalog.min(pg_catalog.age(l.xmin)) from pg_catalog.pg_attribute l where l.attrelid = $1::int8::oid and l.attnum > 0)
-from pg_catalog.pg_attribute a
-join unnest($2::text[], $4::int8[], $5::int8[]) as u(name, type, mod) on u.name = a.attname
-where a.attrelid = $1::int8::oid and (u.type = 0 or a.atttypid::int8 <> u.type or a.atttypmod <> u.mod)
-  and pg_catalog.age(a.xmin) between 0 and pg_catalog.age($3::text::pg_catalog.xid)
-  and not exists (select from pg_catalog.pg_attribute s where s.attrelid = a.attrelid and s.attnum < 0 and s.xmin = a.xmin) -- as it was made with the table`,
+	err = a.conn.QueryRow(ctx, `with recursive tables as (
+  select $1::int8::oid as oid union select h.inhrelid from tables join pg_catalog.pg_inherits h on h.inhparent = tables.oid)
+select (select pg_catalog.count(*) = pg_catalog.cardinality($2::text[]) from pg_catalog.pg_attribute a
+  join unnest($2::text[], $4::int8[], $5::int8[]) as u(name, type, mod) on u.name = a.attname
+  where a.attrelid = $1::int8::oid and (u.type = 0 or a.atttypid::int8 <> u.type or a.atttypmod <> u.mod)
+    and pg_catalog.age(a.xmin) between 0 and pg_catalog.age($3::text::pg_catalog.xid)
+    and not exists (select from pg_catalog.pg_attribute s where s.attrelid = a.attrelid and s.attnum < 0 and s.xmin = a.xmin)) -- as it was made with the table
+  and ($6::text = $3::text
+    or exists (select from pg_catalog.pg_attribute a join tables on a.attrelid = tables.oid where a.xmin = $6::text::pg_catalog.xid)
+    or exists (select from pg_catalog.pg_class c join tables on c.oid = tables.oid where c.xmin = $6::text::pg_catalog.xid))`,
 		int64(t.schema.oid), names, strconv.FormatUint(uint64(r.Tx.XID), 10), types, mods, strconv.FormatUint(uint64(st.writer), 10)).Scan(&altered)
+	if err == nil && altered {
+		var other bool
+		err = a.conn.QueryRow(ctx, tombstone.WriterSQL, tombstone.RelationText(g.Rel.Ref()), st.key, strconv.FormatUint(uint64(st.writer), 10)).Scan(&other)
+		altered = !other
+	}
 	if err != nil {
 		return false, fmt.Errorf("ask whether %s was altered: %w", g.Rel, err)
 	}
