@@ -135,6 +135,52 @@ func (m *Map) StandsForOther(here, theirs uint32) bool {
 	return slices.ContainsFunc(m.here[here], func(x uint32) bool { return x != theirs })
 }
 
+// Home is the table here that most columns of a table of the origin stand for; 0 where nothing is known of them. loaded is false before Load.
+func (m *Map) Home(theirs uint32) (here uint32, loaded bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.home(theirs), m.loaded
+}
+
+func (m *Map) home(theirs uint32) (here uint32) {
+	n := map[uint32]int{}
+	for _, c := range m.tables[theirs] {
+		n[c.Table]++
+	}
+	for t := range n {
+		if here == 0 || n[t] > n[here] || n[t] == n[here] && t > here {
+			here = t
+		}
+	}
+	return here
+}
+
+// Elsewhere returns the table here that a table of the origin stands for, where that is another one than here, and here stands for
+// another table of the origin: a change that names here belongs into that one. 0 else.
+func (m *Map) Elsewhere(here, theirs uint32) uint32 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	home := m.home(theirs)
+	if home == 0 || home == here {
+		return 0
+	}
+	if slices.ContainsFunc(m.here[here], func(x uint32) bool { return x != theirs && m.home(x) == here }) {
+		return home
+	}
+	return 0
+}
+
+// Called is the name that the newest description of a table of the origin has; ok is false where none has come since Load.
+func (m *Map) Called(theirs uint32) (name wal.RelationName, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	rel := m.seen[theirs]
+	if rel == nil {
+		return name, false
+	}
+	return rel.Ref(), true
+}
+
 // See takes the newest description of a table of the origin, which says what its columns are called there now. What it says is
 // stored with the next transaction (Unstored).
 func (m *Map) See(rel *wal.Relation) {

@@ -97,3 +97,32 @@ func BenchmarkUnstored(b *testing.B) {
 		}
 	}
 }
+
+// Two tables of the origin that stand for two here are told apart whatever they are called; a table that stands for nothing yet, or for one
+// that another one has replaced, is taken by its name.
+func TestElsewhere(t *testing.T) {
+	t.Parallel()
+	var m Map
+	m.Settle([]Column{{wal.ColumnID(1, 1), 11, 1, "id"}, {wal.ColumnID(1, 2), 11, 2, "v"}, {wal.ColumnID(2, 1), 12, 1, "id"}})
+	for _, x := range []struct{ here, theirs, want uint32 }{
+		{11, 1, 0}, {12, 2, 0}, // as ever
+		{12, 1, 11}, {11, 2, 12}, // swapped
+		{11, 3, 0}, // made anew there
+		{13, 1, 0}, // made anew here
+	} {
+		if got := m.Elsewhere(x.here, x.theirs); got != x.want {
+			t.Errorf("table %d there and %d here: belongs into %d, want %d", x.theirs, x.here, got, x.want)
+		}
+	}
+	m.Settle([]Column{{wal.ColumnID(2, 1), 13, 1, "id"}}) // 13 has taken the name of 12
+	if m.Elsewhere(12, 1) != 0 || m.Elsewhere(13, 1) != 11 {
+		t.Error("12 stands for nothing any more, and 13 for the table 2")
+	}
+	if _, known := m.Called(1); known {
+		t.Error("nobody has said what the table 1 is called")
+	}
+	m.See(&wal.Relation{Schema: "s", Name: "t", Columns: []wal.Column{{Name: "id", ID: wal.ColumnID(1, 1)}}})
+	if n, known := m.Called(1); !known || n != (wal.RelationName{Schema: "s", Name: "t"}) {
+		t.Error("the table 1 is not called as it was seen")
+	}
+}

@@ -35,7 +35,7 @@ const namesake = `(select c.oid from pg_catalog.pg_class c join pg_catalog.pg_na
 // tables that any of them belong to.
 func Follow(ctx context.Context, q Querier, self string, x *Index) ([]wal.RelationName, error) {
 	return follow(ctx, q, x, `update pgwaltz.parked p set schema_name = t.s, table_name = t.n
-`+elsewhere+` and (p.origin = $1 or not exists `+namesake+`)
+`+elsewhere+` and p.sqlstate <> '`+ApartState+`' and (p.origin = $1 or not exists `+namesake+`)
 returning p.schema_name, p.table_name, p.key`, self)
 }
 

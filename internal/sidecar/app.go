@@ -76,6 +76,7 @@ type Sidecar struct {
 	met      metNames
 	former   formerNames
 	moved    displaced
+	apart    apart
 	rules    otherRules
 	named    time.Time    // when the names of tables were looked at last
 	due      atomic.Int64 // tables to be copied when what they wait for has come

@@ -31,15 +31,6 @@ type originTable struct {
 	table  uint32
 }
 
-// questions are the tables that an origin is to be asked about.
-func (d *displaced) questions() map[string][]uint32 {
-	out := map[string][]uint32{}
-	for t := range d.asks {
-		out[t.origin] = append(out[t.origin], t.table)
-	}
-	return out
-}
-
 // settleDisplaced settles what can be told of changes whose table has given its name away. It returns the tables that any of them
 // have followed.
 func (s *Sidecar) settleDisplaced(ctx context.Context, tx pgx.Tx) ([]wal.RelationName, error) {

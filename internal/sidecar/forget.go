@@ -25,7 +25,7 @@ func (s *Sidecar) forget() {
 	s.named, s.followDue, s.columnsDue = time.Time{}, time.Time{}, time.Time{}
 	s.overdue.Store(false)
 	s.rules.forget()
-	s.met, s.former, s.moved = metNames{}, formerNames{}, displaced{}
+	s.met, s.former, s.moved, s.apart = metNames{}, formerNames{}, displaced{}, apart{}
 }
 
 func (o *outboundState) forget() {

@@ -123,14 +123,19 @@ func (s *Sidecar) askFormer(ctx context.Context) {
 		q.Was = append(q.Was, w.Name)
 		ask[w.Origin] = q
 	}
-	for origin, tables := range s.moved.questions() {
-		q := ask[origin]
-		q.Tables = tables
-		ask[origin] = q
+	tables := map[originTable]bool{}
+	for _, of := range []map[originTable]bool{s.moved.asks, s.apart.asks} {
+		for t := range of {
+			if q := ask[t.origin]; !tables[t] && len(q.Tables) < formerMost {
+				tables[t], q.Tables = true, append(q.Tables, t.table)
+				ask[t.origin] = q
+			}
+		}
 	}
-	s.moved.told = nil
+	told := map[originTable]wal.RelationName{}
+	s.moved.told, s.apart.told = told, told
 	for origin, q := range ask {
-		told, err := s.askNames(ctx, origin, q)
+		said, err := s.askNames(ctx, origin, q)
 		if err != nil {
 			s.log.Debug("ask for names of tables", "origin", origin, "reason", publicMessage(err))
 			continue
@@ -138,12 +143,9 @@ func (s *Sidecar) askFormer(ctx context.Context) {
 		if s.former.told == nil {
 			s.former.told = map[string]namesBody{}
 		}
-		s.former.told[origin] = told
-		for i, table := range told.Tables {
-			if s.moved.told == nil {
-				s.moved.told = map[originTable]wal.RelationName{}
-			}
-			s.moved.told[originTable{origin, table}] = told.Names[i]
+		s.former.told[origin] = said
+		for i, table := range said.Tables {
+			told[originTable{origin, table}] = said.Names[i]
 		}
 	}
 }

@@ -105,6 +105,10 @@ func (s *Sidecar) followNames(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	tables = append(tables, more...)
+	if more, err = s.rejoin(ctx, tx); err != nil {
+		return err
+	}
+	tables = append(tables, more...)
 	renamed, err := names.Former(ctx, tx)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/conflict/counterpart"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
+	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -235,10 +236,11 @@ func triggersOf(oid string) string {
 	return `coalesce((select pg_catalog.sum(pg_catalog.hashint8(g.xmin::text::int8)) from pg_catalog.pg_trigger g where g.tgrelid = ` + oid + `), 0)::text`
 }
 
-// definitionsSQL fails with 22012 where the columns of a table are not called as they were when it was read, or are of other types, or it has other
-// triggers; $1 are tables, $2 their columns (naming), $3 their triggers (triggersOf).
-var definitionsSQL = `select 1 / (not exists (select from rows from (pg_catalog.unnest($1::int8[]), pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[])) as u(o, n, g)
-  where g is distinct from ` + triggersOf("o::oid") + `
+// definitionsSQL fails with 22012 where a table is not called as it was when it was read, or its columns are not, or are of other types, or it has other
+// triggers; $1 are tables, $2 their columns (naming), $3 their triggers (triggersOf), $4 their names, as SQL. Statements name tables: one that has given its
+// name to another one since it was read was not written at all, and the other one holds locks of this transaction, and keeps the name.
+var definitionsSQL = `select 1 / (not exists (select from rows from (pg_catalog.unnest($1::int8[]), pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[])) as u(o, n, g, s)
+  where o::oid is distinct from pg_catalog.to_regclass(s)::oid or g is distinct from ` + triggersOf("o::oid") + `
     or n is distinct from (select coalesce(pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.attnum, a.atttypid, a.atttypmod, a.attname), ',' order by a.attnum), '')
       from pg_catalog.pg_attribute a where a.attrelid = o::oid and a.attnum > 0 and not a.attisdropped)))::int`
 
@@ -279,13 +281,14 @@ func (a *Applier) guardDefinitions(ctx context.Context, b *pipeline) error {
 	if len(a.named) == 0 {
 		return nil
 	}
-	oids, names, triggers := a.scratch(wal.OIDInt8), a.scratch(wal.OIDText), a.scratch(wal.OIDText)
+	oids, names, triggers, tables := a.scratch(wal.OIDInt8), a.scratch(wal.OIDText), a.scratch(wal.OIDText), a.scratch(wal.OIDText)
 	for s := range a.named {
 		oids.int8(int64(s.oid))
 		names.bytes([]byte(s.naming()))
 		triggers.bytes([]byte(s.triggers))
+		tables.bytes([]byte(statement.Table(s.name.Schema, s.name.Name)))
 	}
-	return a.exec(ctx, b, definitionsSQL, [][]byte{oids.param(), names.param(), triggers.param()}, []int16{1})
+	return a.exec(ctx, b, definitionsSQL, [][]byte{oids.param(), names.param(), triggers.param(), tables.param()}, []int16{1})
 }
 
 // forgetNames begins another attempt. What was matched by one that was committed is known by now, and by one that was rolled back was

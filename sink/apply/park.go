@@ -203,7 +203,13 @@ func (a *Applier) parkMissing(ctx context.Context, g *batch.Group, err error, fx
 	if a.retrying || !errors.As(err, &se) {
 		return false, nil
 	}
-	if err := a.parkGroup(ctx, g, reasonOf(err), fx); err != nil {
+	var perr error
+	if se.code == stateApart {
+		perr = a.parkApart(ctx, g, se, fx)
+	} else {
+		perr = a.parkGroup(ctx, g, reasonOf(err), fx)
+	}
+	if err := perr; err != nil {
 		return true, fmt.Errorf("park changes of %s: %w", g.Rel, err)
 	}
 	return true, nil

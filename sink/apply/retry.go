@@ -149,7 +149,7 @@ func (r *Retrier) Turn(ctx context.Context) error {
 	due := make([]parked.Queue, 0, len(r.last))
 	for k, size := range r.last {
 		q := r.queues[k]
-		if !size.Wanted && (k.State == stateEnded && !q.anew || k.State == stateOther) {
+		if !size.Wanted && (k.State == stateEnded && !q.anew || k.State == stateOther || k.State == stateApart) {
 			continue
 		}
 		if size.Wanted || !time.Now().Before(q.due) {

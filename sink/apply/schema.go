@@ -191,6 +191,7 @@ type schemaError struct {
 	name wal.RelationName
 	code string // the SQLSTATE that PostgreSQL would give
 	what string
+	home uint32 // the table that they belong into (stateApart)
 }
 
 func (e *schemaError) Error() string { return fmt.Sprintf("apply to %s: %s", e.name, e.what) }

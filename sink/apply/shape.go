@@ -66,6 +66,12 @@ func (s *Suspects) StandsForOther(here, theirs uint32) bool {
 	return s.columns.StandsForOther(here, theirs)
 }
 
+// Home is the table here that a table of the origin stands for; 0 where nothing is known of it. loaded is false before an applier has begun.
+func (s *Suspects) Home(theirs uint32) (here uint32, loaded bool) { return s.columns.Home(theirs) }
+
+// Called is what the origin calls one of its tables by the newest description that has come since the process began.
+func (s *Suspects) Called(theirs uint32) (wal.RelationName, bool) { return s.columns.Called(theirs) }
+
 // decidedUnlike reports whether stamps decided about a change that has other ones than the table here.
 // What it overwrote at its origin, and what is the same anyway, is told without them.
 func (t *target) decidedUnlike(v *verdict) bool {

@@ -39,7 +39,11 @@ func (a *Applier) target(ctx context.Context, rel *wal.Relation) (*target, error
 		s.rel = rel
 		a.tables[rel.Ref()] = s
 	}
-	t, err := newTarget(s, rel, a.cfg.Policy)
+	var t *target
+	err := a.elsewhere(ctx, rel, s)
+	if err == nil {
+		t, err = newTarget(s, rel, a.cfg.Policy)
+	}
 	if err == nil {
 		t.matched, err = a.match(rel, s)
 	}

@@ -127,10 +127,14 @@ func (t *turn) failed(ctx context.Context, ids []int64, err error) (more bool, _
 		if errors.As(err, &gone) {
 			t.now = gone.now
 		}
-		if t.wanted {
+		if misfit.code == stateApart && len(ids) == 1 {
+			*t.cursor = ids[0]
+			return true, r.setApart(ctx, ids[0], misfit)
+		}
+		if t.wanted && misfit.code != stateApart {
 			return false, parked.Refused(ctx, r.a.conn, t.k)
 		}
-		if misfit.code != stateSwapped && gone == nil {
+		if misfit.code != stateApart && misfit.code != stateSwapped && gone == nil {
 			return false, nil
 		}
 		// What is known of the columns of one is not known of those of another, and one whose columns are gone says nothing of those

@@ -32,6 +32,7 @@ type plan struct {
 	part  bool   // a partition alone is read: its rows go out as its table's
 	// nums are what the columns of rel are in the table that is read.
 	nums map[string]int16
+	oid  uint32 // the table that is read
 }
 
 // newPlan describes a published table, or a partition of one; nil when there is none of that name.
@@ -43,7 +44,7 @@ func newPlan(ctx context.Context, conn *pgx.Conn, name wal.RelationName, stampsO
 	if err != nil {
 		return nil, err
 	}
-	from, part, nums := t.SQL(), t.Partition, map[string]int16{}
+	from, part, oid, nums := t.SQL(), t.Partition, t.OID, map[string]int16{}
 	for _, c := range t.Columns {
 		nums[c.Name] = c.Num
 	}
@@ -72,7 +73,7 @@ func newPlan(ctx context.Context, conn *pgx.Conn, name wal.RelationName, stampsO
 			return nil, fmt.Errorf("compute its key: %w", err)
 		}
 	}
-	p := &plan{rel: relationOf(t, key), key: key, part: part, nums: nums}
+	p := &plan{rel: relationOf(t, key), key: key, part: part, nums: nums, oid: oid}
 	p.cols = conflict.ColumnsOf(p.rel, stamps.Version, stamps.UpdatedAt)
 	names := make([]string, len(p.rel.Columns))
 	for i := range p.rel.Columns {

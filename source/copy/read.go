@@ -113,9 +113,12 @@ func (p *plan) read(ctx context.Context, conn *pgx.Conn, index *tombstone.Index,
 }
 
 // same reports whether columns still are what they were called when the plan was made: two that have swapped their names
-// since would be sent as each other. After an error the table is looked at anew.
+// since would be sent as each other, and so would the rows of two tables that have. After an error the table is looked at anew.
 func (p *plan) same(fields []pgconn.FieldDescription) error {
 	for i := range p.rel.Columns {
+		if i < len(fields) && fields[i].TableOID != p.oid {
+			return fmt.Errorf("copy %s: it is another table than when the copy began", p.rel)
+		}
 		if name := p.rel.Columns[i].Name; i < len(fields) && fields[i].TableAttributeNumber != uint16(p.nums[name]) {
 			return fmt.Errorf("copy %s: column %s is another one than when the copy began", p.rel, name)
 		}
