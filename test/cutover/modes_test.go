@@ -1,8 +1,10 @@
 package cutover
 
 import (
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgwaltz/pgwaltz/test/harness"
 	"github.com/pgwaltz/pgwaltz/test/pgtest"
@@ -35,24 +37,47 @@ func (w *walk) away() {
 	}
 }
 
-// A native subscription is underneath. What is not applied is not taken for arrived.
+// restart stops b, and starts it again between what f does with its files.
+func (w *walk) restart(f func() error) {
+	w.Helper()
+	w.must(w.b.Cluster.Stop(w.Context(), harness.StopFast, time.Minute))
+	w.must(f())
+	w.must(w.b.Cluster.Start(w.Context()))
+}
+
+// A native subscription is underneath, from 16 on one in each direction. What is not applied is not taken for arrived, and a destination that has gone back behind that is
+// found: the server itself does not send again what its slot has behind it.
 func TestCutoverNative(t *testing.T) {
+	both := false
 	w := newWalkOn(t, nil, "cutnative", func(w *walk) {
-		w.a.Sidecar.Set("direction", "publish")
-		w.b.Sidecar.Set("direction", "apply")
+		both = w.sql(w.a, `select current_setting('server_version_num')::int >= 160000`) == "t"
+		if !both {
+			w.a.Sidecar.Set("direction", "publish")
+			w.b.Sidecar.Set("direction", "apply")
+		}
 		for _, r := range w.pair.Regions() {
 			r.Sidecar.Set("mode", "native")
 			r.Sidecar.Set("postgres.slot", nil)
 		}
 	})
 	w.at = w.b
+	if both { // the way back would stop at the first table of an owner who is held
+		w.within("plan to name the subscription", func() bool {
+			code, text := w.run("", "plan", "--from", "a")
+			return code == 4 && strings.Contains(text, "set (run_as_owner = true)")
+		})
+		w.sql(w.a, `alter subscription `+w.sql(w.a, `select quote_ident(subname) from pg_subscription`)+` set (run_as_owner = true)`)
+	}
 	w.within("plan to have nothing in the way", func() bool {
 		code, text := w.run("", "plan", "--from", "a")
-		return code == 0 && strings.Contains(text, "no going back")
+		return code == 0 && strings.Contains(text, "no going back") != both
 	})
 	// A row is locked at b: the worker waits, and so has wait to.
 	w.sql(w.a, `insert into item (id, n) values (-7, 1)`)
 	w.within("the row to be at b", func() bool { return w.sql(w.b, `select count(*) from item where id = -7`) == "1" })
+	if !both {
+		w.restart(func() error { return w.b.Cluster.Copy("early") })
+	}
 	s, err := w.b.Cluster.OpenSession(w.b.Database)
 	w.must(err)
 	defer s.Close()
@@ -67,8 +92,36 @@ func TestCutoverNative(t *testing.T) {
 	w.must(err)
 	w.ok("wait", "--from", "a", "--timeout", "2m")
 	w.equal("behind wait")
+	if !both {
+		w.goneBack()
+	}
 	w.ok("abort", "--from", "a")
 	w.away()
+	if both {
+		if got := w.as(w.b, "app", `insert into item (id, n) values (-8, 1)`); got != "" {
+			t.Errorf("app cannot write at b: %s", got)
+		}
+		w.within("a row of b to come to a, whose owner is held", func() bool { return w.sql(w.a, `select count(*) from item where id = -8`) == "1" })
+		w.stopped(w.a)
+	}
+}
+
+// goneBack puts b back to what it was before the pause: neither finish nor wait takes that for all. In the end it is as it was.
+func (w *walk) goneBack() {
+	w.Helper()
+	w.ok("sequences", "--from", "a")
+	w.restart(func() error { return errors.Join(w.b.Cluster.Copy("late"), w.b.Cluster.Restore("early")) })
+	for _, words := range [][]string{{"finish", "--from", "a"}, {"wait", "--from", "a", "--timeout", "2m"}, {"finish", "--from", "a"}} {
+		if code, text := w.run("", words...); code == 0 || !strings.Contains(text, "gone back") && !strings.Contains(text, "not known whether all writes") {
+			w.Errorf("%s: code %d: %s", words[0], code, text)
+		}
+	}
+	if got := w.sql(w.b, `select n from item where id = -7`); got != "1" {
+		w.Errorf("the row came again: %s", got)
+	}
+	w.restart(func() error { return w.b.Cluster.Restore("late") })
+	w.ok("wait", "--from", "a", "--timeout", "2m")
+	w.equal("behind wait")
 }
 
 // pglogical is underneath, both ways.
