@@ -55,8 +55,21 @@ or r.oid = 10 and 'o' = any($1) and exists (select from pg_catalog.pg_class c wh
 	availableSQL   = `select a.name::text from pg_catalog.pg_available_extensions a`
 	schemasSQL     = `select n.nspname::text from pg_catalog.pg_namespace n where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgwaltz', 'pglogical', 'public') order by 1`
 	schemaOwnerSQL = `select pg_catalog.pg_get_userbyid(n.nspowner)::text from pg_catalog.pg_namespace n where n.nspname = $1`
-	settingsSQL    = `select s.name from pg_catalog.pg_settings s`
-	kindSQL        = `select pg_catalog.pg_encoding_to_char(d.encoding) || ', ' || d.datcollate || ', ' || d.datctype from pg_catalog.pg_database d where d.datname = pg_catalog.current_database()`
+	// oddSQL are names with line breaks. An older pg_dump writes names into comments as they are: what is behind the break would be a statement, run with the rights of
+	// this command's role at the destination, and whoever may make a table could have written it.
+	oddSQL = `select distinct pg_catalog.quote_literal(x.name::text) from (
+  select c.relname as name from pg_catalog.pg_class c union all select p.proname from pg_catalog.pg_proc p union all select t.typname from pg_catalog.pg_type t
+  union all select n.nspname from pg_catalog.pg_namespace n union all select t.tgname from pg_catalog.pg_trigger t union all select c.conname from pg_catalog.pg_constraint c
+  union all select p.polname from pg_catalog.pg_policy p union all select r.rulename from pg_catalog.pg_rewrite r union all select a.attname from pg_catalog.pg_attribute a
+  union all select c.collname from pg_catalog.pg_collation c union all select c.conname from pg_catalog.pg_conversion c union all select o.opcname from pg_catalog.pg_opclass o
+  union all select o.opfname from pg_catalog.pg_opfamily o union all select l.lanname from pg_catalog.pg_language l union all select f.fdwname from pg_catalog.pg_foreign_data_wrapper f
+  union all select s.srvname from pg_catalog.pg_foreign_server s union all select e.evtname from pg_catalog.pg_event_trigger e union all select s.stxname from pg_catalog.pg_statistic_ext s
+  union all select d.dictname from pg_catalog.pg_ts_dict d union all select c.cfgname from pg_catalog.pg_ts_config c union all select p.prsname from pg_catalog.pg_ts_parser p
+  union all select t.tmplname from pg_catalog.pg_ts_template t union all select a.amname from pg_catalog.pg_am a union all select x.extname from pg_catalog.pg_extension x
+  union all select r.rolname from pg_catalog.pg_roles r union all select t.spcname from pg_catalog.pg_tablespace t union all select d.datname from pg_catalog.pg_database d) x
+where x.name::text ~ E'[\n\r]' order by 1`
+	settingsSQL = `select s.name from pg_catalog.pg_settings s`
+	kindSQL     = `select pg_catalog.pg_encoding_to_char(d.encoding) || ', ' || d.datcollate || ', ' || d.datctype from pg_catalog.pg_database d where d.datname = pg_catalog.current_database()`
 	// thereSQL are relations, functions and types of the application.
 	thereSQL = `select pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(x.name) from (
   select c.tableoid, c.oid, c.relnamespace as space, c.relname as name from pg_catalog.pg_class c where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S', 'c')
@@ -166,6 +179,13 @@ func (e *Ends) fit(ctx context.Context, o Schema, out *SchemaCopy) error {
 	}
 	for _, name := range extensions {
 		add(preflight.Error, "no_extension", "install its package there", "the destination's server does not have extension %s", name)
+	}
+	odd, err := namesOf(ctx, e.Source, oddSQL)
+	if err != nil {
+		return err
+	}
+	if len(odd) > 0 {
+		add(preflight.Error, "line_break", "rename them", "names at the source have line breaks, and what is behind one may be run as a statement: %s", strings.Join(odd[:min(3, len(odd))], ", "))
 	}
 	var here, there string
 	if err := errors.Join(e.Source.Conn.QueryRow(ctx, kindSQL).Scan(&here), e.Destination.Conn.QueryRow(ctx, kindSQL).Scan(&there)); err != nil {

@@ -78,6 +78,9 @@ func (w *walk) schemaCopied() {
 		refused("pg_dump reads no server that is newer") // these servers come without their programs
 		return
 	}
+	w.sql(w.a, "create table \"x\n; create role planted superuser; --\" ()")
+	refused("line breaks", "--dry-run")
+	w.sql(w.a, "drop table \"x\n; create role planted superuser; --\"")
 	w.sql(w.a, `create role late; grant select on item to late`)
 	refused("pgwaltz cutover roles --run")
 	w.ok("schema", "copy", "--dry-run", "--no-privileges")
