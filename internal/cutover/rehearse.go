@@ -33,6 +33,9 @@ func (e *Ends) PrepareRehearsal(ctx context.Context, role string) error {
 		return err
 	}
 	for _, end := range []*End{e.Source, e.Destination} {
+		if _, err := end.rehearsed(ctx); err != nil {
+			return err
+		}
 		for _, sql := range []string{rehearsalSchema, `grant select, insert, update on ` + RehearsalTable + ` to ` + pg.Quote(role)} {
 			if _, err := end.Conn.Exec(ctx, sql); err != nil {
 				return fmt.Errorf("make %s at %s: %w", RehearsalTable, end.Region, err)
@@ -40,6 +43,22 @@ func (e *Ends) PrepareRehearsal(ctx context.Context, role string) error {
 		}
 	}
 	return nil
+}
+
+// rehearsed reports whether the table is there. Something else of that name, or of somebody else, is an error: what it does would be done with the rights of this
+// session.
+func (e *End) rehearsed(ctx context.Context) (bool, error) {
+	var safe bool
+	err := e.Conn.QueryRow(ctx, `select c.relkind = 'r' and not c.relhasrules and pg_catalog.pg_has_role(current_user, c.relowner, 'usage') from pg_catalog.pg_class c where c.oid = pg_catalog.to_regclass($1)`, RehearsalTable).Scan(&safe)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("look for %s at %s: %w", RehearsalTable, e.Region, err)
+	case !safe:
+		return false, &UsageError{fmt.Sprintf("%s at %s is not a table that this role has made", RehearsalTable, e.Region), "drop it"}
+	}
+	return true, nil
 }
 
 // RemoveRehearsal drops the table at both ends. It may be run again.
@@ -60,7 +79,7 @@ func (e *Ends) rehearser(ctx context.Context, role string) error {
 			return &UsageError{fmt.Sprintf("region %s: %v", end.Region, err), "--role ROLE of the application"}
 		}
 		if why != "" {
-			return &UsageError{fmt.Sprintf("a pause does not hold the writes of role %q at %s: it %s", role, end.Region, why), "--role ROLE of the application"}
+			return &UsageError{fmt.Sprintf("a pause does not hold the writes of role %q at %s (%s)", role, end.Region, why), "--role ROLE of the application"}
 		}
 	}
 	return nil
@@ -119,6 +138,15 @@ func (e *Ends) Rehearse(ctx context.Context, o Rehearsal) (*Rehearsed, error) {
 	if err := e.rehearser(ctx, o.Role); err != nil {
 		return nil, err
 	}
+	for _, end := range []*End{e.Source, e.Destination} {
+		there, err := end.rehearsed(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if !there {
+			return nil, &NotReadyError{fmt.Sprintf("there is no table %s at %s", RehearsalTable, end.Region), "pgwaltz cutover rehearse prepare --role " + o.Role}
+		}
+	}
 	r := &rehearsing{Ends: e, Rehearsal: o}
 	defer r.leave()
 	if err := e.Source.Conn.QueryRow(ctx, `select pg_catalog.gen_random_uuid()::text`).Scan(&r.run); err != nil {
@@ -158,9 +186,6 @@ func (r *rehearsing) begin(ctx context.Context) error {
 		return fmt.Errorf("connect as %s to %s: %w", r.Role, r.at.Region, err)
 	}
 	if _, err := r.conn.Exec(ctx, `insert into `+RehearsalTable+` (run, n, side) values ($1, 0, $2)`, r.run, r.at.Region); err != nil {
-		if pg.Code(err) == "42P01" {
-			return &NotReadyError{fmt.Sprintf("there is no table %s at %s", RehearsalTable, r.at.Region), "pgwaltz cutover rehearse prepare --role " + r.Role}
-		}
 		return fmt.Errorf("write to %s at %s: %w", RehearsalTable, r.at.Region, err)
 	}
 	r.moves = []string{r.at.Region}

@@ -29,6 +29,11 @@ func TestRehearseFindsLoss(t *testing.T) {
 	if _, err := p.Rehearse(t.Context(), how); !errors.As(err, &unready) {
 		t.Errorf("without a table: %v", err)
 	}
+	pgtest.Exec(t, p.d, `create view public.pgwaltz_rehearsal as select 1 as n`)
+	if err := p.PrepareRehearsal(t.Context(), role); !errors.As(err, &usage) {
+		t.Errorf("a view of somebody: %v", err)
+	}
+	pgtest.Exec(t, p.d, `drop view public.pgwaltz_rehearsal`)
 	if err := p.PrepareRehearsal(t.Context(), role); err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +42,7 @@ func TestRehearseFindsLoss(t *testing.T) {
 	}
 	pgtest.Exec(t, p.s, `truncate pgwaltz_rehearsal`)
 
-	how.For, how.Arrival = 0, 8*time.Second
+	how.For, how.Arrival = 0, 5*time.Second
 	ends := *p.Ends // the rehearsal has sessions of its own
 	for _, e := range []**End{&ends.Source, &ends.Destination} {
 		one, err := (*e).dial(t.Context())
@@ -61,7 +66,7 @@ func TestRehearseFindsLoss(t *testing.T) {
 	come(t, p.s, `select exists (select from pgwaltz_rehearsal)`)
 	run := text(t, p.s, `select run from pgwaltz_rehearsal limit 1`)
 	pgtest.Exec(t, p.d, `insert into pgwaltz_rehearsal (id, run, n, side) values (1, '`+run+`', 0, 'eu')`)
-	come(t, p.s, `select count(*) > 20 from pgwaltz_rehearsal`)
+	come(t, p.s, `select count(*) > 8 from pgwaltz_rehearsal`)
 	p.take()
 	if _, err := hold.Drain(t.Context(), p.Source.Conn, nil, 0); err != nil {
 		t.Fatal(err)
@@ -82,11 +87,11 @@ func TestRehearseFindsLoss(t *testing.T) {
 	}
 	pgtest.Exec(t, p.d, inserts...)
 	pgtest.Exec(t, p.d, fmt.Sprintf(`insert into pgwaltz_rehearsal (id, run, n, side) values (-4, '%[1]s', 4, 'eu'), (-5, '%[1]s', 1000000, 'eu')`, run),
-		`update pgwaltz_rehearsal set beats = `+last+` where n = 0`, `select setval('pgwaltz_rehearsal_id_seq', 5)`)
+		`update pgwaltz_rehearsal set beats = `+last+` where n = 0`, `select setval('pgwaltz_rehearsal_id_seq', (select max(id) - 2 from pgwaltz_rehearsal))`)
 	if err := hold.Finish(t.Context(), p.Source.Conn); err != nil {
 		t.Fatal(err)
 	}
-	come(t, p.d, `select count(*) > 10 from pgwaltz_rehearsal where side = 'us'`)
+	come(t, p.d, `select count(*) > 3 from pgwaltz_rehearsal where side = 'us'`)
 	stop()
 	r := <-done
 	if r.error != nil {

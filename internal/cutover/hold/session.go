@@ -65,7 +65,7 @@ func Left(ctx context.Context, q pg.Querier, ours []string, role string) (string
 		return "", fmt.Errorf("role %q is not there", role)
 	}
 	if r.Soft() && r.Held() {
-		return "is bound by no grant", nil
+		return "no grant binds it", nil
 	}
 	return r.Left, nil
 }
