@@ -78,15 +78,15 @@ func Provided(ctx context.Context, c Conn) error {
 	return nil
 }
 
-// Removed holds what is noted against the peers of the configuration, and returns the regions that are no peers since it was called last.
-// What each of the others has applied of such a region may differ, and nobody sends it any more. So where there are any, it notes that every
-// peer lacks rows of this region, which has what it has applied.
+// Removed holds what is noted against the peers of the configuration, and returns the regions that are no peers since it was called last. One that
+// was never heard, as by a name that was mistaken, is none of them. What each of the others has applied of such a region may differ, and nobody
+// sends it any more. So where there are any, it notes that every peer lacks rows of this region, which has what it has applied.
 func Removed(ctx context.Context, c *pgx.Conn, peers []string) (regions []string, err error) {
 	err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `update pgwaltz.peer set removed = false where removed and region = any($1)`, peers); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `update pgwaltz.peer set removed = true where not removed and region <> all($1) returning region`, peers)
+		rows, err := tx.Query(ctx, `update pgwaltz.peer set removed = true where not removed and heard <> '' and region <> all($1) returning region`, peers)
 		if err != nil {
 			return err
 		}
