@@ -62,6 +62,7 @@ func (a *Applier) prepareLook(ctx context.Context, g *batch.Group, t *target, ru
 	// Before the look: a local insert that the look misses must lie behind the tombstone.
 	var err error
 	l.announced, err = a.blind(ctx, g.Rel.Ref(), deleted)
+	l.some = l.some || a.cfg.Index.Any(g.Rel.Ref()) // what is announced counts as well
 	return l, err
 }
 
