@@ -8,7 +8,6 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/conflict/counterpart"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
-	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -237,10 +236,11 @@ func triggersOf(oid string) string {
 }
 
 // definitionsSQL fails with 22012 where a table is not called as it was when it was read, or its columns are not, or are of other types, or it has other
-// triggers; $1 are tables, $2 their columns (naming), $3 their triggers (triggersOf), $4 their names, as SQL. Statements name tables: one that has given its
-// name to another one since it was read was not written at all, and the other one holds locks of this transaction, and keeps the name.
-var definitionsSQL = `select 1 / (not exists (select from rows from (pg_catalog.unnest($1::int8[]), pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[])) as u(o, n, g, s)
-  where o::oid is distinct from pg_catalog.to_regclass(s)::oid or g is distinct from ` + triggersOf("o::oid") + `
+// triggers; $1 are tables, $2 their columns (naming), $3 their triggers (triggersOf), $4 their schemas, $5 their names. Statements name tables: one that has given its
+// name to another one since it was read was not written at all, and the other one holds locks of this transaction, and keeps the name. The names are read from
+// the catalog, which takes no right: to_regclass fails where the session may not use a schema, of which changes are merely parked.
+var definitionsSQL = `select 1 / (not exists (select from rows from (pg_catalog.unnest($1::int8[]), pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[]), pg_catalog.unnest($5::text[])) as u(o, n, g, s, t)
+  where not exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace m on m.oid = c.relnamespace where c.oid = o::oid and c.relname::text = t and m.nspname::text = s) or g is distinct from ` + triggersOf("o::oid") + `
     or n is distinct from (select coalesce(pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.attnum, a.atttypid, a.atttypmod, a.attname), ',' order by a.attnum), '')
       from pg_catalog.pg_attribute a where a.attrelid = o::oid and a.attnum > 0 and not a.attisdropped)))::int`
 
@@ -281,14 +281,16 @@ func (a *Applier) guardDefinitions(ctx context.Context, b *pipeline) error {
 	if len(a.named) == 0 {
 		return nil
 	}
-	oids, names, triggers, tables := a.scratch(wal.OIDInt8), a.scratch(wal.OIDText), a.scratch(wal.OIDText), a.scratch(wal.OIDText)
+	oids, names, triggers := a.scratch(wal.OIDInt8), a.scratch(wal.OIDText), a.scratch(wal.OIDText)
+	schemas, tables := a.scratch(wal.OIDText), a.scratch(wal.OIDText)
 	for s := range a.named {
 		oids.int8(int64(s.oid))
 		names.bytes([]byte(s.naming()))
 		triggers.bytes([]byte(s.triggers))
-		tables.bytes([]byte(statement.Table(s.name.Schema, s.name.Name)))
+		schemas.bytes([]byte(s.name.Schema))
+		tables.bytes([]byte(s.name.Name))
 	}
-	return a.exec(ctx, b, definitionsSQL, [][]byte{oids.param(), names.param(), triggers.param(), tables.param()}, []int16{1})
+	return a.exec(ctx, b, definitionsSQL, [][]byte{oids.param(), names.param(), triggers.param(), schemas.param(), tables.param()}, []int16{1})
 }
 
 // forgetNames begins another attempt. What was matched by one that was committed is known by now, and by one that was rolled back was
