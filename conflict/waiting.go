@@ -43,9 +43,10 @@ func (w *Waiting) Ends(was, later EventKind) bool {
 }
 
 // SendsBack reports whether the others are told of w when it goes in after it has waited. known says that
-// something else was here before. Who sent a copied row may hold something lower by now.
-func (w *Waiting) SendsBack(kind EventKind, known bool) bool {
-	return w.Held || kind == Repair || kind == Copy && known
+// something else was here before. Who sent a copied row may hold something lower by now. why is what decided: of two rows of one stamp the contents did,
+// in the columns that w has. Where it comes from, the other one may have come in others, and be above it.
+func (w *Waiting) SendsBack(kind EventKind, known bool, why Reason) bool {
+	return w.Held || kind == Repair || kind == Copy && known || why == ByContent
 }
 
 // Precedes reports whether the change with this base was made over w.
@@ -216,7 +217,8 @@ func (p Policy) same(w, next *Waiting) bool {
 // values that would, it waits on: an earlier row of its origin with the same stamp does not end its
 // waiting. The answer to what it asks for does (Gone), or the look at the row that is there then.
 //
-// other says that w is of another region than event, and than this one. An event that does not have all of its columns says nothing of
+// other says that w is of another region than event, and than this one, or that event is what its origin sends back, in the shape of what
+// that had met. An event that does not have all of its columns says nothing of
 // these then: where they are, the row keeps the waiting values in them. So w waits on, and when the columns are here, the two rows
 // are compared, and each region gets both.
 func (p Policy) Releases(event Waiting, w *Waiting, other bool) bool {
@@ -224,7 +226,8 @@ func (p Policy) Releases(event Waiting, w *Waiting, other bool) bool {
 		return c > 0 && (!other || event.names(w))
 	}
 	if w.Unread || !hasColumns(event.Relation, w.Relation) {
-		return true // the same write, after a column was renamed, dropped or given another type
+		// The same write, after a column was renamed, dropped or given another type; of another region it may be one that had no such column.
+		return w.Unread || !other || event.names(w)
 	}
 	c, sure := p.order(&event, w)
 	return sure && c >= 0

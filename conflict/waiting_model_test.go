@@ -199,7 +199,7 @@ func (m *waitModel) take(r *waitRegion, w waitMsg, retried bool) {
 		against = side
 	}
 	d := Resolve(m.pol, e, against)
-	back := d.Pushback || retried && d.Verdict == Apply && w.SendsBack(w.kind, local.Known)
+	back := d.Pushback || retried && d.Verdict == Apply && w.SendsBack(w.kind, local.Known, d.Reason)
 	m.say("%d takes %s of %d %s %s %s: %s back=%v blocked=%v follows=%v", r.id, w.kind, w.from, w.Op, StampText(w.Stamp), imageText(w.Image), d.Verdict, back, r.blocked, follows)
 	if d.Verdict == Apply && r.blocked && (w.Op != wal.Delete || r.row != nil) {
 		if retried {

@@ -124,10 +124,13 @@ func TestReleasesWithoutAColumn(t *testing.T) {
 	event := Waiting{Relation: &less, Op: wal.Update, Stamp: wal.Stamp{Version: 6}, Image: waitRow("b", "large")[:2]}
 	gone := Waiting{Relation: &less, Op: wal.Delete, Stamp: wal.Stamp{Version: wal.MaxVersion}, Image: event.Image}
 	whole := Waiting{Relation: waitRel(), Op: wal.Update, Stamp: event.Stamp, Image: waitRow("b", "large")}
+	tie, same := event, event
+	tie.Stamp, same.Stamp = w.Stamp, w.Stamp
+	same.Image = waitRow("a", "large")[:2]
 	for _, c := range []struct {
 		event       Waiting
 		other, want bool
-	}{{event, true, false}, {gone, true, false}, {event, false, true}, {gone, false, true}, {whole, true, true}} {
+	}{{event, true, false}, {gone, true, false}, {event, false, true}, {gone, false, true}, {whole, true, true}, {tie, true, false}, {tie, false, true}, {same, true, false}, {same, false, true}} {
 		if got := (Policy{}).Releases(c.event, &w, c.other); got != c.want {
 			t.Errorf("%s of %d columns, other %t: %t", c.event.Op, len(c.event.Relation.Columns), c.other, got)
 		}

@@ -119,7 +119,7 @@ func (a *Applier) follows(g *batch.Group, old *parked.Change) bool {
 
 // releases reports whether a change that waits has nothing left to say once a run is merged.
 func (a *Applier) releases(g *batch.Group, r *batch.Run, old *parked.Change) bool {
-	other := old.Origin != a.cfg.Origin && old.Origin != a.cfg.Region
+	other := old.Origin != a.cfg.Region && (old.Origin != a.cfg.Origin || g.Kind == conflict.Repair) && !r.Answer
 	return a.cfg.Policy.table(g.Rel.Ref()).Resolve.Releases(waitingOf(g, r), &old.Waiting, other)
 }
 
@@ -136,7 +136,7 @@ func (a *Applier) still(g *batch.Group, r *batch.Run, old *parked.Change) bool {
 // sendsBack reports whether the others are told of what goes in here after it has waited.
 func (a *Applier) sendsBack(g *batch.Group, r *batch.Run, v *verdict) bool {
 	w := conflict.Waiting{Held: a.heldHere[r.Tx]}
-	return a.retrying && v.Verdict == conflict.Apply && w.SendsBack(g.Kind, v.side.Known)
+	return a.retrying && v.Verdict == conflict.Apply && w.SendsBack(g.Kind, v.side.Known, v.Reason)
 }
 
 // undoes reports whether the self-merge of an own change ends the waiting of another region's change, which that region may show.

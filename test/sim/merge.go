@@ -76,7 +76,7 @@ func (a *applier) row(r *run) outcome {
 		}
 		a.tx.audit = append(a.tx.audit, a.conflict(r, l, dec, lost))
 	}
-	repair := dec.Pushback || a.retries && dec.Verdict == conflict.Apply && (&conflict.Waiting{Held: a.held}).SendsBack(r.kind, l.Known)
+	repair := dec.Pushback || a.retries && dec.Verdict == conflict.Apply && (&conflict.Waiting{Held: a.held}).SendsBack(r.kind, l.Known, dec.Reason)
 	if a.in.self && (w.cfg.Break == SelfSilent || w.cfg.Break == RunsFall) { // what the one breaks, the other heals
 		repair = false
 	}
