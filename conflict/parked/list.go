@@ -41,9 +41,9 @@ func (f Filter) where() (string, []any) {
 	}
 	if name, ok := wal.ParseRelationName(f.Table); ok {
 		add("schema_name = $n", name.Schema)
-		add("table_name = $n", name.Name)
+		add("(table_name = $n or sqlstate = '"+ApartState+"' and pg_catalog.starts_with(table_name, $n || ' ['))", name.Name)
 	} else if f.Table != "" {
-		add("$n in (table_name, schema_name || '.' || table_name)", f.Table)
+		add("($n in (table_name, schema_name || '.' || table_name) or sqlstate = '"+ApartState+"' and pg_catalog.starts_with(table_name, $n || ' ['))", f.Table)
 	}
 	if f.Origin != "" {
 		add("origin = $n", f.Origin)

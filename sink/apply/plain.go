@@ -25,7 +25,20 @@ func (a *Applier) isPlain(g *batch.Group, r *batch.Run) bool {
 // are neither locked nor read. A row that a remote change has overwritten, or deleted, has an
 // entry of that change, which is on disk with it; such a run is added to slow. An applier that
 // is about to write such an entry finds this one, and begins again.
-func (a *Applier) writeDown(ctx context.Context, g *batch.Group, runs, slow []int) ([]int, error) {
+func (a *Applier) writeDown(ctx context.Context, g *batch.Group, t *target, runs, slow []int) ([]int, error) {
+	own := runs[:0]
+	for _, i := range runs {
+		passed, behind, err := a.passedOn(ctx, t, g.Runs[i].Tx)
+		if err != nil {
+			return nil, err
+		}
+		if !passed || behind {
+			own = append(own, i)
+		}
+	}
+	if runs = own; len(runs) == 0 {
+		return slow, nil
+	}
 	slices.SortFunc(runs, func(i, j int) int { return strings.Compare(g.Runs[i].Text, g.Runs[j].Text) })
 	keys, ats, lsns := make([]string, len(runs)), make([]int64, len(runs)), make([]string, len(runs))
 	for n, i := range runs {

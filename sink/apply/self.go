@@ -52,6 +52,15 @@ func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i in
 		o.Carried = !t.stampless()
 		o.Mine = t.stampless() && (st.entry == nil || st.entry.Plain)
 	}
+	pol := a.cfg.Policy.table(g.Rel.Ref()).Resolve
+	if !o.Holds {
+		passed, behind, err := a.passedOn(ctx, t, r.Tx)
+		if err != nil || passed {
+			v = verdict{i: i, side: side, event: e, known: st}
+			v.Verdict = decideFormer(pol, r.Op, st.row != nil, behind, e, side)
+			return v, true, against, err
+		}
+	}
 	key, at := []byte(st.key), tombstone.Place{Commit: r.Tx.CommitLSN, Part: r.Tx.Part}
 	later := func() bool {
 		return r.Followed || a.cfg.Index.Later(g.Rel.Ref(), key, at) || r.Op != wal.Delete && st.row == nil && a.cfg.Index.Cut(g.Rel.Ref(), at)
@@ -66,7 +75,6 @@ func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i in
 			return verdict{i: i, Decision: conflict.Decision{Verdict: conflict.Same}, side: side, event: e, known: st}, true, against, nil
 		}
 	}
-	pol := a.cfg.Policy.table(g.Rel.Ref()).Resolve
 	step, against := conflict.DecideOwn(pol, o)
 	if step == conflict.OwnWait {
 		if o.Stamped, err = a.isStamped(ctx, st); err != nil {

@@ -84,7 +84,7 @@ func (w *wave) begin(ctx context.Context, g *batch.Group) error {
 		if err := w.send(ctx); err != nil {
 			return err
 		}
-		if p.slow, err = a.writeDown(ctx, g, p.record, p.slow); err != nil {
+		if p.slow, err = a.writeDown(ctx, g, t, p.record, p.slow); err != nil {
 			return err
 		}
 	}
