@@ -75,6 +75,9 @@ func TestCutoverNative(t *testing.T) {
 	// A row is locked at b: the worker waits, and so has wait to.
 	w.sql(w.a, `insert into item (id, n) values (-7, 1)`)
 	w.within("the row to be at b", func() bool { return w.sql(w.b, `select count(*) from item where id = -7`) == "1" })
+	w.within("the subscription to have copied its tables", func() bool { // a server that is stopped meanwhile begins with one again, and takes its time
+		return w.sql(w.b, `select count(*) from pg_subscription_rel where srsubstate <> 'r'`) == "0"
+	})
 	if !both {
 		w.restart(func() error { return w.b.Cluster.Copy("early") })
 	}
