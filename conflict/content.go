@@ -1,6 +1,7 @@
 package conflict
 
 import (
+	"bytes"
 	"crypto/sha256"
 
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -51,6 +52,19 @@ func AppendContent(dst []byte, rel *wal.Relation, t wal.Tuple) ([]byte, bool) {
 		dst = appendEscaped(dst, text)
 	}
 	return dst, true
+}
+
+// Differing returns the columns in which two rows differ, or of which that is not known, because a value is absent or has no text form here.
+func Differing(rel *wal.Relation, a, b wal.Tuple) (columns []int) {
+	for i := range rel.Columns {
+		one := &wal.Relation{Columns: rel.Columns[i : i+1]}
+		left, ok := Content(one, a[i:i+1])
+		right, known := Content(one, b[i:i+1])
+		if !ok || !known || !bytes.Equal(left, right) {
+			columns = append(columns, i)
+		}
+	}
+	return columns
 }
 
 // byName appends the positions of the columns in the order of their names. Tables are

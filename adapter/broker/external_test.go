@@ -54,15 +54,7 @@ accounts {
 // with them, and get no further; who has another account gets nowhere.
 func TestExternalServerWithLeastRights(t *testing.T) {
 	t.Parallel()
-	srv, err := server.NewServer(accounts(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv.Start()
-	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
-	if !srv.ReadyForConnections(10 * time.Second) {
-		t.Fatal("the server does not start")
-	}
+	srv := brokertest.Foreign(t, accounts(t))
 	region := func(name, peer string) *broker.Broker {
 		return brokertest.Start(t, broker.Config{Region: name, Peers: []string{peer}, URL: srv.ClientURL(), User: name, Password: name + "-secret"})
 	}

@@ -141,7 +141,7 @@ func (a *Applier) converted(ctx context.Context, g *batch.Group, t *target, i in
 	if err != nil {
 		return false, err
 	}
-	differ := differing(g.Rel, batch.Fill(image, row), row)
+	differ := conflict.Differing(g.Rel, batch.Fill(image, row), row)
 	if len(differ) == 0 {
 		return false, nil // the stamp does
 	}
@@ -175,19 +175,6 @@ select (select pg_catalog.count(*) = pg_catalog.cardinality($2::text[]) from pg_
 		return false, fmt.Errorf("ask whether %s was altered: %w", g.Rel, err)
 	}
 	return altered, nil
-}
-
-// differing are the columns in which two rows differ.
-func differing(rel *wal.Relation, a, b wal.Tuple) (columns []int) {
-	for i := range rel.Columns {
-		one := &wal.Relation{Columns: rel.Columns[i : i+1]}
-		left, ok := conflict.Content(one, a[i:i+1])
-		right, known := conflict.Content(one, b[i:i+1])
-		if !ok || !known || !bytes.Equal(left, right) {
-			columns = append(columns, i)
-		}
-	}
-	return columns
 }
 
 // OwnItem is an item of a key that is kept without an entry of its own.

@@ -1,10 +1,10 @@
 package poll
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
@@ -76,18 +76,7 @@ func (t *Table) tied(st wal.Stamp, from, to wal.Tuple) (bool, error) {
 	if other.Version != st.Version || t.Cols.UpdatedAt >= 0 && other.UpdatedAt != st.UpdatedAt {
 		return false, nil
 	}
-	for i := range t.Rel.Columns {
-		if t.unlike[t.Rel.Columns[i].Name] {
-			continue
-		}
-		one := &wal.Relation{Columns: t.Rel.Columns[i : i+1]}
-		a, aok := conflict.Content(one, from[i:i+1])
-		b, bok := conflict.Content(one, to[i:i+1])
-		if aok && bok && !bytes.Equal(a, b) {
-			return true, nil
-		}
-	}
-	return false, nil
+	return slices.ContainsFunc(conflict.Differing(t.Rel, from, to), func(i int) bool { return !t.unlike[t.Rel.Columns[i].Name] }), nil
 }
 
 // Vanished reads a page of the destination's rows behind a key and makes deletes of those that the source does not
