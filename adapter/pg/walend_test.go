@@ -3,6 +3,7 @@ package pg_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgwaltz/pgwaltz/adapter/broker/brokertest"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
@@ -32,7 +33,7 @@ func TestWALEndOfAFullPage(t *testing.T) {
 	emit(40)
 	record := int(said()-before) - 40 // of a record without content, where it does not cross a page
 	full := false
-	for range 200 { // other tests write beside this one
+	for until := time.Now().Add(2 * time.Minute); time.Now().Before(until); { // other tests write beside this one
 		if left := page - int(said()%page); left >= 2*record+300 {
 			emit(left - 2*record - 100)
 		}
