@@ -27,8 +27,9 @@ build() { CGO_ENABLED=0 go build -o bin/pgwaltz ./cmd/pgwaltz; }
 go_tests() { # CI must not skip what needs PostgreSQL
   export PGWALTZ_TEST_REQUIRE_POSTGRES=1
   # -v for the count of tests; only packages, failures and their output are shown.
+  # Much of it waits for servers: one package more than there are cores at a time.
   # shellcheck disable=SC2086
-  go test -race -timeout "$limit" -v ${TEST_FLAGS:-} ./... >"$out/verbose.log" 2>&1
+  go test -race -timeout "$limit" -p "$(($(nproc) + 1))" -v ${TEST_FLAGS:-} ./... >"$out/verbose.log" 2>&1
   local code=$?
   grep -E '^(ok|FAIL|panic:)|^\?' "$out/verbose.log" | grep -v 'no test files' || true
   if [[ $code -ne 0 ]]; then
