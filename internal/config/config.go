@@ -52,6 +52,8 @@ type Fallback struct {
 	// After is how long the stream has to have been impossible, and BackAfter how long it has to have been possible again.
 	After     time.Duration `yaml:"after"`
 	BackAfter time.Duration `yaml:"back_after"`
+	// ServerLog is the file that the server's output goes into, where it has no collector; mode pglogical reads its conflicts there.
+	ServerLog string `yaml:"server_log"`
 }
 
 // On reports whether the region is switched by itself.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/internal/status"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -36,6 +37,8 @@ func Collector(s *Supervisor) prometheus.Collector {
 		{"slot_retained_bytes", "WAL that the slot keeps the server from removing.", nil},
 		{"wal_end_lsn_bytes", "End of the local server's WAL, when it last told.", nil},
 		{"confirmed_lsn_bytes", "Position up to which the server was told that it may forget.", nil},
+		{"conflicts_total", "Conflicts that this process recorded in the audit log.", []string{"type"}},
+		{"last_conflict_timestamp_seconds", "Unix time of the newest of them; absent while there was none.", nil},
 		{"subscription_errors", "Errors of the subscription's workers that the server has counted; always 0 before PostgreSQL 15.", []string{"origin"}},
 	} {
 		c.descs[m.name] = prometheus.NewDesc(prometheus.BuildFQName("pgwaltz", "", m.name), m.help, m.labels, nil)
@@ -80,6 +83,17 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	flag("leader", st.State != status.Standby && (st.Outbound != nil || len(st.Inbound) > 0))
 	put("mode", 1, st.Mode)
 	state("all", "", st.State)
+	byType := map[string]uint64{}
+	for _, t := range conflict.Types() {
+		byType[string(t)] = 0 // a series that starts at 0 shows its first increase
+	}
+	maps.Copy(byType, st.Conflicts.ByType)
+	for t, n := range byType {
+		ch <- prometheus.MustNewConstMetric(c.descs["conflicts_total"], prometheus.CounterValue, float64(n), t)
+	}
+	if at := st.Conflicts.LastAt; at != nil {
+		put("last_conflict_timestamp_seconds", float64(at.UnixMilli())/1000)
+	}
 	if o := st.Outbound; o != nil {
 		state("outbound", "", o.State)
 		flag("slot_active", o.SlotActive)

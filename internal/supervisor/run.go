@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,10 +63,12 @@ type Supervisor struct {
 	more    []prometheus.Collector
 	there   map[string]*pgx.Conn // sessions with the peers' databases; of the goroutine that looks
 
-	mu     sync.Mutex
-	seen   status.Status
-	errors map[string]int64 // of the subscriptions, by peer
-	turned time.Time        // when the loop turned last
+	mu        sync.Mutex
+	seen      status.Status
+	errors    map[string]int64 // of the subscriptions, by peer
+	unknown   string           // what cannot be known of conflicts
+	conflicts status.Conflicts
+	turned    time.Time // when the loop turned last
 }
 
 // New prepares a supervisor of a region in mode native or pglogical; it does no I/O.
@@ -158,6 +161,9 @@ func (s *Supervisor) term(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := s.countConflicts(ctx, conn); err != nil {
+		return err
+	}
 	s.log.Info("at work", "region", s.cfg.Region, "mode", string(s.mode), "direction", string(s.cfg.Direction))
 	for {
 		s.turn()
@@ -247,17 +253,35 @@ func (s *Supervisor) look(ctx context.Context, conn *pgx.Conn) error {
 			if v.auditErr != nil {
 				s.log.Warn("audit", "reason", v.auditErr.Error())
 			}
+			s.counted(v.written)
 			ins, tables = append(ins, v.in), append(tables, v.tables...)
 			s.mu.Lock()
 			s.errors[p.Region] = v.errors
 			s.mu.Unlock()
 		}
 	}
+	written, unknown, err := s.watch.reported(ctx, conn)
+	if err != nil {
+		s.log.Warn("audit", "reason", err.Error())
+	}
+	s.counted(written)
+	s.tell(unknown)
 	s.say("", out, ins, nil)
 	s.mu.Lock()
 	s.seen.Tables = s.since(tables)
 	s.mu.Unlock()
 	return nil
+}
+
+// tell notes what cannot be known of conflicts, and says it once.
+func (s *Supervisor) tell(unknown string) {
+	s.mu.Lock()
+	was := s.unknown
+	s.unknown = unknown
+	s.mu.Unlock()
+	if unknown != "" && unknown != was {
+		s.log.Warn("audit", "reason", unknown)
+	}
 }
 
 // session is the one with a peer's database, opened again after a loss.
@@ -308,7 +332,6 @@ func (s *Supervisor) say(state status.State, out *status.Outbound, ins []status.
 	st := status.Status{
 		Cluster: s.cfg.Cluster, Region: s.cfg.Region, Version: s.version, PID: os.Getpid(), StartedAt: s.started,
 		Mode: string(s.mode), Weaker: Weaker(s.mode), State: state, Outbound: out, Inbound: append([]status.Inbound{}, ins...), Tables: []status.Table{},
-		Conflicts: status.Conflicts{ByType: map[string]uint64{}},
 	}
 	if state == "" {
 		st.State = status.Replicating
@@ -330,6 +353,10 @@ func (s *Supervisor) say(state status.State, out *status.Outbound, ins []status.
 	if was := s.seen.State; was != st.State {
 		s.log.Info("state", "was", string(was), "is", string(st.State))
 	}
+	if s.unknown != "" {
+		st.Weaker = append(slices.Clone(st.Weaker), s.unknown)
+	}
+	st.Conflicts = s.conflicts
 	st.Tables, s.seen = s.seen.Tables, st
 	if s.seen.Tables == nil {
 		s.seen.Tables = []status.Table{}

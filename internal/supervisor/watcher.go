@@ -20,6 +20,8 @@ type watcher interface {
 	outbound(ctx context.Context, here *pgx.Conn) (*status.Outbound, error)
 	// inbound says how this region applies what a peer commits. there is nil, with the reason in why, where the peer cannot be reached.
 	inbound(ctx context.Context, here, there *pgx.Conn, why error, p config.Peer) (view, error)
+	// reported writes down what the server has said of conflicts besides; unknown is what cannot be known of them. It is called behind inbound.
+	reported(ctx context.Context, here *pgx.Conn) (written audit.Tally, unknown string, err error)
 }
 
 // view is what was seen of one peer.
@@ -28,12 +30,13 @@ type view struct {
 	tables   []status.Table
 	errors   int64 // that the server has counted
 	peerErr  error // why the peer could not be read
+	written  audit.Tally
 	auditErr error // why what the server has counted could not be written down; it is tried again
 }
 
 func newWatcher(cfg *config.Config, mode config.Mode) watcher {
 	if mode == config.ModePglogical {
-		return &pglogicalWatcher{cfg, map[string]*pglogical.History{}}
+		return &pglogicalWatcher{cfg: cfg, history: map[string]*pglogical.History{}, slots: map[string]string{}, told: &pglogical.ServerLog{Path: cfg.Fallback.ServerLog}}
 	}
 	return &nativeWatcher{cfg, map[string]*native.History{}, map[string]*native.Seen{}}
 }
@@ -60,28 +63,41 @@ func (w *nativeWatcher) inbound(ctx context.Context, here, there *pgx.Conn, why 
 	if w.history[p.Region] == nil {
 		w.history[p.Region] = &native.History{}
 	}
-	v.errors, v.peerErr, v.auditErr = seen.Errors, seen.PeerErr, w.audit(ctx, here, p.Region, seen)
+	v.errors, v.peerErr = seen.Errors, seen.PeerErr
+	v.written, v.auditErr = w.audit(ctx, here, p.Region, seen)
 	v.in, v.tables = native.Judge(p.Region, native.Name(w.cfg.Cluster, p.Region), seen, w.history[p.Region].Note(seen))
 	return v, nil
 }
 
 // audit writes down what the server has counted since it was last written.
-func (w *nativeWatcher) audit(ctx context.Context, here *pgx.Conn, peer string, seen native.Seen) error {
+func (w *nativeWatcher) audit(ctx context.Context, here *pgx.Conn, peer string, seen native.Seen) (t audit.Tally, err error) {
 	if seen.Counts == nil {
-		return nil
+		return t, nil
 	}
 	for _, c := range native.Reported(w.cfg.Region, peer, seen, w.written[peer]) {
-		if _, err := here.Exec(ctx, audit.CountedSQL, audit.CountedArgs(c)...); err != nil {
-			return fmt.Errorf("write what the server has counted into the audit log: %w", err)
+		tag, err := here.Exec(ctx, audit.CountedSQL, audit.CountedArgs(c)...)
+		if err != nil {
+			return t, fmt.Errorf("write what the server has counted into the audit log: %w", err)
+		}
+		if tag.RowsAffected() > 0 {
+			t.Add(audit.Tally{ByType: map[string]uint64{c.Type: 1}, Last: c.Type})
 		}
 	}
 	w.written[peer] = &seen
-	return nil
+	return t, nil
+}
+
+// reported: native.Watch has asked for all that there is.
+func (w *nativeWatcher) reported(context.Context, *pgx.Conn) (audit.Tally, string, error) {
+	return audit.Tally{}, "", nil
 }
 
 type pglogicalWatcher struct {
 	cfg     *config.Config
 	history map[string]*pglogical.History // by peer
+	slots   map[string]string             // of the subscriptions, by peer; their replication origins have these names
+	told    *pglogical.ServerLog
+	written map[[16]byte]bool // event ids of what was last read
 }
 
 // outbound moves the stream's slot on as well.
@@ -107,6 +123,9 @@ func (w *pglogicalWatcher) inbound(ctx context.Context, here, there *pgx.Conn, w
 	}
 	if w.history[p.Region] == nil {
 		w.history[p.Region] = &pglogical.History{}
+	}
+	if seen.Sub != nil {
+		w.slots[p.Region] = seen.Sub.Slot
 	}
 	v.peerErr = seen.PeerErr
 	v.in, v.tables = pglogical.Judge(p.Region, native.Name(w.cfg.Cluster, p.Region), seen, w.history[p.Region].Note(seen))

@@ -2,7 +2,8 @@ package fallback
 
 import (
 	"fmt"
-	"os"
+	"maps"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -55,14 +56,36 @@ var pglogicalPromises = []promise{
 		w.until(`select count(*) from first`, "0")
 	}},
 	{"audit", func(w *walk) {
-		w.want(w.b, `select count(*) from pgwaltz.conflict`, "0")
-		text, err := os.ReadFile(w.a.Cluster.LogPath)
-		if err != nil || !strings.Contains(string(text), "CONFLICT: ") {
-			w.Errorf("the server's log has no conflict (%v)", err)
+		// a commits first, so b's is the newer one: it wins in both regions.
+		for _, r := range w.pair.Regions() {
+			verdict := map[string]string{"a": "apply b", "b": "keep b"}[r.Name]
+			w.within(r.Side+" to have the conflict of row 2000", func() bool {
+				return w.sql(r, `select verdict || ' ' || winner from pgwaltz.conflict where table_name = 'item' and key = '{"id": 2000}' and type = 'update_origin_differs'`) == verdict
+			})
+			w.want(r, `select array_agg(body order by body)::text from (select unnest(array[local_row ->> 'body', remote_row ->> 'body']) body from pgwaltz.conflict where key = '{"id": 2000}') x`, "{newer,older}")
+		}
+		w.within("the update behind the delete", func() bool {
+			return w.sql(w.b, `select count(*) from pgwaltz.conflict where key = '{"id": 2001}' and type = 'update_missing' and winner = 'b' and origin = 'a'`) == "1"
+		})
+		w.want(w.b, `select count(*) = count(distinct event_id) and bool_and(commit_time is not null and commit_lsn is not null) from pgwaltz.conflict`, "t")
+		n, ok, err := w.b.Sidecar.Metric(w.Context(), `pgwaltz_conflicts_total{type="update_missing"}`)
+		if err != nil || !ok || n < 1 {
+			w.Errorf("%v conflicts are counted (%t, %v)", n, ok, err)
 		}
 		w.state(w.b, status.Replicating, "") // the subscriptions were disabled a moment ago
-		w.says(w.b, 0, "status", "conflicts are in the server's log only")
-		w.says(w.b, 0, "conflicts", "")
+		w.says(w.b, 0, "conflicts", "update_missing")
+		// Another start reads the log again, and writes nothing twice. What cannot be read is said.
+		before := w.sql(w.b, `select count(*) from pgwaltz.conflict`)
+		w.stop(w.b)
+		w.b.Sidecar.Set("fallback.server_log", "/nonexistent/server.log")
+		w.start(w.b)
+		w.state(w.b, status.Replicating, "")
+		w.says(w.b, 0, "status", "conflicts are in the server's log only: the server's log cannot be read: /nonexistent/server.log")
+		w.stop(w.b)
+		w.b.Sidecar.Set("fallback.server_log", nil)
+		w.start(w.b)
+		w.state(w.b, status.Replicating, "")
+		w.want(w.b, `select count(*) from pgwaltz.conflict`, before)
 	}},
 	{"network", func(w *walk) {
 		w.want(w.a, `select count(*) > 0 and bool_and(client_addr = '127.0.0.1') from pg_stat_replication`, "t")
@@ -115,7 +138,10 @@ func (w *walk) apart(do func()) {
 
 // What docs/fallback.md promises of mode pglogical, by the program itself, with two regions that write.
 func TestPglogicalPromises(t *testing.T) {
-	w := newWalkOn(t, withPglogical(t), "plpromises", promisedTables...)
+	settings := withPglogical(t)
+	maps.Copy(settings, map[string]string{"logging_collector": "on", "log_filename": "'server.log'", "log_destination": "'stderr'"})
+	w := newWalkOn(t, settings, "plpromises", promisedTables...)
+	w.a.Sidecar.Set("fallback.server_log", filepath.Join(w.sql(w.a, `show data_directory`), "log", "server.log")) // b asks its server
 	w.a.Sidecar.Set("peers", []any{map[string]any{"region": "b", "dsn": w.b.Cluster.DSN(w.b.Database)}})
 	for _, r := range w.pair.Regions() {
 		r.Sidecar.Set("direction", "both")

@@ -44,6 +44,9 @@ func Decide(cfg *config.Config, l *Local, peers []*Peer, n Names) *fallback.Plan
 	for _, p := range peers {
 		d.subscribe(p)
 	}
+	if cfg.Applies() {
+		d.Add(l.Reader, "run reads the conflicts in the server's log, and nothing else of it", readerSQL(l.Role.Name, l.Runtime))
+	}
 	d.Settle(l.Region(cfg))
 	return d.Plan
 }
@@ -278,6 +281,9 @@ func DecideStream(cfg *config.Config, l *Local, peers []*Peer, resync fallback.S
 	switched := l.Mode != nil && (l.Mode.Mode != config.ModeStream || !l.Mode.Settled)
 	if cfg.Publishes() && (l.Set || l.Prepared != 0) {
 		d.dropSet()
+	}
+	if l.Reader && l.Role.Superuser {
+		d.Add(false, "nobody reads the server's log any more", "drop function "+readerName+"(text, bigint)")
 	}
 	if cfg.Publishes() && switched {
 		d.Statements = append(d.Statements, resync)

@@ -49,7 +49,7 @@ func TestDecide(t *testing.T) {
 		runs, not []string
 	}{
 		{"handed over", func(*config.Config, *Local, *Peer) {}, "", []string{"create extension", "apply_remote", "create_node(node_name := 'us'", "begin; select pglogical.create_subscription", "sync_status = 'r'",
-			"pg_copy_logical_replication_slot", "pg_replication_origin_advance(sub_slot_name::text, '0/200')", "alter_subscription_enable", "settled = true"}, []string{"create_replication_set"}},
+			"pg_copy_logical_replication_slot", "pg_replication_origin_advance(sub_slot_name::text, '0/200')", "alter_subscription_enable", "pgwaltz.pglogical_conflicts", "settled = true"}, []string{"create_replication_set"}},
 		{"stream behind the set", func(_ *config.Config, _ *Local, p *Peer) { p.Prepared = 0x201 }, "not_prepared", nil, nil},
 		{"no set noted", func(_ *config.Config, _ *Local, p *Peer) { p.Prepared = 0 }, "not_prepared", nil, nil},
 		{"no node there", func(_ *config.Config, _ *Local, p *Peer) { p.Node = "" }, "peer_not_prepared", nil, nil},
@@ -80,7 +80,7 @@ func TestDecide(t *testing.T) {
 		}, "", []string{"advance", "enable"}, []string{"copy_logical"}},
 		{"at work", func(_ *config.Config, l *Local, p *Peer) {
 			p.Sub, p.OwnSlot = &Subscription{Name: "x", Slot: "y", Enabled: true, Progress: 0x300}, &pg.Slot{}
-			l.Extension, l.Node, l.Resolution, l.ModeTable, l.Mode = true, "us", "apply_remote", true, &fallback.Row{Mode: config.ModePglogical, Settled: true}
+			l.Reader, l.Extension, l.Node, l.Resolution, l.ModeTable, l.Mode = true, true, "us", "apply_remote", true, &fallback.Row{Mode: config.ModePglogical, Settled: true}
 		}, "", nil, []string{"select", "insert", "create"}},
 		{"another role runs", func(_ *config.Config, l *Local, _ *Peer) { l.Runtime, l.Granted = "app", false }, "", []string{`grant usage on schema pglogical to "app"`}, nil},
 	} {

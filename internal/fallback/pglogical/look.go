@@ -40,6 +40,7 @@ type Local struct {
 	Prepared             wal.LSN
 	Readable, Granted    bool // the role of this session, and Runtime, may use the schema
 	Slots                int  // of subscriptions to this database
+	Reader               bool // Runtime may read the conflicts in the server's log
 }
 
 // Peer is another region.
@@ -117,6 +118,9 @@ from (select) one left join pg_catalog.pg_settings p on p.name = 'shared_preload
 		if l.Prepared, err = fallback.Prepared(ctx, conn, cfg.Region); err != nil {
 			return err
 		}
+	}
+	if err := l.lookReader(ctx, conn); err != nil {
+		return err
 	}
 	if !l.Extension {
 		return nil

@@ -158,6 +158,6 @@ func Weaker() []string {
 		"the newer commit wins, by the servers' clocks, and not the higher version",
 		"a clash of another unique index than the primary key may stop the subscription",
 		"deletes leave no tombstone",
-		"conflicts are in the server's log only",
+		"conflicts are told by the server's log alone, and are in the audit log where run may read it",
 	}
 }
