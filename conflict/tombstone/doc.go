@@ -38,7 +38,8 @@
 //     changes are stamped, taken before the look (Index.Blind): what was stamped before stays
 //     below it, what comes behind it waits for the end of the transaction, which is on disk
 //     then. A local transaction that was stamped but that the look could not see yet makes the
-//     applier start again (Index.Unseen).
+//     applier start again (Index.Unseen). While a new session has not stamped again what the one before had, there
+//     is no such position (Index.Reading).
 //
 // An item is left out where every change is stamped the same without it. What counts is the highest generation, and
 // which one was written last (conflict.Item.Over). So an item of an own change is left out only where the one just

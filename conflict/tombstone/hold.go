@@ -44,7 +44,7 @@ func (x *Index) hold(applier string) *hold {
 // position of what the applier's transaction, in process pid of the server, will write for
 // them. Who stamps a later change of them waits until the transaction has ended, or Seen says
 // that the row is there. It reports false when the local WAL is not yet read up to where an
-// earlier process was.
+// earlier process, or session, was.
 func (x *Index) Blind(applier string, pid uint32, rel wal.RelationName, keys []string) (wal.LSN, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -107,6 +107,32 @@ func TestBlindTombstone(t *testing.T) {
 	}
 }
 
+// TestBlindTombstoneOfANewSession: a session ends within what the decoder gave out at once. Some of that is stamped, and
+// published, and gets the same stamps again: no tombstone comes below it meanwhile.
+func TestBlindTombstoneOfANewSession(t *testing.T) {
+	t.Parallel()
+	x := tombstone.NewIndex(0)
+	x.Open(7, 990)
+	x.Stamped(1000)
+	x.Open(8, 1500)
+	x.Open(9, 2000)
+	x.Reading()
+	x.Open(7, 990) // read again
+	x.Stamped(1000)
+	if at, ok := x.Blind("b", 77, users, []string{"k"}); ok {
+		t.Errorf("position %s in front of transactions that were stamped", at)
+	}
+	if x.Caught() {
+		t.Error("everything counts as stamped again")
+	}
+	x.Open(8, 1500)
+	x.Open(9, 2000)
+	x.Stamped(2010)
+	if at, ok := x.Blind("b", 77, users, []string{"k"}); !ok || at != 2009 {
+		t.Errorf("position %s, %v when they are stamped again", at, ok)
+	}
+}
+
 func TestStampedTransactionsThatAreNotVisible(t *testing.T) {
 	t.Parallel()
 	x := tombstone.NewIndex(0)

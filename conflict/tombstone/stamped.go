@@ -12,7 +12,7 @@ var ErrStalled = errors.New("stamping waits for own changes to be recorded")
 
 // stamped is how far this region's own WAL is known to this process.
 type stamped struct {
-	start    wal.LSN             // an earlier process may have stamped up to here
+	start    wal.LSN             // an earlier process, or session, may have stamped up to here
 	done     wal.LSN             // every own change below is stamped
 	session  wal.LSN             // as done, by the session at hand, which may read again
 	current  wal.LSN             // commit of the transaction that is being stamped; 0: none
@@ -59,11 +59,16 @@ func (x *Index) Stamped(l wal.LSN) {
 }
 
 // Reading is told that the WAL is read again, by a new session: what is not merged is noted
-// once more.
+// once more. The session before may have ended within what the decoder gave out at once, when some of it was
+// stamped, and published. Until that is stamped again there is no position for a tombstone without a row (Blind): it would
+// come in front of it, and change its stamps.
 func (x *Index) Reading() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.wal.session, x.wal.stalled = 0, 0
+	if x.wal.current != 0 {
+		x.wal.start = max(x.wal.start, x.wal.current+1)
+	}
+	x.wal.session, x.wal.stalled, x.wal.current = 0, 0, 0
 	for _, s := range x.own.segments {
 		s.old = true
 	}
@@ -84,7 +89,7 @@ func (x *Index) Done() wal.LSN {
 	return x.wal.done
 }
 
-// Caught reports whether this process has stamped everything that an earlier one may have.
+// Caught reports whether everything is stamped that an earlier process, or session, may have stamped.
 func (x *Index) Caught() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
