@@ -64,12 +64,16 @@ order by pg_catalog.random() limit $2`, ApartState, limit)
 
 // SetApart lets a change wait by itself, under name, for the table that it belongs into. Where another one waits so under its key, it stays as it is.
 func SetApart(ctx context.Context, q Querier, id int64, name wal.RelationName, table uint32, message string, x *Index) error {
-	_, err := follow(ctx, q, x, `update pgwaltz.parked p set schema_name = $2, table_name = $3, table_oid = $4::int8::oid, sqlstate = $5, message = $6, wanted = false,
+	rows, err := q.Query(ctx, `update pgwaltz.parked p set schema_name = $2, table_name = $3, table_oid = $4::int8::oid, sqlstate = $5, message = $6, wanted = false,
   attempts = attempts + 1, retried_at = pg_catalog.now() where p.id = $1
   and not exists (select from pgwaltz.parked o where o.schema_name = $2 and o.table_name = $3 and o.key = p.key)
-returning p.schema_name, p.table_name, p.key`, id, name.Schema, name.Name, int64(table), ApartState, message)
+returning p.key`, id, name.Schema, name.Name, int64(table), ApartState, message)
 	if err != nil {
-		return err
+		return fmt.Errorf("set a change apart: %w", err)
+	}
+	var key string
+	if _, err := pgx.ForEachRow(rows, []any{&key}, func() error { x.Put(name, key); return nil }); err != nil {
+		return fmt.Errorf("set a change apart: %w", err)
 	}
 	if _, err := q.Exec(ctx, `update pgwaltz.parked set wanted = false where id = $1 and wanted`, id); err != nil {
 		return fmt.Errorf("set a change apart: %w", err)
@@ -78,10 +82,8 @@ returning p.schema_name, p.table_name, p.key`, id, name.Schema, name.Name, int64
 }
 
 // Rejoin lets the changes of a group wait under the name of a table here, and for that; state is under which. They are tried again. Where something
-// waits there under the same key, they stay until that is gone. It returns the tables that any of them belong to.
-func Rejoin(ctx context.Context, q Querier, g *Group, name wal.RelationName, table uint32, state string, x *Index) ([]wal.RelationName, error) {
-	return follow(ctx, q, x, `update pgwaltz.parked p set schema_name = $4, table_name = $5, table_oid = $6::int8::oid, sqlstate = $7
-where p.origin = $1 and p.schema_name = $2 and p.table_name = $3 and p.sqlstate = $8
-  and not exists (select from pgwaltz.parked o where o.schema_name = $4 and o.table_name = $5 and o.key = p.key)
-returning p.schema_name, p.table_name, p.key`, g.Origin, g.Name.Schema, g.Name.Name, name.Schema, name.Name, int64(table), state, ApartState)
+// waits there under the same key, they stay until that is gone. It returns the tables that any of them belong to. With more, there may be others: it is called again.
+func Rejoin(ctx context.Context, q Querier, g *Group, name wal.RelationName, table uint32, state string, x *Index) (tables []wal.RelationName, more bool, err error) {
+	return follow(ctx, q, x, `, table_oid = $4::int8::oid, sqlstate = $5`, []any{int64(table), state}, `from pgwaltz.parked p, (values ($4::text, $5::text)) as u(s, t)
+where p.origin = $1 and p.schema_name = $2 and p.table_name = $3 and p.sqlstate = $6 and `+free, g.Origin, g.Name.Schema, g.Name.Name, name.Schema, name.Name, ApartState)
 }

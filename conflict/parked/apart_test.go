@@ -54,7 +54,7 @@ select 'b', 'public', 'u', '[' || i || ']', '42P01', true from generate_series(1
 		t.Fatalf("groups are %v, %v", groups, err)
 	}
 	pgtest.Exec(t, c, `insert into pgwaltz.parked (origin, schema_name, table_name, key) values ('c', 'public', 't', '[2]')`)
-	tables, err := parked.Rejoin(t.Context(), c, &groups[0], is, oid, "PW006", x)
+	tables, _, err := parked.Rejoin(t.Context(), c, &groups[0], is, oid, "PW006", x)
 	if err != nil || len(tables) != 1 || tables[0] != is || !x.Has(is, "[1]") || x.Has(is, "[2]") {
 		t.Errorf("they have followed to %v, %v", tables, err)
 	}

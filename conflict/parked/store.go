@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -20,89 +18,6 @@ type Querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// elsewhere joins what waits (p) with the present name (t) of the table that it was parked for, where that is another one.
-const elsewhere = `from (select c.oid, n.nspname::text as s, c.relname::text as n from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace) as t
-where t.oid = p.table_oid and (t.s, t.n) is distinct from (p.schema_name, p.table_name)
-  and not exists (select from pgwaltz.parked o where o.schema_name = t.s and o.table_name = t.n and o.key = p.key)`
-
-// namesake is the table that has the name by which a change waits.
-const namesake = `(select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-  where n.nspname = p.schema_name and c.relname = p.table_name and c.relkind in ('r', 'p'))`
-
-// Follow gives the changes whose table was renamed, or moved to another schema, its new name, and puts
-// them into the index under that. Where something waits under the new name and the same key already,
-// they stay as they are; and so do those of other regions than self where another table has the old name now (Displaced). It returns the
-// tables that any of them belong to.
-func Follow(ctx context.Context, q Querier, self string, x *Index) ([]wal.RelationName, error) {
-	return follow(ctx, q, x, `update pgwaltz.parked p set schema_name = t.s, table_name = t.n
-`+elsewhere+` and p.sqlstate <> '`+ApartState+`' and (p.origin = $1 or not exists `+namesake+`)
-returning p.schema_name, p.table_name, p.key`, self)
-}
-
-// Displaced returns changes of other regions than self whose table has another name now while another table has taken the one by which they wait: two
-// have swapped their names, or one was replaced by a copy. Which of the two a change belongs to only its origin knows. It returns
-// those behind an id, in the order of their ids, at most limit of them and pageBytes in all.
-func Displaced(ctx context.Context, q Querier, self string, after int64, limit int) ([]*Change, error) {
-	rows, err := q.Query(ctx, `select `+columns+` from (
-  select p.*, sum(octet_length(p.event)) over (order by p.id) - octet_length(p.event) as before from (
-    select p.* `+strings.Replace(elsewhere, "from (", "from pgwaltz.parked p, (", 1)+` and p.origin <> $1 and p.id > $2 and exists `+namesake+` order by p.id limit $3) as p) as p
-where before < $4 order by id`, self, after, limit, int64(pageBytes))
-	if err != nil {
-		return nil, fmt.Errorf("look for changes whose table gave its name away: %w", err)
-	}
-	return scan(rows)
-}
-
-// Namesakes returns the tables that have the names by which the changes with the given ids wait, by id.
-func Namesakes(ctx context.Context, q Querier, ids []int64) (map[int64]uint32, error) {
-	rows, err := q.Query(ctx, `select p.id, coalesce(`+namesake+`, 0)::int8 from pgwaltz.parked p where p.id = any($1::int8[])`, ids)
-	if err != nil {
-		return nil, fmt.Errorf("look for tables by their names: %w", err)
-	}
-	out := make(map[int64]uint32, len(ids))
-	var id, table int64
-	if _, err := pgx.ForEachRow(rows, []any{&id, &table}, func() error { out[id] = uint32(table); return nil }); err != nil {
-		return nil, fmt.Errorf("look for tables by their names: %w", err)
-	}
-	return out, nil
-}
-
-// FollowOnly is Follow for the changes with the given ids, whatever has their old name. They are tried again.
-func FollowOnly(ctx context.Context, q Querier, ids []int64, x *Index) ([]wal.RelationName, error) {
-	return follow(ctx, q, x, `update pgwaltz.parked p set schema_name = t.s, table_name = t.n, wanted = true
-`+elsewhere+` and p.id = any($1::int8[])
-returning p.schema_name, p.table_name, p.key`, ids)
-}
-
-// Stay makes changes with the given ids those of the tables that have the names by which they wait. They are tried again.
-func Stay(ctx context.Context, q Querier, ids []int64) error {
-	if _, err := q.Exec(ctx, `update pgwaltz.parked p set table_oid = coalesce(`+namesake+`, 0), wanted = true where id = any($1::int8[])`, ids); err != nil {
-		return fmt.Errorf("keep parked changes with the names of their tables: %w", err)
-	}
-	return nil
-}
-
-// follow runs a statement that renames changes and returns their new names and keys.
-func follow(ctx context.Context, q Querier, x *Index, sql string, args ...any) ([]wal.RelationName, error) {
-	rows, err := q.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, fmt.Errorf("follow renamed tables: %w", err)
-	}
-	var name wal.RelationName
-	var key string
-	var tables []wal.RelationName
-	if _, err := pgx.ForEachRow(rows, []any{&name.Schema, &name.Name, &key}, func() error {
-		x.Put(name, key)
-		if !slices.Contains(tables, name) {
-			tables = append(tables, name)
-		}
-		return nil
-	}); err != nil {
-		return nil, fmt.Errorf("follow renamed tables: %w", err)
-	}
-	return tables, nil
-}
-
 // Adopt makes changes known by the tables of this server, by their names, when the database was on another
 // one before: a number from there may belong to any table here, as it does behind pg_dump.
 func Adopt(ctx context.Context, q Querier) error {
@@ -114,64 +29,6 @@ where table_oid <> 0`)
 		return fmt.Errorf("adopt parked changes: %w", err)
 	}
 	return nil
-}
-
-// FollowNames gives changes that were set aside because their table was not here the name that the
-// table has now: was and is are names of the same tables, and no table has one of was any more. A change
-// that was under way while both regions renamed its table, or its schema, comes by the old name. It
-// returns the tables that any of them belong to. What waits under the new name and the same key already
-// stays in front: the other one follows when that is gone. With an origin, only its changes follow, to tables that are here.
-func FollowNames(ctx context.Context, q Querier, origin string, was, is []wal.RelationName, x *Index) ([]wal.RelationName, error) {
-	from, to := [2][]string{}, [2][]string{}
-	for i := range was {
-		from[0], from[1] = append(from[0], was[i].Schema), append(from[1], was[i].Name)
-		to[0], to[1] = append(to[0], is[i].Schema), append(to[1], is[i].Name)
-	}
-	return follow(ctx, q, x, `update pgwaltz.parked p set schema_name = u.s2, table_name = u.t2
-from unnest($1::text[], $2::text[], $3::text[], $4::text[]) as u(s, t, s2, t2)
-where p.schema_name = u.s and p.table_name = u.t and p.table_oid = 0 and ($5 = '' or p.origin = $5 and exists (
-    select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = u.s2 and c.relname = u.t2 and c.relkind in ('r', 'p')))
-  and not exists (select from pgwaltz.parked o where o.schema_name = u.s2 and o.table_name = u.t2 and o.key = p.key)
-  and not exists (select from unnest($1::text[], $2::text[], $3::text[], $4::text[]) as v(s, t, s2, t2) join pgwaltz.parked o on o.schema_name = v.s and o.table_name = v.t
-    where v.s2 = u.s2 and v.t2 = u.t2 and o.table_oid = 0 and o.key = p.key and o.id < p.id and ($5 = '' or o.origin = $5))
-returning p.schema_name, p.table_name, p.key`, from[0], from[1], to[0], to[1], origin)
-}
-
-// Nameless is a name of a table that is not here, and the origin whose changes came by it.
-type Nameless struct {
-	Origin string
-	Name   wal.RelationName
-}
-
-// Homeless lists the names by which changes of other regions wait that no table here has, up to a limit: where there are more,
-// others each time.
-func Homeless(ctx context.Context, q Querier, self string, limit int) ([]Nameless, error) {
-	rows, err := q.Query(ctx, `select origin, schema_name, table_name from pgwaltz.parked p where sqlstate = '42P01' and table_oid = 0 and origin <> $1
-  and not exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = p.schema_name and c.relname = p.table_name and c.relkind in ('r', 'p'))
-group by 1, 2, 3 order by pg_catalog.random() limit $2`, self, limit)
-	if err != nil {
-		return nil, fmt.Errorf("look for changes without a table: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (n Nameless, err error) {
-		return n, r.Scan(&n.Origin, &n.Name.Schema, &n.Name.Name)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("look for changes without a table: %w", err)
-	}
-	return list, nil
-}
-
-// Unfit reports whether changes wait for the table to be there, or for columns of it, and were not tried since they are.
-func Unfit(ctx context.Context, q Querier, table wal.RelationName) (bool, error) {
-	rows, err := q.Query(ctx, `select exists (select from pgwaltz.parked where schema_name = $1 and table_name = $2 and sqlstate in ('42P01', '42703'))`, table.Schema, table.Name)
-	if err != nil {
-		return false, fmt.Errorf("look for changes that wait for %s: %w", table, err)
-	}
-	some, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
-	if err != nil {
-		return false, fmt.Errorf("look for changes that wait for %s: %w", table, err)
-	}
-	return some, nil
 }
 
 const columns = `id, origin, schema_name, table_name, table_oid::int8, key, kind, born, event, coalesce(sqlstate, ''), coalesce(message, ''), attempts, held, denied`

@@ -22,11 +22,11 @@ type apart struct {
 // rejoined is the SQLSTATE under which they wait then: they are tried again as changes of columns that are called otherwise are, and the rows are copied behind them.
 const rejoined = "PW006"
 
-// rejoin lets changes go in whose tables are called alike by now. It returns the tables that any of them belong to.
-func (s *Sidecar) rejoin(ctx context.Context, tx pgx.Tx) (tables []wal.RelationName, err error) {
+// rejoin lets changes go in whose tables are called alike by now. It returns the tables that any of them belong to; left says that others may be left for the next look.
+func (s *Sidecar) rejoin(ctx context.Context, tx pgx.Tx) (tables []wal.RelationName, left bool, err error) {
 	groups, err := parked.Groups(ctx, tx, formerMost)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	s.apart.asks = nil
 	for i := range groups {
@@ -51,12 +51,12 @@ func (s *Sidecar) rejoin(ctx context.Context, tx pgx.Tx) (tables []wal.RelationN
 			}
 			name = came
 			if here, err = oidOf(ctx, tx, name); err != nil {
-				return nil, err
+				return nil, false, err
 			}
 		case home != g.Table:
 			// A change has come meanwhile that was taken by its name: the others are tried likewise.
 			if name, err = nameOf(ctx, tx, home); err != nil {
-				return nil, err
+				return nil, false, err
 			}
 			here = home
 		case g.Is == (wal.RelationName{}):
@@ -72,16 +72,16 @@ func (s *Sidecar) rejoin(ctx context.Context, tx pgx.Tx) (tables []wal.RelationN
 		if name == (wal.RelationName{}) {
 			continue
 		}
-		more, err := parked.Rejoin(ctx, tx, g, name, here, rejoined, s.parked)
+		more, l, err := parked.Rejoin(ctx, tx, g, name, here, rejoined, s.parked)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if len(more) > 0 {
 			s.log.Info("a table is called here as it is at the origin again: its changes that were set aside are tried", "origin", g.Origin, "relation", name.String())
 		}
-		tables = append(tables, more...)
+		tables, left = append(tables, more...), left || l
 	}
-	return tables, nil
+	return tables, left, nil
 }
 
 // nameOf is what a table is called; empty when it is gone.

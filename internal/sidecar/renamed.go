@@ -43,7 +43,7 @@ const namesPause = 5 * time.Second
 // Tombstones and stored stamps keep the old name, so what goes in by the new one may meet less than it
 // would have: behind it, the rows are copied, and the regions settle what differs. What is to be copied
 // stands in the database, with the change of the names. Looking through what is parked takes one part in twenty of
-// the time, at most.
+// the time, at most; while changes follow, one half.
 func (s *Sidecar) lookAtNames(ctx context.Context) error {
 	waits := s.parked.Waits() || s.due.Load() > 0 || time.Since(time.Unix(0, s.dueAt.Load())) < 2*namesPause
 	look := time.Since(s.named) >= namesPause
@@ -66,10 +66,18 @@ func (s *Sidecar) lookAtNames(ctx context.Context) error {
 			if time.Now().Before(s.followDue) {
 				return nil
 			}
-			defer func(began time.Time) { s.followDue = time.Now().Add(19 * time.Since(began)) }(time.Now())
+			more := false
+			defer func(began time.Time) {
+				rest := 19
+				if more {
+					rest = 1
+				}
+				s.followDue = time.Now().Add(time.Duration(rest) * time.Since(began))
+			}(time.Now())
 			if waits {
-				if err := s.followNames(ctx, tx); err != nil {
-					return err
+				var err error
+				if more, err = s.followNames(ctx, tx); err != nil || more {
+					return err // their tables are copied behind the last of them
 				}
 			}
 			return s.copyFollowed(ctx, tx)
@@ -94,24 +102,25 @@ func (s *Sidecar) lookAtColumns(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// followNames gives parked changes the names that their tables have now.
-func (s *Sidecar) followNames(ctx context.Context, tx pgx.Tx) error {
-	tables, err := parked.Follow(ctx, tx, s.cfg.Region, s.parked)
+// followNames gives parked changes the names that their tables have now. more says that others may be left for the next look.
+func (s *Sidecar) followNames(ctx context.Context, tx pgx.Tx) (more bool, err error) {
+	tables, left, err := parked.Follow(ctx, tx, s.cfg.Region, s.parked)
 	if err != nil {
-		return err
+		return false, err
 	}
-	more, err := s.settleDisplaced(ctx, tx)
+	others, err := s.settleDisplaced(ctx, tx)
 	if err != nil {
-		return err
+		return false, err
 	}
-	tables = append(tables, more...)
-	if more, err = s.rejoin(ctx, tx); err != nil {
-		return err
+	tables = append(tables, others...)
+	others, l, err := s.rejoin(ctx, tx)
+	if err != nil {
+		return false, err
 	}
-	tables = append(tables, more...)
+	tables, left = append(tables, others...), left || l
 	renamed, err := names.Former(ctx, tx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	var was, is []wal.RelationName
 	for _, r := range renamed {
@@ -123,23 +132,23 @@ func (s *Sidecar) followNames(ctx context.Context, tx pgx.Tx) error {
 		if len(was) == 0 {
 			return nil
 		}
-		more, err := parked.FollowNames(ctx, tx, origin, was, is, s.parked)
-		tables = append(tables, more...)
+		others, l, err := parked.FollowNames(ctx, tx, origin, was, is, s.parked)
+		tables, left = append(tables, others...), left || l
 		return err
 	}
 	if err := follow("", was, is); err != nil {
-		return err
+		return false, err
 	}
 	for origin, f := range s.former.told {
 		if err := follow(origin, f.Was, f.Is); err != nil {
-			return err
+			return false, err
 		}
 	}
 	slices.SortFunc(tables, func(a, b wal.RelationName) int { return strings.Compare(a.String(), b.String()) })
 	if tables = slices.Compact(tables); len(tables) == 0 {
-		return nil
+		return left, nil
 	}
-	return names.SetDue(ctx, tx, tables)
+	return left, names.SetDue(ctx, tx, tables)
 }
 
 // copyFollowed asks for copies of the tables whose changes by a former name, or by other stamp columns, are in.

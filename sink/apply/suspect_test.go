@@ -131,7 +131,7 @@ func TestParkedFollowsItsTable(t *testing.T) {
 	b.apply(b.tx(nil, insert(r, row("1", "bad", 1, 1))))
 	b.exec("create schema elsewhere; alter table acct rename to acct2; alter table acct2 set schema elsewhere")
 	retrier := b.retrier()
-	if tables, err := parked.Follow(t.Context(), b.conn, b.a.cfg.Region, retrier.a.cfg.Parked); err != nil || len(tables) != 1 || tables[0].Name != "acct2" {
+	if tables, _, err := parked.Follow(t.Context(), b.conn, b.a.cfg.Region, retrier.a.cfg.Parked); err != nil || len(tables) != 1 || tables[0].Name != "acct2" {
 		t.Fatalf("followed are %v, %v", tables, err)
 	}
 	b.exec(acctDDL)
@@ -163,7 +163,7 @@ func TestParkedWaitsWhereItsTableGaveItsNameAway(t *testing.T) {
 		b.apply(b.tx(nil, insert(r, row("1", "bad", 1, 1))))
 		b.exec("alter table acct rename to acct2; alter table acct2 drop constraint no; " + acctDDL)
 		retrier := b.retrier()
-		if tables, err := parked.Follow(t.Context(), b.conn, b.a.cfg.Region, retrier.a.cfg.Parked); err != nil || len(tables) > 0 {
+		if tables, _, err := parked.Follow(t.Context(), b.conn, b.a.cfg.Region, retrier.a.cfg.Parked); err != nil || len(tables) > 0 {
 			t.Fatalf("followed are %v, %v", tables, err)
 		}
 		b.turns(retrier, 2)
