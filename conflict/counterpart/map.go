@@ -28,6 +28,7 @@ type Map struct {
 	here     map[uint32][]uint32          // the tables of the origin whose columns stand for such of a table here, in the order of their OIDs
 	unstored map[uint64]struct{}          // those that the database does not have so
 	seen     map[uint32]*wal.Relation
+	former   map[uint32]uint32 // the table here that one of the origin stood for before another one took that one's name (Former)
 }
 
 // maxTables is how many tables of the origin are known to stand for one here: a table that is made anew under its name, again and
@@ -47,7 +48,7 @@ func (m *Map) Forget() { m.replace(nil) }
 func (m *Map) replace(list []Column) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.loaded, m.tables, m.here, m.unstored, m.seen = true, nil, nil, nil, nil
+	m.loaded, m.tables, m.here, m.unstored, m.seen, m.former = true, nil, nil, nil, nil, nil
 	for _, c := range list {
 		m.put(c)
 	}
@@ -59,6 +60,13 @@ func (m *Map) put(c Column) {
 		m.tables, m.here, m.unstored = map[uint32]map[uint64]Column{}, map[uint32][]uint32{}, map[uint64]struct{}{}
 	}
 	t := wal.TableOf(c.Theirs)
+	if wal.NumOf(c.Theirs) == 0 {
+		if m.former == nil {
+			m.former = map[uint32]uint32{}
+		}
+		m.former[t] = c.Table
+		return
+	}
 	if m.tables[t] == nil {
 		m.tables[t] = map[uint64]Column{}
 	}
@@ -106,6 +114,7 @@ func (m *Map) drop(theirs, here uint32) {
 	if len(m.tables[theirs]) == 0 {
 		delete(m.tables, theirs)
 		delete(m.seen, theirs)
+		delete(m.former, theirs)
 	}
 	m.here[here] = slices.DeleteFunc(m.here[here], func(x uint32) bool { return x == theirs })
 }
@@ -155,13 +164,18 @@ func (m *Map) home(theirs uint32) (here uint32) {
 	return here
 }
 
+// Former is kept beside the columns when a table of the origin comes to stand for another table than was, which has given its name away: the origin
+// may follow and call its own as was is called by now.
+func Former(theirs, was uint32) Column { return Column{Theirs: wal.ColumnID(theirs, 0), Table: was} }
+
 // Elsewhere returns the table here that a table of the origin stands for, where that is another one than here, and here stands for
-// another table of the origin: a change that names here belongs into that one. 0 else.
+// another table of the origin: a change that names here belongs into that one. 0 else, and where here is the one that it stood for before: the names have
+// gone one further here, and now there.
 func (m *Map) Elsewhere(here, theirs uint32) uint32 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	home := m.home(theirs)
-	if home == 0 || home == here {
+	if home == 0 || home == here || m.former[theirs] == here {
 		return 0
 	}
 	if slices.ContainsFunc(m.here[here], func(x uint32) bool { return x != theirs && m.home(x) == here }) {

@@ -126,3 +126,23 @@ func TestElsewhere(t *testing.T) {
 		t.Error("the table 1 is not called as it was seen")
 	}
 }
+
+// A table whose name another one has taken here is told again when the origin calls its own so: by then both names have gone one further.
+func TestFormer(t *testing.T) {
+	t.Parallel()
+	var m Map
+	m.replace([]Column{Former(2, 11), {wal.ColumnID(2, 1), 21, 1, "id"}, {wal.ColumnID(3, 1), 11, 1, "id"}, {wal.ColumnID(4, 1), 14, 1, "id"}})
+	if got := m.Elsewhere(11, 2); got != 0 {
+		t.Errorf("what 2 stood for before has the name that it has there: it belongs into %d", got)
+	}
+	if got := m.Elsewhere(14, 2); got != 21 {
+		t.Errorf("any other one: it belongs into %d, want 21", got)
+	}
+	if len(m.Of(2)) != 1 || len(m.Unstored()) != 0 || m.any(2, 11) {
+		t.Error("it is taken for a column")
+	}
+	m.drop(2, 21)
+	if len(m.former) != 0 {
+		t.Error("it is remembered of a table of which nothing is known any more")
+	}
+}

@@ -9,7 +9,7 @@ import (
 )
 
 // Schema makes the table of counterparts. theirs is the ID of a column of the origin (wal.ColumnID), table_oid and num are the
-// column here. name is what the origin calls it by the newest description of its table that has come from there, empty
+// column here; with the number 0 (Former), the table that theirs stood for before. name is what the origin calls it by the newest description of its table that has come from there, empty
 // when the column is gone there. It may be run again.
 const Schema = `create table if not exists pgwaltz.counterpart (
   origin    text not null,

@@ -50,6 +50,9 @@ func (a *Applier) match(rel *wal.Relation, s *tableSchema) (matched []counterpar
 	if other != nil {
 		return nil, &schemaError{name: s.name, code: stateSwapped, what: "columns of these names are other ones here than at the origin, renamed, or dropped and added again, in one region only: " + strings.Join(other, ", ")}
 	}
+	if home, _ := a.cfg.Suspects.columns.Home(table); len(matched) > 0 && home != 0 && home != s.oid {
+		matched = append(matched, counterpart.Former(table, home))
+	}
 	return matched, nil
 }
 
