@@ -12,6 +12,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/cutover"
 	"github.com/pgwaltz/pgwaltz/internal/cutover/hold"
+	"github.com/pgwaltz/pgwaltz/internal/fallback"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
 )
 
@@ -42,7 +43,10 @@ were never used. None goes back, but for those that cycle. --dry-run says what w
 const cutoverResumeAbout = `Gives back what pause-write has taken, exactly. It needs the source alone.`
 
 const cutoverFinishAbout = `Ends the cutover: writes at the source stay paused for good, so that nothing is written there by mistake. Where
-the destination was the source of an earlier cutover, its writes are given back.`
+the destination was the source of an earlier cutover, its writes are given back.
+
+In mode native --reverse makes a subscription in the other direction before that, in place of the one that has brought
+the rows, and --drop drops what has brought them. Each statement is printed when it was run.`
 
 const cutoverAbortAbout = `Puts both databases back to what they were: writes are given back, the destination's sequences go back where
 nobody has used them since, and what was noted is removed.`
@@ -259,7 +263,9 @@ func position(p cutover.Position) string {
 
 func (k *cutting) resumeWrite() *cobra.Command {
 	var force bool
+	var moved string
 	c := k.command("resume-write --config FILE", "give the writes back", cutoverResumeAbout, true, func(ctx context.Context, e *cutover.Ends, _, stderr io.Writer) error {
+		e.Moved = moved
 		ctx, cancel := context.WithTimeout(ctx, k.timeout)
 		defer cancel()
 		gave, err := e.ResumeWrite(ctx, force)
@@ -274,14 +280,28 @@ func (k *cutting) resumeWrite() *cobra.Command {
 		return nil
 	})
 	c.Flags().BoolVar(&force, "force", false, "also behind finish")
+	movedFlag(c, &moved)
 	return c
 }
 
+// movedFlag is that of commands which give writes back.
+func movedFlag(c *cobra.Command, moved *string) {
+	c.Flags().StringVar(moved, "source", "", "what the source is now, behind pg_upgrade: system identifier and database")
+	takes(c.Flags(), "source", "ID")
+}
+
 func (k *cutting) finish() *cobra.Command {
-	return k.command("finish --config FILE", "let the destination be the one to write to", cutoverFinishAbout, false, func(ctx context.Context, e *cutover.Ends, _, stderr io.Writer) error {
+	var how cutover.Finishing
+	var dsn string
+	c := k.command("finish --config FILE", "let the destination be the one to write to", cutoverFinishAbout, false, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
 		ctx, cancel := context.WithTimeout(ctx, k.timeout)
 		defer cancel()
-		gave, err := e.Finish(ctx)
+		how.DSN = config.NewDSN(dsn)
+		how.Told = func(region string, s fallback.Statement) {
+			row(stdout, "-- region %s: ", region)
+			s.Print(stdout)
+		}
+		gave, err := e.Finish(ctx, how)
 		if err != nil {
 			return setupError(err)
 		}
@@ -289,13 +309,22 @@ func (k *cutting) finish() *cobra.Command {
 			fmt.Fprintf(stderr, "Writes at %s are given back, which an earlier cutover had paused.\n", e.Destination.Region)
 		}
 		fmt.Fprintf(stderr, "The cutover to %s is finished: let the application write there. Writes at %s stay paused.\n", e.Destination.Region, e.Source.Region)
+		if how.Reverse {
+			fmt.Fprintf(stderr, "What is written there comes to %s. In the configurations: direction: publish at %s, direction: apply at %s.\n", e.Source.Region, e.Destination.Region, e.Source.Region)
+		}
 		return nil
 	})
+	c.Flags().BoolVar(&how.Reverse, "reverse", false, "mode native: let the destination's rows come to the source, so that going back is possible")
+	c.Flags().BoolVar(&how.Drop, "drop", false, "mode native and pglogical: drop the subscription, its slot, and what the source publishes")
+	c.Flags().StringVar(&dsn, "destination-dsn", "", "the destination as the source's server reaches it (default: what the configuration says)")
+	return c
 }
 
 func (k *cutting) abort() *cobra.Command {
 	var force bool
+	var moved string
 	c := k.command("abort --config FILE", "put both databases back", cutoverAbortAbout, true, func(ctx context.Context, e *cutover.Ends, _, stderr io.Writer) error {
+		e.Moved = moved
 		ctx, cancel := context.WithTimeout(ctx, k.timeout)
 		defer cancel()
 		out, err := e.Abort(ctx, force)
@@ -315,6 +344,7 @@ func (k *cutting) abort() *cobra.Command {
 		return nil
 	})
 	c.Flags().BoolVar(&force, "force", false, "also behind finish")
+	movedFlag(c, &moved)
 	return c
 }
 

@@ -28,6 +28,9 @@ func (e *End) ID() string { return fmt.Sprintf("%d/%s", e.Sys.SystemID, e.Sys.Da
 // Ends are the two databases. Source and Destination are never the same. One goroutine uses them.
 type Ends struct {
 	Source, Destination *End
+	// Moved is what somebody says the source is now, behind pg_upgrade or a move to another server: it is taken for the cutover's own where it
+	// has that cutover's notes and database name. For giving writes back only; "" for nothing.
+	Moved string
 
 	cfg *config.Config
 }

@@ -19,7 +19,7 @@ func (e *NotReadyError) Hint() string { return e.Next }
 
 // Finish ends a cutover: writes at the source stay paused for good, and the destination is the one to write to. Where the destination
 // was the source of an earlier cutover, its writes are given back. It may be run again. gave reports that.
-func (e *Ends) Finish(ctx context.Context) (gave bool, err error) {
+func (e *Ends) Finish(ctx context.Context, how Finishing) (gave bool, err error) {
 	s, err := e.paused(ctx)
 	switch {
 	case err != nil:
@@ -37,10 +37,22 @@ func (e *Ends) Finish(ctx context.Context) (gave bool, err error) {
 	if err := hold.Tight(ctx, e.Source.Conn, e.Source.Ours, s.LeftAlone); err != nil {
 		return false, err
 	}
+	back, err := e.turn(ctx, s, how)
+	if err != nil {
+		return false, err
+	}
+	if back != nil && !s.Finished {
+		if err := back.prepare(ctx); err != nil {
+			return false, err
+		}
+	}
 	if err := hold.Finish(ctx, e.Source.Conn); err != nil {
 		return false, over(err)
 	}
 	if err := failpoint.Hit("cutover.finished"); err != nil {
+		return false, err
+	}
+	if err := e.clear(ctx, back, how); err != nil {
 		return false, err
 	}
 	if gave, err = hold.GiveBack(ctx, e.Destination.Conn); err != nil {
@@ -50,6 +62,21 @@ func (e *Ends) Finish(ctx context.Context) (gave bool, err error) {
 		return gave, err
 	}
 	return gave, e.forgetSequences(ctx)
+}
+
+// clear takes away what moved the rows, and lets the way back begin.
+func (e *Ends) clear(ctx context.Context, back *turning, how Finishing) error {
+	if back != nil {
+		return back.let(ctx)
+	}
+	if !how.Drop {
+		return nil
+	}
+	mode, err := e.mode(ctx)
+	if err != nil {
+		return err
+	}
+	return e.drop(ctx, mode, how)
 }
 
 // still looks whether the destination has yet what wait and sequences have found: it may have failed over to a standby that lagged, and who is left alone may
@@ -109,7 +136,11 @@ func (e *Ends) ResumeWrite(ctx context.Context, force bool) (bool, error) {
 	case s != nil && s.Finished && s.Paused && !force:
 		return false, &NotReadyError{fmt.Sprintf("the cutover to %s is finished: both regions would be written to", e.Destination.Region), "pgwaltz cutover, the other way round; or --force"}
 	}
-	return hold.GiveBack(ctx, e.Source.Conn)
+	gave, err := hold.GiveBack(ctx, e.Source.Conn)
+	if err == nil && s != nil && e.Destination.Conn != nil && e.Destination.Is(s.Destination) == nil {
+		err = e.unturn(ctx, s) // what was made for the way back would bring the source's own rows back to it
+	}
+	return gave, err
 }
 
 // Aborted is what Abort did.

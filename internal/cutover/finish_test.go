@@ -48,7 +48,7 @@ func TestFinishLooksAgain(t *testing.T) {
 	refused := func(says string) {
 		t.Helper()
 		var unready *NotReadyError
-		if _, err := p.Finish(t.Context()); !errors.As(err, &unready) || !strings.Contains(err.Error(), says) {
+		if _, err := p.Finish(t.Context(), Finishing{}); !errors.As(err, &unready) || !strings.Contains(err.Error(), says) {
 			t.Fatalf("%v, want %q", err, says)
 		}
 		if s, err := hold.Load(t.Context(), p.s); err != nil || s.Finished {
@@ -83,11 +83,11 @@ func TestFinishLooksAgain(t *testing.T) {
 	refused("sequence public.s of us is not ahead")
 	p.sequence()
 	p.Destination.Sys.Timeline++ // the notes are as they were: what they say is what counts
-	if _, err := p.Finish(t.Context()); err != nil {
+	if _, err := p.Finish(t.Context(), Finishing{}); err != nil {
 		t.Fatal(err)
 	}
 	p.applied("0/0") // behind it the destination is in use
-	if _, err := p.Finish(t.Context()); err != nil {
+	if _, err := p.Finish(t.Context(), Finishing{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -166,4 +166,29 @@ func (p *pair) giveBack() {
 	if gave, err := p.ResumeWrite(p.Context(), false); !gave || err != nil {
 		p.Fatal(gave, err)
 	}
+}
+
+// Behind pg_upgrade the source has another system identifier. Who says which it is gets writes back, where it is that database.
+func TestResumeWriteOfAnUpgradedSource(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.streamed()
+	p.take()
+	pgtest.Exec(t, p.s, `update pgwaltz.cutover set source = '7/' || current_database()`)
+	other, id := *p.Source, p.Source.ID()
+	other.Sys.SystemID++
+	refused := func(says string) {
+		t.Helper()
+		p.Moved = says
+		var identity *IdentityError
+		if gave, err := p.ResumeWrite(t.Context(), false); gave || !errors.As(err, &identity) {
+			t.Errorf("%q: %t %v", says, gave, err)
+		}
+	}
+	refused("")
+	refused(other.ID())
+	pgtest.Exec(t, p.s, `update pgwaltz.cutover set source = '7/elsewhere'`)
+	refused(id)
+	pgtest.Exec(t, p.s, `update pgwaltz.cutover set source = '7/' || current_database()`)
+	p.giveBack()
 }

@@ -174,7 +174,7 @@ func (p *path) findings() (fs preflight.Findings) {
 		add(preflight.Warning, "parked", fmt.Sprintf("%d changes of the source are parked at the destination", p.parked), "pgwaltz parked list")
 	}
 	if !p.reverse {
-		add(preflight.Warning, "no_way_back", "nothing brings the destination's rows to the source: behind the cutover there is no going back", "direction: both in mode stream, before the cutover")
+		add(preflight.Warning, "no_way_back", "nothing brings the destination's rows to the source: behind the cutover there is no going back", "direction: both, before the cutover; or pgwaltz cutover finish --reverse, in mode native")
 	}
 	return fs
 }

@@ -85,6 +85,11 @@ func (e *Ends) noted(ctx context.Context) (*hold.State, error) {
 	if s.Region != e.Source.Region || s.Peer != e.Destination.Region {
 		return nil, &IdentityError{fmt.Sprintf("another cutover is noted at %s: from %s to %s", e.Source.Region, s.Region, s.Peer), fmt.Sprintf("pgwaltz cutover abort for that one, with --from %s or --to %s", s.Region, s.Peer)}
 	}
+	if e.Moved != "" && e.Moved == e.Source.ID() && s.Source != e.Moved {
+		if _, was, _ := strings.Cut(s.Source, "/"); was == e.Source.Sys.Database {
+			return s, nil
+		}
+	}
 	return s, e.Source.Is(s.Source)
 }
 
@@ -172,6 +177,9 @@ func (e *Ends) PauseWrite(ctx context.Context, p Pausing) (out Paused, err error
 			err = &NotReadyError{"nothing would come to the destination: " + way.broken, "pgwaltz status"}
 		}
 		if err != nil {
+			return out, err
+		}
+		if err := e.unturn(ctx, s); err != nil { // of an earlier one that was cut off in finish, and whose time was over
 			return out, err
 		}
 		// Where an earlier pause had found the sequences is nowhere to go back to: both regions may have used them since.

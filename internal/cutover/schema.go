@@ -209,7 +209,7 @@ func (e *Ends) compare(ctx context.Context, d dumping, o Schema, known map[strin
 	out.Text, out.Objects = plain(text, known), n
 	what := fmt.Sprintf("the destination is not empty (%d tables, functions and types, such as %s)", len(things), strings.Join(things[:min(3, len(things))], ", "))
 	if e.Destination.Sys.Version/10000 > d.major {
-		return refusal("not_empty", "drop them, or take an empty database", "%s", what)
+		return refusal("not_empty", "drop them, or take an empty database", "%s; to see whether it is the source's schema already takes pg_dump of PostgreSQL %d", what, e.Destination.Sys.Version/10000)
 	}
 	d.env = o.Env(e.Destination.Conn)
 	text, _, err = e.Destination.dump(ctx, d)

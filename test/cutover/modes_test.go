@@ -6,12 +6,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgwaltz/pgwaltz/internal/status"
 	"github.com/pgwaltz/pgwaltz/test/harness"
 	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
 
 // away moves the application from a to b under load, with the configuration of b.
-func (w *walk) away() {
+func (w *walk) away(finish ...string) {
 	w.Helper()
 	w.at = w.b
 	l := w.load(w.a, 2)
@@ -29,7 +30,13 @@ func (w *walk) away() {
 		w.Errorf("how far the destination's own notes are is not known: %q", got)
 	}
 	w.ok("sequences", "--from", "a")
-	w.ok("finish", "--from", "a")
+	for done := len(finish) == 0; !done; { // it goes on where it was killed, behind each of its statements
+		code, text := w.run("cutover.turned:kill@1", append([]string{"finish", "--from", "a"}, finish...)...)
+		if done = code == 0; code == 4 {
+			w.Fatalf("finish: %s", text)
+		}
+	}
+	w.ok(append([]string{"finish", "--from", "a"}, finish...)...)
 	w.stopped(w.a)
 	l.stop()
 	if got := w.as(w.b, "app", `insert into other.thing (body) values ('here')`); got != "" {
@@ -99,6 +106,11 @@ func TestCutoverNative(t *testing.T) {
 		w.goneBack()
 	}
 	w.ok("abort", "--from", "a")
+	if !both {
+		w.away("--reverse")
+		w.reversed()
+		return
+	}
 	w.away()
 	if both {
 		if got := w.as(w.b, "app", `insert into item (id, n) values (-8, 1)`); got != "" {
@@ -107,6 +119,56 @@ func TestCutoverNative(t *testing.T) {
 		w.within("a row of b to come to a, whose owner is held", func() bool { return w.sql(w.a, `select count(*) from item where id = -8`) == "1" })
 		w.stopped(w.a)
 	}
+}
+
+// want compares the result of a query.
+func (w *walk) want(r *harness.Region, query, is string) {
+	w.Helper()
+	if got := w.sql(r, query); got != is {
+		w.Errorf("%s: %s is %s, want %s", r.Side, query, got, is)
+	}
+}
+
+// reversed: what the application writes at b comes to a, and the application goes back over that.
+func (w *walk) reversed() {
+	w.Helper()
+	w.want(w.b, `select count(*) from pg_subscription`, "0")
+	w.want(w.a, `select count(*) from pg_replication_slots where database = current_database()`, "0")
+	if got := w.as(w.b, "app", `insert into item (id, n) values (-8, 1)`); got != "" {
+		w.Errorf("app cannot write at b: %s", got)
+	}
+	w.within("a row of b to come to a", func() bool { return w.sql(w.a, `select count(*) from item where id = -8`) == "1" })
+	w.stopped(w.a)
+	for _, r := range w.pair.Regions() {
+		_, err := r.Sidecar.Stop(w.Context(), time.Minute)
+		w.must(err)
+	}
+	w.a.Sidecar.Set("direction", "apply")
+	w.b.Sidecar.Set("direction", "publish")
+	w.must(w.a.Sidecar.Start())
+	w.must(w.b.Sidecar.Start())
+	w.within("both regions to be in step, the other way round", func() bool {
+		for _, r := range w.pair.Regions() {
+			if st, err := r.Sidecar.Status(w.Context()); err != nil || st.State != status.Replicating {
+				return false
+			}
+		}
+		return true
+	})
+	w.within("plan of the way back to have nothing in the way", func() bool {
+		code, _ := w.run("", "plan", "--to", "a")
+		return code == 0
+	})
+	w.ok("pause-write", "--source", w.id(w.b), "--destination", w.id(w.a), "--to", "a")
+	w.ok("wait", "--to", "a", "--timeout", "2m")
+	w.equal("behind the way back")
+	w.ok("sequences", "--to", "a")
+	w.ok("finish", "--to", "a", "--drop")
+	if got := w.as(w.a, "app", `insert into item (id, n) values (-9, 1)`); got != "" {
+		w.Errorf("app cannot write at a: %s", got)
+	}
+	w.want(w.a, `select count(*) from pg_subscription`, "0")
+	w.want(w.b, `select (select count(*) from pg_publication) + (select count(*) from pg_replication_slots where database = current_database())`, "0")
 }
 
 // goneBack puts b back to what it was before the pause: neither finish nor wait takes that for all. In the end it is as it was.

@@ -28,11 +28,12 @@ const schema = `create table if not exists pgwaltz.cutover (
   applied     pg_lsn,               -- how far the destination's own notes were then; null where they could not be read
   timeline    int,                  -- of the destination then
   sequenced   timestamptz,          -- its sequences are ahead
-  finished    timestamptz
+  finished    timestamptz,
+  made        text[]                -- what finish has made for the way back
 )`
 
 // newer are the columns that a table of an older version lacks.
-const newer = `alter table pgwaltz.cutover add column if not exists applied pg_lsn, add column if not exists timeline int`
+const newer = `alter table pgwaltz.cutover add column if not exists applied pg_lsn, add column if not exists timeline int, add column if not exists made text[]`
 
 // State is a cutover under way, or finished.
 type State struct {
@@ -47,6 +48,7 @@ type State struct {
 	Applied             wal.LSN // what the destination itself had noted when all had arrived; 0: not known
 	Timeline            int     // of the destination then; 0: not known
 	Finished            bool
+	Made                []string // what finish has made, or was about to make, for the way back
 	// Paused: writes are paused now. It is the function that says so: behind the deadline it gives them back, and is gone.
 	Paused bool
 }
@@ -68,8 +70,9 @@ func Load(ctx context.Context, q pg.Querier) (*State, error) {
 	var barrier, applied string
 	err = q.QueryRow(ctx, `select region, peer, source, destination, left_alone, connect, began, case when deadline < 'infinity' then deadline else began end, drained is not null,
   coalesce(barrier, '0/0')::text, arrived is not null, sequenced is not null, finished is not null,
-  coalesce(pg_catalog.to_jsonb(c) ->> 'applied', '0/0'), coalesce((pg_catalog.to_jsonb(c) ->> 'timeline')::int4, 0) from pgwaltz.cutover c`).
-		Scan(&s.Region, &s.Peer, &s.Source, &s.Destination, &s.LeftAlone, &s.Connect, &s.Began, &s.Deadline, &s.Drained, &barrier, &s.Arrived, &s.Sequenced, &s.Finished, &applied, &s.Timeline)
+  coalesce(pg_catalog.to_jsonb(c) ->> 'applied', '0/0'), coalesce((pg_catalog.to_jsonb(c) ->> 'timeline')::int4, 0),
+  array(select pg_catalog.jsonb_array_elements_text(case pg_catalog.jsonb_typeof(pg_catalog.to_jsonb(c) -> 'made') when 'array' then pg_catalog.to_jsonb(c) -> 'made' else '[]' end)) from pgwaltz.cutover c`).
+		Scan(&s.Region, &s.Peer, &s.Source, &s.Destination, &s.LeftAlone, &s.Connect, &s.Began, &s.Deadline, &s.Drained, &barrier, &s.Arrived, &s.Sequenced, &s.Finished, &applied, &s.Timeline, &s.Made)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil, nil
@@ -151,6 +154,21 @@ func Arrive(ctx context.Context, conn *pgx.Conn, applied wal.LSN, timeline int) 
 			return err
 		}
 		_, err := tx.Exec(ctx, `update pgwaltz.cutover set arrived = pg_catalog.clock_timestamp(), applied = nullif($1, '0/0')::text::pg_lsn, timeline = $2`, applied.String(), timeline)
+		return err
+	})
+}
+
+// Make notes what is about to be made for the way back, besides what was noted before; nil forgets it. Behind Finish it changes nothing.
+func Make(ctx context.Context, conn *pgx.Conn, what []string) error {
+	if what == nil {
+		_, err := conn.Exec(ctx, `update pgwaltz.cutover set made = null where finished is null`)
+		return err
+	}
+	return locked(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, newer); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `update pgwaltz.cutover set made = array(select distinct w from pg_catalog.unnest(coalesce(made, '{}') || $1::text[]) w order by 1) where finished is null`, what)
 		return err
 	})
 }
