@@ -33,6 +33,8 @@ and nothing comes twice; where that cannot be proved it is refused, with the rea
 Mode pglogical has to be prepared: run it with --prepare in every region first, with the sidecars
 at work, and wait until they are in step. The names are those of pglogical; each has a default.
 
+Behind the switch both sides are compared where this region applies, for as long as --compare says.
+
 It connects as postgres.admin_dsn where that is given. Only the local database is changed, and
 in mode pglogical the slots at the peers.`
 
@@ -70,6 +72,7 @@ func newMode(env []string) *cobra.Command {
 		},
 	}, exitOK, exitOther, exitUsage, exitConfig, exitCheck, exitPostgres, exitInterrupted)
 	dry := change.Flags().Bool("dry-run", false, "print every statement and run none")
+	compare := change.Flags().Duration("compare", 30*time.Second, "how long to compare both sides behind the switch, where this region applies; 0 leaves it out")
 	prepare := change.Flags().Bool("prepare", false, "mode pglogical: make what is needed besides the subscriptions")
 	var names pglogical.Names
 	change.Flags().StringVar(&names.Node, "node-name", "", "this region's node (default: the region)")
@@ -81,14 +84,57 @@ func newMode(env []string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		w := switching{cfg: cfg, to: config.Mode(args[0]), dry: *dry, prepare: *prepare, names: names}
+		w := switching{cfg: cfg, to: config.Mode(args[0]), dry: *dry, prepare: *prepare, names: names, compare: *compare}
 		w.names.NodeDSN = config.NewDSN(*nodeDSN)
 		if err := w.provider(config.NewDSN(*provider)); err != nil {
 			return &usageError{err.Error(), c.CommandPath() + " --help"}
 		}
 		return w.run(c.Context(), c.OutOrStdout(), c.ErrOrStderr())
 	}
-	c.AddCommand(show, change, newModeCompare(load))
+	c.AddCommand(show, change, newModeCompare(load), newModePause(load, false), newModePause(load, true))
+	return c
+}
+
+const modePauseAbout = `Disables the region's subscriptions in mode native or pglogical: nothing is applied until mode resume. The slots at the
+peers keep the WAL meanwhile. run goes on and says so. It connects as postgres.admin_dsn where that is given.`
+
+const modeResumeAbout = `Enables the region's subscriptions again.`
+
+// newModePause is mode pause, and with on mode resume.
+func newModePause(load func() (*config.Config, error), on bool) *cobra.Command {
+	use, short, long := "pause", "let the subscriptions rest", modePauseAbout
+	if on {
+		use, short, long = "resume", "let the subscriptions go on", modeResumeAbout
+	}
+	c := exits(&cobra.Command{Use: use + " --config FILE [--dry-run]", Short: short, Long: long, Args: noWords}, exitOK, exitOther, exitUsage, exitConfig, exitCheck, exitPostgres, exitInterrupted)
+	dry := c.Flags().Bool("dry-run", false, "print every statement and run none")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		ctx, stdout := c.Context(), forScreen(c.OutOrStdout())
+		conn, err := supervisor.Connect(ctx, cfg)
+		if err != nil {
+			return err
+		}
+		defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it ends with the process
+		plan, err := supervisor.PlanPause(ctx, conn, cfg, on)
+		if err != nil {
+			return setupError(err)
+		}
+		if *dry {
+			for _, s := range plan.Statements {
+				s.Print(stdout)
+			}
+			return plan.Findings.Err("pause or resume")
+		}
+		if err := plan.Run(ctx, conn, func(s fallback.Statement) { s.Print(stdout) }); err != nil {
+			return setupError(err)
+		}
+		fmt.Fprintf(c.ErrOrStderr(), "%d statements run, %d were done already.\n", plan.Pending(), len(plan.Statements)-plan.Pending())
+		return nil
+	}
 	return c
 }
 
@@ -98,6 +144,7 @@ type switching struct {
 	to           config.Mode
 	dry, prepare bool
 	names        pglogical.Names
+	compare      time.Duration
 }
 
 // provider takes the peer's database from the command line. What is only for pglogical is refused elsewhere.
@@ -174,6 +221,9 @@ func (w *switching) run(ctx context.Context, stdout, stderr io.Writer) error {
 	fmt.Fprintf(stderr, "Region %s is in mode %s: %d statements run, %d were done already.\nNext: the same in the other regions, then pgwaltz run, and pgwaltz mode compare.\n", cfg.Region, to, ran, len(plan.Statements)-ran)
 	if cfg.Mode != to {
 		fmt.Fprintf(stderr, "The configuration says mode: %s. What was switched counts; change it there as well.\n", cfg.Mode)
+	}
+	if w.compare > 0 && cfg.Applies() && slices.ContainsFunc(cfg.Peers, func(p config.Peer) bool { return !p.DSN.IsZero() }) {
+		compareSwitched(ctx, cfg, w.compare, stdout, stderr)
 	}
 	return nil
 }

@@ -7,10 +7,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
-	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/fallback"
@@ -39,6 +37,23 @@ func newModeCompare(load func() (*config.Config, error)) *cobra.Command {
 	return c
 }
 
+// compareSwitched compares behind a switch, and says what it has found. It is no error: writes go on meanwhile, or the peer is away.
+func compareSwitched(ctx context.Context, cfg *config.Config, within time.Duration, stdout, stderr io.Writer) {
+	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("not within %s", within))
+	defer cancel()
+	err := compareModes(ctx, cfg, min(within/2, 5*time.Second), stdout)
+	switch code := exitCode(err); {
+	case err == nil:
+		fmt.Fprintln(stderr, "Both sides are equal.")
+	case code == exitDiffer:
+		fmt.Fprintln(stderr, "Tables differ: what was written meanwhile is under way still, or something is missing. When the regions are in step: pgwaltz mode compare")
+	case ctx.Err() != nil && context.Cause(ctx) != nil:
+		row(stderr, "Both sides were not compared: %v. When the regions are in step: pgwaltz mode compare\n", context.Cause(ctx))
+	default:
+		row(stderr, "Both sides were not compared: %v. When the regions are in step: pgwaltz mode compare\n", err)
+	}
+}
+
 func compareModes(ctx context.Context, cfg *config.Config, wait time.Duration, stdout io.Writer) error {
 	here, err := supervisor.Connect(ctx, cfg)
 	if err != nil {
@@ -57,7 +72,7 @@ func compareModes(ctx context.Context, cfg *config.Config, wait time.Duration, s
 		if err != nil {
 			return &coded{exitPeer, err}
 		}
-		list, err := compareUntil(ctx, here, there, cfg.Postgres.Publication, time.Now().Add(wait))
+		list, err := fallback.CompareUntil(ctx, here, there, cfg.Postgres.Publication, time.Now().Add(wait))
 		there.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
 		if err != nil {
 			return &coded{exitPostgres, err}
@@ -80,23 +95,4 @@ func compareModes(ctx context.Context, cfg *config.Config, wait time.Duration, s
 		return silent(exitDiffer)
 	}
 	return nil
-}
-
-func compareUntil(ctx context.Context, here, there *pgx.Conn, publication string, end time.Time) ([]fallback.Compared, error) {
-	for {
-		list, err := fallback.Compare(ctx, here, there, publication)
-		if err != nil {
-			return nil, err
-		}
-		same := true
-		for _, c := range list {
-			same = same && c.Same
-		}
-		if same || time.Now().After(end) {
-			return list, nil
-		}
-		if err := pause.For(ctx, 200*time.Millisecond); err != nil {
-			return nil, err
-		}
-	}
 }

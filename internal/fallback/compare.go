@@ -3,8 +3,11 @@ package fallback
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 )
 
@@ -13,6 +16,22 @@ type Compared struct {
 	Table       string
 	Here, There int64 // rows
 	Same        bool
+}
+
+// CompareUntil compares again until all tables are equal, or until end; it returns what was found last.
+func CompareUntil(ctx context.Context, here, there pg.Querier, publication string, end time.Time) ([]Compared, error) {
+	for {
+		list, err := Compare(ctx, here, there, publication)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(list, func(c Compared) bool { return !c.Same }) || time.Now().After(end) {
+			return list, nil
+		}
+		if err := pause.For(ctx, 200*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // Compare holds the tables that a publication of the peer sends against those here: the number of the rows, and a

@@ -54,14 +54,16 @@ func Mode(ctx context.Context, cfg *config.Config) (config.Mode, error) {
 
 // Supervisor watches a region in a fallback mode. Run is called once.
 type Supervisor struct {
-	cfg     *config.Config
-	mode    config.Mode
-	watch   watcher
-	log     *slog.Logger
-	version string
-	started time.Time
-	more    []prometheus.Collector
-	there   map[string]*pgx.Conn // sessions with the peers' databases; of the goroutine that looks
+	cfg      *config.Config
+	mode     config.Mode
+	watch    watcher
+	log      *slog.Logger
+	version  string
+	started  time.Time
+	more     []prometheus.Collector
+	compared bool                 // behind the switch
+	side     sync.WaitGroup       // what goes on beside the loop
+	there    map[string]*pgx.Conn // sessions with the peers' databases; of the goroutine that looks
 
 	mu        sync.Mutex
 	seen      status.Status
@@ -87,6 +89,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(append(s.more, Collector(s))...)
 	work, stop := context.WithCancel(ctx)
+	defer s.side.Wait()
 	defer stop()
 	g, work := errgroup.WithContext(work)
 	if s.cfg.HTTP.Listen != "" {
@@ -170,12 +173,14 @@ func (s *Supervisor) term(ctx context.Context) error {
 		if err := lead.Held(ctx, conn, s.cfg.Region); err != nil {
 			return err
 		}
-		if _, err := s.ours(ctx, conn); err != nil {
+		row, err := s.ours(ctx, conn)
+		if err != nil {
 			return err
 		}
 		if err := s.look(ctx, conn); err != nil {
 			return err
 		}
+		s.compareOnce(ctx, row)
 		said, err := hold.Overdue(ctx, conn)
 		if said != "" {
 			s.log.Warn("the write pause of a cutover was over its time: writes are given back", "said", said)

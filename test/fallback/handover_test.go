@@ -103,7 +103,7 @@ func (w *walk) stop(regions ...*harness.Region) {
 // mode runs `pgwaltz mode switch`, and returns its exit code and all that it said.
 func (w *walk) mode(r *harness.Region, args ...string) (int, string) {
 	w.Helper()
-	res, err := r.Sidecar.CLI(w.Context(), "mode", append([]string{"switch"}, args...)...)
+	res, err := r.Sidecar.CLI(w.Context(), "mode", append([]string{"switch", "--compare", "0"}, args...)...)
 	w.must(err)
 	return res.Code, res.Stdout + res.Stderr
 }

@@ -224,6 +224,24 @@ func (w *walk) program(mode, subscription string) {
 	w.says(w.b, 0, "check", "!every change arrives twice")
 	w.says(w.b, 0, "mode", subscription, "show")
 	w.says(w.b, 0, "mode", "equal", "compare")
+	w.within("run to have compared both sides by itself", func() bool {
+		text, err := os.ReadFile(w.b.Sidecar.LogPath)
+		w.must(err)
+		return strings.Contains(string(text), "both sides are equal behind the switch") || strings.Contains(string(text), "tables differ behind the switch")
+	})
+	// It rests, and goes on.
+	for range 2 {
+		w.says(w.b, 0, "mode", "", "pause")
+	}
+	w.state(w.b, status.Down, "is disabled")
+	w.sql(w.a, `insert into second values (-1)`)
+	w.want(w.b, `select count(*) from second where id = -1`, "0")
+	w.says(w.b, 0, "mode", "enable", "resume", "-dry-run")
+	w.says(w.b, 0, "mode", "1 statements run", "resume")
+	w.until(`select count(*) from second where id = -1`, "1")
+	w.sql(w.a, `delete from second where id = -1`)
+	w.until(`select count(*) from second where id = -1`, "0")
+	w.state(w.b, status.Replicating, "")
 	// A sidecar of the stream does not start beside it.
 	w.b.Sidecar.Set("mode", "stream")
 	w.says(w.b, 0, "check", "was switched to mode "+mode+", which counts, and the configuration says stream")

@@ -178,7 +178,8 @@ func TestPglogicalNames(t *testing.T) {
 				t.Fatalf("code %d: %s", code, text)
 			}
 		}
-		if code, text := w.mode(w.b, "--node-name", "node-b", "--subscription-name", "from_a", "--provider-dsn", node(w.a), "pglogical"); code != 0 {
+		code, text := w.mode(w.b, "--compare", "1m", "--node-name", "node-b", "--subscription-name", "from_a", "--provider-dsn", node(w.a), "pglogical")
+		if code != 0 || !strings.Contains(text, "Both sides are equal.") {
 			t.Fatalf("code %d: %s", code, text)
 		}
 	}

@@ -45,6 +45,9 @@ func Decide(cfg *config.Config, l *Local, peers []*Peer, n Names) *fallback.Plan
 		d.subscribe(p)
 	}
 	if cfg.Applies() {
+		if !l.Collector && cfg.Fallback.ServerLog == "" {
+			d.Warn("conflicts_unread", "alter system set logging_collector = on; restart PostgreSQL; or set fallback.server_log to the file that its output goes into", "conflicts will be in the server's log only, and not in the audit log: the server does not collect its log")
+		}
 		d.Add(l.Reader, "run reads the conflicts in the server's log, and nothing else of it", readerSQL(l.Role.Name, l.Runtime))
 	}
 	d.Settle(l.Region(cfg))

@@ -40,6 +40,7 @@ type Local struct {
 	Prepared             wal.LSN
 	Readable, Granted    bool // the role of this session, and Runtime, may use the schema
 	Slots                int  // of subscriptions to this database
+	Collector            bool // the server collects its log
 	Reader               bool // Runtime may read the conflicts in the server's log
 }
 
@@ -105,12 +106,12 @@ func (l *Local) look(ctx context.Context, conn *pgx.Conn, cfg *config.Config) er
 	err := conn.QueryRow(ctx, `select exists (select from pg_catalog.pg_available_extensions where name = 'pglogical'),
   exists (select from pg_catalog.pg_extension where extname = 'pglogical'), coalesce(p.setting, ''),
   exists (select from pg_catalog.regexp_split_to_table(p.setting, '[ ,]+') w where pg_catalog.btrim(w, '"') = 'pglogical'),
-  pg_catalog.current_setting('track_commit_timestamp')::bool, pg_catalog.current_setting('max_worker_processes')::int,
+  pg_catalog.current_setting('logging_collector')::bool, pg_catalog.current_setting('track_commit_timestamp')::bool, pg_catalog.current_setting('max_worker_processes')::int,
   coalesce((select pg_catalog.split_part(c, '=', 2) from pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c
     where s.setrole = 0 and s.setdatabase = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()) and c like 'pglogical.conflict_resolution=%'), ''),
   (select pg_catalog.count(*) from pg_catalog.pg_replication_slots where plugin = 'pglogical_output' and database = pg_catalog.current_database())
 from (select) one left join pg_catalog.pg_settings p on p.name = 'shared_preload_libraries' -- which not every role may see`).
-		Scan(&l.Available, &l.Extension, &l.Preload, &l.Loaded, &l.CommitTimestamps, &l.Workers, &l.Resolution, &l.Slots)
+		Scan(&l.Available, &l.Extension, &l.Preload, &l.Loaded, &l.Collector, &l.CommitTimestamps, &l.Workers, &l.Resolution, &l.Slots)
 	if err != nil {
 		return fmt.Errorf("look for pglogical: %w", err)
 	}
