@@ -29,6 +29,7 @@ func newCommands(env []string) []*cobra.Command {
 		in(groupLook, newKeys(env)),
 		in(groupMend, newParked(env)),
 		in(groupMend, newResync(env)),
+		in(groupMend, newUninstall(env)),
 		in(groupTry, newDemo(env)),
 		in(groupRun, newPgsync()),
 		in(groupRun, newMigrateConfig()),
