@@ -168,6 +168,19 @@ func (m *Map) home(theirs uint32) (here uint32) {
 // may follow and call its own as was is called by now.
 func Former(theirs, was uint32) Column { return Column{Theirs: wal.ColumnID(theirs, 0), Table: was} }
 
+// Leaves returns what is kept (Former) when a table of the origin comes to stand for a table here and not any more for the one that it stood for. It reports
+// false where another table of the origin stands for that one as well, and has not come there from elsewhere itself: then the one that leaves was there by its
+// name only, because the names had been passed on at the origin first, and does not belong there.
+func (m *Map) Leaves(theirs, here uint32) (c Column, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	home := m.home(theirs)
+	if home == 0 || home == here || slices.ContainsFunc(m.here[home], func(x uint32) bool { return x != theirs && m.home(x) == home && m.former[x] == 0 }) {
+		return c, false
+	}
+	return Former(theirs, home), true
+}
+
 // Elsewhere returns the table here that a table of the origin stands for, where that is another one than here, and here stands for
 // another table of the origin: a change that names here belongs into that one. 0 else, and where here is the one that it stood for before: the names have
 // gone one further here, and now there.

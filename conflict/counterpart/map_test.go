@@ -146,3 +146,72 @@ func TestFormer(t *testing.T) {
 		t.Error("it is remembered of a table of which nothing is known any more")
 	}
 }
+
+// Names are passed on day by day. What a table of the origin stood for is kept where it was the first to stand for it, because the names were passed on here
+// first. Where they were at the origin, the new table stood for that by its name alone: it must not be told so again a day later, when the origin is first once more.
+func TestLeaves(t *testing.T) {
+	t.Parallel()
+	var m Map
+	m.replace(nil)
+	comes := func(theirs, here uint32) (elsewhere uint32) {
+		if elsewhere = m.Elsewhere(here, theirs); elsewhere != 0 {
+			return elsewhere
+		}
+		list := []Column{{wal.ColumnID(theirs, 1), here, 1, "id"}}
+		if c, ok := m.Leaves(theirs, here); ok {
+			list = append(list, c)
+		}
+		m.Settle(list)
+		return 0
+	}
+	step := func(what string, theirs, here, want uint32) {
+		t.Helper()
+		if got := comes(theirs, here); got != want {
+			t.Errorf("%s: %d comes by the name of %d, and belongs into %d, want %d", what, theirs, here, got, want)
+		}
+	}
+	step("the table", 1, 11, 0)
+	step("the one of the day before", 5, 10, 0)
+	step("the origin is first: a new one", 2, 11, 0)
+	step("the old one waits", 1, 10, 11)
+	step("it was passed on here, too", 2, 12, 0)
+	step("the old one", 1, 11, 0)
+	step("a day later the origin is first once more", 2, 11, 12)
+	step("and a new one", 3, 12, 0)
+	step("it was passed on here, too", 2, 12, 0)
+	step("it was passed on here, too", 3, 13, 0)
+	step("on the third day this region is first", 3, 14, 0)
+	step("the older one", 2, 13, 0)
+	step("the origin follows", 3, 13, 0)
+}
+
+// The names are passed on here first, and rows of both tables come by the names before the origin follows: in whatever order they come, it goes on behind that.
+func TestLeavesHereFirst(t *testing.T) {
+	t.Parallel()
+	for _, first := range []uint32{1, 2} {
+		var m Map
+		m.replace(nil)
+		comes := func(theirs, here uint32) {
+			t.Helper()
+			if got := m.Elsewhere(here, theirs); got != 0 && got != 10 { // 10 is gone
+				t.Errorf("with %d first: %d comes by the name of %d, and belongs into %d", first, theirs, here, got)
+			}
+			list := []Column{{wal.ColumnID(theirs, 1), here, 1, "id"}}
+			if c, ok := m.Leaves(theirs, here); ok {
+				list = append(list, c)
+			}
+			m.Settle(list)
+		}
+		comes(1, 10)
+		comes(2, 11)
+		if first == 2 {
+			comes(2, 12)
+			comes(1, 11)
+		} else {
+			comes(1, 11)
+			comes(2, 12)
+		}
+		comes(2, 11)
+		comes(3, 12)
+	}
+}
