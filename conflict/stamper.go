@@ -159,8 +159,9 @@ func setBase(c Columns, ch *wal.Change, gen uint32) error {
 	}
 	s.Generation = gen
 	ch.Base = wal.Base{Known: true, Stamp: s}
-	if s.UpdatedAt == wal.MinMicros && ch.OldFull {
-		// Without a time, rows of different regions easily have equal stamps.
+	if (s.UpdatedAt == wal.MinMicros || gen > 0) && ch.OldFull {
+		// Without a time, rows of different regions easily have equal stamps. And the generation is that of the row as far as
+		// this region's WAL says: a row of the first one, put over a lifted own one that was not known yet, leaves no item.
 		if content, ok := Content(ch.Relation, old); ok {
 			ch.Base.Digest, ch.Base.HasDigest = Digest(content), true
 		}

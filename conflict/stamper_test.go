@@ -140,3 +140,36 @@ func TestSplitKeyChange(t *testing.T) {
 		t.Error("a key-only old image was not split")
 	}
 }
+
+// A region writes a row twice with one stamp; the second write is lifted. Another region has the first one alone, and the key in the same generation
+// by a change of its own. What it writes over the first is not taken for a successor of the second.
+func TestABaseOfALaterLifeIsNoOtherRowOfItsStamp(t *testing.T) {
+	t.Parallel()
+	const noon, later = "1970-01-01 00:00:10+00", "1970-01-01 00:00:20+00"
+	rel, both := account(wal.IdentityFull), Columns{2, 3}
+	second := wal.Change{Op: wal.Update, Relation: rel, Old: acct("first", "1", noon), OldFull: true, New: acct("second", "1", noon)}
+	for _, ch := range []wal.Change{
+		{Op: wal.Update, Relation: rel, Old: acct("first", "1", noon), OldFull: true, New: acct("other", "2", later)},
+		{Op: wal.Delete, Relation: rel, Old: acct("first", "1", noon), OldFull: true},
+	} {
+		for _, c := range []struct {
+			change *wal.Change
+			gen    uint32
+		}{{&second, 0}, {&ch, 1}} {
+			if _, err := StampChange(Policy{}, both, c.change, 100e6, c.gen); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if ch.Base.Stamp != second.Stamp {
+			t.Fatalf("the base is %s, and the other row %s", StampText(ch.Base.Stamp), StampText(second.Stamp))
+		}
+		for v, conflicts := range map[string]bool{"first": false, "second": true} {
+			content, _ := Content(rel, acct(v, "1", noon))
+			written, _ := Content(rel, ch.New)
+			d := Resolve(Policy{}, Event{Op: ch.Op, Kind: Live, Stamp: ch.Stamp, Base: ch.Base, Content: written, Complete: true, CommitTime: 100e6}, Side{Known: true, Alive: true, Stamp: second.Stamp, Content: content})
+			if d.Verdict != Apply || d.Conflict() != conflicts {
+				t.Errorf("%s over the %s row: %+v", ch.Op, v, d)
+			}
+		}
+	}
+}

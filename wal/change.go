@@ -29,8 +29,8 @@ func (o Op) String() string {
 type Base struct {
 	Known bool  // false for inserts, and where the replica identity does not carry it
 	Stamp Stamp // valid when Known
-	// Digest is the digest of the overwritten image (conflict.Digest); only for tables
-	// without stamp columns, where the stamp alone does not identify an image.
+	// Digest is the digest of the overwritten image (conflict.Digest); only where the stamp alone does not identify
+	// an image: without stamp columns, without a time, with an equal stamp, and behind generation 0.
 	Digest    [16]byte
 	HasDigest bool
 }

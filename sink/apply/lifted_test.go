@@ -85,3 +85,16 @@ func TestAFastChangeMeetsAnEntryThatComesMeanwhile(t *testing.T) {
 		})
 	}
 }
+
+// A row of a later life is stored otherwise here than at its origin. What is written over it there is no conflict, though its contents are others.
+func TestARowOfALaterLifeMayBeStoredOtherwise(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, "create table public.acct(id int primary key, v numeric(10,2), version bigint, updated_at timestamptz)"), acct()
+	r.Columns[1].OID, r.Columns[1].TypeMod = 1700, -1
+	life := map[string]uint32{"1": 1, "2": 1}
+	b.apply(b.tx(life, insert(r, row("1", "1.5", 1, 1)), insert(r, row("2", "1.5", 1, 1))))
+	b.want("select v::text from acct", "1.50;1.50")
+	b.apply(b.tx(life, update(r, row("1", "1.5", 1, 1), row("1", "2.5", 2, 2)), remove(r, row("2", "1.5", 1, 1))))
+	b.want("select id, v::text from acct", "1|2.50")
+	b.want("select count(*) from pgwaltz.conflict", "0")
+}

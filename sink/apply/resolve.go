@@ -254,7 +254,7 @@ func (a *Applier) decide(ctx context.Context, g *batch.Group, t *target, i int, 
 		return verdict{}, err
 	}
 	e := conflict.Event{
-		Op: r.Op, Stamp: r.Stamp, Base: r.Base, Kind: g.Kind, Born: r.Born,
+		Op: r.Op, Stamp: r.Stamp, Base: t.base(r), Kind: g.Kind, Born: r.Born,
 		Complete: r.Image.Complete(), CommitTime: r.Tx.CommitTime,
 	}
 	if side.Alive {
@@ -290,6 +290,16 @@ func (a *Applier) decide(ctx context.Context, g *batch.Group, t *target, i int, 
 		d = conflict.Decision{Verdict: conflict.Park, Reason: conflict.Unsure}
 	}
 	return verdict{i: i, Decision: d, side: against, event: e, known: st, undo: against.Known && !against.Alive && st.row != nil && d.Verdict == conflict.Keep}, nil
+}
+
+// base is what the run overwrote at its origin. Where the row may be stored otherwise here, its contents say nothing, and the stamp is all there is
+// if there is a time in it, and the run has another one.
+func (t *target) base(r *batch.Run) wal.Base {
+	b := r.Base
+	if same := b.Stamp.Version == r.Stamp.Version && b.Stamp.UpdatedAt == r.Stamp.UpdatedAt; b.HasDigest && len(t.check) > 0 && !t.stampless() && b.Stamp.UpdatedAt != wal.MinMicros && !same {
+		b.Digest, b.HasDigest = [16]byte{}, false
+	}
+	return b
 }
 
 // found is what conflict.NeedsBarrier asks for.
