@@ -36,6 +36,9 @@ func Hit(name string) error {
 	return active.hit(name)
 }
 
+// Armed reports whether there is an entry for the named place, so that what never comes by there can be left out.
+func Armed(name string) bool { return len(active[name]) > 0 }
+
 type action byte
 
 const (

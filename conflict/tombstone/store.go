@@ -253,6 +253,11 @@ cross join lateral (select * from pgwaltz.tombstone t where t.relation = $1 and 
 // WriterSQL tells whether the entry of a key was written by a transaction: the relation's text, the key, and the transaction id as text.
 const WriterSQL = `select exists (select from pgwaltz.tombstone t where t.relation = $1::text and t.key = $2::text and t.xmin = $3::text::pg_catalog.xid)`
 
+// NoneSQL fails with 22012 where one of some keys of one relation has an entry that is not plain: such ones are left of a table that got
+// stamp columns since, and say nothing. Its parameters are the relation's text and an array of keys.
+const NoneSQL = `select 1 / (not exists (select from unnest($2::text[]) as u(k)
+cross join lateral (select from pgwaltz.tombstone t where t.relation = $1 and t.key = u.k and not t.plain offset 0) as t))::int`
+
 // EntryOf makes an entry of a row of FindSQL.
 func EntryOf(key string, generation, version, updatedAt int64, live, plain bool) Entry {
 	e := Entry{Key: key, Next: uint32(generation + 1), Live: live, Plain: plain, At: wal.Micros(updatedAt)}

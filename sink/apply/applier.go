@@ -73,6 +73,7 @@ type Applier struct {
 	refusedLast error
 	unseen      int  // how often this batch was tried again for what is stamped but not visible
 	committing  bool // a commit was sent
+	rest        rest // of applyAtOnce
 	stamping    stamping
 	behind      *behind // a giant transaction was read to its end, and is to begin again; nil: none
 

@@ -108,6 +108,11 @@ func (a *Applier) applyWhole(ctx context.Context, txs []keyedTx, next checkpoint
 	}
 	defer func() { a.barrier, a.overdue, a.impatient = false, false, false }()
 	a.unseen = 0
+	if !ordered {
+		if done, err := a.applyAtOnce(ctx, txs, next); done || err != nil {
+			return err
+		}
+	}
 	for {
 		if err := a.takeTurn(ctx, mine); err != nil {
 			return err
@@ -240,7 +245,9 @@ func (a *Applier) attempt(ctx context.Context, txs []keyedTx, next checkpoint.Ch
 	if a.cfg.LockWait > 0 && a.cfg.Giants.others(a.holder()) {
 		b.text(a.setLock(a.cfg.LockWait))
 	}
-	a.saveCheckpoint(&b, next)
+	if err := a.saveCheckpoint(ctx, &b, next); err != nil {
+		return err
+	}
 	if a.cfg.Self {
 		fx.items = a.ownItems(txs)
 	}
@@ -279,7 +286,7 @@ func (a *Applier) begin(ctx context.Context, b *pipeline) error {
 
 // saveCheckpoint queues the move of the checkpoint. It stands before the rows, so that a
 // second applier waits at once and is found out before it has written anything.
-func (a *Applier) saveCheckpoint(b *pipeline, next checkpoint.Checkpoint) {
+func (a *Applier) saveCheckpoint(ctx context.Context, b *pipeline, next checkpoint.Checkpoint) error {
 	if was := a.cp.Epoch.SystemID; was != 0 && was != next.Epoch.SystemID && !a.cfg.Self {
 		// The origin's numbers are those of another server: its columns are matched by their names again.
 		a.cfg.Suspects.columns.Forget()
@@ -290,13 +297,23 @@ func (a *Applier) saveCheckpoint(b *pipeline, next checkpoint.Checkpoint) {
 		b.text(parked.StraysSQL, []byte(a.cfg.Origin))
 	}
 	b.fence = b.n
-	b.text(pgstore.SaveSQL,
+	if a.settings.on {
+		b.text(pgstore.SaveSQL, a.saveArgs(next)...) // not prepared: a trigger may drop prepared statements
+		return nil
+	}
+	return a.execText(ctx, b, pgstore.SaveSQL, a.saveArgs(next))
+}
+
+// saveArgs are the parameters of pgstore.SaveSQL as text.
+func (a *Applier) saveArgs(next checkpoint.Checkpoint) [][]byte {
+	return [][]byte{
 		[]byte(a.cfg.Origin), number(uint64(a.cp.Incarnation)), number(a.cp.FrameNo),
 		number(next.Epoch.SystemID), number(uint64(next.Epoch.Timeline)), []byte(next.Epoch.Slot),
 		number(uint64(next.Incarnation)), number(next.FrameNo), []byte(next.EndLSN.String()),
 		fmt.Appendf(nil, "\\x%x", next.Chain), number(next.StreamSeq), number(next.Transactions),
 		microsText(next.CommitTime), microsText(wal.MicrosOf(time.Now())),
-		[]byte(next.Mark.EndLSN.String()), number(uint64(next.Mark.XID)), strconv.AppendInt(nil, int64(next.Mark.CommitTime), 10), []byte(next.Seen.String()))
+		[]byte(next.Mark.EndLSN.String()), number(uint64(next.Mark.XID)), strconv.AppendInt(nil, int64(next.Mark.CommitTime), 10), []byte(next.Seen.String()),
+	}
 }
 
 func number(n uint64) []byte { return strconv.AppendUint(nil, n, 10) }

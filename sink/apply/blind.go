@@ -236,7 +236,7 @@ func (a *Applier) awaitCommits(ctx context.Context) error {
 }
 
 // commitsIn is how long a look waits for commits of others that are under way: they wait for
-// nothing but their disk.
+// nothing but their disk, or for a few locks (applyAtOnce), one of which may be held by who looks.
 const commitsIn = time.Second
 
 // awaitOpen waits, outside of a transaction, until the one that decides about a key has ended. A giant one that

@@ -238,6 +238,11 @@ func triggersOf(oid string) string {
 	return `coalesce((select pg_catalog.sum(pg_catalog.hashint8(g.xmin::text::int8)) from pg_catalog.pg_trigger g where g.tgrelid = ` + oid + `), 0)::text`
 }
 
+// attributesOf selects another array whenever the columns of a table were changed in any way; it takes an expression that is its oid.
+func attributesOf(oid string) string {
+	return `select pg_catalog.array_agg(c.x) from (select a.xmin as x from pg_catalog.pg_attribute a where a.attrelid = ` + oid + ` and a.attnum > 0 order by a.attnum) as c`
+}
+
 // definitionsSQL fails with 22012 where a table is not called as it was when it was read, or its columns are not, or are of other types, or it has other
 // triggers; $1 are tables, $2 their columns (naming), $3 their triggers (triggersOf), $4 their schemas, $5 their names. Statements name tables: one that has given its
 // name to another one since it was read was not written at all, and the other one holds locks of this transaction, and keeps the name. The names are read from

@@ -177,18 +177,9 @@ func (a *Applier) queue(ctx context.Context, b *pipeline, g *batch.Group, t *tar
 }
 
 func (a *Applier) queueInsert(ctx context.Context, b *pipeline, g *batch.Group, t *target, runs []int, plain bool) (fastStmt, error) {
-	s := t.shape
-	s.Values = t.paramsOf(t.insert, binaryColumn(g, runs))
+	s, args := a.insertRows(g, t, runs)
 	s.Plain = s.Plain || plain
 	s.Check = t.names(t.check)
-	args := make([][]byte, len(t.insert))
-	for n, c := range t.insert {
-		arr := a.array(s.Values[n], t, c)
-		for _, i := range runs {
-			arr.value(g.Runs[i].Image[c])
-		}
-		args[n] = arr.param()
-	}
 	formats := append(stampFormats(s), checkFormats(t.check, binaryColumn(g, runs))...)
 	if formats == nil {
 		formats = []int16{1} // returning 1
@@ -197,56 +188,84 @@ func (a *Applier) queueInsert(ctx context.Context, b *pipeline, g *batch.Group, 
 	return fastStmt{wal.Insert, g, t, runs, t.check, b.n - 1}, err
 }
 
+// insertRows makes what puts rows in, and its parameters.
+func (a *Applier) insertRows(g *batch.Group, t *target, runs []int) (s statement.Shape, args [][]byte) {
+	s = t.shape
+	s.Values = t.paramsOf(t.insert, binaryColumn(g, runs))
+	for n, c := range t.insert {
+		args = append(args, a.column(s.Values[n], g, t, c, runs))
+	}
+	return s, args
+}
+
 func (a *Applier) queueUpdate(ctx context.Context, b *pipeline, g *batch.Group, t *target, runs []int, k updateKey) (fastStmt, error) {
-	s := a.keyShape(g, t)
+	s, args := a.updateRows(g, t, runs, k)
+	if len(s.Values) == 0 {
+		return fastStmt{}, fmt.Errorf("apply update of %s: no column to write", g.Rel)
+	}
+	cols := t.assigned(k)
+	check := slices.DeleteFunc(slices.Clone(t.check), func(c int) bool {
+		return !slices.Contains(cols, c) && (!slices.Contains(t.made, c) || k.mask != "" && k.mask[c] != maskWrite)
+	})
+	s.Check = t.names(check)
+	err := a.exec(ctx, b, statement.Update(s, k.guard), args, slices.Concat([]int16{1}, stampFormats(s), checkFormats(check, binaryColumn(g, runs))))
+	return fastStmt{wal.Update, g, t, runs, check, b.n - 1}, err
+}
+
+// updateRows makes what updates rows, and its parameters.
+func (a *Applier) updateRows(g *batch.Group, t *target, runs []int, k updateKey) (s statement.Shape, args [][]byte) {
+	s = a.keyShape(g, t)
+	cols, binary := t.assigned(k), binaryColumn(g, runs)
+	same, held := t.held(k, binary)
+	s.Key, s.Values = append(s.Key, held...), t.paramsOf(cols, binary)
+	args = a.keyArrays(g, t, runs, nil)
+	for n, c := range same {
+		args = append(args, a.column(held[n], g, t, c, runs))
+	}
+	for n, c := range cols {
+		args = append(args, a.column(s.Values[n], g, t, c, runs))
+	}
+	if guard := guardArgs(k.guard, t, false); guard != nil {
+		args = append(args, guard(a, g, runs)...)
+	}
+	return s, args
+}
+
+// column is the parameter with the values of a column in some runs.
+func (a *Applier) column(p statement.Param, g *batch.Group, t *target, c int, runs []int) []byte {
+	arr := a.array(p, t, c)
+	for _, i := range runs {
+		arr.value(g.Runs[i].Image[c])
+	}
+	return arr.param()
+}
+
+// assigned are the columns that an update sets.
+func (t *target) assigned(k updateKey) []int {
 	var cols []int
 	for _, c := range t.update {
 		if k.mask == "" || k.mask[c] == maskWrite {
 			cols = append(cols, c)
 		}
 	}
-	if len(cols) == 0 {
-		return fastStmt{}, fmt.Errorf("apply update of %s: no column to write", g.Rel)
+	return cols
+}
+
+// held are the columns beside the key that have to be as the image says, or the row needs a look: those that cannot be updated, and large values
+// of which the event has the digest.
+func (t *target) held(k updateKey, binary func(int) bool) (cols []int, params []statement.Param) {
+	if k.guard == statement.GuardNone {
+		return nil, nil
 	}
-	binary := binaryColumn(g, runs)
-	s.Values = t.paramsOf(cols, binary)
-	check := slices.DeleteFunc(slices.Clone(t.check), func(c int) bool {
-		return !slices.Contains(cols, c) && (!slices.Contains(t.made, c) || k.mask != "" && k.mask[c] != maskWrite)
-	})
-	s.Check = t.names(check)
-	var same []int
-	if k.guard != statement.GuardNone {
-		// What cannot be updated has to be as it is, or the row needs a look.
-		same = t.always
-		s.Key = append(s.Key, t.paramsOf(same, binary)...)
-		for c := range k.mask {
-			// Over its base, an event leaves what was there, whatever it was.
-			if k.guard != statement.GuardBase && k.mask[c] == maskDigest && t.params[c].Name != "" {
-				same = append(same[:len(same):len(same)], c)
-				s.Key = append(s.Key, statement.Param{Name: t.params[c].Name, Type: t.params[c].Type, Digest: true})
-			}
+	cols, params = t.always, t.paramsOf(t.always, binary)
+	for c := range k.mask {
+		// Over its base, an event leaves what was there, whatever it was.
+		if k.guard != statement.GuardBase && k.mask[c] == maskDigest && t.params[c].Name != "" {
+			cols = append(cols[:len(cols):len(cols)], c)
+			params = append(params, statement.Param{Name: t.params[c].Name, Type: t.params[c].Type, Digest: true})
 		}
 	}
-	extra := func() [][]byte {
-		var args [][]byte
-		for _, c := range same {
-			arr := a.array(s.Key[len(s.Key)-len(same)+len(args)], t, c)
-			for _, i := range runs {
-				arr.value(g.Runs[i].Image[c])
-			}
-			args = append(args, arr.param())
-		}
-		for n, c := range cols {
-			arr := a.array(s.Values[n], t, c)
-			for _, i := range runs {
-				arr.value(g.Runs[i].Image[c])
-			}
-			args = append(args, arr.param())
-		}
-		return append(args, guardArgs(k.guard, t, false)(a, g, runs)...)
-	}
-	err := a.exec(ctx, b, statement.Update(s, k.guard), a.keyArrays(g, t, runs, func(*Applier, *batch.Group, []int) [][]byte { return extra() }), slices.Concat([]int16{1}, stampFormats(s), checkFormats(check, binary)))
-	return fastStmt{wal.Update, g, t, runs, check, b.n - 1}, err
+	return cols, params
 }
 
 // keyShape is the table's shape with its key parameters.

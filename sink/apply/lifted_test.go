@@ -4,27 +4,12 @@ import (
 	"context"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
-
-// waits returns once a session waits for a lock.
-func (b *bench) waits(pid uint32) {
-	b.t.Helper()
-	for {
-		if b.query(fmt.Sprintf("select count(*) from pg_locks where pid = %d and not granted", pid)) == "1" {
-			return
-		}
-		if err := pause.For(b.t.Context(), 5*time.Millisecond); err != nil {
-			b.t.Fatal(err)
-		}
-	}
-}
 
 // Another applier lifts the row of a key into a later generation while a change of the earlier one waits for the row: the stamp that it finds
 // there may satisfy the guard of the fast path, but the entry beside the row says that the change comes too late.
@@ -52,37 +37,40 @@ func TestAFastChangeMeetsAnEntryThatComesMeanwhile(t *testing.T) {
 		{"a delete over a base of the same stamp", row("1", "x", 1, 1), remove(r, row("1", "x", 1, 1))},
 		{"a delete that is looked at", row("1", "b", 3, 3), remove(r, row("1", "x", 1, 1))},
 	} {
-		t.Run(c.what, func(t *testing.T) {
-			t.Parallel()
-			b := newBench(t, acctDDL)
-			b.apply(b.tx(nil, insert(r, c.here), insert(r, row("2", "b", 1, 1))))
-			other, err := pgx.Connect(t.Context(), b.dsn)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer other.Close(context.Background())
-			for _, sql := range []string{"begin", "update public.acct set v = 'c', version = 1, updated_at = '2024-01-01 00:00:00+00' where id = 1"} {
-				if _, err := other.Exec(t.Context(), sql); err != nil {
+		for _, rest := range []int{0, 100} { // of batches that would go out at once
+			t.Run(fmt.Sprint(c.what, " ", rest), func(t *testing.T) {
+				t.Parallel()
+				b := newBench(t, acctDDL)
+				b.a.rest.left = rest
+				b.apply(b.tx(nil, insert(r, c.here), insert(r, row("2", "b", 1, 1))))
+				other, err := pgx.Connect(t.Context(), b.dsn)
+				if err != nil {
 					t.Fatal(err)
 				}
-			}
-			tx, applied := b.tx(nil, c.change), make(chan error, 1)
-			tx.CommitTime += 30 * 24 * 3600 * 1e6
-			go func() { applied <- b.tryApply(tx) }()
-			b.waits(b.a.conn.PgConn().PID())
-			b.idx.Suspect("c", r.Ref(), `["1"]`, conflict.Item{LSN: 16, Next: 1, Live: true})
-			for _, sql := range []string{`insert into pgwaltz.tombstone (relation, key, generation, version, updated_at, live, origin, lsn) values ('public.acct', '["1"]', 0, -9223372036854775808, 0, true, 'c', '0/10')`, "commit"} {
-				if _, err := other.Exec(t.Context(), sql); err != nil {
+				defer other.Close(context.Background())
+				for _, sql := range []string{"begin", "update public.acct set v = 'c', version = 1, updated_at = '2024-01-01 00:00:00+00' where id = 1"} {
+					if _, err := other.Exec(t.Context(), sql); err != nil {
+						t.Fatal(err)
+					}
+				}
+				tx, applied := b.tx(nil, c.change), make(chan error, 1)
+				tx.CommitTime += 30 * 24 * 3600 * 1e6
+				go func() { applied <- b.tryApply(tx) }()
+				b.waits(b.a.conn.PgConn().PID())
+				b.idx.Suspect("c", r.Ref(), `["1"]`, conflict.Item{LSN: 16, Next: 1, Live: true})
+				for _, sql := range []string{`insert into pgwaltz.tombstone (relation, key, generation, version, updated_at, live, origin, lsn) values ('public.acct', '["1"]', 0, -9223372036854775808, 0, true, 'c', '0/10')`, "commit"} {
+					if _, err := other.Exec(t.Context(), sql); err != nil {
+						t.Fatal(err)
+					}
+				}
+				b.idx.Settle("c", true)
+				if err := <-applied; err != nil {
 					t.Fatal(err)
 				}
-			}
-			b.idx.Settle("c", true)
-			if err := <-applied; err != nil {
-				t.Fatal(err)
-			}
-			b.want("select v, version from acct where id = 1", "c|1")
-			b.want("select generation, live from pgwaltz.tombstone", "0|true")
-		})
+				b.want("select v, version from acct where id = 1", "c|1")
+				b.want("select generation, live from pgwaltz.tombstone", "0|true")
+			})
+		}
 	}
 }
 

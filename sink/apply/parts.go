@@ -247,7 +247,9 @@ func (a *Applier) partInOrder(ctx context.Context, txs []keyedTx, fx *effects, c
 // endParts commits a giant transaction; fx is of its last part.
 func (a *Applier) endParts(ctx context.Context, txs []keyedTx, next checkpoint.Checkpoint, fx *effects) error {
 	last := pipeline{fence: -1}
-	a.saveCheckpoint(&last, next)
+	if err := a.saveCheckpoint(ctx, &last, next); err != nil {
+		return err
+	}
 	if err := a.run(ctx, &last, nil, nil, nil); err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ type pipeline struct {
 	batch pgconn.Batch
 	n     int
 	fence int // the statement that must touch exactly one row; -1 for none
+	row   int // the statement, counted from 1, that says how many rows it wrote (queueRow); 0 for none
 	// reads take the results of statements, by place; a fast statement's and all others' are dealt
 	// with by run.
 	reads map[int]func(*pgconn.ResultReader) error
@@ -43,21 +44,45 @@ func (a *Applier) exec(ctx context.Context, b *pipeline, sql string, args [][]by
 		a.used = 0
 		return nil
 	}
+	name, err := a.prepare(ctx, sql)
+	if err != nil {
+		return err
+	}
+	b.batch.ExecPrepared(name, args, binaryFormats(len(args)), results)
+	b.n++
+	return nil
+}
+
+// execText queues a prepared statement with parameters in text form; nil is NULL.
+func (a *Applier) execText(ctx context.Context, b *pipeline, sql string, args [][]byte) error {
+	name, err := a.prepare(ctx, sql)
+	if err != nil {
+		return err
+	}
+	b.batch.ExecPrepared(name, args, nil, nil)
+	b.n++
+	return nil
+}
+
+// prepare prepares a statement at its first use in this session, and returns its name. It asks the server then, at once.
+func (a *Applier) prepare(ctx context.Context, sql string) (string, error) {
 	name, ok := a.prepared[sql]
 	if !ok {
 		name = "pgwaltz_" + strconv.Itoa(len(a.prepared))
 		if _, err := a.conn.PgConn().Prepare(ctx, name, sql, nil); err != nil {
-			return fmt.Errorf("prepare statement: %w", err)
+			return "", fmt.Errorf("prepare statement: %w", err)
 		}
 		a.prepared[sql] = name
 	}
-	formats := make([]int16, len(args))
+	return name, nil
+}
+
+func binaryFormats(n int) []int16 {
+	formats := make([]int16, n)
 	for i := range formats {
 		formats[i] = 1
 	}
-	b.batch.ExecPrepared(name, args, formats, results)
-	b.n++
-	return nil
+	return formats
 }
 
 // forgetPlans drops all prepared statements of the session: they are prepared again under

@@ -46,6 +46,7 @@ type tableSchema struct {
 	childrenRead bool
 	names        string // naming
 	triggers     string // triggersOf
+	attributes   string // attributesOf
 }
 
 type tableColumn struct {
@@ -117,6 +118,7 @@ var schemaSQL = treeSQL + `, whole as materialized (
       where not g.tgisinternal and g.tgdeferrable and g.tgenabled in (case when $3 then 'R' else 'O' end, 'A') order by 1) as late,
     exists (select from pg_catalog.pg_trigger g join tree on g.tgrelid = tree.oid where g.tgisinternal and g.tgtype & 8 <> 0 and g.tgconstrrelid <> 0) as parent,
     ` + triggersOf("(select oid from rel)") + ` as triggers,
+    (` + attributesOf("(select oid from rel)") + `)::text as attributes,
     ` + signature + ` as signature
 )
 select coalesce(col.attname, ''), coalesce(col.attnum, 0), coalesce(pg_catalog.format_type(col.atttypid, -1), ''), coalesce(col.atttypid::int8, 0), coalesce(col.atttypmod, 0),
@@ -125,7 +127,7 @@ select coalesce(col.attname, ''), coalesce(col.attnum, 0), coalesce(pg_catalog.f
   (with recursive base as (select t.oid, t.typbasetype, t.typname, t.typnamespace, t.typtype from pg_catalog.pg_type t where t.oid = col.atttypid and t.oid >= 16384
     union all select t.oid, t.typbasetype, t.typname, t.typnamespace, t.typtype from base join pg_catalog.pg_type t on base.typtype = 'd' and t.oid = base.typbasetype)
    select coalesce(pg_catalog.max(n.nspname || '.' || base.typname), '') from base join pg_catalog.pg_namespace n on n.oid = base.typnamespace where base.typtype <> 'd'),
-  coalesce(col.attgenerated <> '', false), coalesce(col.attidentity = 'a', false), ` + rowkey.InputSQL + `, rel.oid::int8, rel.relkind = 'r', whole.immediate, whole.fires, whole.disturbs, whole.after, whole.late, whole.rewrites, whole.parent, whole.triggers, whole.signature
+  coalesce(col.attgenerated <> '', false), coalesce(col.attidentity = 'a', false), ` + rowkey.InputSQL + `, rel.oid::int8, rel.relkind = 'r', whole.immediate, whole.fires, whole.disturbs, whole.after, whole.late, whole.rewrites, whole.parent, whole.triggers, coalesce(whole.attributes, ''), whole.signature
 from rel cross join whole left join pg_catalog.pg_attribute col on col.attrelid = rel.oid and col.attnum > 0 and not col.attisdropped
 order by col.attnum`
 
@@ -140,7 +142,7 @@ func loadSchema(ctx context.Context, q querier, name wal.RelationName, replica b
 	for rows.Next() {
 		var c tableColumn
 		var oid, table int64
-		if err := rows.Scan(&c.name, &c.num, &c.typ, &oid, &c.mod, &c.coerces, &c.wire, &c.generated, &c.always, &c.input, &table, &t.plain, &t.immediate, &t.fires, &t.disturbs, &t.after, &t.late, &t.rewrites, &t.parent, &t.triggers, &t.signature); err != nil {
+		if err := rows.Scan(&c.name, &c.num, &c.typ, &oid, &c.mod, &c.coerces, &c.wire, &c.generated, &c.always, &c.input, &table, &t.plain, &t.immediate, &t.fires, &t.disturbs, &t.after, &t.late, &t.rewrites, &t.parent, &t.triggers, &t.attributes, &t.signature); err != nil {
 			return nil, fmt.Errorf("read definition of %s: %w", name, err)
 		}
 		if t.oid = uint32(table); oid == 0 {

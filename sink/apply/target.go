@@ -29,7 +29,8 @@ type target struct {
 	unlike   bool                 // the table here does not have the stamp columns that rel has, or has others
 	matched  []counterpart.Column // columns of the origin that are matched for the first time
 	shape    statement.Shape
-	namesake *namesake // passedOn
+	namesake *namesake           // passedOn
+	rows     map[rowShape]string // statements of queueRow
 	// rowBytes is about how large the rows are that were read last.
 	rowBytes int
 }

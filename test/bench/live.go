@@ -132,7 +132,7 @@ func (b *bench) latency(ctx context.Context, w Workload, src, dst *pgx.Conn) (*L
 	go func() {
 		var err error
 		tps, err = b.pgbench(loading, b.source, loadScript(w.Base(b.o).Rows), span+time.Minute, nil,
-			"-T", fmt.Sprint(int(span.Seconds())+2), "-R", fmt.Sprint(latencyRate-probeRate))
+			"-T", fmt.Sprint(int(span.Seconds())+2), "-R", fmt.Sprint(b.o.Rate-probeRate))
 		loaded <- err
 	}()
 	var all []float64

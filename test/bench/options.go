@@ -23,6 +23,7 @@ type Options struct {
 	Out           string        // JSON file
 	Markdown      string        // file
 	Render        string        // JSON file to print as markdown instead of measuring
+	Rate          int           // transactions per second of W7
 	Keep          bool          // leave the folder with data and logs
 	Install       bool          // install pglogical when it is missing and this is root
 	Set           map[string]string
@@ -66,6 +67,7 @@ func parseOptions(args []string, stderr io.Writer) (Options, error) {
 	f.StringVar(&o.Render, "render", "", "print the JSON `file` of an earlier run as markdown, and measure nothing")
 	f.StringVar(&o.Binary, "pgwaltz", "", "`binary` to measure (default: build cmd/pgwaltz)")
 	f.StringVar(&o.Before, "before", "", "another `binary` to measure beside it in the same run, as the contender "+before)
+	f.IntVar(&o.Rate, "rate", latencyRate, fmt.Sprintf("`transactions` per second of W7, above %d", probeRate))
 	f.BoolVar(&o.Keep, "keep", false, "keep the folder with data and logs")
 	f.BoolVar(&o.Install, "install", true, "install pglogical with apt-get when it is missing (root only)")
 	f.BoolVar(&short, "short", false, "tiny and once: is everything equal? its times mean nothing")
@@ -89,8 +91,8 @@ func parseOptions(args []string, stderr io.Writer) (Options, error) {
 	if o.Contenders, err = pick("contender", contenders, contenderNames); err != nil {
 		return o, err
 	}
-	if o.Scale <= 0 || o.Repetitions < 1 {
-		return o, errors.New("scale and repetitions must be above 0")
+	if o.Scale <= 0 || o.Repetitions < 1 || o.Rate <= probeRate {
+		return o, fmt.Errorf("scale and repetitions must be above 0, the rate above %d", probeRate)
 	}
 	if o.Before != "" {
 		o.Contenders = append(slices.Clone(o.Contenders), before)

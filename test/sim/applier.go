@@ -102,6 +102,9 @@ func (a *applier) apply(ds []delivery) {
 		a.in.again()
 		return
 	}
+	if a.in.s.w.cfg.AtOnce && a.waited.IsZero() && !a.in.self && !a.retries && !resync && !more && a.tx == nil && !partsIn(txs) && a.atOnce(ds, txs, next) {
+		return
+	}
 	if a.in.self && a.in.record != 0 && len(txs) > 0 && txs[0].tx.CommitLSN == a.in.record {
 		a.recordPart(txs, more)
 		return
@@ -215,7 +218,6 @@ func (a *applier) commit(next checkpoint.Checkpoint, some bool) {
 			panic(killed{s})
 		}
 	}
-	tx.cp, tx.hasCP = next, true
 	late := int64(1500)
 	if w.cfg.Blind {
 		late = 15_000
@@ -226,21 +228,28 @@ func (a *applier) commit(next checkpoint.Checkpoint, some bool) {
 			return
 		}
 		s.step("before commit")
-		tx.commit(!w.cfg.Async).life = s.life
-		s.local.Settle(a.holder(), true)
-		a.tx = nil
-		w.note(s.r.id, "applied", uint64(a.in.origin)<<32|uint64(next.Incarnation), next.FrameNo)
-		a.cp = next
-		s.probe("applied", s.r.db.confirmed)
-		s.probe("applied", s.r.db.saved)
-		s.step("after commit")
-		if a.in.self {
-			s.mergedTo(next.EndLSN)
-		}
-		a.in.durable()
-		a.busy = false
-		a.wake()
+		a.send(next)
 	})
+}
+
+// send commits.
+func (a *applier) send(next checkpoint.Checkpoint) {
+	w, s, tx := a.in.s.w, a.in.s, a.tx
+	tx.cp, tx.hasCP = next, true
+	tx.commit(!w.cfg.Async).life = s.life
+	s.local.Settle(a.holder(), true)
+	a.tx = nil
+	w.note(s.r.id, "applied", uint64(a.in.origin)<<32|uint64(next.Incarnation), next.FrameNo)
+	a.cp = next
+	s.probe("applied", s.r.db.confirmed)
+	s.probe("applied", s.r.db.saved)
+	s.step("after commit")
+	if a.in.self {
+		s.mergedTo(next.EndLSN)
+	}
+	a.in.durable()
+	a.busy, a.waited = false, time.Time{}
+	a.wake()
 }
 
 // alone reports whether no commit of another applier is under way.

@@ -15,7 +15,7 @@ var hints = map[Breakage]uint64{
 
 // provoke makes the situation more likely in which a rule matters.
 func provoke(c *Config) {
-	c.Blind, c.BatchRows, c.Catalog, c.Ahead = false, 4000, false, false
+	c.Blind, c.BatchRows, c.Catalog, c.Ahead, c.AtOnce = false, 4000, false, false, c.Break == Unasked
 	c.IndexKeys, c.IndexOwn, c.IndexSegment, c.IndexHeld = 0, 0, 0, 0
 	c.Restore = c.Break == SameHistory || c.Break == SameNumber
 	switch c.Break {
@@ -115,6 +115,8 @@ func TestSimFindsBreakage(t *testing.T) {
 		switch b {
 		case Unannounced:
 			continue // a matter of microseconds; sink/apply/blind_test.go has each of its orders
+		case Unasked:
+			continue // likewise; 2,500 seeds did not notice. TestAtOnceMeetsATombstoneThatComesMeanwhile has it
 		case SelfVersionFirst:
 			continue // Resolve asks again, by the right order
 		case SelfSilent:

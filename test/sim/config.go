@@ -25,6 +25,7 @@ type Config struct {
 	Jumps                             bool
 	Ahead                             bool // the clock is stored ahead of the slot, and reading begins there
 	Forgetful                         bool // the server saves the slot rarely
+	AtOnce                            bool // appliers send small batches with their commit
 	Async                             bool // appliers commit without waiting for the disk
 	Marker                            bool // echoes are known by a message, else by an origin
 	Mode                              checkpoint.Mode
@@ -92,12 +93,13 @@ const (
 	RowsGone                  // of a change that lacks a value the delete is taken to follow whenever its row is gone
 	ParkedGivesWay            // what is set aside gives way to whatever comes under its key
 	TrustsPeers               // a new incarnation begins behind what the peers say, whatever history that is of
+	Unasked                   // who has sent a row with its commit does not ask for an entry behind it
 	breakages
 )
 
 func (b Breakage) String() string {
 	return [...]string{"sound", "no skip", "no chain", "no tombstones", "confirm early", "split commit", "no audit",
-		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old tombstones", "same history", "glued parts", "blind stamps", "same number", "clock in memory", "unannounced", "no digests", "told one", "errors are answers", "rows gone", "parked gives way", "trusts peers"}[b]
+		"no self-merge", "arrival wins", "ack early", "no echo filter", "lossy pushback", "restamp", "stale tail", "runs fall", "holds by stamp", "mark superseded", "self version first", "merged in memory", "parts unordered", "self silent", "old tombstones", "same history", "glued parts", "blind stamps", "same number", "clock in memory", "unannounced", "no digests", "told one", "errors are answers", "rows gone", "parked gives way", "trusts peers", "unasked"}[b]
 }
 
 // Draw makes the configuration of a seed.
@@ -149,5 +151,6 @@ func Draw(seed uint64) Config {
 	c.Refuse = later.IntN(4) == 0
 	c.Ahead = later.IntN(2) == 0
 	c.Forgetful = later.IntN(3) == 0
+	c.AtOnce = rand.New(rand.NewPCG(seed, 0x0ce)).IntN(2) == 0
 	return c
 }

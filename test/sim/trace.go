@@ -69,4 +69,5 @@ func (s *Stats) add(o Stats) {
 	s.Retried += o.Retried
 	s.Passed += o.Passed
 	s.Recalled += o.Recalled
+	s.AtOnce += o.AtOnce
 }

@@ -245,8 +245,8 @@ func (g Guard) types(s Shape) []string {
 	return nil
 }
 
-func (g Guard) write(b *strings.Builder, s Shape, from int) {
-	arg := func() string { from++; return "u.p" + strconv.Itoa(from-1) }
+// write writes the condition; arg names the guard's parameters, one after the other.
+func (g Guard) write(b *strings.Builder, s Shape, arg func() string) {
 	switch g {
 	case GuardBase:
 		if s.Version != "" {
@@ -260,6 +260,11 @@ func (g Guard) write(b *strings.Builder, s Shape, from int) {
 	case GuardTime:
 		b.WriteString(" and t." + Quote(s.UpdatedAt) + " < " + arg() + "::" + s.UpdatedType)
 	}
+}
+
+// unnested names the unnested parameters from the given number on.
+func unnested(from int) func() string {
+	return func() string { from++; return "u.p" + strconv.Itoa(from-1) }
 }
 
 // Update overwrites the rows that satisfy the guard and returns their ordinals and what is
@@ -277,7 +282,7 @@ func Update(s Shape, g Guard) string {
 	unnest(&b, append(arrayTypes(s.Key, s.Values), g.types(s)...))
 	b.WriteString(" where ")
 	keyJoin(&b, s.Key, 1)
-	g.write(&b, s, len(s.Key)+len(s.Values)+1)
+	g.write(&b, s, unnested(len(s.Key)+len(s.Values)+1))
 	b.WriteString(" returning u.ord")
 	if r := s.returning("t."); r != "" {
 		b.WriteString(", " + r)
@@ -296,7 +301,7 @@ func Delete(s Shape, g Guard) string {
 	if g == GuardTime {
 		b.WriteString(" and t." + Quote(s.UpdatedAt) + " <= u.p" + strconv.Itoa(len(s.Key)+1) + "::" + s.UpdatedType)
 	} else {
-		g.write(&b, s, len(s.Key)+1)
+		g.write(&b, s, unnested(len(s.Key)+1))
 	}
 	b.WriteString(" returning u.ord")
 	return b.String()

@@ -79,6 +79,13 @@ func TestStatements(t *testing.T) {
 		{"page, and when the rows were written", Page(dated, []string{"id"}, true)},
 		{"first page by such a key", Page(folded, []string{"k", "n"}, false)},
 		{"next page by such a key", Page(folded, []string{"k", "n"}, true)},
+		{"put one row, and save that", RowOrFails(stamped, InsertRow(stamped, 1), "update s set n = $1 where o", 4, "really")},
+		{"put one row by an identity column and an input function", InsertRow(Shape{Table: folded.Table, Values: folded.Values, Version: "version", Override: true}, 0)},
+		{"change one row over a known base, and save that", RowOrFails(stamped, UpdateRow(stamped, GuardBase, 1), "update s set n = $1 where o", 7, "really")},
+		{"change one row over an unknown base by time", UpdateRow(timed, GuardTime, 0)},
+		{"change one row that has the large value", UpdateRow(Shape{Table: stamped.Table, Only: true, Version: "version", Values: text[1:], Key: []Param{{Name: "id", Type: "integer", Binary: true}, {Name: "big", Type: "text", Digest: true}}}, GuardVersion, 0)},
+		{"put all rows or fail", WrittenOrFails(stamped, Insert(stamped), false, 3, "really")},
+		{"change all rows or fail", WrittenOrFails(timed, Update(timed, GuardTime), true, 5, "really")},
 	} {
 		b.WriteString("-- " + c.name + "\n" + c.sql + "\n\n")
 	}
