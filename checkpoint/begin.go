@@ -207,6 +207,19 @@ func (s Situation) Published() wal.LSN {
 	return at
 }
 
+// Skips reports whether the slot begins behind WAL that was not read here: what was written in it is neither published nor
+// merged. Where it does not, a gap that is accepted is one of what peers have of it.
+func (s Situation) Skips() bool { return s.Slot.Confirmed > s.Merged }
+
+// Unmerged is the time of the newest transaction that was published of this WAL, where not all of that is merged: false where
+// it is, or nothing is known.
+func (s Situation) Unmerged() (wal.Micros, bool) {
+	if !s.Tail.Found || !s.Tail.Epoch.SameWAL(s.Epoch) || s.Stored.History || s.Merged >= s.Tail.EndLSN {
+		return 0, false
+	}
+	return s.Tail.Mark.CommitTime, s.Tail.Mark != (wal.Mark{})
+}
+
 // mark is the newest transaction at or below a position; zero when it is not known: a
 // stream that has lost its end does not tell.
 func (s Situation) mark(at wal.LSN) wal.Mark {

@@ -17,6 +17,6 @@ func TestMain(m *testing.M) { pgtest.Main(m, &server) }
 func database(t *testing.T) *pgx.Conn {
 	t.Helper()
 	conn := pgtest.Connect(t, server.Database(t))
-	pgtest.Exec(t, conn, "create schema pgwaltz", tombstone.Schema, tombstone.PastSchema, tombstone.ClockSchema)
+	pgtest.Exec(t, conn, "create schema pgwaltz", tombstone.Schema, tombstone.PastSchema, tombstone.ClockSchema, tombstone.HorizonSchema)
 	return conn
 }

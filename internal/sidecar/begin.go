@@ -64,6 +64,11 @@ func (s *Sidecar) begin(ctx context.Context, tail publish.Tail) (b *beginning, e
 		if d.Step != checkpoint.Stop && slot.Active {
 			return &slotBusyError{s.cfg.Postgres.Slot, slot.ActivePID}
 		}
+		if due, err := s.unreadDue(ctx, c, sit, d); err != nil {
+			return err
+		} else if due {
+			return errUnread
+		}
 		if d.Step != checkpoint.Stop {
 			if err := s.turnExclusions(ctx, c, sit, slot.RestartLSN); err != nil {
 				return err

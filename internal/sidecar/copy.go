@@ -20,11 +20,8 @@ func (s *Sidecar) copyTables(ctx context.Context) error {
 		Connect:   func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "copy") },
 		Do:        s.db.do,
 		ChunkRows: s.cfg.Copy.ChunkRows,
-		Stamps: func(n wal.RelationName) tablecopy.StampColumns {
-			t := s.cfg.Table(n.Schema, n.Name)
-			return tablecopy.StampColumns{Version: t.Version, UpdatedAt: t.UpdatedAt}
-		},
-		Index: s.own.Index, Tracked: s.tracked, Stream: copyStream{s}, Watch: &s.watch, Arrived: &s.arrived,
+		Stamps:    s.stampColumns,
+		Index:     s.own.Index, Tracked: s.tracked, Stream: copyStream{s}, Watch: &s.watch, Arrived: &s.arrived,
 		Publication: s.cfg.Postgres.Publication, LeftOut: func(n wal.RelationName) bool { return s.cfg.Excluded(n.Schema, n.Name) },
 		Jobs: s.noteCopies, Public: publicMessage, Log: s.log,
 	}).Run(ctx)
@@ -117,6 +114,13 @@ func (c copyStream) Applied() tablecopy.Place {
 		return tablecopy.Place{}
 	}
 	return tablecopy.Place{Incarnation: incarnation, Frame: frame}
+}
+
+// Open implements tablecopy.Stream.
+func (c copyStream) Open() bool {
+	c.s.out.mu.Lock()
+	defer c.s.out.mu.Unlock()
+	return c.s.out.live
 }
 
 // Newest is the newest durable frame.

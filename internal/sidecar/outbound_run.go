@@ -46,6 +46,9 @@ func (s *Sidecar) publish(ctx context.Context) error {
 	if busy := new(slotBusyError); errors.As(err, &busy) {
 		return s.awaitSlot(ctx, busy)
 	}
+	if errors.Is(err, errUnread) {
+		return s.readUnread(ctx, tail)
+	}
 	if err != nil {
 		return err
 	}
@@ -174,6 +177,7 @@ func (s *Sidecar) flow(ctx context.Context, r *outboundRun) error {
 		"the outbound pipe":            func() error { return r.pipe.Run(gctx, r.slot) },
 		"recalling what peers have":    func() error { return s.recall(gctx, r.publisher) },
 		"storing what every peer has":  func() error { return s.keepPassed(gctx, r.begin.at.Incarnation) },
+		"storing the horizon":          func() error { return s.keepHorizon(gctx) },
 		"storing the clock of the WAL": func() error { return s.clock.Run(gctx, func() wal.LSN { return wal.LSN(s.out.confirmed.Load()) }) },
 	} {
 		g.Go(func() error { return guard.Run(what, work) })

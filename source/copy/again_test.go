@@ -47,6 +47,8 @@ func (s *tape) Applied() Place {
 
 func (s *tape) Newest() Place { return Place{3, uint64(len(s.rows()))} }
 
+func (s *tape) Open() bool { return true }
+
 func (s *tape) rows() []Chunk {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -28,6 +28,9 @@ type Stream interface {
 	Applied() Place
 	// Newest is the newest durable frame of the stream.
 	Newest() Place
+	// Open reports whether the pipe takes chunks. While it does not, there may be a gap, and rows that were written in it
+	// do not have their times yet (Unread).
+	Open() bool
 }
 
 // Place is a frame of the region's stream.
@@ -118,7 +121,7 @@ func (c *Copier) Run(ctx context.Context) error {
 			return err
 		}
 		for i := range jobs {
-			if !jobs[i].Open() || time.Now().Before(c.failed[jobs[i].Table]) {
+			if !jobs[i].Open() || time.Now().Before(c.failed[jobs[i].Table]) || !c.cfg.Stream.Open() {
 				continue
 			}
 			if err := c.settle(ctx); err != nil {
@@ -214,29 +217,8 @@ func (c *Copier) settle(ctx context.Context) error {
 	if c.settled {
 		return nil
 	}
-	var limit string
-	err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, `select pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text`).Scan(&limit)
-	})
-	if err != nil {
-		return fmt.Errorf("read snapshot: %w", err)
-	}
-	patience := time.Now().Add(20 * time.Second)
-	for time.Now().Before(patience) {
-		var ok bool
-		err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-			return conn.QueryRow(ctx, `select pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) >= $1::text::pg_catalog.xid8
-  or not exists (select from pg_catalog.pg_stat_activity where wait_event = 'SyncRep')`, limit).Scan(&ok)
-		})
-		if err != nil {
-			return fmt.Errorf("read snapshot: %w", err)
-		}
-		if ok {
-			break
-		}
-		if err := pause.For(ctx, 100*time.Millisecond); err != nil {
-			return err
-		}
+	if err := awaitWriters(ctx, c.cfg.Do); err != nil {
+		return err
 	}
 	c.settled = true
 	return nil

@@ -107,6 +107,7 @@ var owner = map[string]string{
 	"cutover":          "internal/cutover/hold",
 	"cutover_sequence": "internal/cutover",
 	"home":             "internal/node",
+	"horizon":          "conflict/tombstone",
 	"lead":             "internal/lead",
 	"name":             "source/names",
 	"naming":           "source/names",
@@ -124,6 +125,7 @@ var owner = map[string]string{
 	"stream":           "checkpoint/streamstore",
 	"tombstone":        "conflict/tombstone",
 	"tracked":          "conflict/tombstone",
+	"unread":           "source/copy",
 }
 
 // sideTable finds a table of schema pgwaltz in a statement.

@@ -1,0 +1,71 @@
+package tombstone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// HorizonSchema is the DDL of the row that says up to which transaction this database knows of its own WAL. writer is the
+// transaction that wrote the row, as the row itself says: a dump that is restored has rows of other transactions, and its
+// horizon tells nothing of them. A copy of the files keeps both.
+const HorizonSchema = `create table if not exists pgwaltz.horizon (
+  one    boolean primary key default true check (one),
+  xid    bigint not null,
+  writer bigint not null
+)`
+
+// Horizon parts the transactions of a server: what each one below XID has written of this region's own changes was read from the WAL,
+// and is noted beside the rows. Rows of later transactions may have been written in WAL that nobody has read (Unread).
+type Horizon struct{ XID uint64 }
+
+// RowQuerier reads one row; *pgx.Conn and pgx.Tx do.
+type RowQuerier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// ReadHorizon takes the horizon as it is now. It holds when everything is merged that lies below the returned
+// position.
+func ReadHorizon(ctx context.Context, c RowQuerier) (h Horizon, below wal.LSN, err error) {
+	var xid, end int64
+	err = c.QueryRow(ctx, `select pg_catalog.pg_snapshot_xmin(s)::text::int8, (pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::int8 from pg_catalog.pg_current_snapshot() as s`).Scan(&xid, &end)
+	if err != nil {
+		return h, 0, fmt.Errorf("read the horizon: %w", err)
+	}
+	return Horizon{uint64(xid)}, wal.LSN(end), nil
+}
+
+// SaveHorizon stores a horizon, which never goes back within one history.
+func SaveHorizon(ctx context.Context, q Querier, h Horizon) error {
+	_, err := q.Exec(ctx, `insert into pgwaltz.horizon as h (xid, writer) values ($1, pg_catalog.pg_current_xact_id()::text::int8)
+on conflict (one) do update set xid = excluded.xid, writer = excluded.writer`, int64(h.XID))
+	if err != nil {
+		return fmt.Errorf("store the horizon: %w", err)
+	}
+	return nil
+}
+
+// LoadHorizon reads the horizon; false where none is stored that tells of the rows of this database.
+func LoadHorizon(ctx context.Context, c RowQuerier) (h Horizon, known bool, err error) {
+	var xid int64
+	err = c.QueryRow(ctx, `select h.xid from pgwaltz.horizon h
+where h.xmin::text::int8 = h.writer & 4294967295 and h.xid <= pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::int8`).Scan(&xid)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return h, false, nil
+	}
+	if err != nil {
+		return h, false, fmt.Errorf("read the horizon: %w", err)
+	}
+	return Horizon{uint64(xid)}, true, nil
+}
+
+// BehindSQL is a condition over a row t: a transaction behind the horizon wrote it, and not one that has begun since the
+// statement's own did. Ids are told apart within half of their circle; a horizon that lies further back is as far back as that.
+func (h Horizon) BehindSQL() string {
+	return fmt.Sprintf(`pg_catalog.age(t.xmin) between 0 and (select case when pg_catalog.pg_snapshot_xmax(s)::text::int8 - %d > 2147483645 then 2147483645
+  else pg_catalog.age('%d'::pg_catalog.xid) end from pg_catalog.pg_current_snapshot() as s)`, h.XID, h.XID%(1<<32))
+}
