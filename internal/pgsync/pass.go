@@ -11,10 +11,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
-	"github.com/pgwaltz/pgwaltz/sink/apply"
 	"github.com/pgwaltz/pgwaltz/source/poll"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -44,6 +42,9 @@ type table struct {
 	remade  bool // it is another table than when it was copied
 	read    int64
 	deleted int64
+
+	replaced  int64 // rows of the destination that have lost a unique value
+	mayDelete *bool // the role may; nil: not asked yet
 }
 
 func newPass(j *Job, once bool, log *slog.Logger) *pass { return &pass{job: j, once: once, log: log} }
@@ -85,6 +86,9 @@ func (p *pass) run(ctx context.Context) error {
 		return err
 	}
 	if err := p.deletes(ctx); err != nil {
+		return err
+	}
+	if err := p.settle(ctx); err != nil {
 		return err
 	}
 	if err := p.sink.again(ctx); err != nil {
@@ -205,209 +209,6 @@ func ofTable(err error) (why, try string) {
 	return "", ""
 }
 
-// plan finds out which tables are copied as a whole: with once all, unless an earlier copy was not finished, which goes on;
-// else those that were never copied, or of which it cannot be told what changed.
-func (p *pass) plan(ctx context.Context) error {
-	states, err := poll.Load(ctx, p.destination, p.job.Name)
-	if err != nil {
-		return err
-	}
-	whole, err := poll.Settle(ctx, p.destination, states)
-	if err != nil {
-		return err
-	}
-	now, err := poll.Now(ctx, p.source)
-	if err != nil {
-		return err
-	}
-	if err := p.wentBack(now, states); err != nil {
-		return err
-	}
-	good := func(s *poll.State) bool { return s != nil && s.Source == p.id && now.Reaches(s.Seen) }
-	resume := false
-	for _, t := range p.tables {
-		t.state = states[t.Rel.Ref()]
-		resume = resume || whole && good(t.state) && t.state.Phase != poll.Done && t.state.Pages > 0
-	}
-	var begun []*poll.State
-	for _, t := range p.tables {
-		s, id := t.state, wal.TableOf(t.Rel.Columns[0].ID)
-		t.remade = s != nil && s.SourceID != id
-		open := s != nil && s.Phase != poll.Done
-		switch {
-		case good(s) && !t.remade && whole && open && s.Shape == t.Shape(): // goes on
-		case good(s) && !open && !p.once && (t.remade || s.Shape == t.Shape() || !p.job.Snapshot):
-			if t.remade {
-				p.log.Warn("the table is another one than the one that was copied; nothing is deleted before --once was run", "table", t.Rel.String())
-			}
-			continue
-		case !p.once && s == nil && !p.job.Snapshot:
-			t.state = &poll.State{Job: p.job.Name, Table: t.Rel.Ref(), Source: p.id, SourceID: id, Phase: poll.Done, Seen: now, Swept: time.Now(), Shape: t.Shape()}
-			begun = append(begun, t.state)
-			continue
-		default:
-			switch {
-			case s == nil || open || p.once:
-			case good(s): // rows that were copied before lack values
-				p.log.Info("other columns are copied than before; the table is copied as a whole", "table", t.Rel.String())
-			default:
-				p.log.Warn("what changed cannot be told; the table is copied as a whole", "table", t.Rel.String())
-			}
-			// Another database may be one that somebody named by mistake: what it does not have stays until --once says that it is meant.
-			strange := s != nil && !p.once && (t.remade || !sameDatabase(s.Source, p.id))
-			t.state = &poll.State{Job: p.job.Name, Table: t.Rel.Ref(), Source: p.id, SourceID: id, Phase: poll.Copying, Seen: now, Swept: time.Now(), Shape: t.Shape()}
-			if t.remade = strange; strange {
-				t.state.SourceID = 0
-				p.log.Warn("the table is another one than the one that was copied; nothing is deleted before --once was run", "table", t.Rel.String())
-			}
-			begun = append(begun, t.state)
-		}
-		t.fresh = true
-	}
-	if resume {
-		p.log.Info("a copy that was not finished goes on")
-	}
-	return poll.Begin(ctx, p.destination, begun...)
-}
-
-// wentBack is an error where the source is a standby that does not show yet what was read before, from another standby or from the primary:
-// what it does not have yet would be taken for deleted.
-func (p *pass) wentBack(now poll.Snapshot, states map[wal.RelationName]*poll.State) error {
-	if !p.from.InRecovery {
-		return nil
-	}
-	for _, s := range states {
-		if s.Source == p.id && !now.Reaches(s.Seen) && s.Seen.Reaches(now) {
-			return errors.New("the source is a standby that is behind what was read before; nothing is copied until it has caught up")
-		}
-	}
-	return nil
-}
-
-// sameDatabase reports whether two ids are of one database, before and behind a failover perhaps.
-func sameDatabase(a, b string) bool {
-	as, a, _ := strings.Cut(a, "/")
-	bs, b, _ := strings.Cut(b, "/")
-	_, a, _ = strings.Cut(a, "/")
-	_, b, _ = strings.Cut(b, "/")
-	return as == bs && a == b
-}
-
-// copy stages the tables that are copied as a whole and applies them at once: they show all of it or nothing.
-func (p *pass) copy(ctx context.Context) error {
-	var fresh []*table
-	for _, t := range p.tables {
-		if !t.fresh {
-			continue
-		}
-		fresh = append(fresh, t)
-		if err := p.stage(ctx, t); err != nil {
-			return err
-		}
-	}
-	if len(fresh) == 0 {
-		return nil
-	}
-	at, err := p.applyStaged(ctx, fresh)
-	for n := 1; errors.Is(err, apply.ErrStartAgain) || errors.Is(err, apply.ErrParts); n++ {
-		// A lock or a writer stood in the way; all of it was rolled back.
-		if err := pause.For(ctx, min(time.Duration(n)*100*time.Millisecond, 5*time.Second)); err != nil {
-			return err
-		}
-		at, err = p.applyStaged(ctx, fresh)
-	}
-	if err != nil {
-		return err
-	}
-	var done []*poll.State
-	for _, t := range fresh {
-		t.state.Phase, t.state.Seen, t.state.Swept, t.state.LastKey, t.state.Pages = poll.Done, at, time.Now(), nil, 0
-		t.read = t.state.Rows
-		done = append(done, t.state)
-	}
-	return poll.Finish(ctx, p.destination, p.job.Name, done...)
-}
-
-// stage reads the pages of a table that are not in the stage yet.
-func (p *pass) stage(ctx context.Context, t *table) error {
-	pages := t.Pages(p.job.BatchSize)
-	for t.state.Phase == poll.Copying {
-		rows, last, err := pages.Page(ctx, p.source, t.state.LastKey)
-		if err != nil {
-			return err
-		}
-		if len(rows) == 0 {
-			t.state.Phase = poll.Whole
-			return poll.Save(ctx, p.destination, t.state)
-		}
-		if err := poll.Stage(ctx, p.destination, t.state, rows, last); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// applyStaged applies what is staged, and behind it what changed in the source since, as one transaction. It returns the
-// snapshot up to which the source was read.
-func (p *pass) applyStaged(ctx context.Context, fresh []*table) (at poll.Snapshot, err error) {
-	if _, err := p.source.Exec(ctx, "begin isolation level repeatable read read only"); err != nil {
-		return at, fmt.Errorf("read the source: %w", err)
-	}
-	defer p.source.Exec(context.WithoutCancel(ctx), "rollback")
-	if at, err = poll.Now(ctx, p.source); err != nil {
-		return at, err
-	}
-	var held []wal.Change // one part behind, because the last one has to be known as such
-	part := func(t *table, rows []wal.Tuple, time wal.Micros) error {
-		if len(rows) == 0 {
-			return nil
-		}
-		changes, err := t.Changes(ctx, p.destination, rows, time)
-		if err != nil {
-			return err
-		}
-		if held != nil {
-			if err := p.sink.applyPart(ctx, held, at.Time(), false); err != nil {
-				return err
-			}
-		}
-		held = changes
-		return nil
-	}
-	// Each row comes once: of two that have one stamp nothing says which one is newer.
-	since := make([]*poll.Written, len(fresh))
-	for i, t := range fresh {
-		if since[i], err = t.Written(ctx, p.source, t.state, p.job.BatchSize); err != nil {
-			return at, err
-		}
-		for page := range t.state.Pages {
-			rows, err := poll.Staged(ctx, p.destination, t.state, page, len(t.Rel.Columns))
-			if err != nil {
-				return at, err
-			}
-			rows, now, err := since[i].Instead(ctx, p.source, rows)
-			if err != nil {
-				return at, err
-			}
-			if err := part(t, rows, t.state.Seen.Time()); err != nil {
-				return at, err
-			}
-			if err := part(t, now, at.Time()); err != nil {
-				return at, err
-			}
-		}
-	}
-	for i, t := range fresh {
-		if err := t.Changed(ctx, p.source, t.state, false, p.job.BatchSize, func(rows []wal.Tuple) error { return part(t, since[i].Left(rows), at.Time()) }); err != nil {
-			return at, err
-		}
-	}
-	if held == nil {
-		return at, nil
-	}
-	return at, p.sink.applyPart(ctx, held, at.Time(), true)
-}
-
 // follow applies what changed since the run before, read in one snapshot of all tables, batch by batch.
 func (p *pass) follow(ctx context.Context) error {
 	if _, err := p.source.Exec(ctx, "begin isolation level repeatable read read only"); err != nil {
@@ -499,6 +300,9 @@ func (p *pass) report(ctx context.Context, began time.Time, refused []string) er
 		}
 		if t.fresh || t.read > 0 || t.deleted > 0 {
 			p.log.Info("table copied", "table", t.Rel.String(), "how", how, "rows", t.read, "deleted", t.deleted)
+		}
+		if t.replaced > 0 {
+			p.log.Info("rows of the destination lost a unique value and were deleted; they are in pgwaltz.conflict", "table", t.Rel.String(), "rows", t.replaced)
 		}
 	}
 	counts, err := parked.Counts(ctx, p.destination)

@@ -187,7 +187,7 @@ func TestNaturalKeysAndConflicts(t *testing.T) {
 	if n := s.get(s.dest, `select count(*)::text from public.users`); n != "20" || !strings.Contains(log, "parked=1") {
 		t.Errorf("%s rows are there:\n%s", n, log)
 	}
-	if c := s.get(s.dest, `select string_agg(type, ',') from pgwaltz.conflict`); c != "update_exists" {
+	if c := s.get(s.dest, `select string_agg(type || ' ' || verdict || ' ' || coalesce(winner, 'nobody'), ',' order by id) from pgwaltz.conflict`); c != "update_exists park nobody,update_exists keep destination" {
 		t.Errorf("the audit log has %s", c)
 	}
 	s.exec(s.dest, `delete from public.users where username = 'USER7'`)
@@ -203,6 +203,52 @@ func TestNaturalKeysAndConflicts(t *testing.T) {
 	if c := s.get(s.dest, `select string_agg(type || ' ' || verdict || ' ' || winner, ',' order by id) from pgwaltz.conflict where type <> 'update_exists'`); c != "update_origin_differs keep destination" {
 		t.Errorf("the audit log has %s", c)
 	}
+}
+
+// Of two rows with one natural key the one of the lower version goes, also with delete: false, and stands in the audit log as a whole. What is referenced stays, and so does
+// what the source has under another key.
+func TestNaturalKeyHasAWinner(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.users(1, 20)
+	s.exec(s.source, `update public.users set email = 'nine@example.org' where username = 'user9'`) // version 1
+	s.exec(s.dest, `alter table public.users add note text`,
+		`insert into public.users (username, password, email, version, updated_at, note) values ('USER7', 'older', null, 0, '2000-01-01', 'kept'), ('USER8', 'newer', null, 5, '2000-01-01', null),
+  ('USER9', 'one', null, 0, now(), null), ('other', 'two', 'NINE@example.org', 0, now(), null), ('USER10', 'referenced', null, 0, '2000-01-01', null)`,
+		`insert into public.sessions (token, expires_at, user_uuid) select 't', now(), uuid from public.users where username = 'USER10'`)
+	log := s.run("--once")
+	want := func(what, sql, is string) {
+		t.Helper()
+		if got := s.get(s.dest, sql); got != is {
+			t.Errorf("%s: %s, want %s\n%s", what, got, is, log)
+		}
+	}
+	names := `select string_agg(username, ' ' order by username collate "C") from public.users where lower(username) in ('user7', 'user8', 'user9', 'user10', 'other')`
+	audit := `select string_agg(type || ' ' || verdict || ' ' || winner || ' ' || reason || ' ' || (local_row ->> 'username'), ',' order by local_row ->> 'username' collate "C") from pgwaltz.conflict where verdict <> 'park'`
+	conflicts := "update_exists apply pgsync_users_one_way updated_at USER7,update_exists keep destination version USER8,multiple_unique_conflicts apply pgsync_users_one_way version USER9,multiple_unique_conflicts apply pgsync_users_one_way version other"
+	want("the rows", names, "USER10 USER8 user7 user9")
+	want("the audit log", audit, conflicts)
+	want("what the loser had, in a column that is not copied too", `select local_row ->> 'note' from pgwaltz.conflict where local_row ->> 'username' = 'USER7'`, "kept")
+	if !strings.Contains(log, "rows=3") || !strings.Contains(log, "rows of public.sessions reference it") || !strings.Contains(log, "parked=2") {
+		t.Errorf("the log says:\n%s", log)
+	}
+	log = s.run("")
+	want("the rows, again", names, "USER10 USER8 user7 user9")
+	want("the audit log, again", audit, conflicts)
+	// The source's row rises above the destination's, and what referenced is gone.
+	s.exec(s.source, `update public.users set version = 9 where username = 'user8'`, `alter table public.users disable trigger user`, `update public.users set version = 9 where username = 'user8'`, `alter table public.users enable trigger user`)
+	s.exec(s.dest, `delete from public.sessions`)
+	log = s.run("")
+	want("the rows, in the end", names, "user10 user7 user8 user9")
+	want("what waits", `select count(*)::text from pgwaltz.parked`, "0")
+	s.exec(s.dest, `alter table public.users drop note`)
+	s.same("users")
+	// A name that goes from one row of the source to another one costs no row.
+	s.exec(s.source, `update public.users set username = 'moved' where username = 'user1'`, `update public.users set username = 'user1' where username = 'user2'`)
+	log = s.run("")
+	log += s.run("")
+	s.same("users")
+	want("what was deleted", `select count(*)::text from pgwaltz.conflict where verdict = 'apply' and type like '%exists' and local_row ->> 'username' in ('user1', 'user2')`, "0")
 }
 
 // Deletes come with delete: true only, children before parents; a row that comes back with the same key is there again.
