@@ -227,16 +227,34 @@ func (m *Map) See(rel *wal.Relation) {
 	if len(m.tables[t]) == 0 {
 		return
 	}
-	names := make(map[uint64]string, len(rel.Columns))
+	names := make(map[int16]string, len(rel.Columns))
 	for i := range rel.Columns {
-		names[rel.Columns[i].ID] = rel.Columns[i].Name
+		names[wal.NumOf(rel.Columns[i].ID)] = rel.Columns[i].Name
 	}
-	for id, c := range m.tables[t] {
-		if c.Name != names[id] {
-			c.Name = names[id]
-			m.tables[t][id], m.unstored[id] = c, struct{}{}
+	m.say(t, names)
+}
+
+func (m *Map) say(theirs uint32, names map[int16]string) {
+	for id, c := range m.tables[theirs] {
+		if n := names[wal.NumOf(id)]; c.Name != n {
+			c.Name = n
+			m.tables[theirs][id], m.unstored[id] = c, struct{}{}
 		}
 	}
+}
+
+// Say takes what the origin calls the columns of a table now, by their numbers: it was asked, since no newer description has come. It is stored as that of See is.
+func (m *Map) Say(theirs uint32, names map[int16]string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.say(theirs, names)
+}
+
+// Theirs lists the tables of the origin whose columns stand for such of a table here.
+func (m *Map) Theirs(here uint32) []uint32 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.here[here])
 }
 
 // maxSeen bounds the memory of See.

@@ -215,3 +215,22 @@ func TestLeavesHereFirst(t *testing.T) {
 		comes(3, 12)
 	}
 }
+
+// What the origin says of its columns when it is asked is taken like a newer description.
+func TestSay(t *testing.T) {
+	t.Parallel()
+	var m Map
+	m.replace([]Column{{wal.ColumnID(7, 1), 5, 1, "id"}, {wal.ColumnID(7, 2), 5, 2, "a"}, {wal.ColumnID(7, 3), 5, 3, "b"}})
+	if list := m.Theirs(5); len(list) != 1 || list[0] != 7 || len(m.Theirs(6)) != 0 {
+		t.Errorf("5 stands for %v", list)
+	}
+	m.Say(7, map[int16]string{1: "id", 2: "b"})
+	m.Say(8, map[int16]string{1: "id"}) // nothing is known of it
+	got := map[int16]string{}
+	for _, c := range m.Of(7) {
+		got[wal.NumOf(c.Theirs)] = c.Name
+	}
+	if fmt.Sprint(got) != "map[1:id 2:b 3:]" || len(m.Unstored()) != 2 || len(m.Of(8)) != 0 {
+		t.Errorf("names are %v, %d to be stored", got, len(m.Unstored()))
+	}
+}

@@ -175,3 +175,27 @@ func Unfit(ctx context.Context, q Querier, table wal.RelationName) (bool, error)
 	}
 	return some, nil
 }
+
+// Awaited is a table here that changes of an origin wait for.
+type Awaited struct {
+	Origin string
+	Table  uint32
+}
+
+// InState lists the tables for which changes of other regions than self wait under a state, up to a limit: where there are more, others each time.
+func InState(ctx context.Context, q Querier, self, state string, limit int) ([]Awaited, error) {
+	rows, err := q.Query(ctx, `select origin, table_oid::int8 from pgwaltz.parked where sqlstate = $1 and origin <> $2 and table_oid <> 0 group by 1, 2 order by pg_catalog.random() limit $3`, state, self, limit)
+	if err != nil {
+		return nil, fmt.Errorf("look for tables that changes wait for: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (n Awaited, err error) {
+		var table int64
+		err = r.Scan(&n.Origin, &table)
+		n.Table = uint32(table)
+		return n, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for tables that changes wait for: %w", err)
+	}
+	return list, nil
+}

@@ -17,7 +17,8 @@ import (
 
 // A table that is renamed twice may have had the name between for a moment only, and never in the other region. Its
 // origin reads that name in the WAL, beside the number of the table, and notes it (meetName). The other region, which has
-// changes by that name set aside, asks the origin what the table is called now.
+// changes by that name set aside, asks the origin what the table is called now. So it does for tables whose columns are called otherwise there (PW006), where no newer
+// description of them has come since.
 
 // verbNames asks a region for the present names of tables.
 const verbNames = "names"
@@ -29,12 +30,16 @@ const (
 )
 
 // namesBody is the body of a question, without Is, and of its answer: the tables that were called Was are called Is now. Tables are asked
-// for by their number as well, and Names are what those that are there are called now.
+// for by their number as well, and Names are what those that are there are called now. Of are tables whose columns are asked for, and Columns what these are called
+// now, by their numbers, in the same order; nil for a table that is gone.
 type namesBody struct {
 	Was    []wal.RelationName `json:"was"`
 	Is     []wal.RelationName `json:"is,omitempty"`
 	Tables []uint32           `json:"tables,omitempty"`
 	Names  []wal.RelationName `json:"names,omitempty"`
+
+	Of      []uint32           `json:"of,omitempty"`
+	Columns []map[int16]string `json:"columns,omitempty"`
 }
 
 // metNames are names that the decoder has met, by table. It belongs to the goroutine of the decoder.
@@ -67,7 +72,7 @@ func (s *Sidecar) meetName(ctx context.Context, rel *wal.Relation) error {
 // sayFormer answers a peer that has changes by names which none of its tables has.
 func (s *Sidecar) sayFormer(ctx context.Context, asker string, data []byte) ([]byte, error) {
 	var req, reply namesBody
-	if err := json.Unmarshal(data, &req); err != nil || len(req.Was) > formerMost || len(req.Tables) > formerMost {
+	if err := json.Unmarshal(data, &req); err != nil || len(req.Was) > formerMost || len(req.Tables) > formerMost || len(req.Of) > formerMost {
 		return nil, errors.New("the request cannot be read")
 	}
 	err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
@@ -81,13 +86,32 @@ func (s *Sidecar) sayFormer(ctx context.Context, asker string, data []byte) ([]b
 				reply.Was, reply.Is = append(reply.Was, was), append(reply.Is, now)
 			}
 		}
-		if err != nil || len(req.Tables) == 0 {
+		if err != nil || len(req.Tables)+len(req.Of) == 0 {
 			return err
 		}
-		called, err := names.Called(ctx, c, req.Tables)
-		for table, now := range called {
-			if s.cfg.Selected(now.Schema, now.Name) {
-				reply.Tables, reply.Names = append(reply.Tables, table), append(reply.Names, now)
+		called, err := names.Called(ctx, c, append(slices.Clone(req.Tables), req.Of...))
+		if err != nil {
+			return err
+		}
+		selected := func(table uint32) bool {
+			now, there := called[table]
+			return there && s.cfg.Selected(now.Schema, now.Name)
+		}
+		for _, table := range req.Tables {
+			if selected(table) {
+				reply.Tables, reply.Names = append(reply.Tables, table), append(reply.Names, called[table])
+			}
+		}
+		if len(req.Of) == 0 {
+			return nil
+		}
+		columns, err := names.CalledColumns(ctx, c, req.Of)
+		for _, table := range req.Of {
+			reply.Of = append(reply.Of, table)
+			if selected(table) {
+				reply.Columns = append(reply.Columns, columns[table])
+			} else {
+				reply.Columns = append(reply.Columns, nil)
 			}
 		}
 		return err
@@ -109,8 +133,12 @@ func (s *Sidecar) askFormer(ctx context.Context) {
 	defer func(began time.Time) { s.former.due = time.Now().Add(max(formerPause, 19*time.Since(began))) }(time.Now())
 	s.former.told = nil
 	var waiting []parked.Nameless
+	var swapped []parked.Awaited
 	err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) (err error) {
-		waiting, err = parked.Homeless(ctx, c, s.cfg.Region, formerMost)
+		if waiting, err = parked.Homeless(ctx, c, s.cfg.Region, formerMost); err != nil {
+			return err
+		}
+		swapped, err = parked.InState(ctx, c, s.cfg.Region, rejoined, formerMost)
 		return err
 	})
 	if err != nil {
@@ -132,6 +160,14 @@ func (s *Sidecar) askFormer(ctx context.Context) {
 			}
 		}
 	}
+	for _, w := range swapped {
+		for _, t := range s.suspectsOf(w.Origin).Theirs(w.Table) {
+			if q := ask[w.Origin]; len(q.Of) < formerMost {
+				q.Of = append(q.Of, t)
+				ask[w.Origin] = q
+			}
+		}
+	}
 	told := map[originTable]wal.RelationName{}
 	s.moved.told, s.apart.told = told, told
 	for origin, q := range ask {
@@ -146,6 +182,9 @@ func (s *Sidecar) askFormer(ctx context.Context) {
 		s.former.told[origin] = said
 		for i, table := range said.Tables {
 			told[originTable{origin, table}] = said.Names[i]
+		}
+		for i, table := range said.Of {
+			s.suspectsOf(origin).SayColumns(table, said.Columns[i])
 		}
 	}
 }
@@ -182,6 +221,11 @@ func (s *Sidecar) askNames(ctx context.Context, origin string, q namesBody) (out
 	for i := range min(len(told.Tables), len(told.Names)) {
 		if slices.Contains(q.Tables, told.Tables[i]) {
 			out.Tables, out.Names = append(out.Tables, told.Tables[i]), append(out.Names, told.Names[i])
+		}
+	}
+	for i := range min(len(told.Of), len(told.Columns)) {
+		if told.Columns[i] != nil && slices.Contains(q.Of, told.Of[i]) {
+			out.Of, out.Columns = append(out.Of, told.Of[i]), append(out.Columns, told.Columns[i])
 		}
 	}
 	return out, nil

@@ -72,6 +72,12 @@ func (s *Suspects) Home(theirs uint32) (here uint32, loaded bool) { return s.col
 // Called is what the origin calls one of its tables by the newest description that has come since the process began.
 func (s *Suspects) Called(theirs uint32) (wal.RelationName, bool) { return s.columns.Called(theirs) }
 
+// Theirs lists the tables of the origin whose columns stand for such of a table here.
+func (s *Suspects) Theirs(here uint32) []uint32 { return s.columns.Theirs(here) }
+
+// SayColumns takes what the origin calls the columns of one of its tables now, by their numbers, where it was asked.
+func (s *Suspects) SayColumns(theirs uint32, names map[int16]string) { s.columns.Say(theirs, names) }
+
 // decidedUnlike reports whether stamps decided about a change that has other ones than the table here.
 // What it overwrote at its origin, and what is the same anyway, is told without them.
 func (t *target) decidedUnlike(v *verdict) bool {

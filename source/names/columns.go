@@ -221,3 +221,31 @@ func (n *naming) ids(rel *wal.Relation, table uint32) []uint64 {
 	}
 	return out
 }
+
+// CalledColumns tells what the columns of tables are called now, by their numbers; tables that are gone are left out.
+func CalledColumns(ctx context.Context, q Querier, tables []uint32) (map[uint32]map[int16]string, error) {
+	oids := make([]int64, len(tables))
+	for i, t := range tables {
+		oids[i] = int64(t)
+	}
+	rows, err := q.Query(ctx, `select c.oid::int8, a.attnum, a.attname::text from pg_catalog.pg_class c join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+where c.oid = any($1::int8[]::oid[]) and c.relkind in ('r', 'p')`, oids)
+	if err != nil {
+		return nil, fmt.Errorf("read names of columns: %w", err)
+	}
+	out := map[uint32]map[int16]string{}
+	var oid int64
+	var num int16
+	var name string
+	if _, err := pgx.ForEachRow(rows, []any{&oid, &num, &name}, func() error {
+		t := uint32(oid)
+		if out[t] == nil {
+			out[t] = map[int16]string{}
+		}
+		out[t][num] = name
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read names of columns: %w", err)
+	}
+	return out, nil
+}
