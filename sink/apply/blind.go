@@ -37,10 +37,15 @@ func (a *Applier) blind(ctx context.Context, rel wal.RelationName, keys []string
 	if len(keys) == 0 || a.cfg.Self {
 		return an, nil
 	}
+	return a.announce(ctx, rel, keys)
+}
+
+// announce is blind for whoever writes a tombstone where no row is, also the self-merge (noteMoved).
+func (a *Applier) announce(ctx context.Context, rel wal.RelationName, keys []string) (an announced, err error) {
 	ok := false
-	if a.cfg.Barrier != nil {
+	if a.cfg.Barrier != nil || a.cfg.Self {
 		an.at, ok = a.cfg.Index.Blind(a.holder(), a.conn.PgConn().PID(), rel, keys)
-		if !ok && !a.barrier {
+		if !ok && !a.barrier && !a.cfg.Self {
 			return an, errBarrier
 		}
 	}

@@ -43,6 +43,7 @@ type entryRow struct {
 	updatedAt     wal.Micros
 	plain         bool
 	wrote         bool // own changes: the row was changed here, now
+	moved         bool // own changes: LSN is as with those of others (noteMoved)
 }
 
 // putRow is a run of a group.
@@ -90,6 +91,11 @@ func (a *Applier) note(ctx context.Context, g *batch.Group, t *target, v *verdic
 	}
 	if v.Verdict == conflict.Apply || v.Verdict == conflict.Same {
 		a.entry(g, t, v, fx)
+	}
+	if v.moved {
+		if err := a.noteMoved(ctx, g, t, v, fx); err != nil {
+			return err
+		}
 	}
 	if err := a.decided(ctx, g, t, v, fx); err != nil {
 		return err
@@ -173,9 +179,9 @@ func (a *Applier) hold(fx *effects, at wal.LSN) {
 			delete(a.openPut, a.cfg.Index.Hash(e.Relation, e.Key)) // an entry meets whatever is there
 		}
 		switch {
-		case !a.cfg.Self && e.LSN != 0:
+		case (e.moved || !a.cfg.Self) && e.LSN != 0:
 			a.cfg.Index.Hold(a.holder(), e.Relation, e.Key, e.Item)
-		case !a.cfg.Self:
+		case e.moved || !a.cfg.Self:
 			e.LSN = at
 			a.cfg.Index.Suspect(a.holder(), e.Relation, e.Key, e.Item)
 		case e.wrote:
@@ -190,7 +196,9 @@ func (a *Applier) hold(fx *effects, at wal.LSN) {
 	}
 	// What an own change says of its position is so, whatever becomes of this transaction.
 	for i := range fx.entries {
-		a.cfg.Index.Put(fx.entries[i].Relation, []byte(fx.entries[i].Key), fx.entries[i].Item)
+		if !fx.entries[i].moved {
+			a.cfg.Index.Put(fx.entries[i].Relation, []byte(fx.entries[i].Key), fx.entries[i].Item)
+		}
 	}
 	for i := range fx.items {
 		if fx.items[i].LSN != at {
@@ -203,7 +211,7 @@ func (a *Applier) hold(fx *effects, at wal.LSN) {
 // transaction.
 func (fx *effects) needsPosition(self bool) bool {
 	for i := range fx.entries {
-		if e := &fx.entries[i]; (!self && e.LSN == 0) || (self && e.wrote) {
+		if e := &fx.entries[i]; ((!self || e.moved) && e.LSN == 0) || (self && e.wrote) {
 			return true
 		}
 	}

@@ -2,31 +2,38 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
 // The name of a table may have passed to another one before the self-merge reads a change: a copy has taken its place, or two have swapped
 // their names. The rows under the name are not the change's then, and it is never put over them. In a table that was made behind the change, this
 // region wrote them later: the change is recorded as what was there before, unless something above it is known of the key by now. In one that is as old, the change has nothing to
-// say. Its own table, where that is still here, is copied under the name that it has.
+// say. Its own table, where that is still here, is copied under the name that it has. What the change says beside its row is noted under that name (noteMoved), or a copy from another
+// region, made before that had the change, would put a deleted row back, or its own over a newer one.
 
 // namesake is what is known of a table that has the name of another one of this region, which own changes are of.
 type namesake struct {
-	other bool    // neither is a partition of the other one
-	made  wal.XID // the transaction that made it
+	other bool          // neither is a partition of the other one
+	made  wal.XID       // the transaction that made it
+	moved *wal.Relation // the table that own changes are of, under the name that it has by now; nil where it is gone
 }
 
-// namesakeSQL looks whether $1 and $2 are in one tree of partitions, and which transaction has made $1.
+// namesakeSQL looks whether $1 and $2 are in one tree of partitions, which transaction has made $1, and what $2 is called.
 const namesakeSQL = `with recursive up(start, oid) as (
   values ($1::int8::oid, $1::int8::oid), ($2::int8::oid, $2::int8::oid)
   union select up.start, h.inhparent from up join pg_catalog.pg_inherits h on h.inhrelid = up.oid
 )
 select not exists (select from up where start <> oid and oid in ($1::int8::oid, $2::int8::oid)),
-  coalesce((select a.xmin::text from pg_catalog.pg_attribute a where a.attrelid = $1::int8::oid and a.attnum < 0 limit 1), '0')`
+  coalesce((select a.xmin::text from pg_catalog.pg_attribute a where a.attrelid = $1::int8::oid and a.attnum < 0 limit 1), '0'),
+  coalesce(pg_catalog.max(n.nspname::text), ''), coalesce(pg_catalog.max(c.relname::text), '')
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $2::int8::oid and c.relkind in ('r', 'p') and not c.relispartition`
 
 // passedOn reports whether another table than the one that an own run was written to has the name by now, and whether that one was
 // made behind the run.
@@ -41,14 +48,19 @@ func (a *Applier) passedOn(ctx context.Context, t *target, tx *wal.Transaction) 
 	if t.namesake == nil {
 		var n namesake
 		var made string
-		if err := a.conn.QueryRow(ctx, namesakeSQL, int64(t.schema.oid), int64(was)).Scan(&n.other, &made); err != nil {
+		var now wal.RelationName
+		if err := a.conn.QueryRow(ctx, namesakeSQL, int64(t.schema.oid), int64(was)).Scan(&n.other, &made, &now.Schema, &now.Name); err != nil {
 			return false, false, fmt.Errorf("ask which table %s is: %w", t.rel, err)
 		}
 		xid, err := strconv.ParseUint(made, 10, 32)
 		if err != nil {
 			return false, false, fmt.Errorf("ask which table %s is: %w", t.rel, err)
 		}
-		n.made = wal.XID(xid)
+		if n.made = wal.XID(xid); now.Name != "" {
+			rel := *t.rel
+			rel.Schema, rel.Name = now.Schema, now.Name
+			n.moved = &rel
+		}
 		t.namesake = &n
 	}
 	return t.namesake.other, int32(uint32(t.namesake.made)-uint32(tx.XID)) >= 0, nil
@@ -61,4 +73,78 @@ func decideFormer(p conflict.Policy, op wal.Op, row, later bool, e conflict.Even
 		return conflict.Keep
 	}
 	return conflict.Same
+}
+
+// noteMoved notes what an own change says beside its row, of a table that has given its name to another one as old, under the name that its table has by now: a
+// delete, where no row of the key is, and else the stamp of a row that is the change's own. The name was another table's when the change was stamped. So what is noted
+// has the position of what comes from another region, behind all that is stamped, and nothing comes out otherwise when the WAL is read again.
+func (a *Applier) noteMoved(ctx context.Context, g *batch.Group, t *target, v *verdict, fx *effects) error {
+	r, moved := &g.Runs[v.i], *g
+	if moved.Rel = t.namesake.moved; moved.Rel == nil || a.open { // others wait for what is noted here, and a giant transaction takes long
+		return nil
+	}
+	own, err := a.target(ctx, moved.Rel)
+	var other *schemaError
+	if errors.As(err, &other) {
+		return nil // altered since
+	}
+	if err != nil {
+		return err
+	}
+	if own.schema.oid != wal.TableOf(moved.Rel.Columns[0].ID) || r.Op != wal.Delete && r.Stamp.Generation == 0 && !own.stampless() {
+		return nil // renamed once more, or the row says it all
+	}
+	name, key, an := moved.Rel.Ref(), v.known.key, announced{}
+	if r.Op == wal.Delete {
+		if an, err = a.announce(ctx, name, []string{key}); err != nil {
+			return err
+		}
+	}
+	l, err := a.lookAt(ctx, &moved, own, []int{v.i})
+	if err != nil {
+		return err
+	}
+	st := &l.states[0]
+	e := entryRow{Ref: tombstone.Ref{Relation: name, Key: key}, version: wal.NullVersion, updatedAt: wal.MinMicros, moved: true}
+	e.Next, e.Live = conflict.NextGeneration(r.Stamp, r.Op != wal.Delete), r.Op != wal.Delete
+	if own.stampless() {
+		e.updatedAt, e.At = r.Stamp.UpdatedAt, r.Stamp.UpdatedAt
+	}
+	switch {
+	case r.Op != wal.Delete:
+		mine, err := a.isMine(ctx, &moved, own, v.i, st)
+		if err != nil || !mine || st.entry != nil && (st.entry.Next > e.Next || st.entry.At > e.At) {
+			return err
+		}
+	case st.row != nil:
+		a.cfg.Index.Seen(a.holder(), name, key)
+		return nil
+	case an.unseen && a.unseen < maxUnseen:
+		a.unseen++
+		return errRace
+	default:
+		e.version, e.updatedAt, e.LSN = r.Stamp.Version, r.Stamp.UpdatedAt, an.at
+		fx.blind = true
+	}
+	fx.entries = append(fx.entries, e)
+	return nil
+}
+
+// isMine reports whether the row that was looked at is the one that a run wrote.
+func (a *Applier) isMine(ctx context.Context, g *batch.Group, t *target, i int, st *known) (bool, error) {
+	if st.row == nil {
+		return false, nil
+	}
+	side, err := a.side(t, g.Rel, st)
+	if err != nil {
+		return false, err
+	}
+	side.Content, _ = conflict.Content(g.Rel, st.row)
+	text, err := a.textImage(ctx, g, t, i)
+	if err != nil {
+		return false, err
+	}
+	var e conflict.Event
+	e.Content, _ = conflict.Content(g.Rel, batch.Fill(text, st.row))
+	return a.holds(t, &g.Runs[i], side, e), nil
 }

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
@@ -33,4 +34,48 @@ func TestDecideFormer(t *testing.T) {
 			t.Errorf("%s: %v, want %v", x.name, got, x.want)
 		}
 	}
+}
+
+// An own delete that is read after its table has swapped names with another one as old is a tombstone under the name that its table has by now, behind all
+// that was stamped: a copy from a region that did not have it yet does not put the row back. Where the key has a row again, that says enough.
+func TestNoteMoved(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+"; create table public.other (like acct including all); insert into acct values (2, 'again', 3, '2024-01-03')"), acct()
+	var oid uint32
+	if err := b.conn.QueryRow(t.Context(), "select 'acct'::regclass::oid").Scan(&oid); err != nil {
+		t.Fatal(err)
+	}
+	for i := range r.Columns {
+		r.Columns[i].ID = wal.ColumnID(oid, int16(i+1))
+	}
+	gone := b.tx(nil, wal.Change{Op: wal.Delete, Relation: r, Old: row("1", "gone", 2, 2)}, wal.Change{Op: wal.Delete, Relation: r, Old: row("2", "was", 2, 2)})
+	b.ownXID(gone)
+	b.exec("alter table acct rename to x; alter table other rename to acct; alter table x rename to other")
+	b.idx.Stamped(gone.EndLSN + 1000)
+	b.selfMerge()(gone)
+	b.want("select relation, key, live, lsn > '"+gone.CommitLSN.String()+"' from pgwaltz.tombstone", `public.other|["1"]|false|true`)
+	there := *acct()
+	there.Name = "other"
+	b.apply(b.tx(nil, insert(&there, row("1", "gone", 1, 1)), insert(&there, row("3", "new", 1, 1))))
+	b.want("select string_agg(id || v, ' ' order by id) from other", "2again 3new")
+}
+
+// The same with rows of a table without stamp columns: when they were written is known under the name that their table has by now, and of a row that is another one by now it is not.
+func TestNoteMovedRows(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, plainDDL+"; create table public.other (like plain including all); insert into plain values (1, 'mine'), (2, 'newer'), (3, 'again'); insert into other values (1, 'mine'), (2, 'y')"), plainTable()
+	var oid uint32
+	if err := b.conn.QueryRow(t.Context(), "select 'plain'::regclass::oid").Scan(&oid); err != nil {
+		t.Fatal(err)
+	}
+	for i := range r.Columns {
+		r.Columns[i].ID = wal.ColumnID(oid, int16(i+1))
+	}
+	wrote := b.tx(map[string]uint32{"3": 1}, insert(r, text("1", "mine")), insert(r, text("2", "was")), insert(r, text("3", "again")))
+	b.ownXID(wrote)
+	b.exec("alter table plain rename to x; alter table other rename to plain; alter table x rename to other")
+	b.idx.Stamped(wrote.EndLSN + 1000)
+	b.selfMerge()(wrote)
+	b.want("select relation, key, live, generation, updated_at = "+fmt.Sprint(int64(wrote.CommitTime))+", lsn > '"+wrote.CommitLSN.String()+"' from pgwaltz.tombstone order by key", `public.other|["1"]|true|-1|true|true;public.other|["3"]|true|0|true|true`)
+	b.want("select string_agg(id || v, ' ' order by id) from plain", "1mine 2y")
 }

@@ -57,6 +57,7 @@ type verdict struct {
 	event conflict.Event
 	known *known
 	undo  bool // the row here is the change's own, and a tombstone beat it
+	moved bool // an own change whose table has given its name to another one as old
 }
 
 // resolve decides and writes the given runs of a group.

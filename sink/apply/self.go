@@ -53,13 +53,10 @@ func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i in
 		o.Mine = t.stampless() && (st.entry == nil || st.entry.Plain)
 	}
 	pol := a.cfg.Policy.table(g.Rel.Ref()).Resolve
-	if !o.Holds {
-		passed, behind, err := a.passedOn(ctx, t, r.Tx)
-		if err != nil || passed {
-			v = verdict{i: i, side: side, event: e, known: st}
-			v.Verdict = decideFormer(pol, r.Op, st.row != nil, behind, e, side)
-			return v, true, against, err
-		}
+	if passed, behind, err := a.passedOn(ctx, t, r.Tx); err != nil || passed && !(behind && o.Holds) {
+		v = verdict{i: i, side: side, event: e, known: st}
+		v.Verdict, v.moved = decideFormer(pol, r.Op, st.row != nil, behind, e, side), passed && !behind
+		return v, true, against, err
 	}
 	key, at := []byte(st.key), tombstone.Place{Commit: r.Tx.CommitLSN, Part: r.Tx.Part}
 	later := func() bool {
