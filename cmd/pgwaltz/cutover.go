@@ -72,7 +72,7 @@ func newCutover(env []string) *cobra.Command {
 	c.PersistentFlags().StringVar(&k.way.From, "from", "", "the peer that the application moves from")
 	takes(c.PersistentFlags(), "from", "REGION")
 	c.PersistentFlags().DurationVar(&k.timeout, "timeout", time.Minute, "how long the command may take")
-	c.AddCommand(k.plan(), k.pauseWrite(), k.wait(), k.sequences(), k.resumeWrite(), k.finish(), k.abort(), k.monitor(), k.rehearse(), k.roles(), k.extensions(), k.schema(), k.exec())
+	c.AddCommand(k.plan(), k.pauseWrite(), k.wait(), k.sequences(), k.resumeWrite(), k.finish(), k.abort(), k.monitor(), k.rehearse(), k.roles(), k.extensions(), k.schema(), k.analyze(), k.exec())
 	return c
 }
 

@@ -81,6 +81,19 @@ func (k *cutting) extensions() *cobra.Command {
 	return c
 }
 
+const cutoverAnalyzeAbout = `Gathers the statistics of the destination's tables, in three stages as vacuumdb --analyze-in-stages does: a new server plans
+without them. The role analyzes the tables that it owns. --timeout bounds each stage.`
+
+func (k *cutting) analyze() *cobra.Command {
+	return k.lasting("analyze --config FILE", "gather the statistics of the destination's tables", cutoverAnalyzeAbout, false, func(ctx context.Context, e *cutover.Ends, _, stderr io.Writer) error {
+		err := e.Analyze(ctx, k.timeout, func(stage string) { fmt.Fprintf(stderr, "Tables of %s: %s.\n", e.Destination.Region, stage) })
+		if err != nil {
+			return setupError(err)
+		}
+		return nil
+	})
+}
+
 func (k *cutting) exec() *cobra.Command {
 	var source, destination string
 	c := exits(&cobra.Command{

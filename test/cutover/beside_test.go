@@ -46,6 +46,12 @@ alter role newcomer in database beside set work_mem = '7MB'; grant newcomer to b
 		}
 	}
 
+	if text := w.ok("analyze"); !strings.Contains(text, "Tables of b: as the server is set.") {
+		t.Errorf("analyze: %s", text)
+	}
+	w.within("the tables of b to have statistics", func() bool {
+		return w.sql(w.b, `select count(*) from pg_stat_user_tables where schemaname in ('public', 'other') and last_analyze is null`) == "0"
+	})
 	w.schemaCopied()
 }
 
