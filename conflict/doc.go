@@ -137,6 +137,11 @@
 // shown. If values of it are lost, every other region is asked, and has to have answered; the answers bring
 // what was given up for it.
 //
+// What waits has not been resolved yet, which the above asks of every own change in every other region. So where its waiting
+// ends and it was not made part of what ends it, it is lost here, and recorded (Rivals): against another region's change, against
+// an own one, and against a later one of its own region that was not made over it (Waiting.Bypassed). The region that it is of
+// may have taken what was put over it there for its successor, when the generation of its own change was not known.
+//
 // A region's own change may end the waiting of another region's change in the self-merge. That one was not refused when it
 // came, because the own one was not known then, and its region may show it: it may have been made over the own one. So the
 // others are told of what stands (Policy.Undoes).

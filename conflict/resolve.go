@@ -183,6 +183,9 @@ func resolveDelete(p Policy, e *Event, l *Side) Decision {
 	return d
 }
 
+// Overwrote reports whether l is the row that the event, a change, is known to have overwritten at its origin.
+func (e *Event) Overwrote(l Side) bool { return l.Alive && e.overwrote(&l) }
+
 // overwrote reports that the local row is the one that the event overwrote at its origin.
 func (e *Event) overwrote(l *Side) bool {
 	switch {

@@ -61,6 +61,23 @@ func (w *Waiting) Precedes(base wal.Base) bool {
 	return base.Stamp == w.Stamp
 }
 
+// Bypassed reports whether what comes from the origin of w, as an event of a kind, and ends the waiting of w, was not made
+// over w: another region's row, or delete, came between the two there. Then w is lost, and nobody else may know: it was
+// not compared with anything here, and at its origin what was put over it may have passed for its successor, since the
+// generation of w was not known yet. Of a delete nothing is lost. An update that does not say what it overwrote may have been
+// made over w. What is no change says what stands at the origin now; if that was made over w, w would have ended before.
+func (w *Waiting) Bypassed(next *Waiting, kind EventKind) bool {
+	switch {
+	case w.Op == wal.Delete:
+		return false
+	case kind != Live:
+		return next.Stamp != w.Stamp && w.complete()
+	case next.Born:
+		return true
+	}
+	return next.Base.Known && !w.Precedes(next.Base)
+}
+
 // Then returns the net effect of w and of a change that was made over it (Precedes).
 func (w *Waiting) Then(next Waiting) Waiting {
 	next.Born, next.Base = w.Born, w.Base

@@ -402,3 +402,39 @@ func TestEnds(t *testing.T) {
 		}
 	}
 }
+
+// What ends the waiting of an entry was not made over it: then it is lost.
+func TestBypassed(t *testing.T) {
+	t.Parallel()
+	rel := &wal.Relation{Schema: "public", Name: "t", PrimaryKey: []int{0}, Columns: []wal.Column{{Name: "id", OID: 23, Key: true}, {Name: "v", OID: 25}}}
+	image := func(v wal.Value) wal.Tuple { return wal.Tuple{{Kind: wal.Text, Bytes: []byte("1")}, v} }
+	whole, lacks := image(wal.Value{Kind: wal.Text, Bytes: []byte("x")}), image(wal.Value{Kind: wal.Unchanged})
+	at := func(v int64) wal.Stamp { return wal.Stamp{Version: v, UpdatedAt: wal.Micros(v)} }
+	based := func(v int64) wal.Base { return wal.Base{Known: true, Stamp: at(v)} }
+	w := Waiting{Relation: rel, Op: wal.Update, Stamp: at(3), Base: based(1), Image: whole}
+	gone, part := w, w
+	gone.Op, part.Image = wal.Delete, lacks
+	for name, c := range map[string]struct {
+		w    Waiting
+		next Waiting
+		kind EventKind
+		want bool
+	}{
+		"made over it":                   {w, Waiting{Op: wal.Update, Stamp: at(4), Base: based(3)}, Live, false},
+		"made over another row":          {w, Waiting{Op: wal.Update, Stamp: at(4), Base: based(2)}, Live, true},
+		"nobody knows over what":         {w, Waiting{Op: wal.Update, Stamp: at(4)}, Live, false},
+		"a delete of it":                 {w, Waiting{Op: wal.Delete, Stamp: at(4), Base: based(3)}, Live, false},
+		"a delete of another row":        {w, Waiting{Op: wal.Delete, Stamp: at(4), Base: based(2)}, Live, true},
+		"inserted where a delete was":    {w, Waiting{Op: wal.Insert, Born: true, Stamp: at(4)}, Live, true},
+		"a delete waits":                 {gone, Waiting{Op: wal.Update, Stamp: at(4), Base: based(2)}, Live, false},
+		"what stands there now":          {w, Waiting{Op: wal.Update, Stamp: at(4)}, Repair, true},
+		"it stands there":                {w, Waiting{Op: wal.Update, Stamp: at(3)}, Repair, false},
+		"it is not known what it was":    {part, Waiting{Op: wal.Update, Stamp: at(4)}, Repair, false},
+		"a part, and what was not on it": {part, Waiting{Op: wal.Update, Stamp: at(4), Base: based(2)}, Live, true},
+	} {
+		c.next.Relation, c.next.Image = rel, whole
+		if got := c.w.Bypassed(&c.next, c.kind); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}

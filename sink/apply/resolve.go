@@ -145,7 +145,7 @@ func (a *Applier) decideRun(ctx context.Context, l *looking, n int, out *decided
 		return &contested, nil
 	}
 	came := waitingOf(g, r)
-	if w := st.waiting(); w != nil && w.Precedes(r.Base) {
+	if w := st.waiting(); w != nil && w.Precedes(r.Base) && !(a.cfg.Self && st.parked.Origin != a.cfg.Region) {
 		// What the event overwrote is known here, only not shown: the two are one run.
 		whole := w.Then(waitingOf(g, r))
 		r.Image, r.Base, r.Born = whole.Image, whole.Base, whole.Born
@@ -172,7 +172,9 @@ func (a *Applier) decideRun(ctx context.Context, l *looking, n int, out *decided
 	}
 	if w := st.waiting(); w != nil && (a.follows(g, st.parked) || v.Verdict != conflict.Keep && a.releases(g, r, st.parked)) {
 		fx.unpark = append(fx.unpark, st.parked.ID)
-		a.rivalOf(g, r, came, st.parked, true, fx)
+		if !a.passedOver(g, r, came, &v, fx) {
+			a.rivalOf(g, r, came, st.parked, true, fx)
+		}
 	} else if a.answers(g, r, st.parked, fx) {
 		fx.unpark = append(fx.unpark, st.parked.ID)
 	}

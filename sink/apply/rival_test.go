@@ -1,9 +1,11 @@
 package apply
 
 import (
+	"context"
 	"testing"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/wal"
 	"github.com/pgwaltz/pgwaltz/wire"
 )
@@ -61,6 +63,53 @@ func TestANoticeOfWhatWaitsFollowsItsRelation(t *testing.T) {
 	if err := wire.CheckNotice(&n); err != nil {
 		t.Error(err)
 	}
+}
+
+// What waits was not compared with anything here. Where a later change of its origin ends its waiting and was not made over it,
+// another region's row was put over it there, which may have passed for its successor: the log of this region says that it is lost.
+func TestParkedIsLostToWhatWasNotMadeOverIt(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+"; alter table acct add constraint no check (v <> 'bad' and v <> 'worse')"), acct()
+	for _, id := range []string{"1", "2", "3", "4", "5", "6"} {
+		b.apply(b.tx(nil, insert(r, row(id, "0", 1, 1))))
+		b.apply(b.tx(nil, update(r, row(id, "0", 1, 1), row(id, "bad", 7, 7))))
+	}
+	b.exec("update acct set v = 'ours', version = 5 where id in (1, 2)")
+	ours, other := text("1", "ours", "5", "2024-01-01 00:00:00+00"), func(id string) wal.Tuple { return row(id, "other", 6, 6) }
+	b.slot()
+	b.apply(b.tx(nil, update(r, ours, row("1", "later", 8, 8))))                  // over the row here
+	b.apply(b.tx(nil, update(r, other("2"), row("2", "later", 8, 8))))            // over one that is not here
+	b.apply(b.tx(nil, update(r, other("3"), row("3", "worse", 8, 8))))            // the same, and it waits, too
+	b.apply(b.tx(nil, update(r, row("4", "bad", 7, 7), row("4", "later", 8, 8)))) // over what waits
+	b.apply(b.tx(map[string]uint32{"5": 1}, insert(r, row("5", "later", 0, 8))))  // where another region's delete was
+	b.apply(b.tx(nil, update(r, nil, row("6", "later", 8, 8))))                   // nobody knows over what
+	b.want("select string_agg(concat_ws(' ', key->>'id', type, verdict, reason, winner || '>' || loser, local_row->>'v' || '/' || (remote_row->>'v')), ', ' order by id) from pgwaltz.conflict",
+		"1 update_origin_differs keep parked b>a ours/bad, 2 update_origin_differs apply version a>b ours/later, 2 update_origin_differs apply parked a>a bad/later, "+
+			"3 update_origin_differs apply parked a>a bad/worse, 5 insert_exists apply generation a>b 0/later, 5 insert_exists apply parked a>a bad/later")
+	b.want("select string_agg(key || version, ' ' order by key) from pgwaltz.parked", `["3"]8`)
+	b.want(acctRows, "1|later|8;2|later|8;3|0|1;4|later|8;5|later|0;6|later|8")
+	b.wantTold("a told insert_exists 1: 5=later against 5=0", "a told insert_exists 1: 5=later against 5=bad", "a told update_origin_differs 1: 2=later against 2=bad",
+		"a told update_origin_differs 1: 2=later against 2=ours", "a told update_origin_differs 1: 3=worse against 3=bad", "a told update_origin_differs 2: 1=bad against 1=ours")
+}
+
+// An own change was made before another region's change came, which waits, and is above that. The log says that it is lost, also
+// where the own change looks as if it had been made over it: another row had that stamp.
+func TestParkedIsLostToAnOwnChange(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+"; alter table acct add constraint no check (v <> 'bad')"), acct()
+	b.apply(b.tx(nil, insert(r, row("1", "0", 1, 1)), insert(r, row("2", "0", 1, 1))))
+	b.apply(b.tx(nil, update(r, row("1", "0", 1, 1), row("1", "bad", 3, 3)), update(r, row("2", "0", 1, 1), row("2", "bad", 3, 3))))
+	b.exec("update acct set v = 'mine', version = 5, updated_at = '2024-01-05 00:00:00+00'")
+	mine := b.tx(map[string]uint32{"1": 1, "2": 1}, update(r, row("1", "0", 1, 1), row("1", "mine", 5, 5)), update(r, row("2", "same", 3, 3), row("2", "mine", 5, 5)))
+	mine.Changes[1].Base.Stamp.Generation = 0
+	b.slot()
+	merge := b.selfMergeWith(func(ctx context.Context) (*tombstone.Snapshot, error) { return tombstone.ReadSnapshot(ctx, b.conn) })
+	merge(mine)
+	b.want("select count(*) from pgwaltz.parked", "0")
+	b.want("select string_agg(concat_ws(' ', key->>'id', type, verdict, reason, winner || '>' || loser, local_row->>'v' || '/' || (remote_row->>'v')), ', ' order by id) from pgwaltz.conflict",
+		"1 update_origin_differs apply parked b>a bad/mine, 2 update_origin_differs apply parked b>a bad/mine")
+	b.wantTold("a told update_origin_differs 2: 1=bad against 1=mine", "a told update_origin_differs 2: 2=bad against 2=mine",
+		"c told update_origin_differs 2: 1=bad against 1=mine", "c told update_origin_differs 2: 2=bad against 2=mine", "repair update 1=mine", "repair update 2=mine")
 }
 
 // Two origins set changes of one key aside at once; neither sees that of the other when it looks.

@@ -46,7 +46,8 @@ func TestSelfMergeTellsWhatItEnds(t *testing.T) {
 	merge(mine, gone)
 	b.want("select count(*) from pgwaltz.parked", "0")
 	b.want(acctRows, "1|mine|5")
-	b.wantTold("repair delete 2=", "repair update 1=mine")
+	b.wantTold("a told insert_exists 2: 1=bad against 1=mine", "a told update_deleted 2: 2=bad against tombstone of 2",
+		"c told insert_exists 2: 1=bad against 1=mine", "c told update_deleted 2: 2=bad against tombstone of 2", "repair delete 2=", "repair update 1=mine")
 	for _, c := range b.told().repairs {
 		if c.Stamp.Generation != 1 {
 			t.Errorf("%s is of generation %d", c.Op, c.Stamp.Generation)

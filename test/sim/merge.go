@@ -16,7 +16,7 @@ func (a *applier) row(r *run) outcome {
 		return locked
 	}
 	came := a.waitingOf(r)
-	if p := e.parked; p != nil && p.Precedes(r.ev.Base) { // what it overwrote is known here, only not shown
+	if p := e.parked; p != nil && p.Precedes(r.ev.Base) && !(a.in.self && p.origin != a.in.origin) { // what it overwrote is known here, only not shown
 		whole := p.Then(came)
 		r.row, r.ev.Base, r.ev.Born = whole.Image, whole.Base, whole.Born
 	}
@@ -37,7 +37,7 @@ func (a *applier) row(r *run) outcome {
 				}
 				a.mark(r, e, true)
 			}
-			a.release(r, came, conflict.Decision{Verdict: map[bool]conflict.Verdict{false: conflict.Same, true: conflict.Keep}[r.skip]})
+			a.release(r, came, l, conflict.Decision{Verdict: map[bool]conflict.Verdict{false: conflict.Same, true: conflict.Keep}[r.skip]})
 			return done
 		}
 	} else if !a.barrier && conflict.NeedsBarrier(r.ev, conflict.Found{
@@ -110,7 +110,7 @@ func (a *applier) row(r *run) outcome {
 		}
 		return a.park(r, true)
 	}
-	a.release(r, came, dec)
+	a.release(r, came, l, dec)
 	if repair {
 		a.tx.repair(r.key)
 	}

@@ -159,7 +159,7 @@ func (a *applier) park(r *run, lacks bool) outcome {
 
 // release takes out what is parked when an event at or above it is merged, or when its origin
 // answers that it does not hold it any more.
-func (a *applier) release(r *run, came conflict.Waiting, dec conflict.Decision) {
+func (a *applier) release(r *run, came conflict.Waiting, l conflict.Side, dec conflict.Decision) {
 	e := a.tx.get(r.key)
 	p := e.parked
 	if p == nil {
@@ -169,7 +169,9 @@ func (a *applier) release(r *run, came conflict.Waiting, dec conflict.Decision) 
 	other := p.origin != a.in.origin && p.origin != a.in.s.r.id
 	switch {
 	case a.follows(r, p) || dec.Verdict != conflict.Keep && pol.Releases(of, &p.Waiting, other):
-		a.rival(r, came, p, true)
+		if !a.passedOver(r, came, l, p) {
+			a.rival(r, came, p, true)
+		}
 		if a.in.self && !a.retries && p.origin != a.in.origin && dec.Verdict != conflict.Keep && pol.Undoes(of, &p.Waiting) {
 			a.tx.repair(r.key)
 		}
@@ -241,7 +243,12 @@ func (a *applier) follows(r *run, old *parked) bool {
 func (a *applier) rival(r *run, came conflict.Waiting, old *parked, wins bool) {
 	s := a.in.s
 	t := s.r.db.tables[r.key.table]
-	if a.in.self || a.retries || old.origin == a.in.origin && (wins || !old.Held) {
+	switch {
+	case a.retries, a.in.self && (!wins || old.origin == a.in.origin):
+		return
+	case a.in.self:
+		came.Base = wal.Base{}
+	case old.origin == a.in.origin && wins && !old.Bypassed(&came, r.kind), old.origin == a.in.origin && !wins && !old.Held:
 		return
 	}
 	waiting, remote, ok := t.pol.Rivals(&old.Waiting, &came)
@@ -253,8 +260,30 @@ func (a *applier) rival(r *run, came conflict.Waiting, old *parked, wins bool) {
 		lost = widOf(old.Image)
 	}
 	id := conflict.EventID(t.rel.Ref(), r.key.key, remote, waiting)
-	a.tx.audit = append(a.tx.audit, record{id: id, lost: lost})
-	a.tx.notices = append(a.tx.notices, wal.Notice{Relation: t.rel, ID: id, To: a.name(), Type: "parked"})
+	a.lost(t, id, lost)
+}
+
+// passedOver records the conflict of what waits with the row that a later change of its origin was made over.
+func (a *applier) passedOver(r *run, came conflict.Waiting, l conflict.Side, old *parked) bool {
+	s := a.in.s
+	t := s.r.db.tables[r.key.table]
+	if a.in.self || a.retries || old.origin != a.in.origin || !old.Bypassed(&came, r.kind) || !r.ev.Overwrote(l) {
+		return false
+	}
+	waiting, _, _ := t.pol.Rivals(&old.Waiting, &came)
+	a.lost(t, conflict.EventID(t.rel.Ref(), r.key.key, waiting, l), widOf(old.Image))
+	return true
+}
+
+// lost makes a record of what is lost beside the table, and the notices of it.
+func (a *applier) lost(t *table, id [16]byte, lost int) {
+	s := a.in.s
+	a.tx.audit = append(a.tx.audit, record{id: id, lost: lost, self: a.in.self})
+	for _, o := range s.w.regions {
+		if o != s.r && (a.in.self || o.id == a.in.origin) {
+			a.tx.notices = append(a.tx.notices, wal.Notice{Relation: t.rel, ID: id, To: o.name, Type: "parked"})
+		}
+	}
 }
 
 // retrier tries again what was set aside of one origin.
