@@ -55,8 +55,12 @@ func (w *Waiting) Precedes(base wal.Base) bool {
 	case !base.Known || w.Op == wal.Delete:
 		return false
 	case base.HasDigest:
-		content, ok := Content(w.Relation, w.Image)
-		return ok && Digest(content) == base.Digest
+		if content, ok := Content(w.Relation, w.Image); ok {
+			return Digest(content) == base.Digest
+		}
+		if base.Stamp == (wal.Stamp{}) {
+			return false
+		}
 	}
 	return base.Stamp == w.Stamp
 }

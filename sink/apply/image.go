@@ -71,7 +71,7 @@ func (a *Applier) record(g *batch.Group, v *verdict, image wal.Tuple) (audit.Rec
 	if v.side.Known {
 		rec.LocalStamp = stampText(v.side.Stamp)
 	}
-	if r.Base.Known && !r.Base.HasDigest {
+	if r.Base.Known && (!r.Base.HasDigest || r.Base.Stamp != (wal.Stamp{})) {
 		rec.BaseStamp = stampText(r.Base.Stamp)
 	}
 	rec.LocalRow = a.json(g.Rel, v.known.row)

@@ -274,8 +274,12 @@ func (g *Group) continues(r *Run, ch *wal.Change, tx *wal.Transaction) bool {
 		// unless both are of one transaction.
 		return ch.Op == wal.Delete || r.Tx == tx || !slices.ContainsFunc(ch.New, func(v wal.Value) bool { return v.Kind == wal.Unchanged })
 	case ch.Base.HasDigest:
-		content, ok := conflict.Content(g.Rel, r.Image)
-		return !ok || conflict.Digest(content) == ch.Base.Digest
+		if content, ok := conflict.Content(g.Rel, r.Image); ok {
+			return conflict.Digest(content) == ch.Base.Digest
+		}
+		if ch.Base.Stamp == (wal.Stamp{}) {
+			return true
+		}
 	}
 	return ch.Base.Stamp == r.Stamp
 }

@@ -65,6 +65,8 @@ func TestRuns(t *testing.T) {
 		return wal.Base{Known: true, Stamp: s, Digest: conflict.Digest(content), HasDigest: true}
 	}
 	reborn := wal.Stamp{Generation: 1, Version: 1, UpdatedAt: 1}
+	part := unknown("1", at(2)) // of which the WAL does not have everything
+	part.Base = digest("a", at(1))
 	for _, c := range []struct {
 		name    string
 		changes []wal.Change
@@ -90,6 +92,9 @@ func TestRuns(t *testing.T) {
 			"live update 0/3 1=a over 2; live update 0/3 1=b over 3"},
 		{"only the contents rise", []wal.Change{update("1", "z", at(1), digest("a", at(1))), update("1", "b", at(2), based(1))},
 			"live update 0/1 1=z over 1; live update 0/2 1=b over 1"},
+		{"a digest, and an image that is not whole", []wal.Change{part, update("1", "b", at(3), digest("x", at(2)))}, "live update 0/3 1=b over 1"},
+		{"the same, and another region came between", []wal.Change{part, update("1", "c", at(4), digest("x", at(3)))},
+			"live update 0/2 1= over 1; live update 0/4 1=c over 3"},
 		{"without stamps, a chain", []wal.Change{update("1", "a", at(2), digest("0", wal.Stamp{})), update("1", "b", at(3), digest("a", wal.Stamp{}))},
 			"live update 0/3 1=b over 0"},
 		{"without stamps, another region came between", []wal.Change{update("1", "a", at(2), digest("0", wal.Stamp{})), update("1", "b", at(4), digest("x", wal.Stamp{}))},
