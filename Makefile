@@ -109,6 +109,14 @@ test-cutover: go postgres ## The cutover on each version of PG_VERSIONS that is 
 	  PGWALTZ_PG_BIN=$$bin LD_LIBRARY_PATH=$$bin/../lib $(GO) test -race -count=1 -v ./internal/cutover/... ./test/cutover | grep -E '^(ok|FAIL|---| +---| +[a-z_]+\.go:)' || failed="$$failed $$v"; \
 	done; [[ -z $$failed ]] || { echo "FAILED:$$failed"; exit 1; }
 
+.PHONY: test-pgsync
+test-pgsync: go postgres ## The drop-in for pgsync on each version of PG_VERSIONS that is to be had
+	@failed=; for v in $(PG_VERSIONS); do \
+	  bin=$$(scripts/postgres-version.sh $$v) || continue; \
+	  echo "== PostgreSQL $$v"; \
+	  PGWALTZ_PG_BIN=$$bin LD_LIBRARY_PATH=$$bin/../lib $(GO) test -race -count=1 -v ./internal/pgsync ./test/pgsync | grep -E '^(ok|FAIL|---| +---| +[a-z_]+\.go:)' || failed="$$failed $$v"; \
+	done; [[ -z $$failed ]] || { echo "FAILED:$$failed"; exit 1; }
+
 .PHONY: lint-short
 lint-short: go
 	@unformatted=$$(gofmt -l .); \
