@@ -9,8 +9,8 @@ import (
 // hints are seeds that are known to notice, so that the usual test is short. Whoever changes
 // the schedule of the simulation may have to move one; without an entry all are tried.
 var hints = map[Breakage]uint64{
-	SplitCommit: 2, LossyPushback: 454, StaleTail: 169, HoldsByStamp: 406, MarkSuperseded: 8, OldGraves: 19, ToldOne: 9,
-	GluedParts: 20, BlindStamps: 27, NoDigests: 68, RowsGone: 551, MergedInMemory: 187, ConfirmEarly: 120, SameNumber: 58, TrustsPeers: 113,
+	SplitCommit: 2, LossyPushback: 454, StaleTail: 179, HoldsByStamp: 406, MarkSuperseded: 25, OldGraves: 19, ToldOne: 9,
+	GluedParts: 41, BlindStamps: 51, NoDigests: 85, RowsGone: 551, MergedInMemory: 187, ConfirmEarly: 146, SameNumber: 799, TrustsPeers: 113, ParkedGivesWay: 42, SameHistory: 30,
 }
 
 // provoke makes the situation more likely in which a rule matters.
