@@ -259,6 +259,9 @@ select pg_catalog.pg_replication_origin_create(s.sub_slot_name::text) from pglog
 func DecideStream(cfg *config.Config, l *Local, peers []*Peer, resync fallback.Statement) *fallback.Plan {
 	d := &decision{Plan: &fallback.Plan{To: config.ModeStream}, cfg: cfg, l: l}
 	d.Begin(l.Region(cfg))
+	if l.Reader && l.Role.Superuser {
+		d.Add(false, "nobody reads the server's log any more", "drop function "+readerName+"(text, bigint)")
+	}
 	for _, p := range peers {
 		if p.Sub == nil {
 			continue
@@ -284,9 +287,6 @@ func DecideStream(cfg *config.Config, l *Local, peers []*Peer, resync fallback.S
 	switched := l.Mode != nil && (l.Mode.Mode != config.ModeStream || !l.Mode.Settled)
 	if cfg.Publishes() && (l.Set || l.Prepared != 0) {
 		d.dropSet()
-	}
-	if l.Reader && l.Role.Superuser {
-		d.Add(false, "nobody reads the server's log any more", "drop function "+readerName+"(text, bigint)")
 	}
 	if cfg.Publishes() && switched {
 		d.Statements = append(d.Statements, resync)
