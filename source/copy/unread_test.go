@@ -17,7 +17,7 @@ import (
 func TestUnread(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	dsn := server.Database(t)
+	dsn := pgtest.New(t).Database(t) // the horizon is the server's: transactions of other tests would keep it back
 	c := pgtest.Connect(t, dsn)
 	pgtest.Exec(t, c, "create schema pgwaltz", Schema, UnreadSchema, tombstone.Schema, tombstone.PastSchema, tombstone.ClockSchema,
 		"create table public.s (id int, part int, v text, primary key (id, part)) partition by list (part)", "create table public.s1 partition of public.s for values in (1)", "create table public.s2 partition of public.s default",
