@@ -171,7 +171,7 @@ func TestFindingsOfSetup(t *testing.T) {
 // a superuser to run, nor begin a line of check's report.
 func TestNamesCannotLeaveTheirPlace(t *testing.T) {
 	t.Parallel()
-	w := newSite(t, logical)
+	w := newSite(t, pgtest.New(t)) // origins belong to the whole server, and the script makes one
 	const injected = "\ndrop table public.victim; --\rdrop table public.victim;\x1b[2J"
 	name := `"e` + injected + `"`
 	w.exec(`create table public.victim (id int primary key)`, `create table public.`+name+` (id int primary key, version int not null default 7)`)

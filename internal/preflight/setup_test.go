@@ -13,6 +13,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
+	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
 
 // account is a schema with everything that setup has to tell apart.
@@ -96,7 +97,7 @@ func (w *site) drop() {
 // The printed script does the same as a run, when it is fed to psql.
 func TestPrintedScriptRuns(t *testing.T) {
 	t.Parallel()
-	w := newSite(t, logical)
+	w := newSite(t, pgtest.New(t)) // origins belong to the whole server, and the script makes one
 	w.exec(account...)
 	cfg := w.config("postgres", "apply: {privileges: restorer}\n")
 	plan, err := preflight.Plan(t.Context(), w.admin, cfg)
