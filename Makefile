@@ -17,7 +17,7 @@ export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
 CASES        ?= test/cases
 RUN          ?=
 SEEDS        ?= 100000
-SHORT_SEEDS  ?= 1500
+SHORT_SEEDS  ?= 1000
 SEED         ?=
 DURATION     ?= 1h
 CHAOS_FLAGS  ?= -clock

@@ -47,7 +47,7 @@ share='^(DT|RI|GN|CF|LP)-|^TO-(0|1 |[2-8]|13)|^SE-(0|1[0-246-9])|^TX-(03|04|06|0
 # Of what was found by trying to break it: a few of each class.
 share+='|^CH-([1579]|7b) |^RV-(02|04|05|40) |^GR-1 |^OR-1 |^P(K-[238]|R-1|T-1) |^FK-01 |^DD-(07|18|20b) |^SC-05 |^NB-11 |^(EC|DC|OT|DF|IN|CI|LT|ID|TO)-1 |^OW-(03b|04|13|14|28|37|41b) '
 PGWALTZ_BIN=$PWD/bin/pgwaltz part cases go run ./test/cases/runcases -j "$(($(nproc) + 2))" -run "${SHORT_CASES:-$share}" test/cases
-PGWALTZ_SIM_SEEDS=${SHORT_SEEDS:-1500} part sim go test -count=1 -timeout 20m -run TestSim ./test/sim/...
+PGWALTZ_SIM_SEEDS=${SHORT_SEEDS:-1000} part sim go test -count=1 -timeout 20m -run TestSim ./test/sim/...
 # Real servers under faults, for twenty seconds and the questions afterwards.
 PGWALTZ_BIN=$PWD/bin/pgwaltz part chaos go run ./test/chaos -seed "${CHAOS_SEED:-41}" -duration "${CHAOS_DURATION:-20s}" -drain 90s \
   -faults "^(sidecar|store|slot|link|pglink|server-(kill|crash|restart|terminate|lock|freeze))"
