@@ -26,6 +26,7 @@ MATRIX_CASES ?= ^(DT|TO|RI|GN|CF|LP|KY|OW|CI|LT|PT|IN|DF|ID|EC|DC|OT|FK)-
 FUZZ_TIME    ?= 30s
 DEMO_FLAGS   ?=
 BENCH_FLAGS  ?=
+QUICK        ?=
 SCHEMAS_FLAGS ?=
 SHAPES_FLAGS ?= -ddl -faults
 TEST_FLAGS   ?=
@@ -80,9 +81,9 @@ shapes: go postgres build ## Tables drawn from a seed, written and altered in al
 	$(GO) run ./test/shapes -pgwaltz $(BIN) $(if $(SEED),-seed $(SEED)) $(SHAPES_FLAGS)
 
 .PHONY: bench
-bench: go postgres build ## Measure against native and pglogical; prints ratios, writes JSON (BENCH_FLAGS=)
+bench: go postgres build ## Measure against native and pglogical; prints ratios, writes JSON and plots (QUICK=1: five minutes; BENCH_FLAGS=)
 	@mkdir -p bench-results
-	$(GO) run ./test/bench -pgwaltz $(BIN) -out bench-results/bench.json -markdown bench-results/bench.md $(BENCH_FLAGS)
+	$(GO) run ./test/bench -pgwaltz $(BIN) -out bench-results/bench.json -markdown bench-results/bench.md -plots bench-results $(if $(QUICK),-quick) $(BENCH_FLAGS)
 
 .PHONY: test-matrix
 test-matrix: build ## The demo and the cases MATRIX_CASES names, on each version of PG_VERSIONS

@@ -30,10 +30,10 @@ type usage struct {
 	busy    float64 // of the whole machine, all cores
 }
 
-// account reads the processes of both clusters and the sidecars.
+// account reads the processes of all clusters and the sidecars.
 func (r *Rig) account(side map[string]*harness.Process, skip map[uint32]bool) (usage, error) {
 	u := usage{byPID: map[int]float64{}, classes: map[int]string{}}
-	for _, c := range []*harness.Cluster{r.Source, r.Target} {
+	for _, c := range r.clusters() {
 		post, err := postmaster(c)
 		if err != nil {
 			return u, err
@@ -49,7 +49,7 @@ func (r *Rig) account(side map[string]*harness.Process, skip map[uint32]bool) (u
 	}
 	for name, p := range side {
 		if p != nil {
-			u.byPID[p.PID()], u.classes[p.PID()] = cpuSeconds(p.PID()), "sidecar "+name
+			u.byPID[p.PID()], u.classes[p.PID()] = cpuSeconds(p.PID()), "sidecar "+strings.TrimRight(name, "0123456789")
 		}
 	}
 	u.busy = busySeconds()

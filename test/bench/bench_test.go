@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/pgwaltz/pgwaltz/test/harness"
@@ -30,6 +31,9 @@ func TestShort(t *testing.T) {
 		for _, c := range rep.Contenders {
 			if name == "W10" && c == "pglogical" {
 				continue // it has no part in the first copy
+			}
+			if _, out := rep.LeftOut[c+" in "+name]; out {
+				continue
 			}
 			if len(rep.of(name, c)) != 1 {
 				t.Errorf("%s of %s was not measured", name, c)
@@ -72,6 +76,39 @@ func TestClassOf(t *testing.T) {
 	} {
 		if got := classOf(c.source, c.title); got != c.want {
 			t.Errorf("%q: got %q, want %q", c.title, got, c.want)
+		}
+	}
+}
+
+func TestOptions(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		args  string
+		first string // workload
+		n     int
+		scale float64
+	}{
+		{"", "W0", 21, 1},
+		{"-quick", "W1", 13, 0.05},
+		{"-only sweep,W8", "R1", 15, 1},
+		{"-only P3", "P3", 1, 1},
+		{"-short", "W0", 12, 0.002},
+	} {
+		o, err := parseOptions(strings.Fields(c.args), io.Discard)
+		if err != nil {
+			t.Errorf("%q: %v", c.args, err)
+			continue
+		}
+		if o.Workloads[0] != c.first || len(o.Workloads) != c.n || o.Scale != c.scale {
+			t.Errorf("%q: scale %g, %d workloads: %v", c.args, o.Scale, len(o.Workloads), o.Workloads)
+		}
+		if (o.Budget > 0) != (c.args == "-quick") {
+			t.Errorf("%q: a budget of %s", c.args, o.Budget)
+		}
+	}
+	for _, args := range []string{"-only W99", "-rate 25", "-scale 0"} {
+		if _, err := parseOptions(strings.Fields(args), io.Discard); err == nil {
+			t.Errorf("%q was accepted", args)
 		}
 	}
 }

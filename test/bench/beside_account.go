@@ -32,6 +32,14 @@ type Account struct {
 // ended stands for the sessions of a cluster that have ended: those of the application, mostly.
 const ended = "ended sessions"
 
+// ruler is this program and its sessions: what measuring takes.
+const ruler = "ruler"
+
+// replicator tells what a replicator used from the application, its sessions and the ruler.
+func replicator(who string) bool {
+	return !strings.HasSuffix(who, ended) && who != "application" && who != ruler
+}
+
 // reading is a state of all counters.
 type reading struct {
 	shares  map[string]Share
@@ -56,7 +64,10 @@ func (r *Rig) read(ctx context.Context, dbs [2]string, side map[string]*harness.
 			return out, err
 		}
 		for _, pid := range children(post) {
-			if who, ok := names[pid]; ok {
+			switch who, ok := names[pid]; {
+			case ok && who == "bench":
+				add(ruler, cpuSeconds(pid), switches(pid))
+			case ok:
 				add(c.Name+" "+who, cpuSeconds(pid), switches(pid))
 			}
 		}
@@ -72,6 +83,7 @@ func (r *Rig) read(ctx context.Context, dbs [2]string, side map[string]*harness.
 		return out, fmt.Errorf("read the CPU of ended processes: %w", err)
 	}
 	add("application", float64(u.Utime.Nano()+u.Stime.Nano())/1e9, float64(u.Nvcsw+u.Nivcsw))
+	add(ruler, cpuSeconds(os.Getpid()), switches(os.Getpid()))
 	return out, nil
 }
 
@@ -88,7 +100,7 @@ func (r *Rig) sessions(ctx context.Context, c *harness.Cluster, db string, wal, 
 	}
 	rows, err := conn.Query(ctx, `select pid, case when backend_type = 'client backend' then application_name
   when application_name <> '' then backend_type || ' ' || application_name else backend_type end
-from pg_stat_activity where application_name <> 'bench'`)
+from pg_stat_activity where pid <> pg_backend_pid()`)
 	if err != nil {
 		return nil, fmt.Errorf("list sessions of %s: %w", c.Name, err)
 	}
@@ -163,8 +175,8 @@ func (r Run) units() float64 {
 	switch {
 	case r.TPCC != nil:
 		return float64(r.TPCC.Transactions)
-	case r.Latency != nil:
-		return r.latencyRows()
+	case r.Both != nil:
+		return float64(r.Both.Count[0] + r.Both.Count[1])
 	case r.Rows > 0:
 		return float64(r.Rows)
 	}
@@ -173,17 +185,17 @@ func (r Run) units() float64 {
 
 // accountTable shows the accounts by transaction, that of W0 by second.
 func (rep *Report) accountTable() table {
-	t := table{title: "CPU by transaction (W0: by second), microseconds, medians; in parentheses context switches; sessions by name",
+	t := table{title: "CPU by transaction (W0: by second), microseconds: median (min-max), and context switches; sessions by name",
 		head: []string{"workload", "contender", "transactions/s", "WAL bytes at source, target", "commits at source, target", "sum", "who"}}
 	for _, w := range rep.measured() {
 		for _, c := range rep.names() {
-			per := func(of func(*Account) float64) float64 {
+			per := func(of func(*Account) float64) spread {
 				return rep.figures(w.Name, c, func(r Run) float64 {
 					if r.Account == nil {
 						return 0
 					}
 					return of(r.Account) / max(r.units(), 1)
-				}).Median
+				})
 			}
 			names := map[string]float64{}
 			for _, r := range rep.of(w.Name, c) {
@@ -197,7 +209,7 @@ func (rep *Report) accountTable() table {
 			if len(names) == 0 {
 				continue
 			}
-			find := func(who string, of func(Share) float64) float64 {
+			find := func(who string, of func(Share) float64) spread {
 				return per(func(a *Account) float64 {
 					for _, s := range a.Shares {
 						if s.Who == who {
@@ -208,26 +220,35 @@ func (rep *Report) accountTable() table {
 				})
 			}
 			var parts []string
-			sum := Share{}
-			for _, who := range slices.SortedFunc(maps.Keys(names), func(a, b string) int { return cmp.Compare(names[b], names[a]) }) {
+			for _, who := range slices.SortedFunc(maps.Keys(names), func(a, b string) int {
+				return cmp.Or(cmp.Compare(names[b], names[a]), cmp.Compare(a, b))
+			}) {
 				cpu, sw := find(who, func(s Share) float64 { return s.CPU * 1e6 }), find(who, func(s Share) float64 { return s.Switches })
-				if cpu >= 5 {
-					parts = append(parts, fmt.Sprintf("%s %.0f (%.1f)", who, cpu, sw))
+				if cpu.Median >= 5 {
+					parts = append(parts, fmt.Sprintf("%s %s, %.1f", who, cpu.text("%.0f"), sw.Median))
 				}
-				if !strings.HasSuffix(who, ended) && who != "application" {
-					sum.CPU, sum.Switches = sum.CPU+cpu, sum.Switches+sw
-				}
+			}
+			total := func(of func(Share) float64) spread {
+				return per(func(a *Account) float64 {
+					sum := 0.0
+					for _, s := range a.Shares {
+						if replicator(s.Who) {
+							sum += of(s)
+						}
+					}
+					return sum
+				})
 			}
 			rate := "-"
-			if w.Kind == Beside || w.Kind == Live {
-				rate = fmt.Sprintf("%.0f", rep.figures(w.Name, c, func(r Run) float64 { return r.units() / r.Seconds }).Median)
+			if w.Kind != Idle {
+				rate = rep.figures(w.Name, c, func(r Run) float64 { return r.units() / r.Seconds }).text("%.0f")
 			}
 			both := func(of func(*Account) [2]int64) string {
-				one := func(i int) float64 { return per(func(a *Account) float64 { return float64(of(a)[i]) }) }
-				return fmt.Sprintf("%.4g, %.4g", one(0), one(1))
+				one := func(i int) string { return per(func(a *Account) float64 { return float64(of(a)[i]) }).text("%.4g") }
+				return one(0) + ", " + one(1)
 			}
 			t.add(w.Name, c, rate, both(func(a *Account) [2]int64 { return a.WAL }), both(func(a *Account) [2]int64 { return a.Commits }),
-				fmt.Sprintf("%.0f (%.1f)", sum.CPU, sum.Switches), strings.Join(parts, "; "))
+				fmt.Sprintf("%s, %.1f", total(func(s Share) float64 { return s.CPU * 1e6 }).text("%.0f"), total(func(s Share) float64 { return s.Switches }).Median), strings.Join(parts, "; "))
 		}
 	}
 	return t

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/test/harness"
@@ -19,8 +20,8 @@ type Contender interface {
 	Arm(ctx context.Context) error
 	// Release lets it go. The clock starts when its walsender has the slot.
 	Release(ctx context.Context) error
-	// Slot is the name of its slot, known after Prepare.
-	Slot() string
+	// Slots are the names of its slots at the source, known after Prepare.
+	Slots() []string
 	// Alive returns an error when waiting on is in vain.
 	Alive() error
 	// Sidecars are its own processes by class; empty for what runs inside PostgreSQL.
@@ -31,11 +32,13 @@ type Contender interface {
 	Close(ctx context.Context) error
 }
 
-// site is where a contender works: one source database, and a target database of its own.
+// site is where a contender works: one source database, and target databases of its own.
 type site struct {
 	rig    *Rig
 	source string
 	target string
+	more   []place // further targets, each a peer of its own
+	tables []string
 	set    map[string]string // settings of the sidecars
 	fill   bool              // the target is empty: copy what is there
 	both   bool              // sidecars replicate in both directions
@@ -57,7 +60,18 @@ func newContender(name string, s site) (Contender, error) {
 // publication is made in every source database before any slot.
 const publication = "bench"
 
-const publicationSQL = `create publication ` + publication + ` for table users, mark`
+func publicationSQL(tables []string) string {
+	return `create publication ` + publication + ` for table ` + strings.Join(tables, ", ")
+}
+
+// place is a database of a cluster.
+type place struct {
+	c  *harness.Cluster
+	db string
+}
+
+// targets are the databases of all peers.
+func (s site) targets() []place { return append([]place{{s.rig.Target, s.target}}, s.more...) }
 
 // inside is the part of a contender that runs within PostgreSQL.
 type inside struct{}

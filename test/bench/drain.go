@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -28,7 +29,11 @@ func (b *bench) drains(ctx context.Context, w Workload, n int) (err error) {
 			err = errors.Join(err, b.away(context.WithoutCancel(ctx), e.c))
 		}
 	}()
-	for _, name := range b.order(n) {
+	names := b.order(n)
+	if w.Peers > 0 { // pglogical would need a node for each, and says no more than native does
+		names = slices.DeleteFunc(names, func(c string) bool { return c == "pglogical" })
+	}
+	for _, name := range names {
 		e := &entry{run: Run{Workload: w.Name, Contender: name, Repetition: n}}
 		var err error
 		if e.c, err = b.openTarget(ctx, w, name); err != nil {
@@ -77,12 +82,19 @@ func (b *bench) drains(ctx context.Context, w Workload, n int) (err error) {
 	return nil
 }
 
-// away removes a contender and its database.
+// away removes a contender and its databases.
 func (b *bench) away(ctx context.Context, c Contender) error {
 	if err := c.Close(ctx); err != nil {
 		b.say("  remove %s: %v", c.Name(), err) // the slot and the database go in any case
 	}
-	return errors.Join(dropSlot(ctx, b.Rig, b.Source, c.Slot()), b.discard(ctx, b.Target, b.target(c.Name())))
+	var errs []error
+	for _, slot := range c.Slots() {
+		errs = append(errs, dropSlot(ctx, b.Rig, b.Source, slot))
+	}
+	for _, t := range b.targets(c.Name()) {
+		errs = append(errs, b.discard(ctx, t.c, t.db))
+	}
+	return errors.Join(errs...)
 }
 
 // mark writes a row to wait for; it commits behind everything written before.
@@ -101,32 +113,37 @@ func (b *bench) watch(ctx context.Context, c Contender, dst *pgx.Conn, id int) e
 	})
 }
 
-// started waits until the contender's walsender has the slot.
+// started waits until the contender's walsenders have its slots.
 func started(ctx context.Context, c Contender, src *pgx.Conn) error {
 	return harness.Poll(ctx, 60*time.Second, 3*time.Millisecond, func(ctx context.Context) (bool, string, error) {
-		var ok bool
-		err := src.QueryRow(ctx, `select exists (select from pg_replication_slots where slot_name = $1 and active and active_pid <> $2)`, c.Slot(), int32(c.Holder())).Scan(&ok)
+		var n int
+		err := src.QueryRow(ctx, `select count(*) from pg_replication_slots where slot_name::text = any ($1) and active and active_pid <> $2`, c.Slots(), int32(c.Holder())).Scan(&n)
 		if err != nil {
 			return false, "", err
 		}
-		return ok, c.Name() + " to take its slot", c.Alive()
+		return n == len(c.Slots()), c.Name() + " to take its slot", c.Alive()
 	})
 }
 
 // drain measures one drain and compares the rows.
 func (b *bench) drain(ctx context.Context, c Contender, src *pgx.Conn, want string, run *Run) error {
-	dst, err := b.connect(ctx, b.Target, b.target(c.Name()))
-	if err != nil {
-		return err
+	skip := map[uint32]bool{src.PgConn().PID(): true}
+	var peers []*pgx.Conn
+	for _, t := range b.targets(c.Name()) {
+		dst, err := b.connect(ctx, t.c, t.db)
+		if err != nil {
+			return err
+		}
+		defer dst.Close(context.WithoutCancel(ctx))
+		peers, skip[dst.PgConn().PID()] = append(peers, dst), true
 	}
-	defer dst.Close(context.WithoutCancel(ctx))
 	if err := b.settle(ctx); err != nil {
 		return err
 	}
 	if err := c.Arm(ctx); err != nil {
 		return fmt.Errorf("arm: %w", err)
 	}
-	skip := map[uint32]bool{src.PgConn().PID(): true, dst.PgConn().PID(): true, c.Holder(): true}
+	skip[c.Holder()] = true
 	released := time.Now()
 	if err := c.Release(ctx); err != nil {
 		return fmt.Errorf("release: %w", err)
@@ -139,8 +156,10 @@ func (b *bench) drain(ctx context.Context, c Contender, src *pgx.Conn, want stri
 		return err
 	}
 	begin := time.Now()
-	if err := b.watch(ctx, c, dst, 1); err != nil {
-		return err
+	for _, dst := range peers { // it ends when the last has everything
+		if err := b.watch(ctx, c, dst, 1); err != nil {
+			return err
+		}
 	}
 	end := time.Now()
 	after, err := b.account(c.Sidecars(), skip)
@@ -149,7 +168,12 @@ func (b *bench) drain(ctx context.Context, c Contender, src *pgx.Conn, want stri
 	}
 	run.StartUp, run.Seconds = begin.Sub(released).Seconds(), end.Sub(begin).Seconds()
 	run.take(after, before, c)
-	return b.compare(ctx, dst, want)
+	for _, dst := range peers {
+		if err := b.compare(ctx, dst, want); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // take fills in CPU and memory.

@@ -18,46 +18,75 @@ import (
 // history runs a pgbench script n times in each client, without waiting for the disk: how
 // fast a history is written is no part of any figure.
 func (r *Rig) history(ctx context.Context, database, script string, n int) error {
-	_, err := r.pgbench(ctx, database, script, 10*time.Minute, []string{"PGOPTIONS=-c synchronous_commit=off"}, "-t", strconv.Itoa(n))
+	_, err := r.pgbench(ctx, r.Source, database, script, 10*time.Minute, []string{"PGOPTIONS=-c synchronous_commit=off"}, "-t", strconv.Itoa(n))
 	return err
 }
 
-var tpsLine = regexp.MustCompile(`(?m)^tps = ([0-9.]+) \(without initial connection time\)`)
+var (
+	tpsLine    = regexp.MustCompile(`(?m)^tps = ([0-9.]+) \(without initial connection time\)`)
+	countLine  = regexp.MustCompile(`(?m)^number of transactions actually processed: ([0-9]+)`)
+	failedLine = regexp.MustCompile(`(?m)^number of failed transactions: ([0-9]+)`)
+)
 
-// pgbench runs a script against the source and returns its transactions per second.
-func (r *Rig) pgbench(ctx context.Context, database, script string, limit time.Duration, env []string, args ...string) (float64, error) {
-	file := filepath.Join(r.Room.Dir, "load.sql")
+// Load is what pgbench said at its end.
+type Load struct {
+	TPS    float64 // transactions per second
+	Count  int     // transactions that were committed
+	Failed int     // of the application that ended with a deadlock or a serialization failure
+}
+
+// pgbench runs a script against one database. Two clusters may have a load at the same time, one cluster has one.
+func (r *Rig) pgbench(ctx context.Context, c *harness.Cluster, database, script string, limit time.Duration, env []string, args ...string) (Load, error) {
+	var none Load
+	file := filepath.Join(r.Room.Dir, c.Name+"-load.sql")
 	if err := os.WriteFile(file, []byte(script), 0o644); err != nil {
-		return 0, fmt.Errorf("write pgbench script: %w", err)
+		return none, fmt.Errorf("write pgbench script: %w", err)
 	}
-	log := filepath.Join(r.Room.Dir, "pgbench.log")
+	log := filepath.Join(r.Room.Dir, c.Name+"-pgbench.log")
 	if err := os.RemoveAll(log); err != nil {
-		return 0, fmt.Errorf("remove pgbench log: %w", err)
+		return none, fmt.Errorf("remove pgbench log: %w", err)
 	}
 	p, err := harness.StartProcess(harness.Spec{
 		Name: "pgbench", Path: r.bin.Path("pgbench"), Log: log, Env: env,
 		Args: append([]string{
-			"-h", filepath.Dir(r.Source.DataDir), "-p", strconv.Itoa(r.Source.Port), "-U", "postgres",
+			"-h", filepath.Dir(c.DataDir), "-p", strconv.Itoa(c.Port), "-U", "postgres",
 			"-n", "-M", "prepared", "-c", strconv.Itoa(clients), "-j", "2", "-f", file,
 		}, append(args, database)...),
 	})
 	if err != nil {
-		return 0, err
+		return none, err
 	}
 	code, err := p.Wait(ctx, limit)
 	if err != nil {
 		p.Kill()
-		return 0, err
+		return none, err
 	}
 	out, err := os.ReadFile(log)
 	if err != nil {
-		return 0, fmt.Errorf("read pgbench log: %w", err)
+		return none, fmt.Errorf("read pgbench log: %w", err)
 	}
-	m := tpsLine.FindSubmatch(out)
-	if code != 0 || m == nil {
-		return 0, fmt.Errorf("run pgbench: exit code %d: %s", code, harness.TailFile(log, 5))
+	load, ok := readLoad(string(out))
+	if code != 0 || !ok {
+		return none, fmt.Errorf("run pgbench: exit code %d: %s", code, harness.TailFile(log, 5))
 	}
-	return strconv.ParseFloat(string(m[1]), 64)
+	return load, nil
+}
+
+// readLoad takes the figures out of what pgbench prints; false when the rate is not there.
+func readLoad(text string) (l Load, ok bool) {
+	number := func(of *regexp.Regexp) string {
+		if m := of.FindStringSubmatch(text); m != nil {
+			return m[1]
+		}
+		return ""
+	}
+	var err error
+	if l.TPS, err = strconv.ParseFloat(number(tpsLine), 64); err != nil {
+		return l, false
+	}
+	l.Count, _ = strconv.Atoi(number(countLine))   // behind a rate it is always there
+	l.Failed, _ = strconv.Atoi(number(failedLine)) // PostgreSQL 14 has no such line, and ends at the first
+	return l, true
 }
 
 // writeCopy is W3: one COPY in one transaction.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -25,7 +25,8 @@ func (b *bench) alone(ctx context.Context, w Workload, name string, run *Run) (e
 			return err
 		}
 		run.Seconds = b.o.span(liveSpan).Seconds()
-		run.TPS, err = b.load(ctx, w, b.o.span(liveSpan))
+		load, err := b.load(ctx, w, b.o.span(liveSpan))
+		run.TPS = load.TPS
 		return err
 	}
 	c, err := b.openTarget(ctx, w, name)
@@ -80,13 +81,14 @@ func (b *bench) alone(ctx context.Context, w Workload, name string, run *Run) (e
 	switch w.Kind {
 	case Live:
 		run.Seconds = b.o.span(liveSpan).Seconds()
-		run.TPS, err = b.load(ctx, w, b.o.span(liveSpan))
-		run.Rows = int(run.TPS * run.Seconds)
+		var load Load
+		load, err = b.load(ctx, w, b.o.span(liveSpan))
+		run.TPS, run.Rows = load.TPS, load.Count
 	case Idle:
 		run.Seconds = b.o.span(idleSpan).Seconds()
 		err = pause.For(ctx, b.o.span(idleSpan))
 	default:
-		run.Latency, run.Rows, err = b.latency(ctx, w, src, dst)
+		run.Latency, run.Rows, run.Seconds, err = b.latency(ctx, w, src, dst, c.Alive)
 	}
 	if err != nil {
 		return err
@@ -117,74 +119,37 @@ func (b *bench) alone(ctx context.Context, w Workload, name string, run *Run) (e
 }
 
 // load is pgbench at full speed; the source waits for its disk as it does by default.
-func (b *bench) load(ctx context.Context, w Workload, span time.Duration) (float64, error) {
-	return b.pgbench(ctx, b.source, loadScript(w.Base(b.o).Rows), span+time.Minute, nil, "-T", fmt.Sprint(int(span.Seconds())))
+func (b *bench) load(ctx context.Context, w Workload, span time.Duration) (Load, error) {
+	return b.pgbench(ctx, b.Source, b.source, loadScript(w.Base(b.o).Rows), span+time.Minute, nil, "-T", fmt.Sprint(int(span.Seconds())))
 }
 
-// latency runs a load at a fixed rate, and among it a prober that inserts one row and looks
-// for it at the target without a pause. It returns the number of transactions, too.
-func (b *bench) latency(ctx context.Context, w Workload, src, dst *pgx.Conn) (*Latencies, int, error) {
+// latency runs a load at a fixed rate and a prober among it, beside a busy core or two where the workload says so. It
+// returns the number of transactions, too, and the seconds that the load took.
+func (b *bench) latency(ctx context.Context, w Workload, src, dst *pgx.Conn, alive func() error) (*Latencies, int, float64, error) {
 	span := b.o.span(latencySpan)
-	loading, stop := context.WithCancel(ctx)
-	defer stop()
-	loaded := make(chan error, 1) // one result, so that the goroutine ends in any case
-	var tps float64               // of the load, once loaded says that it is over
-	go func() {
-		var err error
-		tps, err = b.pgbench(loading, b.source, loadScript(w.Base(b.o).Rows), span+time.Minute, nil,
-			"-T", fmt.Sprint(int(span.Seconds())+2), "-R", fmt.Sprint(b.o.Rate-probeRate))
-		loaded <- err
-	}()
-	var all []float64
-	tick := time.NewTicker(time.Second / probeRate)
-	defer tick.Stop()
-	begin, n := time.Now(), 0
-	for ; time.Since(begin) < span+time.Second; n++ {
-		select {
-		case <-ctx.Done():
-			return nil, 0, ctx.Err()
-		case <-tick.C:
-		}
-		ms, err := probe(ctx, src, dst, n)
+	if w.Busy {
+		f, err := kindle(b.Room.Dir)
 		if err != nil {
-			stop()
-			return nil, 0, errors.Join(err, <-loaded)
+			return nil, 0, 0, err
 		}
-		if time.Since(begin) > time.Second { // the load has begun
-			all = append(all, ms)
-		}
+		defer f.out()
 	}
-	if err := <-loaded; err != nil {
-		return nil, 0, err
+	var l *Latencies
+	var load Load
+	err := together(ctx, func(ctx context.Context) (err error) {
+		load, err = b.pgbench(ctx, b.Source, b.source, loadScript(w.Base(b.o).Rows), span+2*time.Minute, nil,
+			"-T", strconv.Itoa(int(span.Seconds())+2), "-R", strconv.Itoa(b.rep.rate(w)-probeRate))
+		return err
+	}, func(ctx context.Context) (err error) {
+		p := &prober{src: src, dst: dst, first: probeIDs, alive: alive}
+		l, err = p.run(ctx, span+time.Second, time.Second, b.o.Timeout)
+		return err
+	})
+	if err != nil {
+		return nil, 0, 0, err
 	}
-	return percentiles(all), n + int(tps*(span+2*time.Second).Seconds()), nil
-}
-
-// probe returns the milliseconds between a commit at the source and its row at the target.
-func probe(ctx context.Context, src, dst *pgx.Conn, n int) (float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	name := fmt.Sprintf("probe%d", n)
-	if _, err := src.Exec(ctx, `insert into users (username, email, password) values ($1, $1 || '@example.com', '')`, name); err != nil {
-		return 0, fmt.Errorf("insert probe: %w", err)
+	if l.Lost > 0 {
+		return nil, 0, 0, fmt.Errorf("wait for probes: %d of %d have not arrived", l.Lost, l.Probes+l.Lost)
 	}
-	begin := time.Now()
-	for {
-		var there bool
-		if err := dst.QueryRow(ctx, `select exists (select from users where username = $1)`, name).Scan(&there); err != nil {
-			return 0, fmt.Errorf("look for probe: %w", err)
-		}
-		if there {
-			return float64(time.Since(begin).Microseconds()) / 1000, nil
-		}
-	}
-}
-
-func percentiles(v []float64) *Latencies {
-	if len(v) == 0 {
-		return &Latencies{}
-	}
-	slices.Sort(v)
-	at := func(p float64) float64 { return v[min(int(p*float64(len(v))), len(v)-1)] }
-	return &Latencies{Probes: len(v), P50: at(0.5), P95: at(0.95), P99: at(0.99), Max: v[len(v)-1]}
+	return l, load.Count + l.Probes, float64(load.Count) / load.TPS, nil
 }

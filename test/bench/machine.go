@@ -56,3 +56,14 @@ func commit(ctx context.Context) string {
 	}
 	return strings.TrimSpace(string(out))
 }
+
+// loadAverage is how many processes wanted a CPU in the minute before; 0 where that is not known.
+func loadAverage() float64 {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0
+	}
+	var v float64
+	fmt.Sscan(string(b), &v)
+	return v
+}

@@ -51,6 +51,9 @@ func command(ctx context.Context, o Options, stdout, stderr io.Writer) error {
 			return err
 		}
 		rep.markdown(stdout)
+		if o.Plots != "" {
+			return rep.plots(o.Plots)
+		}
 		return nil
 	}
 	defer harness.RemoveTemplates()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,29 +25,47 @@ type bench struct {
 	say    sayFunc
 	jobs   int    // how many so far, for names of databases
 	source string // database of the job at hand
+	base   Base   // of that
+	peers  int    // to which the job at hand replicates
 	tpcc   *tpcc.Tool
+	began  time.Time
+	took   map[string]time.Duration // by each workload in an earlier repetition
 }
 
 // measure runs everything. The report is nil only when nothing could be started.
 func measure(ctx context.Context, o Options, say sayFunc) (*Report, error) {
-	b := &bench{o: o, say: say}
+	b := &bench{o: o, say: say, began: time.Now(), took: map[string]time.Duration{}}
 	if o.Before != "" { // the two take turns, so both have to be known by their paths
 		var err error
 		if b.o.Binary, err = harness.Product(); err != nil {
 			return nil, err
 		}
 	}
-	began := time.Now()
+	load := loadAverage()
+	defer func() {
+		if b.rep != nil {
+			b.rep.Took, b.rep.Load = time.Since(b.began).Seconds(), [2]float64{load, loadAverage()}
+		}
+	}()
 	for n := 1; n <= o.Repetitions; n++ {
+		if n > 1 && !b.fits(rigTime) {
+			b.rep.Repetitions = n - 1
+			b.rep.LeftOut[fmt.Sprintf("repetition %d", n)] = "no time left of " + o.Budget.String()
+			break
+		}
 		if err := b.repetition(ctx, n); err != nil {
-			if b.rep != nil {
-				b.rep.Took = time.Since(began).Seconds()
-			}
 			return b.rep, fmt.Errorf("repetition %d: %w", n, err)
 		}
 	}
-	b.rep.Took = time.Since(began).Seconds()
 	return b.rep, nil
+}
+
+// rigTime is about what two clusters need to begin and to end.
+const rigTime = 15 * time.Second
+
+// fits tells whether there is time left for something.
+func (b *bench) fits(d time.Duration) bool {
+	return b.o.Budget == 0 || time.Since(b.began)+d < b.o.Budget
 }
 
 // repetition measures every workload once, on clusters of its own.
@@ -65,9 +85,15 @@ func (b *bench) repetition(ctx context.Context, n int) error {
 		if !slices.Contains(b.o.Workloads, w.Name) {
 			continue
 		}
+		if !b.fits(b.took[w.Name]) {
+			b.rep.LeftOut[fmt.Sprintf("%s in repetition %d", w.Name, n)] = "no time left of " + b.o.Budget.String()
+			continue
+		}
+		begin := time.Now()
 		if err := b.workload(ctx, w, n); err != nil {
 			return fmt.Errorf("measure %s: %w", w.Name, err)
 		}
+		b.took[w.Name] = max(b.took[w.Name], time.Since(begin))
 	}
 	return nil
 }
@@ -76,7 +102,7 @@ func (b *bench) repetition(ctx context.Context, n int) error {
 func (b *bench) begin(ctx context.Context) {
 	rep := &Report{
 		Commit: commit(ctx), Started: time.Now().UTC().Truncate(time.Second), Machine: describeMachine(ctx, b.Rig),
-		Settings: b.settings, Sidecar: b.o.Set, Scale: b.o.Scale, Repetitions: b.o.Repetitions, LeftOut: map[string]string{},
+		Settings: b.settings, Sidecar: b.o.Set, Scale: b.o.Scale, Repetitions: b.o.Repetitions, Rate: b.o.Rate, LeftOut: map[string]string{},
 	}
 	for _, c := range b.o.Contenders {
 		if c == "pglogical" && b.NoPglogical != "" {
@@ -103,7 +129,7 @@ func (b *bench) workload(ctx context.Context, w Workload, n int) error {
 		return b.drains(ctx, w, n)
 	}
 	names := b.order(n)
-	if w.Kind == Live || w.Kind == Beside {
+	if w.Kind == Live || w.Kind == Beside || w.Kind == Mutual {
 		names = b.order(n, "none")
 	}
 	one := b.alone
@@ -111,6 +137,9 @@ func (b *bench) workload(ctx context.Context, w Workload, n int) error {
 	case Fill:
 		one = b.fill
 		names = slices.DeleteFunc(names, func(c string) bool { return c == "pglogical" })
+	case Mutual:
+		one = b.both
+		names = b.mutual(names)
 	case Beside:
 		one = b.beside
 		names = slices.DeleteFunc(names, func(c string) bool { return c == "pglogical" })
@@ -128,6 +157,19 @@ func (b *bench) workload(ctx context.Context, w Workload, n int) error {
 	return nil
 }
 
+// mutual leaves out who cannot replicate both ways on this server.
+func (b *bench) mutual(names []string) []string {
+	if major, _, _ := strings.Cut(b.PGVersion, "."); len(major) > 2 || major >= strconv.Itoa(nativeBothWays) {
+		return names
+	}
+	return slices.DeleteFunc(names, func(c string) bool {
+		if c == "native" {
+			b.rep.LeftOut["native in W8"] = fmt.Sprintf("origin = none needs PostgreSQL %d", nativeBothWays)
+		}
+		return c == "native"
+	})
+}
+
 // note keeps a run and tells about it.
 func (b *bench) note(r Run) {
 	b.rep.Runs = append(b.rep.Runs, r)
@@ -136,6 +178,9 @@ func (b *bench) note(r Run) {
 		b.say("  %-10s FAILED: %s", r.Contender, r.Error)
 	case r.Latency != nil:
 		b.say("  %-10s p50 %.2f ms, p95 %.2f, p99 %.2f, max %.2f (%d probes)", r.Contender, r.Latency.P50, r.Latency.P95, r.Latency.P99, r.Latency.Max, r.Latency.Probes)
+	case r.Both != nil:
+		t := r.Both
+		b.say("  %-10s %.0f and %.0f transactions/s, lag %.2f s, %d rows differ%s", r.Contender, t.TPS[0], t.TPS[1], r.Lag, t.Differ, t.Stopped)
 	case r.TPCC != nil:
 		t := r.TPCC
 		b.say("  %-10s %.0f tpmC, longest transaction %.3f s, %d deadlocks, %d errors, lag %.1f s, side tables %d and %d MB beside %d and %d", r.Contender,
@@ -151,25 +196,40 @@ func (b *bench) note(r Run) {
 
 func (b *bench) target(contender string) string { return fmt.Sprintf("job%d_%s", b.jobs, contender) }
 
+// targets are the databases of all peers of a contender in the job at hand.
+func (b *bench) targets(contender string) []place {
+	out := []place{{b.Target, b.target(contender)}}
+	for i := 1; i < b.peers; i++ {
+		out = append(out, place{b.Others[i-1], b.target(contender)})
+	}
+	return out
+}
+
 // openSource makes the source database of a new job.
 func (b *bench) openSource(ctx context.Context, w Workload) error {
 	b.jobs++
 	b.source = fmt.Sprintf("job%d", b.jobs)
-	if err := b.database(ctx, b.Source, b.source, w.Base(b.o)); err != nil {
+	b.base, b.peers = w.Base(b.o), max(w.Peers, 1)
+	if err := b.ready(ctx, b.peers); err != nil {
 		return err
 	}
-	return b.exec(ctx, b.Source, b.source, publicationSQL)
+	if err := b.database(ctx, b.Source, b.source, b.base); err != nil {
+		return err
+	}
+	return b.exec(ctx, b.Source, b.source, publicationSQL(b.base.tables()))
 }
 
 func (b *bench) openTarget(ctx context.Context, w Workload, name string) (Contender, error) {
-	db, base := b.target(name), w.Base(b.o)
+	targets, base := b.targets(name), w.Base(b.o)
 	if w.Kind == Fill {
 		base.Rows = 0
 	}
-	if err := b.database(ctx, b.Target, db, base); err != nil {
-		return nil, err
+	for _, t := range targets {
+		if err := b.database(ctx, t.c, t.db, base); err != nil {
+			return nil, err
+		}
 	}
-	return newContender(name, site{rig: b.Rig, source: b.source, target: db, set: b.o.Set, fill: w.Kind == Fill, both: w.Kind == Idle, binary: b.binary(name)})
+	return newContender(name, site{rig: b.Rig, source: b.source, target: targets[0].db, more: targets[1:], tables: base.tables(), set: b.o.Set, fill: w.Kind == Fill, both: w.Kind == Idle, binary: b.binary(name)})
 }
 
 // binary is what a contender of ours runs; empty: whatever harness.Product says.
@@ -183,7 +243,7 @@ func (b *bench) binary(contender string) string {
 // hash is one value for all rows of a database.
 func (b *bench) hash(ctx context.Context, conn *pgx.Conn) (string, error) {
 	var h string
-	if err := conn.QueryRow(ctx, hashQuery).Scan(&h); err != nil {
+	if err := conn.QueryRow(ctx, b.base.hashQuery()).Scan(&h); err != nil {
 		return "", fmt.Errorf("hash rows: %w", err)
 	}
 	return h, nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -22,8 +23,10 @@ type Options struct {
 	Timeout       time.Duration // of one drain
 	Out           string        // JSON file
 	Markdown      string        // file
+	Plots         string        // folder for two SVG files
 	Render        string        // JSON file to print as markdown instead of measuring
 	Rate          int           // transactions per second of W7
+	Budget        time.Duration // what does not fit into it is left out; 0 is no limit
 	Keep          bool          // leave the folder with data and logs
 	Install       bool          // install pglogical when it is missing and this is root
 	Set           map[string]string
@@ -33,6 +36,9 @@ type Options struct {
 
 // contenderNames are all of them; "none" is the source without any replicator, in W1 only.
 var contenderNames = []string{"native", "pglogical", "pgwaltz"}
+
+// quickBudget is the time of -quick.
+const quickBudget = 4*time.Minute + 30*time.Second
 
 // before is the contender of an earlier build.
 const before = "before"
@@ -55,22 +61,25 @@ func parseOptions(args []string, stderr io.Writer) (Options, error) {
 	f.SetOutput(stderr)
 	o := Options{Set: settings{}}
 	var only, contenders string
-	var short bool
+	var short, quick bool
 	f.Float64Var(&o.Scale, "scale", 1, "`share` of the full number of rows and seconds")
 	f.IntVar(&o.Repetitions, "repetitions", 3, "repetitions, interleaved; ratios are medians of them")
-	f.StringVar(&only, "only", "", "comma-separated `workloads`: "+strings.Join(workloadNames(), ","))
+	f.StringVar(&only, "only", "", "comma-separated `workloads`: "+strings.Join(workloadNames(false), ",")+"; "+sweepName+" is "+strings.Join(workloadNames(true), ","))
 	f.StringVar(&contenders, "contenders", strings.Join(contenderNames, ","), "comma-separated `names`")
 	f.StringVar(&o.SharedBuffers, "shared-buffers", "1GB", "shared_buffers of both clusters")
 	f.DurationVar(&o.Timeout, "timeout", 3*time.Minute, "limit of one drain")
 	f.StringVar(&o.Out, "out", "", "JSON `file` to write")
 	f.StringVar(&o.Markdown, "markdown", "", "markdown `file` to write")
-	f.StringVar(&o.Render, "render", "", "print the JSON `file` of an earlier run as markdown, and measure nothing")
+	f.StringVar(&o.Plots, "plots", "", "`folder` to write throughput.svg and latency.svg into")
+	f.StringVar(&o.Render, "render", "", "print the JSON `file` of an earlier run as markdown (and its plots, with -plots), and measure nothing")
 	f.StringVar(&o.Binary, "pgwaltz", "", "`binary` to measure (default: build cmd/pgwaltz)")
 	f.StringVar(&o.Before, "before", "", "another `binary` to measure beside it in the same run, as the contender "+before)
 	f.IntVar(&o.Rate, "rate", latencyRate, fmt.Sprintf("`transactions` per second of W7, above %d", probeRate))
 	f.BoolVar(&o.Keep, "keep", false, "keep the folder with data and logs")
 	f.BoolVar(&o.Install, "install", true, "install pglogical with apt-get when it is missing (root only)")
 	f.BoolVar(&short, "short", false, "tiny and once: is everything equal? its times mean nothing")
+	f.BoolVar(&quick, "quick", false, fmt.Sprintf("a twentieth of everything but TPC-C, as many repetitions (up to three) as fit into %s", quickBudget))
+	f.DurationVar(&o.Budget, "budget", 0, "leave out what does not fit into this `time`; 0 is no limit")
 	f.Var(settings(o.Set), "set", "`key=value` of the configuration of both sidecars, repeatable")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -78,15 +87,22 @@ func parseOptions(args []string, stderr io.Writer) (Options, error) {
 	if f.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", f.Arg(0))
 	}
-	names := workloadNames()
+	names := workloadNames(false)
+	if quick {
+		o.Scale, o.Budget, o.SharedBuffers = 0.05, cmp.Or(o.Budget, quickBudget), "256MB"
+		names = slices.DeleteFunc(names, func(n string) bool { return strings.HasPrefix(n, "W9") || n == "W0" || n == "W10" })
+	}
 	if short {
 		o.shorten()
-		// TPC-C has one size, which takes minutes.
-		names = slices.DeleteFunc(names, func(n string) bool { return strings.HasPrefix(n, "W9") })
+		// TPC-C has one size, which takes minutes; of the latencies one is enough.
+		names = slices.DeleteFunc(names, func(n string) bool { return strings.HasPrefix(n, "W9") || strings.HasPrefix(n, "W7") && n != "W7" })
 	}
 	var err error
-	if o.Workloads, err = pick("workload", only, names); err != nil {
-		return o, err
+	if o.Workloads = names; only != "" {
+		only = strings.ReplaceAll(only, sweepName, strings.Join(workloadNames(true), ","))
+		if o.Workloads, err = pick("workload", only, slices.Concat(workloadNames(false), workloadNames(true))); err != nil {
+			return o, err
+		}
 	}
 	if o.Contenders, err = pick("contender", contenders, contenderNames); err != nil {
 		return o, err

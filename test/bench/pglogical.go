@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/test/harness"
@@ -18,12 +19,12 @@ type pglogical struct {
 
 func (p *pglogical) Name() string { return "pglogical" }
 
-func (p *pglogical) Slot() string { return p.slot }
+func (p *pglogical) Slots() []string { return []string{p.slot} }
 
 func (p *pglogical) Prepare(ctx context.Context) error {
 	err := p.rig.exec(ctx, p.rig.Source, p.source, `create extension pglogical`,
 		`select pglogical.create_node('src', '`+dsn(p.rig.Source, p.source)+`')`,
-		`select pglogical.replication_set_add_table('default', t, false) from unnest(array['users', 'mark']::regclass[]) t`)
+		`select pglogical.replication_set_add_table('default', t, false) from unnest('{`+strings.Join(p.tables, ",")+`}'::regclass[]) t`)
 	if err != nil {
 		return err
 	}
@@ -74,11 +75,11 @@ func (p *pglogical) Release(ctx context.Context) error {
 	return p.rig.exec(ctx, p.rig.Target, p.target, `select pglogical.alter_subscription_enable('bench', true)`)
 }
 
-// remove drops the extension. Its workers are still busy in the tables that go: a deadlock
+// removePglogical drops the extension. Its workers are still busy in the tables that go: a deadlock
 // with them is tried again.
-func (p *pglogical) remove(ctx context.Context, c *harness.Cluster, database string) error {
+func (r *Rig) removePglogical(ctx context.Context, c *harness.Cluster, database string) error {
 	return harness.Poll(ctx, 15*time.Second, 200*time.Millisecond, func(ctx context.Context) (bool, string, error) {
-		err := p.rig.exec(ctx, c, database, `set lock_timeout = '5s'`, `do $$ begin
+		err := r.exec(ctx, c, database, `set lock_timeout = '5s'`, `do $$ begin
   if to_regclass('pglogical.subscription') is not null then perform pglogical.drop_subscription(sub_name, true) from pglogical.subscription; end if;
 end $$`, `drop extension if exists pglogical cascade`)
 		if err != nil {
@@ -90,7 +91,7 @@ end $$`, `drop extension if exists pglogical cascade`)
 
 func (p *pglogical) Close(ctx context.Context) error {
 	return errors.Join(
-		p.remove(ctx, p.rig.Target, p.target),
+		p.rig.removePglogical(ctx, p.rig.Target, p.target),
 		dropSlot(ctx, p.rig, p.rig.Source, p.slot),
-		p.remove(ctx, p.rig.Source, p.source))
+		p.rig.removePglogical(ctx, p.rig.Source, p.source))
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -32,13 +33,14 @@ func (rep *Report) facts() []string {
 	out := []string{
 		fmt.Sprintf("commit %s, started %s, took %.0f s", rep.Commit, rep.Started.Format("2006-01-02 15:04 MST"), rep.Took),
 		fmt.Sprintf("%d cores (%s), %d MB, kernel %s, %s, PostgreSQL %s, %s", m.Cores, m.CPU, m.MemoryMB, m.Kernel, m.Filesystem, m.PostgreSQL, m.Go),
+		fmt.Sprintf("load average of the machine %.2f before the run, %.2f behind it (the run's own load included)", rep.Load[0], rep.Load[1]),
 		fmt.Sprintf("scale %g, %d repetitions; shared_buffers %s", rep.Scale, rep.Repetitions, strings.Trim(rep.Settings["shared_buffers"], "'")),
 	}
-	for c, why := range rep.LeftOut {
-		out = append(out, c+" left out: "+why)
+	for _, c := range slices.Sorted(maps.Keys(rep.LeftOut)) {
+		out = append(out, c+" left out: "+rep.LeftOut[c])
 	}
-	for k, v := range rep.Sidecar {
-		out = append(out, "pgwaltz ran with "+k+" = "+v)
+	for _, k := range slices.Sorted(maps.Keys(rep.Sidecar)) {
+		out = append(out, "pgwaltz ran with "+k+" = "+rep.Sidecar[k])
 	}
 	for _, r := range rep.Runs {
 		if r.Error != "" {
@@ -49,12 +51,12 @@ func (rep *Report) facts() []string {
 }
 
 func (rep *Report) tables() []table {
-	return slices.DeleteFunc([]table{rep.ratioTable(), rep.rateTable(), rep.latencyTable(), rep.cpuTable(), rep.accountTable(), rep.memoryTable()},
+	return slices.DeleteFunc([]table{rep.ratioTable(), rep.rateTable(), rep.bothTable(), rep.latencyTable(), rep.lagTable(), rep.sweepTable(), rep.cpuTable(), rep.accountTable(), rep.memoryTable()},
 		func(t table) bool { return len(t.rows) == 0 })
 }
 
 func (rep *Report) ratioTable() table {
-	t := table{title: "Ratios within one repetition: median (min-max). Above 1 is faster; of W7 (p50 against p50), below 1",
+	t := table{title: "Ratios within one repetition: median (min-max). Above 1 is faster; of W7a to W7h (p50 against p50), below 1",
 		head: []string{"workload", "", "target", "pgwaltz / native", "pgwaltz / pglogical", "pglogical / native"}}
 	for _, w := range rep.measured() {
 		t.add(w.Name, w.What, w.Must, ratio(rep.ratios(w.Name, "pgwaltz", "native")), ratio(rep.ratios(w.Name, "pgwaltz", "pglogical")),
@@ -67,12 +69,23 @@ func ratio(s spread) string {
 	if s.N == 0 {
 		return "-"
 	}
-	return fmt.Sprintf("%.2f (%.2f-%.2f)", s.Median, s.Min, s.Max)
+	return s.text("%.2f")
+}
+
+// text is the median, with its extremes when there is more than one figure.
+func (s spread) text(format string) string {
+	switch s.N {
+	case 0:
+		return "-"
+	case 1:
+		return fmt.Sprintf(format, s.Median)
+	}
+	return fmt.Sprintf(format+" ("+format+"-"+format+")", s.Median, s.Min, s.Max)
 }
 
 func (rep *Report) rateTable() table {
 	names := rep.names()
-	t := table{title: "Rows per second (W1: source transactions per second): median (min-max), n repetitions", head: append([]string{"workload"}, names...)}
+	t := table{title: "Rows per second (W1: source transactions per second; W8: those of both regions; W9: new orders per minute): median (min-max), n repetitions", head: append([]string{"workload"}, names...)}
 	for _, w := range rep.measured() {
 		if w.Kind == Latency || w.Kind == Idle {
 			continue
@@ -81,8 +94,11 @@ func (rep *Report) rateTable() table {
 		for _, c := range names {
 			s := rep.figures(w.Name, c, Run.figure)
 			cell := "-"
-			if s.N > 0 {
+			switch {
+			case s.N > 1:
 				cell = fmt.Sprintf("%s (%s-%s) n=%d", thousands(s.Median), thousands(s.Min), thousands(s.Max), s.N)
+			case s.N == 1:
+				cell = thousands(s.Median)
 			}
 			row = append(row, cell)
 		}
@@ -106,43 +122,18 @@ func thousands(v float64) string {
 	return fmt.Sprintf("%.1fk", v/1000)
 }
 
-func (rep *Report) latencyTable() table {
-	t := table{title: "Latency at 500 transactions per second, ms from commit to visible, medians of the repetitions; and lag at the end of the load of W1",
-		head: []string{"", "p50", "p95", "p99", "max", "probes", "W1 lag s"}}
-	for _, c := range rep.Contenders {
-		get := func(of func(*Latencies) float64) string {
-			s := rep.figures("W7", c, func(r Run) float64 { return of(r.Latency) })
-			if s.N == 0 {
-				return "-"
-			}
-			return fmt.Sprintf("%.2f", s.Median)
-		}
-		lag := rep.figures("W1", c, func(r Run) float64 { return r.Lag })
-		n := rep.figures("W7", c, func(r Run) float64 { return float64(r.Latency.Probes) })
-		if n.N+lag.N == 0 {
-			continue
-		}
-		t.add(c, get(func(l *Latencies) float64 { return l.P50 }), get(func(l *Latencies) float64 { return l.P95 }),
-			get(func(l *Latencies) float64 { return l.P99 }), get(func(l *Latencies) float64 { return l.Max }), fmt.Sprintf("%.0f", n.Median), fmt.Sprintf("%.2f", lag.Median))
-	}
-	return t
-}
-
 // cpuTable is the account per stage. CPU is the steadiest figure on a noisy machine.
 func (rep *Report) cpuTable() table {
 	classes := []string{ClassWalsender, "sidecar publish", "sidecar apply", ClassApply, ClassTargetWriter, ClassSourceOther, ClassTargetOther}
-	t := table{title: "CPU seconds per million rows by stage, medians; foreign is what the rest of the machine used meanwhile (W1, W7: the load too)",
+	t := table{title: "CPU seconds per million rows by stage: median (min-max); foreign is what the rest of the machine used meanwhile (W1, W7: the load too)",
 		head: append(append([]string{"workload", "contender"}, classes...), "sum", "foreign")}
 	for _, w := range rep.measured() {
-		if w.Kind == Beside || w.Kind == Idle {
+		if w.Kind == Beside || w.Kind == Idle || w.Kind == Mutual {
 			continue // accountTable has it
 		}
 		for _, c := range rep.Contenders {
 			row, any := []string{w.Name, c}, false
 			per := func(r Run, seconds float64) float64 {
-				if w.Kind == Latency {
-					return seconds * 1e6 / (r.latencyRows())
-				}
 				return seconds * 1e6 / float64(max(r.Rows, 1))
 			}
 			cell := func(of func(Run) float64) string {
@@ -151,7 +142,7 @@ func (rep *Report) cpuTable() table {
 					return ""
 				}
 				any = true
-				return fmt.Sprintf("%.1f", s.Median)
+				return s.text("%.1f")
 			}
 			for _, class := range classes {
 				row = append(row, cell(func(r Run) float64 { return per(r, r.CPU[class]) }))
@@ -169,17 +160,6 @@ func (rep *Report) cpuTable() table {
 		}
 	}
 	return t
-}
-
-// latencyRows is about how many rows the load of W7 wrote.
-func (r Run) latencyRows() float64 {
-	if r.Rows > 0 {
-		return float64(r.Rows)
-	}
-	if r.Latency == nil || r.Latency.Probes == 0 {
-		return 1
-	}
-	return float64(r.Latency.Probes) / probeRate * latencyRate
 }
 
 func (rep *Report) memoryTable() table {

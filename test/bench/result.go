@@ -23,7 +23,8 @@ type Run struct {
 	Lag        float64            `json:"lag_seconds,omitempty"`    // live: from the end of the load until it had arrived
 	Latency    *Latencies         `json:"latency_ms,omitempty"`     // latency
 	TPCC       *TPCC              `json:"tpcc,omitempty"`           // beside
-	Account    *Account           `json:"account,omitempty"`        // beside, live, latency, idle
+	Both       *Both              `json:"both,omitempty"`           // mutual
+	Account    *Account           `json:"account,omitempty"`        // beside, live, latency, idle, mutual
 	CPU        map[string]float64 `json:"cpu_seconds,omitempty"`    // by class
 	Foreign    float64            `json:"foreign_cpu_seconds"`      // used on this machine by nobody of the run, the load included
 	PeakRSS    map[string]int64   `json:"peak_rss_bytes,omitempty"` // of the sidecars
@@ -33,6 +34,7 @@ type Run struct {
 // Latencies are milliseconds from the commit at the source to the row at the target.
 type Latencies struct {
 	Probes int     `json:"probes"`
+	Lost   int     `json:"lost,omitempty"` // probes that did not arrive
 	P50    float64 `json:"p50"`
 	P95    float64 `json:"p95"`
 	P99    float64 `json:"p99"`
@@ -60,6 +62,8 @@ func (r Run) figure() float64 {
 		return r.Latency.P50
 	case r.TPS > 0:
 		return r.TPS
+	case r.Both != nil:
+		return r.Both.sum()
 	case r.TPCC != nil:
 		return r.TPCC.TpmC
 	case r.Seconds > 0:
@@ -74,10 +78,12 @@ type Report struct {
 	Started     time.Time         `json:"started"`
 	Took        float64           `json:"took_seconds"`
 	Machine     Machine           `json:"machine"`
+	Load        [2]float64        `json:"load"` // of this machine, the average of a minute, before the run and after it
 	Settings    map[string]string `json:"settings"`
 	Sidecar     map[string]string `json:"sidecar_settings,omitempty"` // beside the defaults
 	Scale       float64           `json:"scale"`
 	Repetitions int               `json:"repetitions"`
+	Rate        int               `json:"rate"` // transactions per second of W7
 	Contenders  []string          `json:"contenders"`
 	LeftOut     map[string]string `json:"left_out,omitempty"`
 	Runs        []Run             `json:"runs"`
@@ -103,6 +109,11 @@ func (rep *Report) save(o Options) error {
 			return fmt.Errorf("write report: %w", err)
 		}
 		if err := writeFile(o.Out, append(data, '\n')); err != nil {
+			return err
+		}
+	}
+	if o.Plots != "" {
+		if err := rep.plots(o.Plots); err != nil {
 			return err
 		}
 	}

@@ -15,9 +15,10 @@ import (
 	"github.com/pgwaltz/pgwaltz/test/harness"
 )
 
-// Rig is the two clusters that everybody is measured on.
+// Rig is the two clusters that everybody is measured on, and more where a workload has more than one peer.
 type Rig struct {
 	Source, Target *harness.Cluster
+	Others         []*harness.Cluster // of further peers, started when they are first needed
 	Room           *harness.Room
 	PGVersion      string
 	NoPglogical    string // why pglogical is left out; empty when it is there
@@ -50,7 +51,8 @@ func newRig(ctx context.Context, o Options, say sayFunc) (_ *Rig, err error) {
 	r.settings = map[string]string{
 		"track_commit_timestamp": "on", "shared_buffers": "'" + o.SharedBuffers + "'", "max_wal_size": "'16GB'",
 		"checkpoint_timeout": "'30min'", "autovacuum": "off", "max_worker_processes": "24", "max_logical_replication_workers": "8",
-		"log_min_messages": "error", // the workers' notices would cost them time
+		"wal_retrieve_retry_interval": "'100ms'", // or native's second worker starts five seconds behind the first
+		"log_min_messages":            "error",   // the workers' notices would cost them time
 	}
 	if r.NoPglogical == "" {
 		r.settings["shared_preload_libraries"] = "'pglogical'"
@@ -60,12 +62,7 @@ func newRig(ctx context.Context, o Options, say sayFunc) (_ *Rig, err error) {
 		name string
 		c    **harness.Cluster
 	}{{"src", &r.Source}, {"dst", &r.Target}} {
-		c, err := harness.NewCluster(room, bin, harness.ClusterConfig{Name: side.name, Fsync: true, Settings: r.settings})
-		if err != nil {
-			return nil, err
-		}
-		*side.c = c
-		if err := c.Start(ctx); err != nil {
+		if *side.c, err = r.cluster(ctx, side.name); err != nil {
 			return nil, err
 		}
 	}
@@ -78,6 +75,36 @@ func newRig(ctx context.Context, o Options, say sayFunc) (_ *Rig, err error) {
 		return nil, fmt.Errorf("read server version: %w", err)
 	}
 	return r, nil
+}
+
+// cluster makes and starts one.
+func (r *Rig) cluster(ctx context.Context, name string) (*harness.Cluster, error) {
+	c, err := harness.NewCluster(r.Room, r.bin, harness.ClusterConfig{Name: name, Fsync: true, Settings: r.settings})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Start(ctx); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// ready starts the clusters of so many peers.
+func (r *Rig) ready(ctx context.Context, peers int) error {
+	for len(r.Others) < peers-1 {
+		c, err := r.cluster(ctx, fmt.Sprintf("dst%d", len(r.Others)+2))
+		if err != nil {
+			return err
+		}
+		r.Others = append(r.Others, c)
+	}
+	return nil
+}
+
+// clusters are all that run, the source first.
+func (r *Rig) clusters() []*harness.Cluster {
+	return append([]*harness.Cluster{r.Source, r.Target}, r.Others...)
 }
 
 // dsn is the connection string over the unix socket: all contenders use it.
@@ -139,14 +166,16 @@ func strategy(version string) string {
 // pglogical's supervisor never accepts the barrier that DROP DATABASE waits for.
 func (r *Rig) discard(ctx context.Context, c *harness.Cluster, name string) error {
 	return errors.Join(
-		r.exec(ctx, c, name, `truncate users, mark`),
+		r.exec(ctx, c, name, `do $$ begin
+  execute (select 'truncate ' || string_agg(oid::regclass::text, ', ') from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace);
+end $$`),
 		r.exec(ctx, c, "postgres", `alter database `+name+` allow_connections false`,
 			`select pg_terminate_backend(pid) from pg_stat_activity where datname = '`+name+`'`))
 }
 
 // settle writes everything dirty to disk, so that no run pays for the one before.
 func (r *Rig) settle(ctx context.Context) error {
-	for _, c := range []*harness.Cluster{r.Source, r.Target} {
+	for _, c := range r.clusters() {
 		if err := r.exec(ctx, c, "postgres", "checkpoint"); err != nil {
 			return err
 		}
@@ -156,7 +185,7 @@ func (r *Rig) settle(ctx context.Context) error {
 
 // Close stops the clusters and removes their folder.
 func (r *Rig) Close() {
-	for _, c := range []*harness.Cluster{r.Source, r.Target} {
+	for _, c := range r.clusters() {
 		if c != nil {
 			c.Close()
 		}

@@ -4,11 +4,24 @@ import "fmt"
 
 // Base is what a database holds before the history: the same rows on both sides.
 type Base struct {
-	Rows int
-	Wide bool // 2 kB of jsonb and 100 kB of text in every row
+	Rows   int
+	Wide   bool // 2 kB of jsonb and 100 kB of text in every row
+	Narrow int  // so many more tables of two numbers, narrow1 and so on, without rows
+}
+
+// tables are the names of all tables.
+func (b Base) tables() []string {
+	out := []string{"users", "mark"}
+	for i := range b.Narrow {
+		out = append(out, fmt.Sprintf("narrow%d", i+1))
+	}
+	return out
 }
 
 func (b Base) name() string {
+	if b.Narrow > 0 {
+		return fmt.Sprintf("base_%d_narrow_%d", b.Rows, b.Narrow)
+	}
 	if b.Wide {
 		return fmt.Sprintf("base_wide_%d", b.Rows)
 	}
@@ -50,6 +63,9 @@ func profile(seed string) string {
 
 func (b Base) statements() []string {
 	out := []string{usersTable, markTable}
+	for _, t := range b.tables()[2:] {
+		out = append(out, `create table `+t+` (id bigint primary key, n integer not null)`)
+	}
 	cols, vals := "", ""
 	if b.Wide {
 		out = append(out, `alter table users add profile jsonb, add notes text`)
@@ -68,5 +84,13 @@ select md5(i::text)::uuid, 'user' || i, 'user' || i || '@example.com', '$2a$10$'
 }
 
 // hashQuery is one value that two databases share when their rows are the same.
-const hashQuery = `select (select count(*) from users)::text || ' ' || (select md5(coalesce(string_agg(md5(u::text), '' order by u.uuid), '')) from users u)
+func (b Base) hashQuery() string {
+	q := usersHash
+	for _, t := range b.tables()[2:] {
+		q += ` || ' ' || (select count(*) || '/' || coalesce(sum(hashint8(id) # n), 0) from ` + t + `)`
+	}
+	return q
+}
+
+const usersHash = `select (select count(*) from users)::text || ' ' || (select md5(coalesce(string_agg(md5(u::text), '' order by u.uuid), '')) from users u)
   || ' ' || (select md5(coalesce(string_agg(id::text || '/' || version, ',' order by id), '')) from mark)`

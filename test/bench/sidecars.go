@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -13,21 +14,32 @@ import (
 	"github.com/pgwaltz/pgwaltz/test/harness"
 )
 
-// sidecars is pgwaltz: one process that publishes, one that applies, each with its embedded
+// sidecars is pgwaltz: one process that publishes, one by target that applies, each with its embedded
 // NATS server, linked over loopback. JetStream syncs every message, frames carry chain and
 // checksum, conflicts are detected, audited and checkpointed: the defaults.
 type sidecars struct {
 	site
-	name     string
-	room     *harness.Room
-	src, dst *harness.Sidecar
-	holder   *pgconn.PgConn
-	made     bool
+	name   string
+	room   *harness.Room
+	src    *harness.Sidecar
+	dst    []*harness.Sidecar // one by target
+	holder *pgconn.PgConn
+	made   bool
 }
 
 func (p *sidecars) Name() string { return p.name }
 
-func (p *sidecars) Slot() string { return "bench_" + p.name }
+func (p *sidecars) slot() string { return "bench_" + p.name }
+
+func (p *sidecars) Slots() []string { return []string{p.slot()} }
+
+// region is the name of a peer.
+func (p *sidecars) region(peer int) string {
+	if peer == 0 {
+		return "dst"
+	}
+	return fmt.Sprintf("dst%d", peer+1)
+}
 
 func (p *sidecars) Prepare(ctx context.Context) (err error) {
 	if err := harness.UseProduct(p.binary); err != nil {
@@ -40,33 +52,51 @@ func (p *sidecars) Prepare(ctx context.Context) (err error) {
 		return err
 	}
 	listen := fmt.Sprintf("127.0.0.1:%d", port)
-	common := func(region, peer, dsn string) map[string]any {
+	var tables []any
+	for _, t := range p.tables {
+		tables = append(tables, "public."+t)
+	}
+	common := func(region, dsn string, peers ...string) map[string]any {
+		var list []any
+		for _, r := range peers {
+			list = append(list, map[string]any{"region": r})
+		}
 		return map[string]any{
 			"cluster": "bench", "region": region, "postgres.dsn": dsn, "replica_identity": "keep", "copy.mode": "off",
-			"peers": []any{map[string]any{"region": peer}}, "tables.include": []any{"public.users", "public.mark"},
+			"peers": list, "tables.include": tables,
 			"nats.store_dir": filepath.Join(p.room.Dir, region, "nats"), "log.level": "info",
 		}
 	}
-	a := common("src", "dst", dsn(p.rig.Source, p.source))
-	a["direction"], a["postgres.slot"], a["postgres.publication"], a["nats.listen"] = "publish", p.Slot(), publication, listen
+	var regions []string
+	for i := range p.targets() {
+		regions = append(regions, p.region(i))
+	}
+	a := common("src", dsn(p.rig.Source, p.source), regions...)
+	a["direction"], a["postgres.slot"], a["postgres.publication"], a["nats.listen"] = "publish", p.slot(), publication, listen
 	if p.fill {
 		// A publication that setup makes is copied.
 		a["postgres.publication"], a["copy.mode"] = "bench_fill", "auto"
 	}
-	b := common("dst", "src", dsn(p.rig.Target, p.target))
-	b["direction"], b["nats.dial"] = "apply", []any{"nats-leaf://" + listen}
 	if p.both {
 		delete(a, "direction")
-		delete(b, "direction")
-		b["postgres.slot"] = p.backSlot()
 	}
 	if p.src, err = harness.NewSidecar(p.room, "src", "src", a); err != nil {
 		return err
 	}
-	if p.dst, err = harness.NewSidecar(p.room, "dst", "dst", b); err != nil {
-		return err
+	for i, t := range p.targets() {
+		b := common(regions[i], dsn(t.c, t.db), "src")
+		b["direction"], b["nats.dial"] = "apply", []any{"nats-leaf://" + listen}
+		if p.both {
+			delete(b, "direction")
+			b["postgres.slot"] = p.backSlot()
+		}
+		s, err := harness.NewSidecar(p.room, regions[i], regions[i], b)
+		if err != nil {
+			return err
+		}
+		p.dst = append(p.dst, s)
 	}
-	for _, s := range []*harness.Sidecar{p.src, p.dst} {
+	for _, s := range p.all() {
 		for k, v := range p.set {
 			if err := s.SetText(k, v); err != nil {
 				return err
@@ -75,11 +105,27 @@ func (p *sidecars) Prepare(ctx context.Context) (err error) {
 	}
 	p.made = true
 	if !p.fill { // where the publication is made by setup, the slot has to come behind it
-		if err := p.rig.exec(ctx, p.rig.Source, p.source, `select pg_create_logical_replication_slot('`+p.Slot()+`', 'pgoutput')`); err != nil {
+		if err := p.rig.exec(ctx, p.rig.Source, p.source, `select pg_create_logical_replication_slot('`+p.slot()+`', 'pgoutput')`); err != nil {
 			return err
 		}
 	}
-	return errors.Join(p.src.Setup(ctx), p.dst.Setup(ctx))
+	return p.each(func(s *harness.Sidecar) error { return s.Setup(ctx) })
+}
+
+// all are the sidecars that there are so far.
+func (p *sidecars) all() []*harness.Sidecar {
+	if p.src == nil {
+		return nil
+	}
+	return append([]*harness.Sidecar{p.src}, p.dst...)
+}
+
+func (p *sidecars) each(do func(*harness.Sidecar) error) error {
+	var errs []error
+	for _, s := range p.all() {
+		errs = append(errs, do(s))
+	}
+	return errors.Join(errs...)
 }
 
 // Arm starts both processes while the slot is kept busy: they link up and wait for it.
@@ -87,7 +133,7 @@ func (p *sidecars) Arm(ctx context.Context) error {
 	if err := p.hold(ctx); err != nil {
 		return err
 	}
-	if err := errors.Join(harness.UseProduct(p.binary), p.src.Start(), p.dst.Start()); err != nil {
+	if err := errors.Join(harness.UseProduct(p.binary), p.each((*harness.Sidecar).Start)); err != nil {
 		return err
 	}
 	return harness.Poll(ctx, 30*time.Second, 50*time.Millisecond, func(ctx context.Context) (bool, string, error) {
@@ -98,14 +144,24 @@ func (p *sidecars) Arm(ctx context.Context) error {
 		if err != nil {
 			return false, err.Error(), nil
 		}
-		b, err := p.dst.Status(ctx)
-		if err != nil {
-			return false, err.Error(), nil
+		if a.Outbound == nil || len(a.Outbound.Peers) < len(p.dst) {
+			return false, "the source's sidecar to know its peers", nil
 		}
-		if a.Outbound == nil || len(a.Outbound.Peers) == 0 || !a.Outbound.Peers[0].Reachable {
-			return false, "the source's sidecar to see its peer", nil
+		for _, peer := range a.Outbound.Peers {
+			if !peer.Reachable {
+				return false, "the source's sidecar to see its peers", nil
+			}
 		}
-		return len(b.Inbound) > 0, "the target's sidecar to name its origin", nil
+		for _, s := range p.dst {
+			b, err := s.Status(ctx)
+			if err != nil {
+				return false, err.Error(), nil
+			}
+			if len(b.Inbound) == 0 {
+				return false, "the target's sidecar to name its origin", nil
+			}
+		}
+		return true, "", nil
 	})
 }
 
@@ -116,7 +172,7 @@ func (p *sidecars) hold(ctx context.Context) error {
 		return fmt.Errorf("connect to hold the slot: %w", err)
 	}
 	p.holder = conn
-	conn.Frontend().SendQuery(&pgproto3.Query{String: `START_REPLICATION SLOT ` + p.Slot() + ` LOGICAL 0/0 (proto_version '1', publication_names '` + publication + `')`})
+	conn.Frontend().SendQuery(&pgproto3.Query{String: `START_REPLICATION SLOT ` + p.slot() + ` LOGICAL 0/0 (proto_version '1', publication_names '` + publication + `')`})
 	if err := conn.Frontend().Flush(); err != nil {
 		return fmt.Errorf("hold the slot: %w", err)
 	}
@@ -135,7 +191,7 @@ func (p *sidecars) hold(ctx context.Context) error {
 }
 
 // backSlot is the slot of the other direction.
-func (p *sidecars) backSlot() string { return p.Slot() + "_back" }
+func (p *sidecars) backSlot() string { return p.slot() + "_back" }
 
 func (p *sidecars) Holder() uint32 {
 	if p.holder == nil {
@@ -151,7 +207,7 @@ func (p *sidecars) Release(ctx context.Context) error {
 }
 
 func (p *sidecars) Alive() error {
-	for _, s := range []*harness.Sidecar{p.src, p.dst} {
+	for _, s := range p.all() {
 		if proc := s.Process(); proc != nil && !proc.Running() {
 			return fmt.Errorf("sidecar %s ended with code %d: %s", s.Region, proc.ExitCode(), harness.TailFile(s.LogPath, 4))
 		}
@@ -160,12 +216,20 @@ func (p *sidecars) Alive() error {
 }
 
 func (p *sidecars) Sidecars() map[string]*harness.Process {
-	return map[string]*harness.Process{"publish": p.src.Process(), "apply": p.dst.Process()}
+	out := map[string]*harness.Process{"publish": p.src.Process()}
+	for i, s := range p.dst {
+		name := "apply"
+		if i > 0 {
+			name += strconv.Itoa(i + 1)
+		}
+		out[name] = s.Process()
+	}
+	return out
 }
 
 func (p *sidecars) Close(ctx context.Context) error {
 	var errs []error
-	for _, s := range []*harness.Sidecar{p.src, p.dst} {
+	for _, s := range p.all() {
 		if s != nil && s.Running() {
 			if _, err := s.Stop(ctx, 15*time.Second); err != nil {
 				errs = append(errs, err)
@@ -177,7 +241,7 @@ func (p *sidecars) Close(ctx context.Context) error {
 		_ = p.holder.Close(ctx) // the server has ended it
 	}
 	if p.made {
-		errs = append(errs, dropSlot(ctx, p.rig, p.rig.Source, p.Slot()))
+		errs = append(errs, dropSlot(ctx, p.rig, p.rig.Source, p.slot()))
 		if p.both {
 			errs = append(errs, dropSlot(ctx, p.rig, p.rig.Target, p.backSlot()))
 		}

@@ -18,6 +18,7 @@ const (
 	Idle    Kind = "idle"   // both directions, and nothing happens
 	Beside  Kind = "beside" // TPC-C, see tpcc.go
 	Fill    Kind = "fill"   // the first copy, see fill.go
+	Mutual  Kind = "mutual" // both regions write, see both.go
 )
 
 // Workload is one row of the table.
@@ -28,6 +29,12 @@ type Workload struct {
 	Must  string // ratio to native that performance.md asks for, for the reader
 	Base  func(Options) Base
 	Write func(ctx context.Context, r *Rig, database string, o Options) (rows int, err error) // Drain only
+	Sweep bool                                                                                // sweep.go; runs only when it is asked for
+	Work  int                                                                                 // Sweep only: how many rows, tables or peers
+	Peers int                                                                                 // to which the rows go; 0 is one
+	// Latency only
+	Rate int  // transactions per second
+	Busy bool // a busy loop on each core takes half of the CPU
 	// Beside only
 	Scene   Scene
 	Stamped bool // the tables have stamp columns
@@ -54,7 +61,7 @@ func loadBase(o Options) Base { return Base{Rows: o.count(200_000)} }
 
 // workloads in the order in which they run.
 func workloads() []Workload {
-	return []Workload{
+	return append([]Workload{
 		{Name: "W0", What: "idle, in both directions", Kind: Idle, Must: "-", Base: loadBase},
 		{Name: "W1", What: "live OLTP, source transactions/s kept", Kind: Live, Must: "0.95", Base: loadBase},
 		{Name: "W2", What: "backlog, ten rows a transaction", Kind: Drain, Must: "1.1", Base: loadBase, Write: writeTens},
@@ -62,8 +69,13 @@ func workloads() []Workload {
 		{Name: "W4", What: "backlog, one UPDATE", Kind: Drain, Must: "1.15", Base: func(o Options) Base { return Base{Rows: o.count(200_000)} }, Write: writeUpdate},
 		{Name: "W5u", What: "backlog, wide rows updated, TOAST unchanged", Kind: Drain, Must: "1.5", Base: wideBase, Write: writeWideUpdates},
 		{Name: "W5i", What: "backlog, 2 kB inserts", Kind: Drain, Must: "0.9", Base: func(Options) Base { return Base{Rows: 40, Wide: true} }, Write: writeWideInserts},
+		{Name: "W5b", What: "backlog, 100 kB inserts", Kind: Drain, Must: "-", Base: func(Options) Base { return Base{Rows: 40, Wide: true} }, Write: writeBigInserts},
 		{Name: "W6", What: "backlog, one-row transactions", Kind: Drain, Must: "1.15", Base: loadBase, Write: writeOnes},
-		{Name: "W7", What: "latency at 500 transactions/s", Kind: Latency, Must: "1.1 x, p99 < 6 ms", Base: loadBase},
+		{Name: "W7a", What: "latency at 100 transactions/s", Kind: Latency, Must: "-", Base: loadBase, Rate: 100},
+		{Name: "W7", What: "latency at 500 transactions/s", Kind: Latency, Must: "2.5, p99 < 5 ms", Base: loadBase, Rate: latencyRate},
+		{Name: "W7c", What: "latency at 2,000 transactions/s", Kind: Latency, Must: "-", Base: loadBase, Rate: 2000},
+		{Name: "W7h", What: "latency at 500 transactions/s and half the CPU", Kind: Latency, Must: "p99 < 100 ms", Base: loadBase, Rate: latencyRate, Busy: true},
+		{Name: "W8", What: "both regions write, transactions/s kept by both", Kind: Mutual, Must: "0.95 of pglogical", Base: loadBase},
 		{Name: "W10", What: "first copy of 1,000,000 rows into an empty table", Kind: Fill, Must: "0.5", Base: func(o Options) Base { return Base{Rows: o.count(1_000_000)} }},
 		{Name: "W9", What: "TPC-C, tables without stamp columns", Kind: Beside, Must: "0.9", Scene: Steady},
 		{Name: "W9s", What: "TPC-C, tables with stamp columns", Kind: Beside, Must: "0.9", Scene: Steady, Stamped: true},
@@ -71,15 +83,18 @@ func workloads() []Workload {
 		{Name: "W9bs", What: "TPC-C from a backlog, with stamp columns", Kind: Beside, Must: "0.9", Scene: Backlog, Stamped: true},
 		{Name: "W9c", What: "TPC-C during the first copy, without stamp columns", Kind: Beside, Must: "0.9", Scene: Copying},
 		{Name: "W9cs", What: "TPC-C during the first copy, with stamp columns", Kind: Beside, Must: "0.9", Scene: Copying, Stamped: true},
-	}
+	}, sweep()...)
 }
 
 func wideBase(o Options) Base { return Base{Rows: o.count(20_000), Wide: true} }
 
-func workloadNames() []string {
+// workloadNames are those of the sweep, or the others.
+func workloadNames(swept bool) []string {
 	var names []string
 	for _, w := range workloads() {
-		names = append(names, w.Name)
+		if w.Sweep == swept {
+			names = append(names, w.Name)
+		}
 	}
 	return names
 }
@@ -126,11 +141,18 @@ func writeWideInserts(ctx context.Context, r *Rig, db string, o Options) (int, e
 	return n * clients, r.history(ctx, db, script, n)
 }
 
+// writeBigInserts is W5b: 100 kB of text in each row, which does not compress.
+func writeBigInserts(ctx context.Context, r *Rig, db string, o Options) (int, error) {
+	n := o.count(5_000) / clients
+	script := `insert into users (username, email, password, notes) select 'n' || i, 'n' || i || '@example.com', md5(i::text), (select string_agg(md5(i::text || k), '') from generate_series(1, 3200) k) from (select nextval('bench_next') i) x;
+`
+	return n * clients, r.history(ctx, db, script, n)
+}
+
 // Durations of the live workloads at full scale.
 const (
 	liveSpan    = 12 * time.Second
-	latencySpan = 8 * time.Second
+	latencySpan = 20 * time.Second
 	idleSpan    = 20 * time.Second
-	latencyRate = 500 // transactions per second
-	probeRate   = 50  // of them probes
+	latencyRate = 500 // transactions per second of W7, unless -rate says otherwise
 )

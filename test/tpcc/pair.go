@@ -10,7 +10,8 @@ import (
 	"github.com/pgwaltz/pgwaltz/test/harness"
 )
 
-// Pair is two sidecars between two databases that hold the tables and a table mark, in both directions.
+// Pair is two sidecars between two databases that hold the same tables, in both directions, with the settings that a user
+// gets who gives none.
 type Pair struct {
 	Left, Right *harness.Sidecar
 	room        *harness.Room
@@ -23,9 +24,14 @@ type side struct {
 	slot     string
 }
 
-// NewPair prepares two sidecars, with their files in a folder of its own. copied: the right database
-// is filled by the left one.
+// NewPair prepares two sidecars for the tables of TPC-C and a table mark, with their files in a folder of its own. copied: the
+// right database is filled by the left one.
 func NewPair(dir string, left, right *harness.Cluster, database string, copied bool, set map[string]string) (*Pair, error) {
+	return NewPairOf(append(Qualified(), "public.mark"), dir, left, right, database, copied, set)
+}
+
+// NewPairOf is NewPair for other tables, given by schema and name.
+func NewPairOf(tables []any, dir string, left, right *harness.Cluster, database string, copied bool, set map[string]string) (*Pair, error) {
 	port, err := harness.FreePort()
 	if err != nil {
 		return nil, err
@@ -46,7 +52,7 @@ func NewPair(dir string, left, right *harness.Cluster, database string, copied b
 		conf := map[string]any{
 			"cluster": "tpcc", "region": s.region, "copy.mode": mode, "peers": []any{map[string]any{"region": s.peer}},
 			"postgres.dsn":  fmt.Sprintf("host=%s port=%d user=postgres dbname=%s sslmode=disable", filepath.Dir(s.c.DataDir), s.c.Port, database),
-			"postgres.slot": slot, "tables.include": append(Qualified(), "public.mark"), "nats.store_dir": filepath.Join(dir, s.region, "nats"), "log.level": "info",
+			"postgres.slot": slot, "tables.include": tables, "nats.store_dir": filepath.Join(dir, s.region, "nats"), "log.level": "info",
 		}
 		if i == 0 {
 			conf["nats.listen"] = listen
