@@ -2,7 +2,6 @@ package apply
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -233,25 +232,6 @@ func columnNames(rel *wal.Relation) []string {
 	return out
 }
 
-// triggersOf is another text whenever the triggers of a table were changed; it takes an expression that is its oid.
-func triggersOf(oid string) string {
-	return `coalesce((select pg_catalog.sum(pg_catalog.hashint8(g.xmin::text::int8)) from pg_catalog.pg_trigger g where g.tgrelid = ` + oid + `), 0)::text`
-}
-
-// attributesOf selects another array whenever the columns of a table were changed in any way; it takes an expression that is its oid.
-func attributesOf(oid string) string {
-	return `select pg_catalog.array_agg(c.x) from (select a.xmin as x from pg_catalog.pg_attribute a where a.attrelid = ` + oid + ` and a.attnum > 0 order by a.attnum) as c`
-}
-
-// definitionsSQL fails with 22012 where a table is not called as it was when it was read, or its columns are not, or are of other types, or it has other
-// triggers; $1 are tables, $2 their columns (naming), $3 their triggers (triggersOf), $4 their schemas, $5 their names. Statements name tables: one that has given its
-// name to another one since it was read was not written at all, and the other one holds locks of this transaction, and keeps the name. The names are read from
-// the catalog, which takes no right: to_regclass fails where the session may not use a schema, of which changes are merely parked.
-var definitionsSQL = `select 1 / (not exists (select from rows from (pg_catalog.unnest($1::int8[]), pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[]), pg_catalog.unnest($5::text[])) as u(o, n, g, s, t)
-  where not exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace m on m.oid = c.relnamespace where c.oid = o::oid and c.relname::text = t and m.nspname::text = s) or g is distinct from ` + triggersOf("o::oid") + `
-    or n is distinct from (select coalesce(pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.attnum, a.atttypid, a.atttypmod, a.attname), ',' order by a.attnum), '')
-      from pg_catalog.pg_attribute a where a.attrelid = o::oid and a.attnum > 0 and not a.attisdropped)))::int`
-
 // ours returns what describes the relations of other regions as this region's own: what is told is published from here, so its columns are named by
 // what they are here. The rows were written or read under these names in this attempt.
 func (a *Applier) ours() func(*wal.Relation) *wal.Relation {
@@ -281,46 +261,11 @@ func (a *Applier) ours() func(*wal.Relation) *wal.Relation {
 	}
 }
 
-// guardDefinitions lets the commit fail where columns of a table have other names or types than they had when it was read, or it has other triggers:
-// a trigger that nobody knew of may have stored something else than what came, and what a column rounds was not looked at. The rows
-// that were written or read hold locks by now, so nobody can alter them any more. A trigger that one partition alone gets, without its table, is
-// seen when the definition is looked at again (schemaAge): to go through all partitions at each commit would cost too much.
-func (a *Applier) guardDefinitions(ctx context.Context, b *pipeline) error {
-	if len(a.named) == 0 {
-		return nil
-	}
-	oids, names, triggers := a.scratch(wal.OIDInt8), a.scratch(wal.OIDText), a.scratch(wal.OIDText)
-	schemas, tables := a.scratch(wal.OIDText), a.scratch(wal.OIDText)
-	for s := range a.named {
-		oids.int8(int64(s.oid))
-		names.bytes([]byte(s.naming()))
-		triggers.bytes([]byte(s.triggers))
-		schemas.bytes([]byte(s.name.Schema))
-		tables.bytes([]byte(s.name.Name))
-	}
-	return a.exec(ctx, b, definitionsSQL, [][]byte{oids.param(), names.param(), triggers.param(), schemas.param(), tables.param()}, []int16{1})
-}
-
 // forgetNames begins another attempt. What was matched by one that was committed is known by now, and by one that was rolled back was
 // matched for nothing.
 func (a *Applier) forgetNames() {
 	clear(a.named)
 	clear(a.matching)
-}
-
-// naming is what the columns are called, and their types, as definitionsSQL has it.
-func (s *tableSchema) naming() string {
-	if s.names == "" {
-		var b strings.Builder
-		for i, c := range s.columns {
-			if i > 0 {
-				b.WriteByte(',')
-			}
-			fmt.Fprintf(&b, "%d %d %d %s", c.num, c.oid, c.mod, c.name)
-		}
-		s.names = b.String()
-	}
-	return s.names
 }
 
 // storeMatched writes, in the open transaction, which columns were matched and what the origin calls its columns now. What it

@@ -47,6 +47,7 @@ type tableSchema struct {
 	names        string // naming
 	triggers     string // triggersOf
 	attributes   string // attributesOf
+	unaltered    unaltered
 }
 
 type tableColumn struct {
@@ -119,6 +120,7 @@ var schemaSQL = treeSQL + `, whole as materialized (
     exists (select from pg_catalog.pg_trigger g join tree on g.tgrelid = tree.oid where g.tgisinternal and g.tgtype & 8 <> 0 and g.tgconstrrelid <> 0) as parent,
     ` + triggersOf("(select oid from rel)") + ` as triggers,
     (` + attributesOf("(select oid from rel)") + `)::text as attributes,
+    (select pg_catalog.count(*) from pg_catalog.pg_trigger g where g.tgrelid = (select oid from rel)) as ntriggers, ` + horizonSQL + ` as horizon,
     ` + signature + ` as signature
 )
 select coalesce(col.attname, ''), coalesce(col.attnum, 0), coalesce(pg_catalog.format_type(col.atttypid, -1), ''), coalesce(col.atttypid::int8, 0), coalesce(col.atttypmod, 0),
@@ -127,7 +129,7 @@ select coalesce(col.attname, ''), coalesce(col.attnum, 0), coalesce(pg_catalog.f
   (with recursive base as (select t.oid, t.typbasetype, t.typname, t.typnamespace, t.typtype from pg_catalog.pg_type t where t.oid = col.atttypid and t.oid >= 16384
     union all select t.oid, t.typbasetype, t.typname, t.typnamespace, t.typtype from base join pg_catalog.pg_type t on base.typtype = 'd' and t.oid = base.typbasetype)
    select coalesce(pg_catalog.max(n.nspname || '.' || base.typname), '') from base join pg_catalog.pg_namespace n on n.oid = base.typnamespace where base.typtype <> 'd'),
-  coalesce(col.attgenerated <> '', false), coalesce(col.attidentity = 'a', false), ` + rowkey.InputSQL + `, rel.oid::int8, rel.relkind = 'r', whole.immediate, whole.fires, whole.disturbs, whole.after, whole.late, whole.rewrites, whole.parent, whole.triggers, coalesce(whole.attributes, ''), whole.signature
+  coalesce(col.attgenerated <> '', false), coalesce(col.attidentity = 'a', false), ` + rowkey.InputSQL + `, rel.oid::int8, rel.relkind = 'r', whole.immediate, whole.fires, whole.disturbs, whole.after, whole.late, whole.rewrites, whole.parent, whole.triggers, coalesce(whole.attributes, ''), whole.ntriggers, whole.horizon, whole.signature
 from rel cross join whole left join pg_catalog.pg_attribute col on col.attrelid = rel.oid and col.attnum > 0 and not col.attisdropped
 order by col.attnum`
 
@@ -138,11 +140,11 @@ func loadSchema(ctx context.Context, q querier, name wal.RelationName, replica b
 		return nil, fmt.Errorf("read definition of %s: %w", name, err)
 	}
 	defer rows.Close()
-	t := &tableSchema{name: name, index: map[string]int{}, due: time.Now().Add(schemaAge)}
+	t := &tableSchema{name: name, index: map[string]int{}, due: time.Now().Add(schemaAge), unaltered: unaltered{asked: time.Now()}}
 	for rows.Next() {
 		var c tableColumn
 		var oid, table int64
-		if err := rows.Scan(&c.name, &c.num, &c.typ, &oid, &c.mod, &c.coerces, &c.wire, &c.generated, &c.always, &c.input, &table, &t.plain, &t.immediate, &t.fires, &t.disturbs, &t.after, &t.late, &t.rewrites, &t.parent, &t.triggers, &t.attributes, &t.signature); err != nil {
+		if err := rows.Scan(&c.name, &c.num, &c.typ, &oid, &c.mod, &c.coerces, &c.wire, &c.generated, &c.always, &c.input, &table, &t.plain, &t.immediate, &t.fires, &t.disturbs, &t.after, &t.late, &t.rewrites, &t.parent, &t.triggers, &t.attributes, &t.unaltered.triggers, &t.unaltered.since, &t.signature); err != nil {
 			return nil, fmt.Errorf("read definition of %s: %w", name, err)
 		}
 		if t.oid = uint32(table); oid == 0 {
