@@ -57,10 +57,11 @@ type Applier struct {
 	inHand       bool // Suspects knows which single change is being tried
 	// together, if not nil, takes the statements that write rows, which are run as one at the end.
 	together  *together
-	gathering bool // the statement in hand is one of them
-	anew      bool // rows that are changed are taken out and put in again, see ring.go
-	barrier   bool // the barrier has been waited for in this attempt
-	overdue   bool // in vain: own changes may not be known
+	gathering bool    // the statement in hand is one of them
+	anew      bool    // rows that are changed are taken out and put in again, see ring.go
+	at        wal.LSN // the end of the WAL, as it was read behind the statements that were run last; 0: it was not
+	barrier   bool    // the barrier has been waited for in this attempt
+	overdue   bool    // in vain: own changes may not be known
 	// impatient: what fails now for a reason that may pass is parked as well; it was tried
 	// often enough.
 	impatient bool

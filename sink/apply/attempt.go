@@ -382,8 +382,8 @@ func (a *Applier) commit(ctx context.Context, fx *effects, next checkpoint.Check
 // row is written or locked by now, so no local change of it can lie on the wrong side of the
 // position that is read here.
 func (a *Applier) writeEffects(ctx context.Context, fx *effects) error {
-	var at wal.LSN
-	if fx.needsPosition(a.cfg.Self) {
+	at := a.at
+	if at == 0 && fx.needsPosition(a.cfg.Self) {
 		var err error
 		if at, err = a.insertLSN(ctx); err != nil {
 			return err

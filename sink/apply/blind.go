@@ -99,13 +99,33 @@ func (a *Applier) seen(ctx context.Context, g *batch.Group, runs []int, states [
 	return nil
 }
 
+const insertSQL = `select pg_catalog.pg_current_wal_insert_lsn()::text`
+
 // insertLSN is the end of the local WAL.
 func (a *Applier) insertLSN(ctx context.Context) (wal.LSN, error) {
 	var s string
-	if err := a.conn.QueryRow(ctx, `select pg_catalog.pg_current_wal_insert_lsn()::text`).Scan(&s); err != nil {
+	if err := a.conn.QueryRow(ctx, insertSQL).Scan(&s); err != nil {
 		return 0, fmt.Errorf("read local WAL position: %w", err)
 	}
 	return wal.ParseLSN(s)
+}
+
+// readPosition queues the reading of the end of the WAL behind statements that write rows, for what is written beside them: it needs
+// no round trip of its own then. Whatever is run afterwards may lock other rows, and makes it void. Where a trigger may drop
+// what is prepared, the position is read by itself.
+func (a *Applier) readPosition(ctx context.Context, b *pipeline, fx *effects) error {
+	if b.n == 0 || a.cfg.Self || a.open || a.retrying || a.settings.on || !fx.needsPosition(false) {
+		return nil
+	}
+	if err := a.exec(ctx, b, insertSQL, nil, []int16{0}); err != nil {
+		return err
+	}
+	b.read(rowsInto(func(v [][]byte) {
+		if at, err := wal.ParseLSN(string(v[0])); err == nil { // else it is read once more
+			a.at = at
+		}
+	}, func(err error) error { return err }))
+	return nil
 }
 
 // Nothing in the server keeps one transaction from putting a row where another one, which does not

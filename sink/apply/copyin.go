@@ -25,6 +25,7 @@ func (a *Applier) copyIn(ctx context.Context, g *batch.Group, t *target, runs []
 	if _, err := a.conn.Exec(ctx, "savepoint bulk"); err != nil {
 		return false, fmt.Errorf("savepoint: %w", err)
 	}
+	a.at = 0
 	_, err := a.conn.PgConn().CopyFrom(ctx, &copyReader{g: g, t: t, runs: runs}, copySQL(t))
 	if err == nil {
 		if _, err = a.conn.Exec(ctx, "release savepoint bulk"); err != nil {

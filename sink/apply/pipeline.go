@@ -102,6 +102,7 @@ func (a *Applier) run(ctx context.Context, b *pipeline, stmts []fastStmt, left f
 		return nil
 	}
 	a.cfg.Batches.moved(a.holder())
+	a.at = 0
 	mrr := a.conn.PgConn().ExecBatch(ctx, &b.batch)
 	a.used = 0
 	var first error
@@ -145,6 +146,7 @@ func (a *Applier) query(ctx context.Context, sql string, args [][]byte, results 
 	if err := a.exec(ctx, &b, sql, args, results); err != nil {
 		return err
 	}
+	a.at = 0
 	mrr := a.conn.PgConn().ExecBatch(ctx, &b.batch)
 	a.used = 0
 	var first error

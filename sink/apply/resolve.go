@@ -369,6 +369,9 @@ func (a *Applier) write(ctx context.Context, tables []decided, fx *effects) erro
 		a.together.of = append(a.together.of, stmts...)
 		return nil
 	}
+	if err := a.readPosition(ctx, &b, fx); err != nil {
+		return err
+	}
 	return a.run(ctx, &b, stmts, func(st fastStmt, left []int) error {
 		if len(left) > 0 {
 			return errRace
