@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"strconv"
 
 	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
-	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
 	"github.com/pgwaltz/pgwaltz/conflict"
@@ -52,11 +52,13 @@ const (
 	maxPassed = 64
 )
 
-// rest counts batches that are not sent at once, because those before them failed: each leaves an error in the server's log.
+// rest counts batches that are not sent at once, because those before them failed: each has cost a round trip, and leaves an error in the server's
+// log, or, where a single row was not written, nothing but a commit, which says something only with Config.Marker.
 type rest struct {
 	left int // so many are not sent
 	next int // behind the next one that fails
 	went int // in a row
+	vain int // single rows in a row that were not written
 }
 
 func (r *rest) failed() {
@@ -64,8 +66,17 @@ func (r *rest) failed() {
 	r.left, r.went = r.next, 0
 }
 
+// unwritten counts half of what failed does: one row now and then that loses is no reason to send others in more round trips.
+func (r *rest) unwritten() {
+	if r.vain++; r.vain == 2 {
+		r.vain = 0
+		r.failed()
+	}
+}
+
 // succeeded forgets slowly: of batches that fail now and then, too, few are to be tried.
 func (r *rest) succeeded() {
+	r.vain = 0
 	if r.went++; r.went%8 == 0 {
 		r.next /= 2
 	}
@@ -115,6 +126,8 @@ func (a *Applier) applyAtOnce(ctx context.Context, txs []keyedTx, next checkpoin
 		a.cfg.Index.Settle(a.holder(), false)
 		if err != nil {
 			a.rest.failed()
+		} else {
+			a.rest.unwritten()
 		}
 		return false, nil
 	}
@@ -238,15 +251,24 @@ func (a *Applier) queueAtOnce(ctx context.Context, txs []keyedTx, next checkpoin
 	return b, runs, true
 }
 
-// sure is the condition that the table is what it was when it was read, and is called as it was.
-func (t *target) sure() string {
-	s := t.schema
-	oid := fmt.Sprintf("'%d'::pg_catalog.oid", s.oid)
-	return "(" + attributesOf(oid) + ") = '" + s.attributes + "' and " + triggersOf(oid) + " = '" + s.triggers +
-		"' and exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace m on m.oid = c.relnamespace where c.oid = " + oid +
-		" and c.relname = " + pg.Literal(s.name.Name) + " and m.nspname = " + pg.Literal(s.name.Schema) + ")" +
+// sure is the condition that the table is what it was when it was read, and is called as it was. It has the parameters of sureArgs, behind the first skip: what a
+// table was is no part of the text, or each ALTER TABLE would leave a prepared statement behind in the session.
+func sure(skip int) string {
+	oid, attributes, triggers, schema, name := "$"+strconv.Itoa(skip+1)+"::int8::pg_catalog.oid", "$"+strconv.Itoa(skip+2)+"::text", "$"+strconv.Itoa(skip+3)+"::text", "$"+strconv.Itoa(skip+4)+"::text", "$"+strconv.Itoa(skip+5)+"::text"
+	return "(" + attributesOf(oid) + ") = " + attributes + "::pg_catalog.xid[] and " + triggersOf(oid) + " = " + triggers +
+		" and exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace m on m.oid = c.relnamespace where c.oid = " + oid +
+		" and c.relname = " + name + " and m.nspname = " + schema + ")" +
 		" and not exists (select from pg_catalog.pg_index i where i.indrelid = " + oid + " and not i.indimmediate and (i.indisunique or i.indisexclusion))"
 }
+
+// sureArgs are the parameters of sure, in binary form.
+func (t *target) sureArgs() [][]byte {
+	s := t.schema
+	return [][]byte{binary.BigEndian.AppendUint64(nil, uint64(s.oid)), []byte(s.attributes), []byte(s.triggers), []byte(s.name.Schema), []byte(s.name.Name)}
+}
+
+// sureParams is how many these are.
+const sureParams = 5
 
 // parameters are those of a statement, in the form in which they travel.
 type parameters struct {
@@ -337,6 +359,9 @@ func (a *Applier) queueRow(ctx context.Context, b *pipeline, g *batch.Group, t *
 			t.rows[shape] = sql
 		}
 	}
+	for _, v := range t.sureArgs() {
+		p.binary(v)
+	}
 	p.stamp(t.shape, r.Stamp)
 	name, err := a.prepare(ctx, sql)
 	if err != nil {
@@ -354,24 +379,24 @@ type rowShape struct {
 	updateKey
 }
 
-// rowSQL makes the statement of queueRow, which has so many parameters in front of the stamp.
+// rowSQL makes the statement of queueRow, which has so many parameters in front of those of sure and the stamp.
 func (a *Applier) rowSQL(g *batch.Group, t *target, shape rowShape, cols []int, inBinary func(int) bool, params int) string {
 	skip := len(a.saveArgs(a.cp))
 	if shape.insert {
 		s := t.shape
 		s.Values = t.paramsOf(cols, inBinary)
-		return statement.RowOrFails(s, statement.InsertRow(s, skip), pgstore.SaveSQL, params, t.sure())
+		return statement.RowOrFails(s, statement.InsertRow(s, skip), pgstore.SaveSQL, params+sureParams, sure(params))
 	}
 	s := a.keyShape(g, t)
 	_, held := t.held(shape.updateKey, inBinary)
 	s.Key, s.Values = append(s.Key, held...), t.paramsOf(cols, inBinary)
-	return statement.RowOrFails(s, statement.UpdateRow(s, shape.guard, skip), pgstore.SaveSQL, params, t.sure())
+	return statement.RowOrFails(s, statement.UpdateRow(s, shape.guard, skip), pgstore.SaveSQL, params+sureParams, sure(params))
 }
 
 // queueRows queues the statements that write the rows of a group.
 func (a *Applier) queueRows(ctx context.Context, b *pipeline, g *batch.Group, t *target, plan plan) error {
-	sure := t.sure()
-	stamps := func(runs []int) (args [][]byte) {
+	behind := func(args [][]byte, runs []int) [][]byte {
+		args = append(args, t.sureArgs()...)
 		versions, times := a.scratch(wal.OIDInt8), a.scratch(wal.OIDTimestamptz)
 		for _, i := range runs {
 			if v := g.Runs[i].Stamp.Version; v == wal.NullVersion {
@@ -391,8 +416,8 @@ func (a *Applier) queueRows(ctx context.Context, b *pipeline, g *batch.Group, t 
 	}
 	for k, runs := range plan.update {
 		s, args := a.updateRows(g, t, runs, k)
-		sql := statement.WrittenOrFails(s, statement.Update(s, k.guard), true, len(args), sure)
-		if err := a.exec(ctx, b, sql, append(args, stamps(runs)...), []int16{1}); err != nil {
+		sql := statement.WrittenOrFails(s, statement.Update(s, k.guard), true, len(args)+sureParams, sure(len(args)))
+		if err := a.exec(ctx, b, sql, behind(args, runs), []int16{1}); err != nil {
 			return err
 		}
 	}
@@ -400,8 +425,8 @@ func (a *Applier) queueRows(ctx context.Context, b *pipeline, g *batch.Group, t 
 		return nil
 	}
 	s, args := a.insertRows(g, t, plan.insert)
-	sql := statement.WrittenOrFails(s, statement.Insert(s), false, len(args), sure)
-	return a.exec(ctx, b, sql, append(args, stamps(plan.insert)...), []int16{1})
+	sql := statement.WrittenOrFails(s, statement.Insert(s), false, len(args)+sureParams, sure(len(args)))
+	return a.exec(ctx, b, sql, behind(args, plan.insert), []int16{1})
 }
 
 // queueNone queues the question whether the keys of a group have entries by now. It has to be a statement of its own, behind the one that wrote

@@ -122,6 +122,87 @@ func TestBatchesThatFailRest(t *testing.T) {
 	if r.failed(); r.left != 32 {
 		t.Errorf("behind 16 that went in, and one that did not: %d", r.left)
 	}
+	r, rests = rest{}, nil
+	for range 5 {
+		r.unwritten()
+		rests = append(rests, r.left)
+	}
+	if fmt.Sprint(rests) != "[0 1 1 2 2]" {
+		t.Errorf("single rows that are not written rest for %v", rests)
+	}
+	r = rest{}
+	for range 9 { // every other one
+		r.unwritten()
+		r.succeeded()
+		r.unwritten()
+		r.succeeded()
+		if r.left != 0 {
+			t.Fatal("single rows of which every other one goes in rest")
+		}
+	}
+}
+
+// Of single rows that all lose few are tried in vain, and nothing is left of these in the table.
+func TestSingleRowsThatLoseRest(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	const rows = 40
+	b.exec("insert into acct select n, 'local', 3, '2024-01-05' from generate_series(1, " + fmt.Sprint(rows) + ") as n")
+	b.apply(b.tx(nil, insert(r, row("100", "a", 1, 1)))) // what is prepared and read once
+	before := b.a.Stats.Batches.Load()
+	tried := 0
+	for n := 1; n <= rows; n++ {
+		if b.a.rest.left == 0 {
+			tried++
+		}
+		b.apply(b.tx(nil, insert(r, row(fmt.Sprint(n), "a", 1, 1))))
+	}
+	if n := b.a.Stats.Batches.Load() - before; n != rows {
+		t.Errorf("%d batches went in", n)
+	}
+	if tried > 12 { // two, and then two behind 1, 2, 4, 8 and 16
+		t.Errorf("%d of %d single rows that lose were tried at once", tried, rows)
+	}
+	b.want("select count(*) from acct where v = 'local'", fmt.Sprint(rows))
+	b.want("select count(*) from pgwaltz.conflict where verdict = 'keep'", fmt.Sprint(rows))
+	b.want("select transactions from pgwaltz.checkpoint", fmt.Sprint(rows+1))
+}
+
+// A statement that goes out with the commit is the same one whatever was done to its table: else each ALTER TABLE would leave one behind in the session.
+func TestAlteringATableLeavesNoStatementsBehind(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	put := 0
+	count := func() int {
+		for _, rows := range []int{1, 2} {
+			var changes []wal.Change
+			for range rows {
+				put++
+				changes = append(changes, insert(r, row(fmt.Sprint(put), "a", 1, 1)))
+			}
+			b.a.rest = rest{}
+			if !b.went(b.tx(nil, changes...)) {
+				t.Fatalf("%d rows did not go out at once", rows)
+			}
+			for i := range changes {
+				id := fmt.Sprint(put - i)
+				changes[i] = update(r, row(id, "a", 1, 1), row(id, "b", 2, 2))
+			}
+			if !b.went(b.tx(nil, changes...)) {
+				t.Fatalf("%d rows that are changed did not go out at once", rows)
+			}
+		}
+		return len(b.a.prepared)
+	}
+	before := count()
+	for n := range 5 {
+		b.exec(fmt.Sprintf("alter table acct alter column v set statistics %d; create trigger t%d after insert on acct execute function suppress_redundant_updates_trigger()", n+1, n))
+		b.a.forgetSchemas()
+		if now := count(); now != before {
+			t.Errorf("%d statements are prepared, and %d were before the table was altered", now, before)
+		}
+	}
+	b.want("select count(*) from acct where v = 'b'", fmt.Sprint(put))
 }
 
 // A second applier is found out, and leaves nothing.

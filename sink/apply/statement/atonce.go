@@ -89,7 +89,7 @@ func (s Shape) stampNames() []string {
 
 // WrittenOrFails runs a statement that writes rows and returns their stamps (Insert, or Update, which returns the ordinals as well). It
 // fails where not all of them were written with the given stamps, or sure, a condition, does not hold behind
-// the write. params is how many parameters the statement has; behind them come an array of versions and one of times, as far as the table has them.
+// the write. params is how many parameters the statement and sure have; behind them come an array of versions and one of times, as far as the table has them.
 func WrittenOrFails(s Shape, statement string, ordinals bool, params int, sure string) string {
 	names, order := s.stampNames(), ""
 	head := names
