@@ -130,9 +130,9 @@ func (m *SelfMerge) pick(tx *wal.Transaction) []wal.Change {
 			if inserted == nil {
 				inserted = map[tombstone.Ref]bool{}
 			}
-			inserted[refOf(ch)] = true
+			inserted[m.refOf(ch)] = true
 		}
-		if needs || len(inserted) > 0 && follows(ch) && inserted[refOf(ch)] {
+		if needs || len(inserted) > 0 && follows(ch) && inserted[m.refOf(ch)] {
 			picked = append(picked, *ch)
 		}
 	}
@@ -146,8 +146,8 @@ func follows(ch *wal.Change) bool {
 }
 
 // refOf is the key of a change; of a table whose keys only the server can tell apart, the table.
-func refOf(ch *wal.Change) tombstone.Ref {
-	ref := tombstone.Ref{Relation: ch.Relation.Ref()}
+func (m *SelfMerge) refOf(ch *wal.Change) tombstone.Ref {
+	ref := tombstone.Ref{Relation: m.local.Own(ch.Relation)}
 	if !ch.Relation.Asks() {
 		ref.Key = string(ch.AppendKey(nil))
 	}
@@ -158,11 +158,11 @@ func (m *SelfMerge) needs(tx *wal.Transaction, ch *wal.Change) bool {
 	if apply.NeedsSelfMerge(m.policy, tx, ch) {
 		// The server knows when a row was written that nothing else is known of.
 		return !m.local.Tracks(tx.XID) || !apply.Plain(m.policy, tx, ch) || ch.Relation.Asks() ||
-			m.local.May(ch.Relation.Ref(), ch.AppendKey(nil))
+			m.local.May(m.local.Own(ch.Relation), ch.AppendKey(nil))
 	}
 	// A tombstone of another region may have been written without sight of the row.
-	return ch.Op == wal.Insert && !ch.Repair && ch.Relation.KeyColumns() != nil && m.local.Any(ch.Relation.Ref()) &&
-		(ch.Relation.Asks() || m.local.May(ch.Relation.Ref(), ch.AppendKey(nil)))
+	return ch.Op == wal.Insert && !ch.Repair && ch.Relation.KeyColumns() != nil && m.local.Any(m.local.Own(ch.Relation)) &&
+		(ch.Relation.Asks() || m.local.May(m.local.Own(ch.Relation), ch.AppendKey(nil)))
 }
 
 // NewSelfMerge makes the filter of one run of the self-merge.

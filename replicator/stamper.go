@@ -14,6 +14,8 @@ import (
 type Items interface {
 	// Open is told of each own transaction, or part of one, before its changes are asked for.
 	Open(ctx context.Context, xid wal.XID, commit wal.LSN) error
+	// Own is the name under which a relation's items are kept (tombstone.Index.Own).
+	Own(rel *wal.Relation) wal.RelationName
 	// Any reports whether keys of a relation may have items at all; false is certain.
 	Any(wal.RelationName) bool
 	// Clock is the time of an own transaction: its commit time, or just above all in front of it.
@@ -56,7 +58,7 @@ type TablePolicy struct {
 type stamping struct {
 	cols    conflict.Columns
 	policy  conflict.Policy
-	name    wal.RelationName
+	name    wal.RelationName // its ledger
 	keyless bool
 	less    bool // no stamp columns
 }
@@ -93,7 +95,7 @@ func (s *Stamper) of(rel *wal.Relation) *stamping {
 	p := s.policy(rel.Ref())
 	st := &stamping{
 		cols:   conflict.ColumnsOf(rel, p.Version, p.UpdatedAt),
-		policy: p.Resolve, name: rel.Ref(),
+		policy: p.Resolve, name: s.items.Own(rel),
 	}
 	st.keyless = rel.KeyColumns() == nil
 	st.less = st.cols.Stampless()
@@ -203,7 +205,7 @@ func (s *Stamper) change(tx *wal.Transaction, i int) error {
 	ch := &tx.Changes[i]
 	if ch.Op == wal.Truncate {
 		ch.Stamp = wal.Stamp{UpdatedAt: tx.CommitTime}
-		s.items.Truncated(ch.Relation.Ref(), tombstone.Place{Commit: tx.CommitLSN, Part: tx.Part})
+		s.items.Truncated(s.of(ch.Relation).name, tombstone.Place{Commit: tx.CommitLSN, Part: tx.Part})
 		return nil
 	}
 	st := s.of(ch.Relation)

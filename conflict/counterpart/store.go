@@ -89,9 +89,13 @@ on conflict (origin, theirs) do update set table_oid = excluded.table_oid, num =
 }
 
 // Tables lists the tables of this database of which changes have come from other regions.
-func Tables(ctx context.Context, c *pgx.Conn) ([]int64, error) {
-	var out []int64
-	if err := c.QueryRow(ctx, `select array(select distinct table_oid::int8 from pgwaltz.counterpart)`).Scan(&out); err != nil {
+func Tables(ctx context.Context, q Querier) ([]int64, error) {
+	rows, err := q.Query(ctx, `select distinct table_oid::int8 from pgwaltz.counterpart where num <> 0`)
+	if err != nil {
+		return nil, fmt.Errorf("read pgwaltz.counterpart: %w", err)
+	}
+	out, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
 		return nil, fmt.Errorf("read pgwaltz.counterpart: %w", err)
 	}
 	return out, nil

@@ -15,6 +15,11 @@
 // are written in the transaction of the rows (by the applier) or by the self-merge of this
 // region's own published changes.
 //
+// # Ledgers
+//
+// The relation that names an entry is the ledger of its table: what that was called first. A table that is renamed, or swaps its name
+// with another one, takes its ledger along (Index.Ledger); no entry is moved.
+//
 // # Items
 //
 // The publisher stamps a local change after it was committed, and perhaps a second time, after

@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"math"
 	"sync"
+	"sync/atomic"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -39,6 +40,8 @@ type Index struct {
 	commits    uint64
 	wal        stamped
 	clock      Clock
+
+	ledgers atomic.Pointer[map[Named]wal.RelationName] // nil: every table has its own under its name
 }
 
 // known is the join of the items of a key.
@@ -90,6 +93,7 @@ func (x *Index) Reset() {
 	x.holds, x.committing, x.ending = map[string]*hold{}, map[string]uint64{}, map[uint32]bool{}
 	x.wal = stamped{recent: map[uint32]struct{}{}}
 	x.clock = Clock{}
+	x.ledgers.Store(nil)
 	x.wake()
 }
 

@@ -148,6 +148,11 @@ func RelationText(n wal.RelationName) string { return relationText(n) }
 // index stays usable meanwhile. No item may have been committed that the index was not told of
 // but those that the table shows.
 func Load(ctx context.Context, q Querier, x *Index) (err error) {
+	ledgers, err := Ledgers(ctx, q)
+	if err != nil {
+		return err
+	}
+	x.SetLedgers(ledgers)
 	size, err := count(ctx, q)
 	if err != nil {
 		return err

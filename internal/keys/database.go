@@ -187,8 +187,12 @@ func (d *Database) rows(tx pgx.Tx, t *table, s *sorter) error {
 
 // beside lists tombstones and parked changes.
 func (d *Database) beside(tx pgx.Tx, name wal.RelationName, s *sorter) error {
+	ledger, err := tombstone.LedgerOf(d.ctx, tx, name)
+	if err != nil {
+		return err
+	}
 	for after := ""; ; {
-		found, err := tombstone.Page(d.ctx, tx, name, after, fetchRows)
+		found, err := tombstone.Page(d.ctx, tx, ledger, after, fetchRows)
 		if err != nil {
 			return err
 		}

@@ -46,6 +46,7 @@ func objects() []object {
 		{"home", node.HomeSchema, "where these tables are: a dump that is restored elsewhere is known by it", mayUpdate},
 		{"checkpoint", pgstore.Schema, "how far each peer's changes are applied", mayUpdate},
 		{"tombstone", tombstone.Schema, "which rows were deleted, and when, and which live again", mayWrite},
+		{"ledger", tombstone.LedgerSchema, "under which names is kept what is known of the tables' keys", mayWrite},
 		{"past", tombstone.PastSchema, "what tombstones said before, for as long as changes may be decoded again", mayWrite},
 		{"tracked", tombstone.TrackedSchema, "since when the server keeps the commit times of transactions", mayWrite},
 		{"clock", tombstone.ClockSchema, "the highest commit time in front of a position of the WAL", mayWrite},

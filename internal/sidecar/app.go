@@ -78,8 +78,9 @@ type Sidecar struct {
 	moved    displaced
 	apart    apart
 	rules    otherRules
-	named    time.Time    // when the names of tables were looked at last
-	due      atomic.Int64 // tables to be copied when what they wait for has come
+	noted    noted
+	named     time.Time    // when the names of tables were looked at last
+	due       atomic.Int64 // tables to be copied when what they wait for has come
 	// dueAt is when a copy was asked for last, in a transaction that may not have ended yet; in Unix nanoseconds.
 	dueAt atomic.Int64
 	// copyAsked is when a copy was asked for last, in Unix nanoseconds; see copying.

@@ -18,10 +18,12 @@ const catalogTimeout = 20 * time.Second
 // completer asks in a session that nobody else uses: what the outbound pipe has to know must
 // not wait behind the status.
 func (s *Sidecar) completer() *complete.Completer {
-	return complete.New(s.catalog.do, func(rel *wal.Relation) (conflict.Policy, bool) {
+	c := complete.New(s.catalog.do, func(rel *wal.Relation) (conflict.Policy, bool) {
 		p := s.policy(rel.Ref())
 		return p.Resolve, conflict.ColumnsOf(rel, p.Version, p.UpdatedAt).Stampless()
 	})
+	c.Ledger = s.own.Own
+	return c
 }
 
 // number says what the columns of a relation are that the decoder has read of. An error ends the pipe, as one of describe.
@@ -44,6 +46,9 @@ func (s *Sidecar) describe(rel *wal.Relation) error {
 		return err
 	}
 	if err := s.meetName(ctx, rel); err != nil {
+		return err
+	}
+	if err := s.settleName(ctx, rel.OID, rel.Ref()); err != nil {
 		return err
 	}
 	if rel.Identity == wal.IdentityFull && !rel.Partitioned && rel.PrimaryKey != nil {

@@ -21,7 +21,7 @@ func (s *Sidecar) copyTables(ctx context.Context) error {
 		Do:        s.db.do,
 		ChunkRows: s.cfg.Copy.ChunkRows,
 		Stamps:    s.stampColumns,
-		Index:     s.own.Index, Tracked: s.tracked, Stream: copyStream{s}, Watch: &s.watch, Arrived: &s.arrived,
+		Index:     s.own.Index, Named: s.settleName, Tracked: s.tracked, Stream: copyStream{s}, Watch: &s.watch, Arrived: &s.arrived,
 		Publication: s.cfg.Postgres.Publication, LeftOut: func(n wal.RelationName) bool { return s.cfg.Excluded(n.Schema, n.Name) },
 		Jobs: s.noteCopies, Public: publicMessage, Log: s.log,
 	}).Run(ctx)

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/source/names"
 )
 
 // A term begins when the session that held the lead before is gone. Another sidecar may have been at work since,
@@ -22,6 +23,7 @@ func (s *Sidecar) forget() {
 	}
 	s.members.Forget()
 	s.lives.forget()
+	s.takeNoted(names.Noted{})
 	s.named, s.followDue, s.columnsDue = time.Time{}, time.Time{}, time.Time{}
 	s.overdue.Store(false)
 	s.rules.forget()

@@ -123,7 +123,7 @@ func (s *Sidecar) applyConfig(origin string) apply.Config {
 	cfg := apply.Config{
 		Region: s.cfg.Region, Origin: origin, Connect: s.connectApply(origin), Marker: s.marker(origin), Replica: s.caps.replica,
 		Policy: apply.PolicyFunc(s.policy), Selected: func(n wal.RelationName) bool { return s.cfg.Selected(n.Schema, n.Name) },
-		Index: s.own.Index, Tracked: s.tracked, LockWait: s.lockWait(), LockTimeout: s.lockTimeout(), Parked: s.parked, Suspects: s.suspectsOf(origin), Giants: s.giants, Batches: s.batches, Redact: s.redactor, Log: s.log,
+		Index: s.own.Index, Named: s.settleName, Tracked: s.tracked, LockWait: s.lockWait(), LockTimeout: s.lockTimeout(), Parked: s.parked, Suspects: s.suspectsOf(origin), Giants: s.giants, Batches: s.batches, Redact: s.redactor, Log: s.log,
 		Peers: s.cfg.PeerNames(), Silent: s.silent,
 	}
 	if s.cfg.Publishes() {

@@ -40,8 +40,8 @@ func (s *Sidecar) lookAtSchemas(ctx context.Context) error {
 const namesPause = 5 * time.Second
 
 // lookAtNames notes what the tables are called, and lets parked changes follow those that were renamed.
-// Tombstones and stored stamps keep the old name, so what goes in by the new one may meet less than it
-// would have: behind it, the rows are copied, and the regions settle what differs. What is to be copied
+// Tombstones and stored stamps stay in the ledger of the table (noteNames), which is said before. What waited may have given way to others meanwhile, so behind it
+// the rows are copied, and the regions settle what differs. What is to be copied
 // stands in the database, with the change of the names. Looking through what is parked takes one part in twenty of
 // the time, at most; while changes follow, one half.
 func (s *Sidecar) lookAtNames(ctx context.Context) error {
@@ -53,12 +53,14 @@ func (s *Sidecar) lookAtNames(ctx context.Context) error {
 	if s.parked.Waits() {
 		s.askFormer(ctx)
 	}
+	if look {
+		if err := s.noteNames(ctx, s.db); err != nil {
+			return err
+		}
+	}
 	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
 		err := pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
 			if look {
-				if err := names.Look(ctx, tx); err != nil {
-					return err
-				}
 				if err := s.lookAtColumns(ctx, tx); err != nil {
 					return err
 				}

@@ -156,6 +156,9 @@ where datname = pg_catalog.current_database() and usename = session_user and pid
 	if err := s.track(ctx, lock); err != nil {
 		return err
 	}
+	if err := s.loadNoted(ctx, lock); err != nil {
+		return err
+	}
 	if err := tombstone.Load(ctx, lock, s.own.Index); err != nil {
 		return err
 	}

@@ -75,7 +75,7 @@ func (s *Sidecar) readUnread(ctx context.Context, tail publish.Tail) error {
 	}
 	u := tablecopy.Unread{
 		Connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "copy") },
-		Stamps:  s.stampColumns, Index: s.own.Index, Tracked: s.tracked, Publication: s.cfg.Postgres.Publication,
+		Stamps:  s.stampColumns, Index: s.own.Index, Named: s.settleName, Tracked: s.tracked, Publication: s.cfg.Postgres.Publication,
 		LeftOut: func(n wal.RelationName) bool { return !known || s.cfg.Excluded(n.Schema, n.Name) },
 		Gap:     gap, Horizon: h, Public: publicMessage, Log: s.log,
 		Told: func(table string, done, of int64) {

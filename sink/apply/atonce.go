@@ -436,16 +436,16 @@ func (a *Applier) queueNone(ctx context.Context, b *pipeline, g *batch.Group) er
 	for i := range g.Runs {
 		keys.bytes([]byte(g.KeyText(&g.Runs[i])))
 	}
-	return a.exec(ctx, b, tombstone.NoneSQL, [][]byte{[]byte(tombstone.RelationText(g.Rel.Ref())), keys.param()}, []int16{1})
+	return a.exec(ctx, b, tombstone.NoneSQL, [][]byte{[]byte(tombstone.RelationText(a.ledger(g.Rel))), keys.param()}, []int16{1})
 }
 
 // alone reports whether nothing is known of the keys, and no row that is put can meet what another one decides about its key. The commit is announced.
 func (a *Applier) alone(runs []putRun) bool {
 	x := a.cfg.Index
 	for _, p := range runs {
-		rel, r := p.g.Rel.Ref(), &p.g.Runs[p.i]
+		rel, r := a.ledger(p.g.Rel), &p.g.Runs[p.i]
 		some := x.Any(rel)
-		if (some || a.cfg.Parked.Any(rel)) && a.mayMatter(p.g, r) || some && r.Op == wal.Insert && x.Meets(a.holder(), rel, p.g.KeyText(r)) != tombstone.Alone {
+		if (some || a.cfg.Parked.Any(p.g.Rel.Ref())) && a.mayMatter(p.g, r) || some && r.Op == wal.Insert && x.Meets(a.holder(), rel, p.g.KeyText(r)) != tombstone.Alone {
 			return false
 		}
 	}

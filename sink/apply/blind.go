@@ -37,15 +37,10 @@ func (a *Applier) blind(ctx context.Context, rel wal.RelationName, keys []string
 	if len(keys) == 0 || a.cfg.Self {
 		return an, nil
 	}
-	return a.announce(ctx, rel, keys)
-}
-
-// announce is blind for whoever writes a tombstone where no row is, also the self-merge (noteMoved).
-func (a *Applier) announce(ctx context.Context, rel wal.RelationName, keys []string) (an announced, err error) {
 	ok := false
-	if a.cfg.Barrier != nil || a.cfg.Self {
+	if a.cfg.Barrier != nil {
 		an.at, ok = a.cfg.Index.Blind(a.holder(), a.conn.PgConn().PID(), rel, keys)
-		if !ok && !a.barrier && !a.cfg.Self {
+		if !ok && !a.barrier {
 			return an, errBarrier
 		}
 	}
@@ -88,7 +83,7 @@ func (a *Applier) seen(ctx context.Context, g *batch.Group, runs []int, states [
 		switch {
 		case g.Runs[i].Op != wal.Delete:
 		case states[n].row != nil:
-			a.cfg.Index.Seen(a.holder(), g.Rel.Ref(), states[n].key)
+			a.cfg.Index.Seen(a.holder(), a.ledger(g.Rel), states[n].key)
 		case an.unseen && a.unseen < maxUnseen:
 			a.unseen++
 			return errBarrier
@@ -223,7 +218,7 @@ func (a *Applier) undisturbed(ctx context.Context, fx *effects) error {
 	}
 	ask := map[wal.RelationName][]string{}
 	for _, p := range fx.put {
-		rel := p.g.Rel.Ref()
+		rel := a.ledger(p.g.Rel)
 		if p.wrote || !x.Any(rel) {
 			continue
 		}

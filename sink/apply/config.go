@@ -41,6 +41,9 @@ type Config struct {
 	// Selected says whether the configuration replicates a table; nil says so of all.
 	Selected func(wal.RelationName) bool
 	Index    *tombstone.Index
+	// Named sees to it that the index knows the ledger of a table here under its name, before anything is decided by that; nil: it does.
+	// It may wait for the catalog, in a session of its own.
+	Named func(ctx context.Context, table uint32, name wal.RelationName) error
 	// LockWait bounds each wait for a lock. It has to be well below the server's deadlock_timeout:
 	// a session of the application that waits for us then never looks for a deadlock while we
 	// wait. 0: the session's lock_timeout is left as it is.

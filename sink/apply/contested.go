@@ -47,6 +47,6 @@ func (a *Applier) contests(g *batch.Group, r *batch.Run) bool {
 	if !a.open || a.cfg.Self || c.undone < contestTries || len(c.keys) == 0 {
 		return false
 	}
-	_, is := c.keys[a.cfg.Index.Hash(g.Rel.Ref(), g.KeyText(r))]
+	_, is := c.keys[a.cfg.Index.Hash(a.ledger(g.Rel), g.KeyText(r))]
 	return is
 }

@@ -38,12 +38,12 @@ type effects struct {
 // entryRow is an entry to be written.
 type entryRow struct {
 	tombstone.Ref
-	conflict.Item // LSN 0: the position of this transaction
+	name          wal.RelationName // of the table; Ref names its ledger
+	conflict.Item                  // LSN 0: the position of this transaction
 	version       int64
 	updatedAt     wal.Micros
 	plain         bool
 	wrote         bool // own changes: the row was changed here, now
-	moved         bool // own changes: LSN is as with those of others (noteMoved)
 }
 
 // putRow is a run of a group.
@@ -111,7 +111,7 @@ func (a *Applier) note(ctx context.Context, g *batch.Group, t *target, v *verdic
 func (a *Applier) entry(g *batch.Group, t *target, v *verdict, fx *effects) {
 	r, old := &g.Runs[v.i], v.known.entry
 	alive := r.Op != wal.Delete
-	e := entryRow{Ref: tombstone.Ref{Relation: g.Rel.Ref(), Key: v.known.key}, version: wal.NullVersion, updatedAt: wal.MinMicros}
+	e := entryRow{Ref: tombstone.Ref{Relation: a.ledger(g.Rel), Key: v.known.key}, name: g.Rel.Ref(), version: wal.NullVersion, updatedAt: wal.MinMicros}
 	e.Next, e.Live = conflict.NextGeneration(r.Stamp, alive), alive
 	if !alive {
 		e.version, e.updatedAt = r.Stamp.Version, r.Stamp.UpdatedAt
@@ -156,7 +156,7 @@ func (a *Applier) fastDone(st fastStmt, i int, fx *effects) {
 		if wrote {
 			at := r.Stamp.UpdatedAt
 			fx.entries = append(fx.entries, entryRow{
-				Ref:  tombstone.Ref{Relation: st.group.Rel.Ref(), Key: st.group.KeyText(r)},
+				Ref: tombstone.Ref{Relation: a.ledger(st.group.Rel), Key: st.group.KeyText(r)}, name: st.group.Rel.Ref(),
 				Item: conflict.Item{Next: conflict.NextGeneration(r.Stamp, true), Live: true, At: at}, version: wal.NullVersion, updatedAt: at,
 			})
 		}
@@ -164,7 +164,7 @@ func (a *Applier) fastDone(st fastStmt, i int, fx *effects) {
 	if st.op == wal.Delete {
 		a.removes(st.group, st.t, i, fx)
 		fx.entries = append(fx.entries, entryRow{
-			Ref:  tombstone.Ref{Relation: st.group.Rel.Ref(), Key: st.group.KeyText(r)},
+			Ref: tombstone.Ref{Relation: a.ledger(st.group.Rel), Key: st.group.KeyText(r)}, name: st.group.Rel.Ref(),
 			Item: conflict.Item{Next: conflict.NextGeneration(r.Stamp, false)}, version: r.Stamp.Version, updatedAt: r.Stamp.UpdatedAt,
 		})
 	}
@@ -179,9 +179,9 @@ func (a *Applier) hold(fx *effects, at wal.LSN) {
 			delete(a.openPut, a.cfg.Index.Hash(e.Relation, e.Key)) // an entry meets whatever is there
 		}
 		switch {
-		case (e.moved || !a.cfg.Self) && e.LSN != 0:
+		case !a.cfg.Self && e.LSN != 0:
 			a.cfg.Index.Hold(a.holder(), e.Relation, e.Key, e.Item)
-		case e.moved || !a.cfg.Self:
+		case !a.cfg.Self:
 			e.LSN = at
 			a.cfg.Index.Suspect(a.holder(), e.Relation, e.Key, e.Item)
 		case e.wrote:
@@ -196,9 +196,7 @@ func (a *Applier) hold(fx *effects, at wal.LSN) {
 	}
 	// What an own change says of its position is so, whatever becomes of this transaction.
 	for i := range fx.entries {
-		if !fx.entries[i].moved {
-			a.cfg.Index.Put(fx.entries[i].Relation, []byte(fx.entries[i].Key), fx.entries[i].Item)
-		}
+		a.cfg.Index.Put(fx.entries[i].Relation, []byte(fx.entries[i].Key), fx.entries[i].Item)
 	}
 	for i := range fx.items {
 		if fx.items[i].LSN != at {
@@ -211,7 +209,7 @@ func (a *Applier) hold(fx *effects, at wal.LSN) {
 // transaction.
 func (fx *effects) needsPosition(self bool) bool {
 	for i := range fx.entries {
-		if e := &fx.entries[i]; ((!self || e.moved) && e.LSN == 0) || (self && e.wrote) {
+		if e := &fx.entries[i]; (!self && e.LSN == 0) || (self && e.wrote) {
 			return true
 		}
 	}
@@ -293,7 +291,7 @@ func (fx *effects) queueEntries(b *pgx.Batch, origin string, policy Policy) {
 			e.plain = false
 		}
 		rel := tombstone.RelationText(e.Relation)
-		if !e.Live && policy.table(e.Relation).Resolve.Order == conflict.TimeFirst {
+		if !e.Live && policy.table(e.name).Resolve.Order == conflict.TimeFirst {
 			byTime[rel] = struct{}{}
 		}
 		rels, keys = append(rels, rel), append(keys, e.Key)

@@ -57,7 +57,7 @@ func (a *Applier) plan(g *batch.Group, t *target) plan {
 		}
 		return p
 	}
-	some := a.cfg.Index.Any(g.Rel.Ref())
+	some := a.cfg.Index.Any(a.ledger(g.Rel))
 	parked := a.cfg.Parked.Any(g.Rel.Ref())
 	pol := a.cfg.Policy.table(g.Rel.Ref()).Resolve
 	order := pol.Order

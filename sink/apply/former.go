@@ -75,12 +75,11 @@ func decideFormer(p conflict.Policy, op wal.Op, row, later bool, e conflict.Even
 	return conflict.Same
 }
 
-// noteMoved notes what an own change says beside its row, of a table that has given its name to another one as old, under the name that its table has by now: a
-// delete, where no row of the key is, and else the stamp of a row that is the change's own. The name was another table's when the change was stamped. So what is noted
-// has the position of what comes from another region, behind all that is stamped, and nothing comes out otherwise when the WAL is read again.
+// noteMoved notes what an own change says beside its row, of a table that has given its name to another one as old: a delete, where no row of the key is in
+// its own table, and else the stamp of a row that is the change's own. It goes into the ledger of its table, at the position of the change, as that of any own change.
 func (a *Applier) noteMoved(ctx context.Context, g *batch.Group, t *target, v *verdict, fx *effects) error {
 	r, moved := &g.Runs[v.i], *g
-	if moved.Rel = t.namesake.moved; moved.Rel == nil || a.open { // others wait for what is noted here, and a giant transaction takes long
+	if moved.Rel = t.namesake.moved; moved.Rel == nil {
 		return nil
 	}
 	own, err := a.target(ctx, moved.Rel)
@@ -91,40 +90,31 @@ func (a *Applier) noteMoved(ctx context.Context, g *batch.Group, t *target, v *v
 	if err != nil {
 		return err
 	}
-	if own.schema.oid != wal.TableOf(moved.Rel.Columns[0].ID) || r.Op != wal.Delete && r.Stamp.Generation == 0 && !own.stampless() {
+	alive := r.Op != wal.Delete
+	if own.schema.oid != wal.TableOf(moved.Rel.Columns[0].ID) || alive && r.Stamp.Generation == 0 && !own.stampless() {
 		return nil // renamed once more, or the row says it all
-	}
-	name, key, an := moved.Rel.Ref(), v.known.key, announced{}
-	if r.Op == wal.Delete {
-		if an, err = a.announce(ctx, name, []string{key}); err != nil {
-			return err
-		}
 	}
 	l, err := a.lookAt(ctx, &moved, own, []int{v.i})
 	if err != nil {
 		return err
 	}
 	st := &l.states[0]
-	e := entryRow{Ref: tombstone.Ref{Relation: name, Key: key}, version: wal.NullVersion, updatedAt: wal.MinMicros, moved: true}
-	e.Next, e.Live = conflict.NextGeneration(r.Stamp, r.Op != wal.Delete), r.Op != wal.Delete
+	e := entryRow{Ref: tombstone.Ref{Relation: a.ledger(moved.Rel), Key: v.known.key}, name: moved.Rel.Ref(), version: wal.NullVersion, updatedAt: wal.MinMicros}
+	e.LSN, e.Next, e.Live = r.Tx.CommitLSN, conflict.NextGeneration(r.Stamp, alive), alive
 	if own.stampless() {
 		e.updatedAt, e.At = r.Stamp.UpdatedAt, r.Stamp.UpdatedAt
 	}
 	switch {
-	case r.Op != wal.Delete:
+	case alive:
 		mine, err := a.isMine(ctx, &moved, own, v.i, st)
 		if err != nil || !mine || st.entry != nil && (st.entry.Next > e.Next || st.entry.At > e.At) {
 			return err
 		}
+		e.plain = !own.stampless() || r.Stamp.UpdatedAt == r.Tx.CommitTime
 	case st.row != nil:
-		a.cfg.Index.Seen(a.holder(), name, key)
 		return nil
-	case an.unseen && a.unseen < maxUnseen:
-		a.unseen++
-		return errRace
 	default:
-		e.version, e.updatedAt, e.LSN = r.Stamp.Version, r.Stamp.UpdatedAt, an.at
-		fx.blind = true
+		e.version, e.updatedAt = r.Stamp.Version, r.Stamp.UpdatedAt
 	}
 	fx.entries = append(fx.entries, e)
 	return nil

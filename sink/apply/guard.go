@@ -13,7 +13,7 @@ import (
 // mayMatter reports whether something beside the table is known of the run's key.
 func (a *Applier) mayMatter(g *batch.Group, r *batch.Run) bool {
 	key := []byte(g.KeyText(r))
-	return a.cfg.Index.May(g.Rel.Ref(), key) || a.cfg.Parked.Has(g.Rel.Ref(), a.encoding.key(string(key)))
+	return a.cfg.Index.May(a.ledger(g.Rel), key) || a.cfg.Parked.Has(g.Rel.Ref(), a.encoding.key(string(key)))
 }
 
 // unlifted makes sure that nothing is known of rows that the fast path has changed or deleted. A statement may have waited for another applier, which put
@@ -22,7 +22,7 @@ func (a *Applier) mayMatter(g *batch.Group, r *batch.Run) bool {
 func (a *Applier) unlifted(ctx context.Context, over []putRow) error {
 	ask := map[wal.RelationName][]string{}
 	for _, p := range over {
-		rel := p.g.Rel.Ref()
+		rel := a.ledger(p.g.Rel)
 		if !a.cfg.Index.Any(rel) {
 			continue
 		}

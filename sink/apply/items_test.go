@@ -119,7 +119,7 @@ func (l *life) merge(p Policy, x *tombstone.Index) effects {
 		return fx
 	}
 	e := entryRow{Ref: tombstone.Ref{Relation: l.rel.Ref(), Key: `["` + l.key + `"]`}, version: ch.Stamp.Version, updatedAt: ch.Stamp.UpdatedAt}
-	e.Item, e.plain = ownItem(p, last, ch).Item, plain(p, last, ch)
+	e.Item, e.plain = ownItem(p, tombstone.NewIndex(0), last, ch).Item, plain(p, last, ch)
 	fx.entries = append(fx.entries, e)
 	return fx
 }

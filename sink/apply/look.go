@@ -47,13 +47,14 @@ func (a *Applier) lookAt(ctx context.Context, g *batch.Group, t *target, runs []
 // prepareLook announces a look and collects what the index knows.
 func (a *Applier) prepareLook(ctx context.Context, g *batch.Group, t *target, runs []int) (*looking, error) {
 	l := &looking{g: g, t: t, runs: runs, states: make([]known, len(runs)), keys: make([]string, len(runs)), byKey: make(map[string]int, len(runs))}
-	l.some = a.cfg.Index.Any(g.Rel.Ref()) || t.stampless()
+	name := a.ledger(g.Rel)
+	l.some = a.cfg.Index.Any(name) || t.stampless()
 	var deleted []string
 	for n, i := range runs {
 		key := g.KeyText(&g.Runs[i])
 		l.keys[n], l.byKey[key], l.states[n].key = key, n, key
-		l.states[n].noted = a.cfg.Index.Noted(g.Rel.Ref(), key)
-		l.states[n].known = l.some && a.knows(g.Rel.Ref(), key, l.states[n].noted)
+		l.states[n].noted = a.cfg.Index.Noted(name, key)
+		l.states[n].known = l.some && a.knows(name, key, l.states[n].noted)
 		l.some = l.some || g.Runs[i].Stamp.Generation > 0
 		if g.Runs[i].Op == wal.Delete {
 			deleted = append(deleted, key)
@@ -61,8 +62,8 @@ func (a *Applier) prepareLook(ctx context.Context, g *batch.Group, t *target, ru
 	}
 	// Before the look: a local insert that the look misses must lie behind the tombstone.
 	var err error
-	l.announced, err = a.blind(ctx, g.Rel.Ref(), deleted)
-	l.some = l.some || a.cfg.Index.Any(g.Rel.Ref()) // what is announced counts as well
+	l.announced, err = a.blind(ctx, name, deleted)
+	l.some = l.some || a.cfg.Index.Any(name) // what is announced counts as well
 	return l, err
 }
 
@@ -85,7 +86,7 @@ func (a *Applier) queueLook(ctx context.Context, b *pipeline, l *looking) error 
 	for _, k := range l.keys {
 		keys.bytes([]byte(k))
 	}
-	args := [][]byte{[]byte(tombstone.RelationText(l.g.Rel.Ref())), keys.param()}
+	args := [][]byte{[]byte(tombstone.RelationText(a.ledger(l.g.Rel))), keys.param()}
 	if err := a.exec(ctx, b, tombstone.FindSQL, args, []int16{1}); err != nil {
 		return side(err)
 	}
@@ -116,7 +117,7 @@ func (a *Applier) closeLook(ctx context.Context, l *looking) error {
 	if err := a.seen(ctx, l.g, l.runs, l.states, l.announced); err != nil {
 		return err
 	}
-	if !l.some && a.cfg.Index.Any(l.g.Rel.Ref()) {
+	if !l.some && a.cfg.Index.Any(a.ledger(l.g.Rel)) {
 		return errRace // the first entry of the table came while a row was waited for
 	}
 	if l.some {

@@ -280,7 +280,7 @@ func (a *Applier) flushPart(ctx context.Context, fx *effects) error {
 	a.openFx.copies(fx.due...)
 	for _, p := range fx.put {
 		if !p.wrote && len(a.openPut) < maxOpenPut {
-			rel := p.g.Rel.Ref()
+			rel := a.ledger(p.g.Rel)
 			a.openPut[a.cfg.Index.Hash(rel, p.g.KeyText(&p.g.Runs[p.i]))] = openPut{rel, p.suspect, p.noted}
 		}
 	}

@@ -18,7 +18,7 @@ func (a *Applier) isPlain(g *batch.Group, r *batch.Run) bool {
 	if r.Op == wal.Delete || r.Stamp.Generation != 0 || r.Stamp.UpdatedAt != r.Tx.CommitTime || g.Kind != conflict.Self || !a.stampless(g.Rel) {
 		return false
 	}
-	return !a.cfg.Policy.table(g.Rel.Ref()).Resolve.Skewed(r.Stamp, r.Tx.CommitTime) && !a.cfg.Index.May(g.Rel.Ref(), []byte(r.Text))
+	return !a.cfg.Policy.table(g.Rel.Ref()).Resolve.Skewed(r.Stamp, r.Tx.CommitTime) && !a.cfg.Index.May(a.ledger(g.Rel), []byte(r.Text))
 }
 
 // writeDown writes down when rows were written here, without looking at them: the application's rows
@@ -53,7 +53,7 @@ func (a *Applier) writeDown(ctx context.Context, g *batch.Group, t *target, runs
 			return nil, fmt.Errorf("write down when rows of %s were written: %w", g.Rel, err)
 		}
 	}
-	rows, err := a.conn.Query(ctx, tombstone.PlainSQL, tombstone.RelationText(g.Rel.Ref()), keys, ats, lsns, a.cfg.Origin)
+	rows, err := a.conn.Query(ctx, tombstone.PlainSQL, tombstone.RelationText(a.ledger(g.Rel)), keys, ats, lsns, a.cfg.Origin)
 	if err != nil {
 		return nil, fmt.Errorf("write down when rows of %s were written: %w", g.Rel, err)
 	}

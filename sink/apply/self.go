@@ -58,9 +58,9 @@ func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i in
 		v.Verdict, v.moved = decideFormer(pol, r.Op, st.row != nil, behind, e, side), passed && !behind
 		return v, true, against, err
 	}
-	key, at := []byte(st.key), tombstone.Place{Commit: r.Tx.CommitLSN, Part: r.Tx.Part}
+	name, key, at := a.ledger(g.Rel), []byte(st.key), tombstone.Place{Commit: r.Tx.CommitLSN, Part: r.Tx.Part}
 	later := func() bool {
-		return r.Followed || a.cfg.Index.Later(g.Rel.Ref(), key, at) || r.Op != wal.Delete && st.row == nil && a.cfg.Index.Cut(g.Rel.Ref(), at)
+		return r.Followed || a.cfg.Index.Later(name, key, at) || r.Op != wal.Delete && st.row == nil && a.cfg.Index.Cut(name, at)
 	}
 	o.Later = later()
 	if r.Op == wal.Delete && st.row != nil && !t.schema.plain && !o.Later {
@@ -165,7 +165,7 @@ select (select pg_catalog.count(*) = pg_catalog.cardinality($2::text[]) from pg_
 		int64(t.schema.oid), names, strconv.FormatUint(uint64(r.Tx.XID), 10), types, mods, strconv.FormatUint(uint64(st.writer), 10)).Scan(&altered)
 	if err == nil && altered {
 		var other bool
-		err = a.conn.QueryRow(ctx, tombstone.WriterSQL, tombstone.RelationText(g.Rel.Ref()), st.key, strconv.FormatUint(uint64(st.writer), 10)).Scan(&other)
+		err = a.conn.QueryRow(ctx, tombstone.WriterSQL, tombstone.RelationText(a.ledger(g.Rel)), st.key, strconv.FormatUint(uint64(st.writer), 10)).Scan(&other)
 		altered = !other
 	}
 	if err != nil {
@@ -194,7 +194,7 @@ func OwnItems(p Policy, x *tombstone.Index, txs []*wal.Transaction) []OwnItem {
 			if !NeedsSelfMerge(p, tx, ch) {
 				continue
 			}
-			row := ownItem(p, tx, ch)
+			row := ownItem(p, x, tx, ch)
 			if Plain(p, tx, ch) && !x.May(row.Relation, []byte(row.Key)) {
 				continue // nothing is stamped from it
 			}
@@ -226,8 +226,8 @@ func OwnItems(p Policy, x *tombstone.Index, txs []*wal.Transaction) []OwnItem {
 	return out
 }
 
-func ownItem(p Policy, tx *wal.Transaction, ch *wal.Change) OwnItem {
-	o := OwnItem{Ref: tombstone.Ref{Relation: ch.Relation.Ref(), Key: string(ch.AppendKey(nil))}, plain: plain(p, tx, ch)}
+func ownItem(p Policy, x *tombstone.Index, tx *wal.Transaction, ch *wal.Change) OwnItem {
+	o := OwnItem{Ref: tombstone.Ref{Relation: x.Own(ch.Relation), Key: string(ch.AppendKey(nil))}, plain: plain(p, tx, ch)}
 	o.Item = conflict.Item{LSN: tx.CommitLSN, Next: conflict.NextGeneration(ch.Stamp, ch.Op != wal.Delete), Live: ch.Op != wal.Delete}
 	if stampless(p, ch.Relation) {
 		o.At = ch.Stamp.UpdatedAt

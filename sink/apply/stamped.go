@@ -47,7 +47,7 @@ const maxWaited = 500
 // change is set aside then; the later one releases it, and if there is none it is decided about when
 // that is known.
 func (a *Applier) unsure(g *batch.Group, r *batch.Run, st *known) bool {
-	return st.guessed || a.cfg.Index.Perhaps(g.Rel.Ref(), []byte(st.key), tombstone.Place{Commit: r.Tx.CommitLSN, Part: r.Tx.Part})
+	return st.guessed || a.cfg.Index.Perhaps(a.ledger(g.Rel), []byte(st.key), tombstone.Place{Commit: r.Tx.CommitLSN, Part: r.Tx.Part})
 }
 
 // isStamped reports whether the transaction that wrote the row, which is locked, is known to be

@@ -30,6 +30,11 @@ func (a *Applier) target(ctx context.Context, rel *wal.Relation) (*target, error
 			delete(a.oids, rel.Ref())
 			return nil, err
 		}
+		if a.cfg.Named != nil {
+			if err := a.cfg.Named(ctx, s.oid, rel.Ref()); err != nil {
+				return nil, side(err)
+			}
+		}
 		a.oids[rel.Ref()] = s.oid
 		if !a.cfg.Replica && a.cfg.Ordinary != nil {
 			if s.references, err = a.loadReferences(ctx, a.conn, rel.Ref()); err != nil {

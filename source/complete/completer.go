@@ -22,6 +22,8 @@ type Completer struct {
 	policy  func(*wal.Relation) (order conflict.Policy, stampless bool)
 	tables  map[*wal.Relation]*table
 	whole   int // bytes of rows read back whole for the part at hand
+	// Ledger is the name under which is kept what is known of the keys of a relation; nil: its own.
+	Ledger func(*wal.Relation) wal.RelationName
 	// Nameless is told of changes that are left out because the key of their rows cannot be
 	// computed: the server refuses the values that the WAL holds. May be nil.
 	Nameless func(rel *wal.Relation, op wal.Op)

@@ -136,7 +136,11 @@ func (c *Completer) superseded(ctx context.Context, conn *pgx.Conn, txs []*wal.T
 	for i, ch := range gone {
 		keys[i] = string(ch.AppendKey(nil))
 	}
-	found, err := tombstone.Read(ctx, conn, rel.Ref(), keys)
+	ledger := rel.Ref()
+	if c.Ledger != nil {
+		ledger = c.Ledger(rel)
+	}
+	found, err := tombstone.Read(ctx, conn, ledger, keys)
 	if err != nil {
 		return nil, err
 	}

@@ -72,6 +72,7 @@ type Config struct {
 	ChunkRows int
 	Stamps    func(wal.RelationName) StampColumns
 	Index     *tombstone.Index
+	Named     Named
 	Tracked   tombstone.Tracked
 	Stream    Stream
 	Watch     *Watch
@@ -270,6 +271,9 @@ func (c *Copier) table(ctx context.Context, j *Job) (err error) {
 		return err
 	} else if !is {
 		return fmt.Errorf("copy %s: %w", p.rel, ErrNotPublished)
+	}
+	if err := p.settle(ctx, c.cfg.Index, c.cfg.Named); err != nil {
+		return err
 	}
 	// Chunks of an earlier copy, or that the stream has lost, tell nothing any more; nor are they missed.
 	delete(c.under, j.Table)

@@ -39,7 +39,7 @@ func (p *plan) readDead(ctx context.Context, conn *pgx.Conn, after string, limit
 		return c, "", err
 	}
 	defer conn.Exec(context.WithoutCancel(ctx), "rollback")
-	found, err := tombstone.Page(ctx, conn, p.rel.Ref(), after, limit)
+	found, err := tombstone.Page(ctx, conn, p.ledger, after, limit)
 	if err != nil {
 		return c, "", err
 	}

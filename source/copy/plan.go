@@ -33,6 +33,22 @@ type plan struct {
 	// nums are what the columns of rel are in the table that is read.
 	nums map[string]int16
 	oid  uint32 // the table that is read
+	// ledger is the name under which is kept what is known of its keys.
+	ledger wal.RelationName
+}
+
+// Named is as in apply.Config.
+type Named func(ctx context.Context, table uint32, name wal.RelationName) error
+
+// settle finds the ledger of the table. It is called before anything is read beside its rows.
+func (p *plan) settle(ctx context.Context, index *tombstone.Index, named Named) error {
+	if named != nil && len(p.rel.Columns) > 0 {
+		if err := named(ctx, wal.TableOf(p.rel.Columns[0].ID), p.rel.Ref()); err != nil {
+			return err
+		}
+	}
+	p.ledger = index.Own(p.rel)
+	return nil
 }
 
 // newPlan describes a published table, or a partition of one; nil when there is none of that name.
@@ -74,6 +90,7 @@ func newPlan(ctx context.Context, conn *pgx.Conn, name wal.RelationName, stampsO
 		}
 	}
 	p := &plan{rel: relationOf(t, key), key: key, part: part, nums: nums, oid: oid}
+	p.ledger = p.rel.Ref()
 	p.cols = conflict.ColumnsOf(p.rel, stamps.Version, stamps.UpdatedAt)
 	names := make([]string, len(p.rel.Columns))
 	for i := range p.rel.Columns {

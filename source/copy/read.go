@@ -144,10 +144,10 @@ func (p *plan) besides(ctx context.Context, conn *pgx.Conn, index *tombstone.Ind
 	if len(keys) == 0 {
 		return nil
 	}
-	if !index.Any(p.rel.Ref()) && !p.cols.Stampless() {
+	if !index.Any(p.ledger) && !p.cols.Stampless() {
 		return nil
 	}
-	found, err := tombstone.Read(ctx, conn, p.rel.Ref(), keys)
+	found, err := tombstone.Read(ctx, conn, p.ledger, keys)
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,7 @@ type Unread struct {
 	Connect     func(ctx context.Context) (*pgx.Conn, error)
 	Stamps      func(wal.RelationName) StampColumns
 	Index       *tombstone.Index
+	Named       Named
 	Tracked     tombstone.Tracked
 	Publication string
 	LeftOut     func(wal.RelationName) bool
@@ -143,6 +144,9 @@ func (u *Unread) table(ctx context.Context, conn *pgx.Conn, name wal.RelationNam
 	if err != nil {
 		return err
 	}
+	if err := p.settle(ctx, u.Index, u.Named); err != nil {
+		return err
+	}
 	leaves, err := leavesOf(ctx, conn, p.oid)
 	if err != nil {
 		return err
@@ -247,7 +251,7 @@ func (u *Unread) pages(ctx context.Context, conn *pgx.Conn, p *plan, l leaf, sql
 		if err != nil {
 			return at, err
 		}
-		if noted, high, err = u.Gap.Regain(ctx, tx, u.Index, p.rel.Ref(), rows); err != nil {
+		if noted, high, err = u.Gap.Regain(ctx, tx, u.Index, p.ledger, rows); err != nil {
 			return at, err
 		}
 	}

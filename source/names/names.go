@@ -66,14 +66,21 @@ update pgwaltz.name k set table_oid = coalesce((select oid from now where s = k.
 
 // Adopt makes names known by the tables of this server (adoptSQL). It is called before anything else here, when the database was on another server before.
 func Adopt(ctx context.Context, q Querier) error {
-	if _, err := q.Exec(ctx, adoptSQL); err != nil {
+	err := adoptLedgers(ctx, q)
+	if err == nil {
+		_, err = q.Exec(ctx, adoptSQL)
+	}
+	if err != nil {
 		return fmt.Errorf("adopt names of tables: %w", err)
 	}
 	return nil
 }
 
-// Look notes the names that tables have now.
+// Look notes the names that tables have now, and under which names what is known of their keys is kept (noteLedgers). q is in a transaction.
 func Look(ctx context.Context, q Querier) error {
+	if err := noteLedgers(ctx, q); err != nil {
+		return err
+	}
 	if _, err := q.Exec(ctx, lookSQL, keep); err != nil {
 		return fmt.Errorf("note names of tables: %w", err)
 	}

@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgwaltz/pgwaltz/conflict/counterpart"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/test/pgtest"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -20,7 +22,7 @@ func public(s string) wal.RelationName { return wal.RelationName{Schema: "public
 func open(t *testing.T) *pgx.Conn {
 	t.Helper()
 	c := pgtest.Connect(t, server.Database(t))
-	pgtest.Exec(t, c, "create schema pgwaltz", Schema)
+	pgtest.Exec(t, c, "create schema pgwaltz", Schema, tombstone.LedgerSchema, counterpart.Schema)
 	return c
 }
 

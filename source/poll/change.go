@@ -136,7 +136,11 @@ func (t *Table) entries(ctx context.Context, destination *pgx.Conn, changes []wa
 	if len(keys) == 0 {
 		return nil, nil, nil
 	}
-	found, err := tombstone.Read(ctx, destination, t.Rel.Ref(), keys)
+	ledger, err := tombstone.LedgerOf(ctx, destination, t.Rel.Ref())
+	if err != nil {
+		return nil, nil, err
+	}
+	found, err := tombstone.Read(ctx, destination, ledger, keys)
 	return found, keys, err
 }
 

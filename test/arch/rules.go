@@ -109,6 +109,7 @@ var owner = map[string]string{
 	"home":             "internal/node",
 	"horizon":          "conflict/tombstone",
 	"lead":             "internal/lead",
+	"ledger":           "conflict/tombstone",
 	"name":             "source/names",
 	"naming":           "source/names",
 	"counterpart":      "conflict/counterpart",
