@@ -191,12 +191,9 @@ func (e *Event) overwrote(l *Side) bool {
 	switch {
 	case !e.Base.Known:
 		return false
-	case e.Base.HasDigest && l.Content != nil:
-		return Digest(l.Content) == e.Base.Digest
-	case e.Base.HasDigest && e.Base.Stamp == (wal.Stamp{}):
-		return false
+	case e.Base.HasDigest: // a row that is here is whole
+		return l.Content != nil && Digest(l.Content) == e.Base.Digest
 	}
-	// Where the row here lacks a column of the event, its stamp says the most.
 	return e.Base.Stamp == l.Stamp
 }
 
