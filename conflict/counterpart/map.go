@@ -4,6 +4,7 @@
 package counterpart
 
 import (
+	"maps"
 	"slices"
 	"sync"
 
@@ -28,6 +29,8 @@ type Map struct {
 	here     map[uint32][]uint32          // the tables of the origin whose columns stand for such of a table here, in the order of their OIDs
 	unstored map[uint64]struct{}          // those that the database does not have so
 	seen     map[uint32]*wal.Relation
+	returned map[uint32]uint32 // the table here that one of the origin was taken for by its name, until the names were the same again (Returned)
+	left     map[uint32]uint32 // the table here that one of the origin has left where it stood by its name only (Strays)
 	former   map[uint32]uint32 // the table here that one of the origin stood for before another one took that one's name (Former)
 }
 
@@ -48,7 +51,7 @@ func (m *Map) Forget() { m.replace(nil) }
 func (m *Map) replace(list []Column) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.loaded, m.tables, m.here, m.unstored, m.seen, m.former = true, nil, nil, nil, nil, nil
+	m.loaded, m.tables, m.here, m.unstored, m.seen, m.former, m.left, m.returned = true, nil, nil, nil, nil, nil, nil, nil
 	for _, c := range list {
 		m.put(c)
 	}
@@ -71,6 +74,18 @@ func (m *Map) put(c Column) {
 		m.tables[t] = map[uint64]Column{}
 	}
 	was, known := m.tables[t][c.Theirs]
+	if known && was.Table != c.Table && m.home(t) == was.Table && m.shared(t, was.Table) {
+		if m.left == nil {
+			m.left = map[uint32]uint32{}
+		}
+		m.left[t] = was.Table
+	}
+	if known && was.Table != c.Table && m.former[t] == c.Table {
+		if m.returned == nil {
+			m.returned = map[uint32]uint32{}
+		}
+		m.returned[t] = was.Table
+	}
 	m.tables[t][c.Theirs] = c
 	delete(m.unstored, c.Theirs)
 	if known && was.Table == c.Table {
@@ -175,10 +190,45 @@ func (m *Map) Leaves(theirs, here uint32) (c Column, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	home := m.home(theirs)
-	if home == 0 || home == here || slices.ContainsFunc(m.here[home], func(x uint32) bool { return x != theirs && m.home(x) == home && m.former[x] == 0 }) {
+	if home == 0 || home == here || m.shared(theirs, home) {
 		return c, false
 	}
 	return Former(theirs, home), true
+}
+
+// shared reports whether another table of the origin than theirs stands for a table here, and has not come there from elsewhere by its name.
+func (m *Map) shared(theirs, here uint32) bool {
+	return slices.ContainsFunc(m.here[here], func(x uint32) bool { return x != theirs && m.home(x) == here && m.former[x] == 0 })
+}
+
+// Stray is a table of the origin of which changes have gone into a table here, Here, that another table of the origin stands for as well: one of the two goes by its
+// name only, because the names had been passed on there before they were here.
+type Stray struct {
+	Theirs, Here uint32
+	Called       wal.RelationName // at the origin, by the newest description
+}
+
+// Strays lists them, also those that stand for another table by now. Of two that stand for one table both are listed: it belongs to the one that is called as it is.
+func (m *Map) Strays() []Stray {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []Stray
+	for t, rel := range m.seen {
+		if here, ok := m.left[t]; ok {
+			out = append(out, Stray{t, here, rel.Ref()})
+		} else if home := m.home(t); home != 0 && m.shared(t, home) {
+			out = append(out, Stray{t, home, rel.Ref()})
+		}
+	}
+	return out
+}
+
+// Returned lists tables of the origin, and the tables here into which their changes went by their name, because the names were passed on here first. They go
+// where they belong again: the table here has rows of them that its counterpart there may not have.
+func (m *Map) Returned() map[uint32]uint32 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.returned)
 }
 
 // Elsewhere returns the table here that a table of the origin stands for, where that is another one than here, and here stands for

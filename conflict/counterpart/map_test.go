@@ -234,3 +234,66 @@ func TestSay(t *testing.T) {
 		t.Errorf("names are %v, %d to be stored", got, len(m.Unstored()))
 	}
 }
+
+// TestStrays: the origin has passed its names on first: 1 is the former t and 2 the new one. What was written to 2 went into 11 by the name, where 1 belongs. As soon
+// as 11 has given the name away here, and also when 2 was written again since, 2 is listed with the table that it went into.
+func TestStrays(t *testing.T) {
+	t.Parallel()
+	m := &Map{}
+	see := func(table uint32, name string) {
+		m.See(&wal.Relation{Schema: "public", Name: name, Columns: []wal.Column{{Name: "id", ID: wal.ColumnID(table, 1)}}})
+	}
+	stands := func(table, here uint32) {
+		m.Settle([]Column{{Theirs: wal.ColumnID(table, 1), Table: here, Num: 1, Name: "id"}})
+	}
+	see(1, "t")
+	stands(1, 11)
+	if got := m.Strays(); got != nil {
+		t.Errorf("one table strays: %v", got)
+	}
+	see(2, "t")
+	stands(2, 11)
+	see(1, "t_old")
+	old, now := Stray{1, 11, wal.RelationName{Schema: "public", Name: "t_old"}}, Stray{2, 11, wal.RelationName{Schema: "public", Name: "t"}}
+	list := func() map[Stray]bool {
+		out := map[Stray]bool{}
+		for _, s := range m.Strays() {
+			out[s] = true
+		}
+		return out
+	}
+	if got := list(); len(got) != 2 || !got[old] || !got[now] {
+		t.Errorf("before: %v", got)
+	}
+	stands(2, 21)
+	if got := list(); len(got) != 1 || !got[now] {
+		t.Errorf("behind: %v", got)
+	}
+	m.Forget()
+	if got := m.Strays(); got != nil {
+		t.Errorf("forgotten: %v", got)
+	}
+}
+
+// TestReturned: the names were passed on here first, so what came by the name went into 21 until the origin had followed.
+func TestReturned(t *testing.T) {
+	t.Parallel()
+	m := &Map{}
+	stands := func(here uint32) {
+		c, ok := m.Leaves(1, here)
+		list := []Column{{Theirs: wal.ColumnID(1, 1), Table: here, Num: 1, Name: "id"}}
+		if ok {
+			list = append(list, c)
+		}
+		m.Settle(list)
+	}
+	stands(11)
+	stands(21)
+	if got := m.Returned(); len(got) != 0 {
+		t.Errorf("away: %v", got)
+	}
+	stands(11)
+	if got := m.Returned(); got[1] != 21 || len(got) != 1 {
+		t.Errorf("back: %v", got)
+	}
+}

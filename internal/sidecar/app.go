@@ -79,6 +79,9 @@ type Sidecar struct {
 	apart    apart
 	rules    otherRules
 	noted    noted
+	strays   strays
+	// straysDue is when origins are asked again for rows that went into other tables.
+	straysDue time.Time
 	named     time.Time    // when the names of tables were looked at last
 	due       atomic.Int64 // tables to be copied when what they wait for has come
 	// dueAt is when a copy was asked for last, in a transaction that may not have ended yet; in Unix nanoseconds.

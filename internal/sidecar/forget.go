@@ -24,6 +24,7 @@ func (s *Sidecar) forget() {
 	s.members.Forget()
 	s.lives.forget()
 	s.takeNoted(names.Noted{})
+	s.strays, s.straysDue = nil, time.Time{}
 	s.named, s.followDue, s.columnsDue = time.Time{}, time.Time{}, time.Time{}
 	s.overdue.Store(false)
 	s.rules.forget()

@@ -59,6 +59,7 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 			s.log.Warn("look at the write pause of a cutover", "reason", publicMessage(err))
 		}
 		s.takeIn(ctx)
+		s.settleStrays(ctx)
 		if err := s.noteAllRefused(ctx); err != nil && ctx.Err() == nil {
 			s.log.Debug("note refused changes", "reason", publicMessage(err))
 		}

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/counterpart"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -71,6 +72,12 @@ func (s *Suspects) Home(theirs uint32) (here uint32, loaded bool) { return s.col
 
 // Called is what the origin calls one of its tables by the newest description that has come since the process began.
 func (s *Suspects) Called(theirs uint32) (wal.RelationName, bool) { return s.columns.Called(theirs) }
+
+// Returned is counterpart.Map.Returned.
+func (s *Suspects) Returned() map[uint32]uint32 { return s.columns.Returned() }
+
+// Strays is counterpart.Map.Strays.
+func (s *Suspects) Strays() []counterpart.Stray { return s.columns.Strays() }
 
 // Theirs lists the tables of the origin whose columns stand for such of a table here.
 func (s *Suspects) Theirs(here uint32) []uint32 { return s.columns.Theirs(here) }
