@@ -31,3 +31,17 @@ func Disconnected(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
 		errors.As(err, &network) || errors.As(err, &connect) || errors.As(err, &ours) || pgconn.SafeToRetry(err)
 }
+
+// Passes reports whether the server has refused a statement for a reason that has nothing to do with it, and that passes while the session
+// stays: a serialization failure, a deadlock, a limit of time, a lack of something, a transaction that may only read.
+func Passes(err error) bool {
+	if Disconnected(err) || errors.As(err, new(*ConnectError)) {
+		return false
+	}
+	switch code := Code(err); {
+	case code == "25006", code == "55P03", code == "57014":
+		return true
+	default:
+		return len(code) == 5 && (code[:2] == "40" || code[:2] == "53")
+	}
+}

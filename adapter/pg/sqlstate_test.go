@@ -62,6 +62,23 @@ func TestDisconnected(t *testing.T) {
 	}
 }
 
+func TestPasses(t *testing.T) {
+	t.Parallel()
+	for _, code := range []string{"40001", "40P01", "55P03", "25006", "53100", "53200", "57014"} {
+		if !pg.Passes(fmt.Errorf("store: %w", &pgconn.PgError{Code: code})) {
+			t.Errorf("%s is for ever", code)
+		}
+		if pg.Passes(&pg.ConnectError{Err: &pgconn.PgError{Code: code}}) {
+			t.Errorf("there is no session after %s, and it is used again", code)
+		}
+	}
+	for _, err := range []error{nil, io.EOF, context.Canceled, &pgconn.PgError{Code: "57P01"}, &pgconn.PgError{Code: "08006"}, &pgconn.PgError{Code: "42P01"}, &pgconn.PgError{Code: "42501"}} {
+		if pg.Passes(err) {
+			t.Errorf("%v passes", err)
+		}
+	}
+}
+
 func TestQuoting(t *testing.T) {
 	t.Parallel()
 	if got := pg.QuoteTable(`a"b`, "C d"); got != `"a""b"."C d"` {

@@ -138,8 +138,8 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Sidecar, error)
 	s.catalog = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "catalog") }}
 	s.ownDB = &db{connect: func(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, "wal") }}
 	s.members = s.watchPublication()
-	s.own = replicator.NewLocalWAL(localDB{s.ownDB})
-	s.clock = replicator.NewClockKeeper(s.own, localDB{s.ownDB})
+	s.own = replicator.NewLocalWAL(localDB{s.ownDB, s.log})
+	s.clock = replicator.NewClockKeeper(s.own, localDB{s.ownDB, s.log})
 	s.lives.forget()
 	s.redactor = audit.NewRedactor(cfg.Audit.Redact)
 	s.refused.Redact, s.refused.Selection = len(cfg.Audit.Redact) > 0, cfg.Selection()

@@ -2,11 +2,13 @@ package sidecar
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgwaltz/pgwaltz/adapter/pause"
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 )
 
@@ -43,6 +45,33 @@ func (d *db) do(ctx context.Context, f func(ctx context.Context, c *pgx.Conn) er
 // restarted: what was committed is there, and its WAL goes on.
 func (d *db) within(ctx context.Context, f func(ctx context.Context, c *pgx.Conn, session uint64) error) error {
 	return d.do(ctx, func(ctx context.Context, c *pgx.Conn) error { return f(ctx, c, d.opened) })
+}
+
+// A write that the server refuses for a reason that passes is tried again this often, at first and later.
+const (
+	takenSoon = 200 * time.Millisecond
+	takenLate = 5 * time.Second
+)
+
+// briefly bounds the waits for locks of a transaction on a session that others wait for.
+const briefly = "set local lock_timeout = '1s'"
+
+// untilTaken is do for what stands beside the flow of changes, which is not to end because one statement was refused: another
+// session has the lock, or the database is read-only for a while. It tries again until the context ends; what f did in vain has to
+// be undone by then. Any other error, a lost session among them, it returns.
+func (d *db) untilTaken(ctx context.Context, log *slog.Logger, what string, f func(ctx context.Context, c *pgx.Conn) error) error {
+	for wait := takenSoon; ; wait = min(2*wait, takenLate) {
+		err := d.do(ctx, f)
+		if err == nil || !pg.Passes(err) {
+			return err
+		}
+		if wait == takenSoon {
+			log.Warn("the server refuses a statement; it is tried again", "what", what, "reason", publicMessage(err))
+		}
+		if err := pause.For(ctx, wait); err != nil {
+			return err
+		}
+	}
 }
 
 func (d *db) drop() {

@@ -328,7 +328,7 @@ func (s *Sidecar) flushed(ctx context.Context, in *inboundState) error {
 		// In a quiet database the WAL writer is waited for, which takes its time. It writes no page that is not full for what
 		// others have begun and not committed.
 		if time.Since(asked) > flushAfter {
-			if err := (localDB{s.db}).Flush(ctx); err != nil {
+			if err := (localDB{s.db, s.log}).Flush(ctx); err != nil {
 				return err
 			}
 			asked = time.Now()

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	"github.com/jackc/pgx/v5"
 
@@ -13,7 +14,10 @@ import (
 )
 
 // localDB is what replicator.LocalWAL asks of the local server.
-type localDB struct{ *db }
+type localDB struct {
+	*db
+	log *slog.Logger
+}
 
 func (d localDB) InsertLSN(ctx context.Context) (wal.LSN, error) {
 	var end wal.LSN
@@ -73,9 +77,9 @@ func (d localDB) Flush(ctx context.Context) error {
 }
 
 func (d localDB) SaveClock(ctx context.Context, at wal.LSN, high wal.Micros) error {
-	return d.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+	return d.untilTaken(ctx, d.log, "store the clock of the WAL", func(ctx context.Context, c *pgx.Conn) error {
 		return pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, "set local synchronous_commit = local"); err != nil {
+			if _, err := tx.Exec(ctx, "set local synchronous_commit = local; "+briefly); err != nil {
 				return fmt.Errorf("store the clock of the WAL: %w", err)
 			}
 			return tombstone.SaveClock(ctx, tx, at, high)

@@ -40,13 +40,13 @@ func (s *Sidecar) keepPassed(ctx context.Context, incarnation uint32) error {
 
 // notePassed stores the position without waiting for the disk.
 func (s *Sidecar) notePassed(ctx context.Context, incarnation uint32, at wal.LSN) error {
-	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+	return s.db.untilTaken(ctx, s.log, "store what every peer has", func(ctx context.Context, c *pgx.Conn) error {
 		tx, err := c.Begin(ctx)
 		if err != nil {
 			return fmt.Errorf("store what every peer has: %w", err)
 		}
 		defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // after a commit it does nothing
-		if _, err := tx.Exec(ctx, "set local synchronous_commit = off"); err != nil {
+		if _, err := tx.Exec(ctx, "set local synchronous_commit = off; "+briefly); err != nil {
 			return fmt.Errorf("store what every peer has: %w", err)
 		}
 		if err := streamstore.NotePassed(ctx, tx, s.cfg.Region, incarnation, at); err != nil {

@@ -101,24 +101,30 @@ const (
 	horizonRest  = time.Minute
 )
 
-// keepHorizon stores up to which transaction everything that this region wrote is merged, until the context ends.
+// keepHorizon stores up to which transaction everything that this region wrote is merged, until the context ends. While the
+// WAL does not go on it asks nothing.
 func (s *Sidecar) keepHorizon(ctx context.Context) error {
 	var stored tombstone.Horizon
-	at := time.Time{}
+	at, asked, left := time.Time{}, wal.LSN(0), false
 	for {
 		if err := pause.For(ctx, horizonEvery); err != nil {
 			return err
 		}
+		read := s.own.Done()
+		if read == asked && !(left && time.Since(at) >= horizonRest) {
+			continue
+		}
 		var h tombstone.Horizon
 		var below wal.LSN
-		err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) (err error) {
+		err := s.db.untilTaken(ctx, s.log, "read the horizon", func(ctx context.Context, c *pgx.Conn) (err error) {
 			h, below, err = tombstone.ReadHorizon(ctx, c)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		if h.XID < stored.XID+2 || h.XID < stored.XID+horizonStep && time.Since(at) < horizonRest {
+		asked, left = read, h.XID >= stored.XID+2
+		if !left || h.XID < stored.XID+horizonStep && time.Since(at) < horizonRest {
 			continue
 		}
 		for !s.own.MergedPast(below) {
@@ -129,15 +135,15 @@ func (s *Sidecar) keepHorizon(ctx context.Context) error {
 		if err := s.saveHorizon(ctx, h); err != nil {
 			return err
 		}
-		stored, at = h, time.Now()
+		stored, at, left = h, time.Now(), false
 	}
 }
 
 // saveHorizon stores it without waiting for the disk: what a crash forgets is looked through in vain.
 func (s *Sidecar) saveHorizon(ctx context.Context, h tombstone.Horizon) error {
-	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+	return s.db.untilTaken(ctx, s.log, "store the horizon", func(ctx context.Context, c *pgx.Conn) error {
 		return pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, "set local synchronous_commit = off"); err != nil {
+			if _, err := tx.Exec(ctx, "set local synchronous_commit = off; "+briefly); err != nil {
 				return fmt.Errorf("store the horizon: %w", err)
 			}
 			return tombstone.SaveHorizon(ctx, tx, h)
