@@ -40,8 +40,7 @@ type LocalWAL struct {
 	pipe   flusher // the pipe that stamps it
 	room   room    // of the stream
 
-	waits   time.Duration // how long stamping waits before it ends a session
-	endedAt time.Time     // when it did last
+	blocked map[string]blocked // by applier: sessions that stamping has ended
 }
 
 // NewLocalWAL makes one; Reset and tombstone.Load come before it is used.
@@ -126,34 +125,67 @@ func (l *LocalWAL) Below(ctx context.Context, at wal.LSN, refs []tombstone.Ref) 
 // blockedFor is how long stamping waits for an applier's open transaction before it ends its
 // session: that may wait itself, for a row's lock or for a part that does not come. Tried
 // again, it finds the row. But a giant transaction that takes longer would never get through where the application goes on
-// writing its keys, so the wait doubles each time, up to blockedMost, until blockedRest has passed without one.
+// writing its keys. So the wait doubles each time until the applier has committed something: up to blockedMost, and for one that gets
+// on as far as it takes.
 const (
 	blockedFor  = 3 * time.Second
 	blockedMost = 48 * time.Second
-	blockedRest = 2 * time.Minute
+	// movesFor is for how long a session that did something counts as one that gets on.
+	movesFor = 15 * time.Second
 )
 
-// patience is how long stamping waits for an applier's open transaction now.
-func (l *LocalWAL) patience() time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if time.Since(l.endedAt) > blockedRest {
-		return blockedFor
-	}
-	return l.waits
+// blocked is what is remembered of an applier whose session was ended.
+type blocked struct {
+	commits uint64 // of the applier, when it was
+	waits   time.Duration
 }
 
-// ends notes that sessions are ended after a wait.
-func (l *LocalWAL) ends(after time.Duration) {
+// patience is how long stamping waits for an applier's open transaction now.
+func (l *LocalWAL) patience(b tombstone.Blocker) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.waits, l.endedAt = min(2*after, blockedMost), time.Now()
+	if was, ok := l.blocked[b.Applier]; ok && was.commits == b.Commits {
+		return was.waits
+	}
+	return blockedFor
+}
+
+// ends notes that an applier's session is ended after a wait.
+func (l *LocalWAL) ends(b tombstone.Blocker, after time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.blocked == nil {
+		l.blocked = map[string]blocked{}
+	}
+	l.blocked[b.Applier] = blocked{b.Commits, min(2*after, time.Hour)}
 }
 
 // stall is a wait of Below.
 type stall struct {
 	began   time.Time
-	flushed bool // what the pipe has gathered was handed on
+	flushed bool             // what the pipe has gathered was handed on
+	moved   map[uint32]moved // by process: when a session was last seen to get on
+}
+
+type moved struct {
+	moves uint64
+	at    time.Time
+}
+
+// gotOn reports whether the session of a blocker got on of late.
+func (p *stall) gotOn(b tombstone.Blocker) bool {
+	was, ok := p.moved[b.PID]
+	if !ok || was.moves != b.Moves {
+		if p.moved == nil {
+			p.moved = map[uint32]moved{}
+		}
+		was = moved{b.Moves, time.Now()}
+		if !ok {
+			was.at = p.began
+		}
+		p.moved[b.PID] = was
+	}
+	return time.Since(was.at) < movesFor
 }
 
 // stall waits until the answer may be another one. What it waits for may depend on what the
@@ -181,20 +213,24 @@ func (l *LocalWAL) stall(ctx context.Context, wait <-chan struct{}, p *stall, at
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	after := l.patience()
-	if time.Since(p.began) < after {
-		return nil
-	}
-	p.began = time.Now()
-	pids := l.Blockers(at, refs)
-	if len(pids) > 0 {
-		l.ends(after)
-	}
-	for _, pid := range pids {
-		l.Ending(pid)
-		if err := l.db.Terminate(ctx, pid); err != nil {
+	ended := false
+	for _, b := range l.Blockers(at, refs) {
+		after := l.patience(b)
+		if !p.gotOn(b) {
+			after = min(after, blockedMost)
+		}
+		if time.Since(p.began) < after {
+			continue
+		}
+		ended = true
+		l.ends(b, after)
+		l.Ending(b.PID)
+		if err := l.db.Terminate(ctx, b.PID); err != nil {
 			return err
 		}
+	}
+	if ended {
+		p.began = time.Now()
 	}
 	return nil
 }

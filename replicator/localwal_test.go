@@ -124,7 +124,8 @@ func (endingDB) Lookup(_ context.Context, _ wal.LSN, refs []tombstone.Ref) ([]co
 }
 
 // An applier's transaction that stamping waits for gets more time with each try, so that one which takes
-// long ends. Its sessions are known to have been ended here. After a while without any the wait is short again.
+// long ends. Its sessions are known to have been ended here. Once it has committed something the wait is short again. One that
+// gets on is given as long as it takes, one that does not no more than blockedMost.
 func TestStampingWaitsLongerForWhatItEndedBefore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -153,9 +154,25 @@ func TestStampingWaitsLongerForWhatItEndedBefore(t *testing.T) {
 		for range 6 {
 			try()
 		}
-		<-time.After(blockedRest + time.Second)
+		<-time.After(time.Hour)
+		getsOn := time.NewTicker(time.Second)
+		stop := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case <-getsOn.C:
+					l.Moved("b")
+				case <-stop:
+					return
+				}
+			}
+		}()
 		try()
-		want := []time.Duration{3 * time.Second, 6 * time.Second, 12 * time.Second, 24 * time.Second, 48 * time.Second, 48 * time.Second, 3 * time.Second}
+		try()
+		close(stop)
+		l.Settle("b", true)
+		try()
+		want := []time.Duration{3 * time.Second, 6 * time.Second, 12 * time.Second, 24 * time.Second, 48 * time.Second, 48 * time.Second, 96 * time.Second, 192 * time.Second, 3 * time.Second}
 		if !slices.Equal(waits, want) {
 			t.Errorf("waited %v, want %v", waits, want)
 		}

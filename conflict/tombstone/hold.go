@@ -16,6 +16,7 @@ type hold struct {
 	rows   map[uint64]held              // rows that it writes
 	fences map[wal.RelationName]wal.LSN // of relations with too many keys: the lowest position
 	lost   bool                         // nobody knows whether it was committed
+	moves  uint64                       // counts what it has done
 }
 
 type held struct {
@@ -71,6 +72,7 @@ func (x *Index) announce(applier string, pid uint32, rel wal.RelationName, keys 
 	x.rels[rel] = struct{}{}
 	o := x.hold(applier)
 	o.pid = pid
+	o.moves++
 	for _, k := range keys {
 		h := x.hash(rel, []byte(k))
 		if _, ok := o.at[h]; ok {
@@ -121,6 +123,7 @@ func (x *Index) Suspect(applier string, rel wal.RelationName, key string, it con
 	defer x.mu.Unlock()
 	x.rels[rel] = struct{}{}
 	o, h := x.hold(applier), x.hash(rel, []byte(key))
+	o.moves++
 	if old, ok := o.at[h]; ok {
 		old.unsure = true // written twice
 		o.at[h] = old
@@ -183,6 +186,9 @@ func (x *Index) Settle(applier string, committed bool) {
 	o := x.holds[applier]
 	delete(x.holds, applier)
 	delete(x.committing, applier)
+	if committed {
+		x.settled[applier]++
+	}
 	if o != nil {
 		x.written(o, committed)
 	}
@@ -256,21 +262,37 @@ func (x *Index) Found(applier string) {
 	x.wake()
 }
 
-// Blockers are the server processes of the appliers whose open transactions keep changes of the
-// given keys at a position from being stamped.
-func (x *Index) Blockers(at wal.LSN, refs []Ref) []uint32 {
+// Blocker is an applier whose open transaction keeps changes from being stamped.
+type Blocker struct {
+	Applier string
+	PID     uint32 // its process of the server
+	Moves   uint64 // another number than before: the transaction gets on
+	Commits uint64 // the same number as before: it has committed nothing since
+}
+
+// Blockers are the appliers whose open transactions keep changes of the given keys at a position from being stamped.
+func (x *Index) Blockers(at wal.LSN, refs []Ref) []Blocker {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	var pids []uint32
-	for _, o := range x.holds {
+	var out []Blocker
+	for name, o := range x.holds {
 		for _, r := range refs {
 			if o.blocks(x.hash(r.Relation, []byte(r.Key)), r.Relation, at) {
-				pids = append(pids, o.pid)
+				out = append(out, Blocker{name, o.pid, o.moves, x.settled[name]})
 				break
 			}
 		}
 	}
-	return pids
+	return out
+}
+
+// Moved is told that the applier's open transaction gets on.
+func (x *Index) Moved(applier string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if o := x.holds[applier]; o != nil {
+		o.moves++
+	}
 }
 
 // Ending is told, before it happens, that this process ends a session of an applier for what it keeps from being

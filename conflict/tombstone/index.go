@@ -1,6 +1,7 @@
 package tombstone
 
 import (
+	"cmp"
 	"hash/maphash"
 	"math"
 	"sync"
@@ -36,7 +37,8 @@ type Index struct {
 	own        own              // own changes that are not merged yet
 	holds      map[string]*hold // by applier
 	committing map[string]uint64
-	ending     map[uint32]bool // server processes of sessions that this process ends
+	settled    map[string]uint64 // by applier: how many transactions it has committed
+	ending     map[uint32]bool   // server processes of sessions that this process ends
 	commits    uint64
 	wal        stamped
 	clock      Clock
@@ -58,6 +60,7 @@ const DefaultLimit = 1 << 20
 type Limits struct {
 	Keys    int // that are known exactly: DefaultLimit
 	Own     int // items of own changes that are held as they are
+	OwnKeys int // of how many keys; where Own is given, as many
 	Segment int // keys that the filter of a segment behind those is made for
 	Held    int // keys of one applier's open transaction that are held one by one
 	// Hash names keys within the process. nil: by a seed of its own, so that nobody can make keys
@@ -76,6 +79,7 @@ func NewLimitedIndex(l Limits) *Index {
 		}
 	}
 	usual(&l.Keys, DefaultLimit)
+	usual(&l.OwnKeys, min(cmp.Or(l.Own, ownKeys), ownKeys))
 	usual(&l.Own, ownLimit)
 	usual(&l.Segment, segmentKeys)
 	usual(&l.Held, maxHeld)
@@ -89,8 +93,8 @@ func (x *Index) Reset() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.keys, x.rels, x.filter, x.next = map[uint64]known{}, map[wal.RelationName]struct{}{}, nil, nil
-	x.own = own{keys: map[uint64]*ownKey{}, limit: x.limits.Own, size: x.limits.Segment}
-	x.holds, x.committing, x.ending = map[string]*hold{}, map[string]uint64{}, map[uint32]bool{}
+	x.own = own{keys: map[uint64]*ownKey{}, most: x.limits.OwnKeys, limit: x.limits.Own, size: x.limits.Segment}
+	x.holds, x.committing, x.ending, x.settled = map[string]*hold{}, map[string]uint64{}, map[uint32]bool{}, map[string]uint64{}
 	x.wal = stamped{recent: map[uint32]struct{}{}}
 	x.clock = Clock{}
 	x.ledgers.Store(nil)

@@ -1,7 +1,9 @@
 package tombstone
 
 import (
+	"cmp"
 	"maps"
+	"slices"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -21,10 +23,13 @@ func (p Place) Before(q Place) bool {
 // own is what is known of own changes that the self-merge has not written yet. The items of the
 // first ones are held as they are; beyond a limit only a filter says which keys have some, for a
 // run of transactions at once (segment), and who needs to know more waits for their self-merge.
+// Keys and items are bounded each for itself: a region that writes the same rows again and again may be
+// many transactions behind with its self-merge, and still know of each row which of its changes wait.
 type own struct {
 	keys     map[uint64]*ownKey
-	queue    []ownRef // in WAL order
-	limit    int
+	queue    []ownRef                   // in WAL order
+	most     int                        // keys
+	limit    int                        // items
 	size     int                        // keys of a segment
 	segments []*segment                 // in WAL order, behind all of queue
 	cut      map[wal.RelationName]Place // the last truncate of a relation
@@ -32,19 +37,45 @@ type own struct {
 
 // ownKey is what the own changes of a key that are not merged yet say.
 type ownKey struct {
-	items []conflict.Item // one for each transaction, in WAL order
+	// items has one for each transaction, in WAL order: its item joined with those in front of it, of merged changes
+	// as well. To join those once more with what the table says changes nothing.
+	items []conflict.Item
 	last  Place
+}
+
+// find is where the item of a transaction stands, or would.
+func (o *ownKey) find(commit wal.LSN) (int, bool) {
+	if n := len(o.items); n == 0 || o.items[n-1].LSN < commit {
+		return n, false
+	}
+	return slices.BinarySearchFunc(o.items, commit, func(it conflict.Item, l wal.LSN) int { return cmp.Compare(it.LSN, l) })
 }
 
 // below joins the items strictly below a position.
 func (o *ownKey) below(at wal.LSN) conflict.Item {
-	it := conflict.Item{}
-	for _, i := range o.items {
-		if i.LSN < at {
-			it = it.Join(i)
-		}
+	if i, _ := o.find(at); i > 0 {
+		return o.items[i-1]
 	}
-	return it
+	return conflict.Item{}
+}
+
+// note adds the item of a transaction. It reports false when there is one already, which is joined with it.
+func (o *ownKey) note(it conflict.Item) bool {
+	i, is := o.find(it.LSN)
+	if is && o.items[i].Join(it) == o.items[i] {
+		return false // noted again
+	}
+	if !is {
+		first := it
+		if i > 0 {
+			first = o.items[i-1]
+		}
+		o.items = slices.Insert(o.items, i, first)
+	}
+	for ; i < len(o.items); i++ {
+		o.items[i] = o.items[i].Join(it)
+	}
+	return !is
 }
 
 type ownRef struct {
@@ -61,8 +92,10 @@ type segment struct {
 }
 
 const (
-	// ownLimit is how many items of own changes are held as they are.
-	ownLimit = 100_000
+	// ownKeys and ownLimit are of how many keys, and how many items of own changes are held as they are: some 100
+	// bytes for each key, and 60 for each item.
+	ownKeys  = 1 << 18
+	ownLimit = 1 << 19
 	// segmentKeys is for how many keys the filter of a segment is made, segmentMax how many
 	// segments there are; the last one takes whatever comes, and suspects more and more.
 	segmentKeys = 3 << 20
@@ -82,18 +115,11 @@ func (x *Index) Note(rel wal.RelationName, key []byte, at Place, it conflict.Ite
 		return
 	}
 	o := x.own.keys[h]
+	known := false
 	if o != nil {
-		for i := range o.items {
-			if o.items[i].LSN == at.Commit {
-				o.items[i] = o.items[i].Join(it)
-				if o.last.Before(at) {
-					o.last = at
-				}
-				return
-			}
-		}
+		_, known = o.find(at.Commit)
 	}
-	if x.own.segmented() || len(x.own.queue) >= x.own.limit {
+	if !known && x.own.full(o) {
 		x.own.segment(at.Commit).keys.Add(h)
 		return
 	}
@@ -104,8 +130,14 @@ func (x *Index) Note(rel wal.RelationName, key []byte, at Place, it conflict.Ite
 	if o.last.Before(at) {
 		o.last = at
 	}
-	o.items = append(o.items, it)
-	x.own.queue = append(x.own.queue, ownRef{h, at.Commit})
+	if o.note(it) {
+		x.own.queue = append(x.own.queue, ownRef{h, at.Commit})
+	}
+}
+
+// full reports whether another item is not held as it is; o is what is known of its key, nil for nothing.
+func (o *own) full(k *ownKey) bool {
+	return o.segmented() || len(o.queue) >= o.limit || k == nil && len(o.keys) >= o.most
 }
 
 // segmented reports whether the session at hand has segments.

@@ -54,6 +54,68 @@ func TestOwnChangesBeyondTheLimit(t *testing.T) {
 	}
 }
 
+// TestManyTransactionsOverTheSameKeys: what is known of a key below a position is the same whether its changes are held one by one,
+// looked up in the table, or noted again by another session; and however many transactions write the same keys, only
+// keys and items count for the limit.
+func TestManyTransactionsOverTheSameKeys(t *testing.T) {
+	t.Parallel()
+	const keys, commits = 20, 50
+	x := tombstone.NewLimitedIndex(tombstone.Limits{Own: keys * commits, OwnKeys: keys})
+	item := func(k, c int) conflict.Item { return conflict.Item{Next: uint32((c*7+k)%11 + c/10), Live: (c+k)%3 > 0} }
+	want := func(k int, at wal.LSN) conflict.Item {
+		out := conflict.Item{}
+		for c := range commits {
+			if it := item(k, c); wal.LSN(100+c) < at {
+				it.LSN = wal.LSN(100 + c)
+				out = out.Join(it)
+			}
+		}
+		return out
+	}
+	key := func(k int) []byte { return fmt.Append(nil, k) }
+	check := func(when string) {
+		t.Helper()
+		for k := range keys {
+			for at := wal.LSN(99); at < 102+commits; at++ {
+				if it, known, waits := below(t, x, string(key(k)), at); it != want(k, at) || !known || waits {
+					t.Fatalf("%s: key %d below %d: %+v, %v, %v, want %+v", when, k, at, it, known, waits, want(k, at))
+				}
+			}
+		}
+	}
+	for range 2 { // the WAL is decoded twice
+		for c := range commits {
+			for k := range keys {
+				x.Note(users, key(k), tombstone.Place{Commit: wal.LSN(100 + c)}, item(k, c))
+			}
+		}
+		check("noted")
+		x.Reading()
+	}
+	for k := range keys {
+		if !x.Later(users, key(k), tombstone.Place{Commit: 100 + commits - 2}) || x.Later(users, key(k), tombstone.Place{Commit: 100 + commits - 1}) || x.Perhaps(users, key(k), tombstone.Place{Commit: 100}) {
+			t.Errorf("key %d: later changes are not known as they are", k)
+		}
+	}
+	x.Note(users, []byte("another"), tombstone.Place{Commit: 200}, conflict.Item{Next: 1})
+	if x.Later(users, []byte("another"), tombstone.Place{Commit: 100}) || !x.Perhaps(users, []byte("another"), tombstone.Place{Commit: 100}) {
+		t.Error("there is room for more keys than the limit says")
+	}
+	x.Merged(100 + commits/2)
+	for k := range keys {
+		if it, _, _ := below(t, x, string(key(k)), 300); it != want(k, 300) {
+			t.Errorf("half of it is merged: key %d: %+v, want %+v", k, it, want(k, 300))
+		}
+	}
+	if x.Waiting() != 100+commits/2 {
+		t.Errorf("waiting %s", x.Waiting())
+	}
+	x.Merged(300)
+	if x.Waiting() != 0 || x.Noted(users, "1") {
+		t.Error("all is merged, and something waits")
+	}
+}
+
 // TestSuspectedRows: while a transaction writes a row the table is asked for its key; behind it
 // the item is known.
 func TestSuspectedRows(t *testing.T) {

@@ -252,6 +252,9 @@ func (a *Applier) Apply(ctx context.Context, units []Unit) error {
 	if a.behind != nil {
 		return a.leaveOut()
 	}
+	if !a.open && time.Since(a.stamping.taken) > keptFor && a.stamping.waited == 0 {
+		a.stamping.by = nil
+	}
 	var txs []keyedTx
 	resync := false
 	for i := range units {

@@ -398,7 +398,8 @@ func (a *Applier) writeEffects(ctx context.Context, fx *effects) error {
 
 // committed books a commit.
 func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effects) {
-	a.stamping, a.cascades, a.resync = stamping{}, nil, false
+	a.stamping.keepStamped()
+	a.cascades, a.resync = nil, false
 	a.refused, a.refusedLast = nil, nil
 	clear(a.touched)
 	a.forgetNames()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
@@ -26,6 +27,9 @@ type giant struct {
 	beaten  bool    // it was rolled back for another giant transaction, see Giants
 	tried   patience
 	failed  bool // it failed at its end, or again and again: what fails now is parked, part by part
+	again   int  // how often it began again
+	parts   int  // that went in, or were read for their items, since it began the last time
+	undone  int  // and before
 }
 
 // ErrParts: a part came that does not follow the one before. The caller starts again from the
@@ -61,6 +65,9 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 	if len(txs) > 0 && a.giant.commit != txs[0].tx.CommitLSN {
 		a.giant = giant{commit: txs[0].tx.CommitLSN, tried: a.patient()}
 	}
+	if !a.open && a.giant.parts > 0 {
+		a.giant.again, a.giant.undone, a.giant.parts = a.giant.again+1, a.giant.undone+a.giant.parts, 0
+	}
 	if err := a.readyForGiant(ctx, txs); err != nil {
 		return err
 	}
@@ -72,7 +79,7 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 	var err error
 	if a.giant.record {
 		if err = a.recordItems(ctx, txs, !more); err == nil && !more {
-			a.giant.record = false
+			a.giant.record, a.giant.parts = false, a.giant.parts+1
 			a.waitBehind(ctx)
 			return nil
 		}
@@ -80,7 +87,9 @@ func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.
 		err = a.part(ctx, txs, next, more)
 	}
 	if err == nil {
-		a.cfg.Giants.moved(a.cfg.Origin)
+		a.giant.parts++
+		a.cfg.Giants.went(a.cfg.Origin)
+		a.cfg.Index.Moved(a.holder())
 		return nil
 	}
 	return a.partFailed(ctx, err)
@@ -157,6 +166,7 @@ func (a *Applier) partFailed(ctx context.Context, err error) error {
 	case met && lockLost(err):
 		// Its rows are held, perhaps, by the other giant transaction: that one ends first. What was
 		// tried does not count.
+		a.cfg.Giants.fought()
 		a.giant.beaten, a.giant.tried = true, a.patient()
 		a.Stats.Retries.Add(1)
 	case a.giant.tried.left(err):
@@ -191,6 +201,9 @@ func (a *Applier) part(ctx context.Context, txs []keyedTx, next checkpoint.Check
 		fx.items = a.ownItems(txs)
 	}
 	err := a.changesOfPart(ctx, &b, txs, &fx)
+	for n := 0; n < partTries && lockLost(err) && a.batchesOpen(); n++ {
+		err = a.partAgain(ctx, txs, &fx)
+	}
 	if err == nil && (a.giant.failed || !more) {
 		if err = a.checkConstraints(ctx); err != nil && !a.giant.failed {
 			// What a deferred constraint finds here may be in an earlier part: the next try
@@ -232,6 +245,32 @@ func (a *Applier) changesOfPart(ctx context.Context, b *pipeline, txs []keyedTx,
 	return a.ordered(ctx, txs, fx)
 }
 
+const (
+	// partTries is how often a part is tried again behind the batches of other appliers, and partWait how long it waits for their end each time.
+	partTries = 8
+	partWait  = 10 * time.Second
+)
+
+// batchesOpen reports whether a lock may be held by a batch of another applier, which is small and gives way to a giant transaction, and
+// not by another giant transaction.
+func (a *Applier) batchesOpen() bool {
+	return a.cfg.Batches.open(a.holder()) && !a.cfg.Giants.open(a.cfg.Origin)
+}
+
+// partAgain undoes a part that did not get a lock, waits until the batches of other appliers that are open have ended, and tries it again: all parts
+// in front of it stay. It does not wait for a lock meanwhile, so that no session of the application is in a deadlock with it.
+func (a *Applier) partAgain(ctx context.Context, txs []keyedTx, fx *effects) error {
+	a.Stats.Retries.Add(1)
+	*fx = effects{items: fx.items}
+	if err := a.back(ctx, "part"); err != nil {
+		return err
+	}
+	if err := a.cfg.Batches.gone(ctx, a.holder(), partWait); err != nil {
+		return err
+	}
+	return a.changesOfPart(ctx, &pipeline{fence: -1}, txs, fx)
+}
+
 // partInOrder undoes a part that failed because of one of its rows, and applies it one by one.
 func (a *Applier) partInOrder(ctx context.Context, txs []keyedTx, fx *effects, cause error) error {
 	a.cfg.Log.Info("applying one by one", "origin", a.cfg.Origin, "reason", publicError(cause))
@@ -257,6 +296,9 @@ func (a *Applier) endParts(ctx context.Context, txs []keyedTx, next checkpoint.C
 	a.openFx.removed = nil
 	if err := a.commit(ctx, fx, next); err != nil {
 		return fmt.Errorf("end a transaction of many parts: %w", err)
+	}
+	if g := a.giant; g.again > 0 {
+		a.cfg.Log.Info("giant transaction is applied", "origin", a.cfg.Origin, "commit_lsn", g.commit.String(), "began_again", g.again, "parts", g.parts+1, "parts_undone", g.undone)
 	}
 	a.open, a.giant = false, giant{}
 	a.cfg.Giants.end(a.cfg.Origin)

@@ -31,7 +31,11 @@ func (b *bench) selfConfig(stamped func(context.Context) (*tombstone.Snapshot, e
 
 func (b *bench) selfMergeWith(stamped func(context.Context) (*tombstone.Snapshot, error)) func(txs ...*wal.Transaction) {
 	b.t.Helper()
-	a := New(b.selfConfig(stamped))
+	return b.mergeWith(New(b.selfConfig(stamped)))
+}
+
+func (b *bench) mergeWith(a *Applier) func(txs ...*wal.Transaction) {
+	b.t.Helper()
 	if _, err := a.Open(b.t.Context()); err != nil {
 		b.t.Fatal(err)
 	}

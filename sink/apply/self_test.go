@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"testing"
 	"time"
@@ -62,6 +63,38 @@ func TestSelfMergeDoesNotWaitForItself(t *testing.T) {
 	if !stamped || !st.guessed || err != nil {
 		t.Errorf("the changes are not decided about: %v, %v", stamped, err)
 	}
+}
+
+// TestOneWaitShowsWhatIsStamped: where much of the own WAL is still to be merged, one wait shows who wrote its rows. Only of a row that is
+// not there nothing is known any more, and of none after some time.
+func TestOneWaitShowsWhatIsStamped(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	waited := 0
+	a := New(b.selfConfig(func(ctx context.Context) (*tombstone.Snapshot, error) {
+		waited++
+		return tombstone.ReadSnapshot(ctx, b.conn)
+	}))
+	merge := b.mergeWith(a)
+	g := map[string]uint32{}
+	b.exec("insert into acct select i, 'theirs', 1, '2023-12-31' from generate_series(1, 4) i")
+	for i, want := range []int{1, 1, 1} {
+		merge(b.tx(g, remove(r, row(fmt.Sprint(i+1), "old", 1, 1))))
+		if waited != want {
+			t.Errorf("waited %d times for %d transactions", waited, i+1)
+		}
+	}
+	merge(b.tx(g, remove(r, row("9", "old", 1, 1))))
+	merge(b.tx(g, insert(r, row("9", "new", 1, 1))))
+	if waited != 2 {
+		t.Errorf("waited %d times when a row is not there", waited)
+	}
+	a.stamping.taken = a.stamping.taken.Add(-keptFor - time.Second)
+	merge(b.tx(g, remove(r, row("4", "old", 1, 1))))
+	if waited != 3 {
+		t.Errorf("waited %d times: what was shown long ago is believed", waited)
+	}
+	b.want("select id from acct order by id", "9")
 }
 
 // TestSelfMergeBeyondTheLimit: of own changes that the index does not hold one by one, nobody knows which

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/pgwaltz/pgwaltz/adapter/guard"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
@@ -30,9 +31,10 @@ var unsure = reason{stateUnsure, "a later change of this region, which is not me
 type stamping struct {
 	// by: every own change that it shows is stamped; nil: none was waited for.
 	by *tombstone.Snapshot
-	// old: it was taken before the giant transaction in hand began again. Of a row that is not there it
-	// says nothing then: an own delete may have removed it since.
+	// old: it was taken before the giant transaction in hand began again, or for a batch that is committed. Of a
+	// row that is not there it says nothing then: an own delete may have removed it since.
 	old     bool
+	taken   time.Time
 	waited  int                 // how often this batch waited
 	guesses bool                // waiting would never end: what is not known to be stamped is set aside
 	mine    map[uint32]bool     // writers of rows: whether it is the open transaction
@@ -139,8 +141,17 @@ func (a *Applier) waitStamped(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.stamping.by, a.stamping.old = by, false
+	a.stamping.by, a.stamping.old, a.stamping.taken = by, false, time.Now()
 	return nil
+}
+
+// keptFor bounds for how long a snapshot is kept: transaction ids come round.
+const keptFor = 10 * time.Minute
+
+// keepStamped begins the next batch with what is known to be stamped: where much of the own WAL is still to be merged, most of
+// its rows were written by what one wait has shown, and none of its transactions has to begin again for them.
+func (s *stamping) keepStamped() {
+	*s = stamping{by: s.by, old: true, taken: s.taken}
 }
 
 // waitOrRecord waits until own changes are stamped. If stamping waits for the self-merge, the
@@ -221,10 +232,14 @@ func (a *Applier) leaveOut() error {
 	}
 	by, err := a.behind.by, a.behind.err
 	a.behind = nil
-	if err == nil {
-		a.stamping.by, a.stamping.old = by, true
-	} else if !errors.Is(err, tombstone.ErrStalled) {
+	switch {
+	case err == nil:
+		a.stamping.by, a.stamping.old, a.stamping.taken = by, true, time.Now()
+	case !errors.Is(err, tombstone.ErrStalled):
 		return err
+	default:
+		// Stamping waits for what lies behind the transaction: to write its items once more is of no use.
+		a.giant.rounds, a.stamping.guesses = maxRounds, true
 	}
 	return ErrStartAgain
 }

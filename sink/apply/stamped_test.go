@@ -23,6 +23,8 @@ type ownGiant struct {
 	passes int         // how often it was read from its first part
 	rounds int         // how often its items were written by themselves
 	free   atomic.Bool // nothing stalls: its parts are all read
+	vain   bool        // something stalls even then: what lies behind it
+	size   int         // changes of a part
 	// since is called when it is known what is stamped, the first time.
 	since func()
 }
@@ -66,10 +68,12 @@ func (g *ownGiant) merge() {
 }
 
 func (g *ownGiant) pass() error {
-	n := len(g.whole.Changes)
+	size := max(g.size, 1)
+	n := (len(g.whole.Changes) + size - 1) / size
 	for i := range n {
 		p := *g.whole
-		p.Changes, p.Part, p.More = g.whole.Changes[i:i+1:i+1], uint32(i), i < n-1
+		to := min((i+1)*size, len(g.whole.Changes))
+		p.Changes, p.Part, p.More = g.whole.Changes[i*size:to:to], uint32(i), i < n-1
 		next := g.a.Checkpoint()
 		next.Epoch = wal.Epoch{SystemID: 7, Timeline: 1, Slot: "s"}
 		next.Incarnation, next.FrameNo = 1, next.FrameNo+uint64(i)+1
@@ -77,7 +81,7 @@ func (g *ownGiant) pass() error {
 			p.EndLSN = 0
 		} else {
 			next.EndLSN, next.Mark = p.EndLSN, wal.MarkOf(&p)
-			g.free.Store(g.a.giant.record)
+			g.free.Store(g.a.giant.record && !g.vain)
 		}
 		if err := g.a.Apply(g.b.t.Context(), []Unit{{Transactions: []*wal.Transaction{&p}, Kind: conflict.Self, Next: next}}); err != nil {
 			return err
@@ -146,6 +150,31 @@ func TestAGiantSetsAsideWhatWasWrittenSince(t *testing.T) {
 				t.Errorf("%d rounds", g.rounds)
 			}
 		})
+	}
+}
+
+// TestAGiantWaitsForItselfOnce: where stamping waits for what lies behind an own giant transaction, its items are written once, and then it
+// is decided by what is known. It does not begin again for each thousand of its rows.
+func TestAGiantWaitsForItselfOnce(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, plainDDL), plainTable()
+	const n = fewGuesses + 10
+	var theirs, mine []wal.Change
+	for i := range n {
+		id := fmt.Sprint(i)
+		theirs = append(theirs, update(r, text(id, "x"), text(id, "theirs")))
+		mine = append(mine, update(r, text(id, "x"), text(id, "mine")))
+	}
+	old := b.tx(nil, theirs...)
+	g := newOwnGiant(b, mine...)
+	g.vain, g.size = true, 200
+	b.exec(fmt.Sprintf("insert into plain select i, 'mine' from generate_series(0, %d) i", n-1))
+	b.apply(old)
+	b.exec("update plain set v = v")
+	g.merge()
+	b.want("select count(*), min(sqlstate), max(sqlstate) from pgwaltz.parked", fmt.Sprintf("%d|PW005|PW005", n))
+	if g.passes != 3 || g.rounds != 1 {
+		t.Errorf("it was read %d times, %d of them for its items", g.passes, g.rounds)
 	}
 }
 

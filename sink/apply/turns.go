@@ -3,6 +3,7 @@ package apply
 import (
 	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,7 +17,8 @@ import (
 // again at once, they would beat each other for ever, and those that hold many locks for long beat everybody
 // else. So the beaten one begins again when no other one is open, and none begins while it
 // waits or is open. Of several that wait, the one with the lowest time goes first. Everybody waits before the
-// transaction begins, holding nothing.
+// transaction begins, holding nothing. Where giant transactions have beaten each other, the next few want the same rows, mostly: all
+// that they did by then would be thrown away each time. So they take turns from their beginning (fought).
 //
 // Giant transactions are in the order of their commit times, so it is the same in every region. That matters where the
 // stream of an origin holds less than its giant transaction: then it has to be open in all regions
@@ -30,6 +32,8 @@ type Turns struct {
 	mu      sync.Mutex
 	in      map[string]*taker // by session: those that are open or wait
 	changed chan struct{}     // closed and replaced when one of them ends or begins
+	wary    int               // how many of those to come take turns from their beginning
+	pace    time.Duration     // how long a part took to go in of late
 }
 
 // taker is a transaction that is open, or that waits to be.
@@ -48,6 +52,12 @@ const (
 	giveWayAfter = 5 * time.Second
 	// stuckAfter is how long it may not move before others wait for it no more.
 	stuckAfter = 30 * time.Second
+	// paces is by how many parts, as long as they take of late, both are longer, up to paceMost for one: where
+	// the machine has little time for anybody, the next part is not late.
+	paces    = 4
+	paceMost = 15 * time.Second
+	// waryFor is how many giant transactions take turns behind one that was beaten.
+	waryFor = 8
 )
 
 // NewTurns makes the turns of one region. All its appliers share them.
@@ -67,6 +77,10 @@ func (t *taker) before(u *taker) bool {
 // afterwards, whatever came of it. waits is called once where there is something to wait for.
 func (g *Turns) begin(ctx context.Context, session string, t taker, waits func()) error {
 	g.mu.Lock()
+	if g.wary > 0 {
+		g.wary--
+		t.beaten = true
+	}
 	g.in[session] = &t
 	for said := false; !g.free(&t); said = true {
 		changed := g.changed
@@ -109,7 +123,7 @@ func (g *Turns) free(t *taker) bool {
 	for _, u := range g.in {
 		switch {
 		case u == t || !t.beaten && !u.beaten:
-		case u.open && time.Since(u.moved) < stuckAfter, !u.open && u.before(t):
+		case u.open && time.Since(u.moved) < g.atLeast(stuckAfter), !u.open && u.before(t):
 			return false
 		}
 	}
@@ -136,6 +150,27 @@ func (g *Turns) moved(session string) {
 	}
 }
 
+// went is told that a part of the session's transaction, which came when moved was called, went in.
+func (g *Turns) went(session string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if t := g.in[session]; t != nil {
+		took := min(time.Since(t.moved), paceMost)
+		g.pace = max(took, g.pace-(g.pace-took)/8)
+		t.moved = time.Now()
+	}
+}
+
+// atLeast makes a limit longer where parts take long.
+func (g *Turns) atLeast(limit time.Duration) time.Duration { return limit + paces*g.pace }
+
+// fought is told that one of the transactions was beaten by another one.
+func (g *Turns) fought() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.wary = waryFor
+}
+
 // met reports whether another transaction was open when the session's began, or began while that was open.
 func (g *Turns) met(session string) bool {
 	g.mu.Lock()
@@ -150,7 +185,7 @@ func (g *Turns) givesWay(session string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	t := g.in[session]
-	if t == nil || !t.open || time.Since(t.moved) < giveWayAfter {
+	if t == nil || !t.open || time.Since(t.moved) < g.atLeast(giveWayAfter) {
 		return false
 	}
 	for _, u := range g.in {
@@ -166,7 +201,7 @@ func (g *Turns) others(session string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for name, u := range g.in {
-		if name != session && u.open && time.Since(u.moved) < giveWayAfter {
+		if name != session && u.open && time.Since(u.moved) < g.atLeast(giveWayAfter) {
 			return true
 		}
 	}
@@ -178,6 +213,39 @@ func (g *Turns) others(session string) bool {
 func (g *Turns) ended(ctx context.Context, session string, atMost time.Duration) error {
 	until := time.Now().Add(atMost)
 	for g.others(session) && time.Now().Before(until) {
+		g.mu.Lock()
+		changed := g.changed
+		g.mu.Unlock()
+		if err := wakened(ctx, changed, 200*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// open reports whether the transaction of another applier is open.
+func (g *Turns) open(session string) bool { return len(g.opened(session)) > 0 }
+
+// opened are the transactions of other appliers that are open.
+func (g *Turns) opened(session string) []*taker {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var out []*taker
+	for name, u := range g.in {
+		if name != session && u.open {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+// gone waits until every transaction of other appliers that is open now has ended, but not longer than atMost.
+func (g *Turns) gone(ctx context.Context, session string, atMost time.Duration) error {
+	now, until := g.opened(session), time.Now().Add(atMost)
+	still := func() bool {
+		return slices.ContainsFunc(g.opened(session), func(u *taker) bool { return slices.Contains(now, u) })
+	}
+	for still() && time.Now().Before(until) {
 		g.mu.Lock()
 		changed := g.changed
 		g.mu.Unlock()

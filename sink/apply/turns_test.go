@@ -72,6 +72,64 @@ func TestGiantsTakeTurns(t *testing.T) {
 	})
 }
 
+// Behind one that was beaten the next few giant transactions take turns from their beginning, those that were committed first before
+// the others. Then they go side by side again.
+func TestBehindAFightGiantsTakeTurns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := NewTurns()
+		isOpen(begins(t, g, "b", 1, false))
+		g.fought()
+		for i := range wal.Micros(waryFor) {
+			c := begins(t, g, "c", 10+i, false)
+			if isOpen(c) {
+				t.Fatalf("number %d behind a fight begins beside another one", i)
+			}
+			g.end("b")
+			if !isOpen(c) {
+				t.Fatalf("number %d behind a fight does not begin alone", i)
+			}
+			g.end("c")
+			g.in["b"] = &taker{at: 1, origin: "b", open: true, moved: time.Now()}
+		}
+		if !isOpen(begins(t, g, "c", 100, false)) {
+			t.Fatal("they take turns for ever")
+		}
+	})
+}
+
+// Where a part takes long to go in, the next one is not late after a few seconds: the machine has little time for anybody.
+func TestASlowMachineIsGivenMoreTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := NewTurns()
+		isOpen(begins(t, g, "b", 5, false))
+		isOpen(begins(t, g, "a", 1, true))
+		for range 3 {
+			g.moved("b")
+			<-time.After(10 * time.Second)
+			g.went("b")
+		}
+		<-time.After(44 * time.Second)
+		if g.givesWay("b") || !g.others("a") {
+			t.Error("a part is late that takes as long as those before it")
+		}
+		<-time.After(2 * time.Second)
+		if !g.givesWay("b") || g.others("a") {
+			t.Error("a part may be late for ever")
+		}
+		for range 40 {
+			g.moved("b")
+			<-time.After(10 * time.Millisecond)
+			g.went("b")
+		}
+		<-time.After(giveWayAfter + time.Second)
+		if !g.givesWay("b") {
+			t.Error("a slow hour is remembered for ever")
+		}
+	})
+}
+
 // An open giant transaction whose next part does not come gives way to an earlier one, and a later one
 // does not wait for it for ever.
 func TestAGiantThatDoesNotMoveStandsInNobodysWay(t *testing.T) {

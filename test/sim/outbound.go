@@ -290,7 +290,8 @@ func (o *outbound) stall(at wal.LSN, refs []tombstone.Ref) {
 		o.s.w.must(o.framer.Flush(time.Now()))
 	case time.Since(o.stalled) > blockedFor:
 		o.stalled = time.Now()
-		for _, pid := range o.s.local.Blockers(at, refs) {
+		for _, b := range o.s.local.Blockers(at, refs) {
+			pid := b.PID
 			if pid > 100 {
 				o.s.again[pid-101].end()
 				continue
