@@ -17,8 +17,8 @@ import (
 
 // A table that is renamed twice may have had the name between for a moment only, and never in the other region. Its
 // origin reads that name in the WAL, beside the number of the table, and notes it (meetName). The other region, which has
-// changes by that name set aside, asks the origin what the table is called now. So it does for tables whose columns are called otherwise there (PW006), where no newer
-// description of them has come since.
+// changes by that name set aside, asks the origin what the table is called now. So it does for tables whose columns are called otherwise there (PW006), or may
+// have been dropped there as here (42703), where no newer description of them has come since.
 
 // verbNames asks a region for the present names of tables.
 const verbNames = "names"
@@ -165,6 +165,14 @@ func (s *Sidecar) askFormer(ctx context.Context) {
 			if q := ask[w.Origin]; len(q.Of) < formerMost {
 				q.Of = append(q.Of, t)
 				ask[w.Origin] = q
+			}
+		}
+	}
+	for origin := range s.in {
+		for _, t := range s.suspectsOf(origin).Lacking() {
+			if q := ask[origin]; len(q.Of) < formerMost && !slices.Contains(q.Of, t) {
+				q.Of = append(q.Of, t)
+				ask[origin] = q
 			}
 		}
 	}

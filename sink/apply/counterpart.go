@@ -180,8 +180,7 @@ type description struct {
 // a change merely lacks columns, swapped is false, and all others are called as they were, nothing has to be known of them; but what an own
 // change lacks was dropped, and no later change may come to say so.
 func (r *Retrier) under(ctx context.Context, c *parked.Change, swapped bool) (*target, error) {
-	ch := &c.Transaction.Changes[0]
-	was := ch.Relation
+	was := c.Transaction.Changes[0].Relation
 	known, ok := r.now[was]
 	if !ok {
 		var err error
@@ -198,11 +197,7 @@ func (r *Retrier) under(ctx context.Context, c *parked.Change, swapped bool) (*t
 	if err != nil {
 		return nil, nil // what it lacks is said of the change as it is
 	}
-	ch.Relation, ch.New, ch.Old = r.intern(rel), only(ch.New, places), only(ch.Old, places)
-	if r.stampedAnew(c, was, t) {
-		return t, r.restamp(ch, c.Transaction.CommitTime, t.cols)
-	}
-	return t, nil
+	return t, r.take(c, t, rel, places)
 }
 
 // unknown deals with a parked change of which nobody knows what its columns are, once the origin calls its columns as they are called

@@ -82,9 +82,6 @@ func (s *Suspects) Strays() []counterpart.Stray { return s.columns.Strays() }
 // Theirs lists the tables of the origin whose columns stand for such of a table here.
 func (s *Suspects) Theirs(here uint32) []uint32 { return s.columns.Theirs(here) }
 
-// SayColumns takes what the origin calls the columns of one of its tables now, by their numbers, where it was asked.
-func (s *Suspects) SayColumns(theirs uint32, names map[int16]string) { s.columns.Say(theirs, names) }
-
 // decidedUnlike reports whether stamps decided about a change that has other ones than the table here.
 // What it overwrote at its origin, and what is the same anyway, is told without them.
 func (t *target) decidedUnlike(v *verdict) bool {
@@ -122,8 +119,16 @@ func (r *Retrier) fit(ctx context.Context, c *parked.Change) (*target, error) {
 		return nil, err
 	}
 	now := r.a.cfg.Suspects.shapes.of(ch.Relation.Ref())
-	if now == nil {
-		return nil, err
+	if now == nil || !slices.ContainsFunc(ch.Relation.Columns, func(c wal.Column) bool { return now.Column(c.Name) < 0 }) { // nothing that came since says more
+		rel, kept, derr := r.dropped(ctx, ch.Relation)
+		if derr != nil || rel == nil {
+			return nil, errors.Join(derr, err)
+		}
+		t, terr := r.a.target(ctx, r.intern(rel))
+		if terr != nil {
+			return nil, err
+		}
+		return t, r.take(c, t, rel, kept)
 	}
 	version, updatedAt := r.a.cfg.Policy.stampColumns(ch.Relation.Ref())
 	rel, kept := renamed(ch.Relation, now, version, updatedAt)
@@ -140,14 +145,18 @@ func (r *Retrier) fit(ctx context.Context, c *parked.Change) (*target, error) {
 	if terr != nil {
 		return nil, err
 	}
+	return t, r.take(c, t, rel, kept)
+}
+
+// take gives a parked change the columns of rel, which its own are at the given places.
+func (r *Retrier) take(c *parked.Change, t *target, rel *wal.Relation, kept []int) error {
+	ch := &c.Transaction.Changes[0]
 	was := ch.Relation
 	ch.Relation, ch.New, ch.Old = r.intern(rel), only(ch.New, kept), only(ch.Old, kept)
 	if r.stampedAnew(c, was, t) {
-		if err := r.restamp(ch, c.Transaction.CommitTime, t.cols); err != nil {
-			return nil, err
-		}
+		return r.restamp(ch, c.Transaction.CommitTime, t.cols)
 	}
-	return t, nil
+	return nil
 }
 
 // stampedAnew reports whether a change that came as one of was has got or lost stamp columns on its way to the table: its row

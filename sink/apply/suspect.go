@@ -41,6 +41,7 @@ type Suspects struct {
 
 	shapes  shapes
 	columns counterpart.Map
+	said    saidColumns
 
 	retried map[int64]int // parked changes, and how many sessions of the retrier each has ended
 }
