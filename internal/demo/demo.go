@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -292,12 +293,11 @@ func (d *demo) look() view {
 // freeAddrs returns three loopback addresses with different ports.
 func freeAddrs() (addrs [3]string, err error) {
 	for i := range addrs {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		port, err := pgcluster.FreePort()
 		if err != nil {
-			return addrs, fmt.Errorf("find a free port: %w", err)
+			return addrs, err
 		}
-		defer l.Close() // not before all are found, so that none comes twice
-		addrs[i] = l.Addr().String()
+		addrs[i] = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	}
 	return addrs, nil
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,7 +60,7 @@ func Create(ctx context.Context, cfg Config) (*Cluster, error) {
 	if err := initdb.Run(); err != nil {
 		return nil, fmt.Errorf("run initdb: %w: %s", err, tail(out.Bytes()))
 	}
-	if c.port, err = freePort(); err != nil {
+	if c.port, err = FreePort(); err != nil {
 		return nil, err
 	}
 	return c, c.configure()
@@ -195,15 +194,6 @@ func (c *Cluster) Socket() string { return filepath.Join(c.cfg.Dir, "s") }
 func (c *Cluster) Log() string { return filepath.Join(c.cfg.Dir, "postgres.log") }
 
 func (c *Cluster) data() string { return filepath.Join(c.cfg.Dir, "data") }
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
 
 func tail(b []byte) []byte {
 	b = bytes.TrimSpace(b)

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
 	"github.com/pgwaltz/pgwaltz/test/harness"
 )
 
@@ -47,7 +48,7 @@ func (p *sidecars) Prepare(ctx context.Context) (err error) {
 	}
 	// Below the rig's room, so that one folder holds everything of a run.
 	p.room = &harness.Room{Dir: filepath.Join(p.rig.Room.Dir, p.target)}
-	port, err := harness.FreePort()
+	port, err := pgcluster.FreePort()
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
+	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
 	"github.com/pgwaltz/pgwaltz/test/harness"
 	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
@@ -353,7 +354,7 @@ func (s *stage) server(ctx context.Context, room *harness.Room, bin harness.Bina
 func freePorts(t *testing.T, n int) (out []string) {
 	t.Helper()
 	for range n {
-		p, err := harness.FreePort()
+		p, err := pgcluster.FreePort()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
 )
 
 // Cluster is one PostgreSQL cluster on loopback and a unix socket, superuser postgres,
@@ -53,7 +54,7 @@ func NewCluster(r *Room, bin Binaries, c ClusterConfig) (*Cluster, error) {
 }
 
 func newClusterFrom(r *Room, bin Binaries, c ClusterConfig, template string) (*Cluster, error) {
-	port, err := FreePort()
+	port, err := pgcluster.FreePort()
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/adapter/proxy"
+	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
 )
 
 // nodes is how many servers a NATS cluster of the harness has.
@@ -59,7 +60,7 @@ func newNATSCluster(r *Room) ([]*NATS, error) {
 		if err != nil {
 			return nil, err
 		}
-		port, err := FreePort()
+		port, err := pgcluster.FreePort()
 		if err != nil {
 			return nil, err
 		}

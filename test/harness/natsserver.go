@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pgwaltz/pgwaltz/adapter/proxy"
+	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
 )
 
 // childEnv names the environment variable that turns this program into a NATS server.
@@ -79,7 +80,7 @@ type NATS struct {
 
 // NewNATS prepares a server whose store lies in the room; Start starts it.
 func NewNATS(r *Room, name string) (*NATS, error) {
-	port, err := FreePort()
+	port, err := pgcluster.FreePort()
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/adapter/proxy"
+	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
 )
 
 // Topology says where the NATS server is.
@@ -148,7 +149,7 @@ func (p *Pair) brokers(ctx context.Context, storeMB int) (map[string]map[string]
 		}
 		return out, nil
 	}
-	port, err := FreePort()
+	port, err := pgcluster.FreePort()
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +182,7 @@ func (p *Pair) peerSettings(r *Region) []any {
 }
 
 func (p *Pair) link(name, target string) (*proxy.Proxy, error) {
-	px, err := newProxy(target)
+	px, err := proxy.New(target)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
 	"go.yaml.in/yaml/v4"
 )
 
@@ -43,7 +44,7 @@ func NewSidecar(r *Room, region, name string, settings map[string]any) (*Sidecar
 	if err != nil {
 		return nil, err
 	}
-	port, err := FreePort()
+	port, err := pgcluster.FreePort()
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -61,7 +62,7 @@ func (p *Pair) round(ctx context.Context, limit time.Duration) error {
 		}
 		marks[r] = lsn
 	}
-	return Poll(ctx, limit, 20*time.Millisecond, func(ctx context.Context) (bool, string, error) {
+	err := Poll(ctx, limit, 20*time.Millisecond, func(ctx context.Context) (bool, string, error) {
 		for _, r := range p.Regions() {
 			if ok, why, err := p.reached(ctx, r, marks[r]); err != nil || !ok {
 				return false, why, err
@@ -69,6 +70,36 @@ func (p *Pair) round(ctx context.Context, limit time.Duration) error {
 		}
 		return true, "", nil
 	})
+	if err != nil {
+		return err
+	}
+	for _, r := range p.Regions() {
+		if err := p.stamped(ctx, r, limit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stamped waits, for a minute at most, until no change is set aside that waits for own changes of the region to be
+// merged (PW005). No position shows that, and it ends by itself.
+func (p *Pair) stamped(ctx context.Context, r *Region, limit time.Duration) error {
+	err := Poll(ctx, min(limit, time.Minute), 100*time.Millisecond, func(ctx context.Context) (bool, string, error) {
+		c, err := r.Cluster.Connect(ctx, r.Database)
+		if err != nil {
+			return false, "cluster " + r.Side + ": " + err.Error(), nil
+		}
+		defer c.Close(ctx)
+		var some bool
+		if err := c.QueryRow(ctx, `select exists (select from pgwaltz.parked where sqlstate = 'PW005')`).Scan(&some); err != nil {
+			return true, "", nil // the product keeps no such table here
+		}
+		return !some, "changes in " + r.Side + " wait for own ones", nil
+	})
+	if errors.Is(err, ErrTimeout) {
+		return nil
+	}
+	return err
 }
 
 // copied waits until no table of the region waits for its copy. It asks the database: a

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
 	"github.com/pgwaltz/pgwaltz/test/harness"
 	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
@@ -155,7 +156,7 @@ func handOver(t *testing.T, role, attributes string) {
 	for range 3 {
 		s.run("")
 	}
-	port, err := harness.FreePort()
+	port, err := pgcluster.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}

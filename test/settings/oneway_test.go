@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
 	"github.com/pgwaltz/pgwaltz/test/harness"
 )
 
@@ -11,9 +12,9 @@ import (
 func oneWay(s *scene) {
 	s.open(harness.PairOptions{}, "create table t(id int primary key, version bigint default 0, updated_at timestamptz default now())")
 	a, b := s.pair.A, s.pair.B
-	port, err := harness.FreePort()
+	port, err := pgcluster.FreePort()
 	s.must(err)
-	httpPort, err := harness.FreePort()
+	httpPort, err := pgcluster.FreePort()
 	s.must(err)
 	a.Sidecar.HTTPAddr = fmt.Sprintf("127.0.0.1:%d", httpPort)
 	s.give(a, map[string]any{"direction": "publish", "nats.listen": fmt.Sprintf("127.0.0.1:%d", port), "http.listen": a.Sidecar.HTTPAddr})

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/pgwaltz/pgwaltz/internal/pgcluster"
 	"github.com/pgwaltz/pgwaltz/test/harness"
 )
 
@@ -32,7 +33,7 @@ func NewPair(dir string, left, right *harness.Cluster, database string, copied b
 
 // NewPairOf is NewPair for other tables, given by schema and name.
 func NewPairOf(tables []any, dir string, left, right *harness.Cluster, database string, copied bool, set map[string]string) (*Pair, error) {
-	port, err := harness.FreePort()
+	port, err := pgcluster.FreePort()
 	if err != nil {
 		return nil, err
 	}
