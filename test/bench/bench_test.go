@@ -106,6 +106,11 @@ func TestOptions(t *testing.T) {
 			t.Errorf("%q: a budget of %s", c.args, o.Budget)
 		}
 	}
+	for _, name := range quickWorkloads {
+		if workload(name).Base == nil {
+			t.Errorf("%s of -quick is no workload", name)
+		}
+	}
 	for _, args := range []string{"-only W99", "-rate 25", "-scale 0"} {
 		if _, err := parseOptions(strings.Fields(args), io.Discard); err == nil {
 			t.Errorf("%q was accepted", args)

@@ -19,9 +19,8 @@ import (
 // whether the rows are the same in the end.
 
 const (
-	bothSpan  = 12 * time.Second
-	bothDrain = time.Minute // for what is under way when the load has ended
-	shared    = 20          // rows that both regions write; the others have one region each
+	bothSpan = 12 * time.Second
+	shared   = 20 // rows that both regions write; the others have one region each
 )
 
 // Both is what two regions kept that wrote at once. Pairs are of the left region and the right one.
@@ -187,7 +186,7 @@ func (b *bench) bothLoads(ctx context.Context, db string, r beside, out *Both) e
 		defer dst.Close(context.WithoutCancel(ctx))
 		p := &prober{src: src, dst: dst, first: int64(i+1) * probeIDs, alive: r.alive}
 		jobs = append(jobs, func(ctx context.Context) (err error) {
-			out.Latency[i], err = p.run(ctx, span, 0, bothDrain)
+			out.Latency[i], err = p.run(ctx, span, 0, b.o.Timeout)
 			return err
 		})
 	}
@@ -229,7 +228,7 @@ func (b *bench) crossed(ctx context.Context, db string, n int, r beside) (took [
 				return err
 			}
 			defer dst.Close(context.WithoutCancel(ctx))
-			err = harness.Poll(ctx, bothDrain, 5*time.Millisecond, func(ctx context.Context) (bool, string, error) {
+			err = harness.Poll(ctx, b.o.Timeout, 5*time.Millisecond, func(ctx context.Context) (bool, string, error) {
 				var there bool
 				if err := dst.QueryRow(ctx, `select exists (select from mark where id = $1)`, id).Scan(&there); err != nil {
 					return false, "", err
@@ -245,7 +244,7 @@ func (b *bench) crossed(ctx context.Context, db string, n int, r beside) (took [
 
 // agreed waits until both regions hold the same rows: what each wrote may still be put right by what came.
 func (b *bench) agreed(ctx context.Context, db string, r beside) error {
-	return harness.Poll(ctx, bothDrain, 200*time.Millisecond, func(ctx context.Context) (bool, string, error) {
+	return harness.Poll(ctx, b.o.Timeout, 200*time.Millisecond, func(ctx context.Context) (bool, string, error) {
 		var got [2]string
 		for i, c := range b.regions() {
 			err := b.query(ctx, c, db, func(conn *pgx.Conn) (err error) { got[i], err = b.hash(ctx, conn); return err })

@@ -81,10 +81,8 @@ func (b *bench) repetition(ctx context.Context, n int) error {
 	if b.o.Keep {
 		b.say("data and logs stay in %s", rig.Room.Dir)
 	}
-	for _, w := range workloads() {
-		if !slices.Contains(b.o.Workloads, w.Name) {
-			continue
-		}
+	for _, name := range b.o.Workloads {
+		w := workload(name)
 		if !b.fits(b.took[w.Name]) {
 			b.rep.LeftOut[fmt.Sprintf("%s in repetition %d", w.Name, n)] = "no time left of " + b.o.Budget.String()
 			continue

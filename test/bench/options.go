@@ -15,7 +15,8 @@ import (
 
 // Options are the choices of one run.
 type Options struct {
-	Scale         float64 // share of the full number of rows and seconds
+	Scale         float64       // share of the full number of rows and seconds
+	Shortest      time.Duration // of a load, whatever the scale
 	Repetitions   int
 	Workloads     []string // names; empty is all
 	Contenders    []string // names in the order of the first repetition
@@ -40,6 +41,9 @@ var contenderNames = []string{"native", "pglogical", "pgwaltz"}
 // quickBudget is the time of -quick.
 const quickBudget = 4*time.Minute + 30*time.Second
 
+// quickWorkloads are those of -quick, what says most first: on a slow machine the last are left out.
+var quickWorkloads = []string{"W1", "W8", "W7", "W7h", "W6", "W3", "W2", "W4", "W5i", "W5u", "W7a", "W7c", "W5b"}
+
 // before is the contender of an earlier build.
 const before = "before"
 
@@ -59,7 +63,7 @@ func (s settings) Set(text string) error {
 func parseOptions(args []string, stderr io.Writer) (Options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	o := Options{Set: settings{}}
+	o := Options{Set: settings{}, Shortest: 2 * time.Second}
 	var only, contenders string
 	var short, quick bool
 	f.Float64Var(&o.Scale, "scale", 1, "`share` of the full number of rows and seconds")
@@ -90,7 +94,7 @@ func parseOptions(args []string, stderr io.Writer) (Options, error) {
 	names := workloadNames(false)
 	if quick {
 		o.Scale, o.Budget, o.SharedBuffers = 0.05, cmp.Or(o.Budget, quickBudget), "256MB"
-		names = slices.DeleteFunc(names, func(n string) bool { return strings.HasPrefix(n, "W9") || n == "W0" || n == "W10" })
+		names = slices.Clone(quickWorkloads)
 	}
 	if short {
 		o.shorten()
@@ -118,6 +122,7 @@ func parseOptions(args []string, stderr io.Writer) (Options, error) {
 
 func (o *Options) shorten() {
 	o.Scale, o.Repetitions, o.SharedBuffers, o.Timeout, o.Install = 0.002, 1, "64MB", time.Minute, false
+	o.Shortest = time.Second
 }
 
 func pick(what, text string, known []string) ([]string, error) {
@@ -140,5 +145,5 @@ func (o Options) count(full int) int { return max(int(float64(full)*o.Scale), 40
 
 // span scales a duration.
 func (o Options) span(full time.Duration) time.Duration {
-	return max(time.Duration(float64(full)*o.Scale), 2*time.Second).Round(time.Second)
+	return max(time.Duration(float64(full)*o.Scale), o.Shortest).Round(time.Second)
 }

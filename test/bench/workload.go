@@ -88,6 +88,16 @@ func workloads() []Workload {
 
 func wideBase(o Options) Base { return Base{Rows: o.count(20_000), Wide: true} }
 
+// workload is the one of that name, which exists.
+func workload(name string) Workload {
+	for _, w := range workloads() {
+		if w.Name == name {
+			return w
+		}
+	}
+	return Workload{Name: name}
+}
+
 // workloadNames are those of the sweep, or the others.
 func workloadNames(swept bool) []string {
 	var names []string
