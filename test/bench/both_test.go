@@ -93,6 +93,10 @@ func TestBudget(t *testing.T) {
 	if !b.fits(5*time.Second) || b.fits(15*time.Second) {
 		t.Error("ten seconds are left: five fit, fifteen do not")
 	}
+	b.took = map[string]time.Duration{"W1": 5 * time.Second, "W6": 15 * time.Second}
+	if b.need("W1") != 5*time.Second || b.need("W3") != 15*time.Second {
+		t.Error("a workload takes what it took, and as much as the longest when it has not run")
+	}
 	b.o.Budget = 0
 	if !b.fits(time.Hour) {
 		t.Error("without a budget everything fits")

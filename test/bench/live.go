@@ -73,6 +73,13 @@ func (b *bench) alone(ctx context.Context, w Workload, name string, run *Run) (e
 	if err != nil {
 		return err
 	}
+	if w.Busy { // until the last reading: what has ended would count as the application
+		f, err := kindle(b.Room.Dir)
+		if err != nil {
+			return err
+		}
+		defer f.out()
+	}
 	dbs := [2]string{b.source, b.target(name)}
 	from, err := b.read(ctx, dbs, c.Sidecars())
 	if err != nil {
@@ -123,17 +130,10 @@ func (b *bench) load(ctx context.Context, w Workload, span time.Duration) (Load,
 	return b.pgbench(ctx, b.Source, b.source, loadScript(w.Base(b.o).Rows), span+time.Minute, nil, "-T", fmt.Sprint(int(span.Seconds())))
 }
 
-// latency runs a load at a fixed rate and a prober among it, beside a busy core or two where the workload says so. It
-// returns the number of transactions, too, and the seconds that the load took.
+// latency runs a load at a fixed rate and a prober among it. It returns the number of transactions, too, and the seconds
+// that the load took.
 func (b *bench) latency(ctx context.Context, w Workload, src, dst *pgx.Conn, alive func() error) (*Latencies, int, float64, error) {
 	span := b.o.span(latencySpan)
-	if w.Busy {
-		f, err := kindle(b.Room.Dir)
-		if err != nil {
-			return nil, 0, 0, err
-		}
-		defer f.out()
-	}
 	var l *Latencies
 	var load Load
 	err := together(ctx, func(ctx context.Context) (err error) {

@@ -63,6 +63,18 @@ func measure(ctx context.Context, o Options, say sayFunc) (*Report, error) {
 // rigTime is about what two clusters need to begin and to end.
 const rigTime = 15 * time.Second
 
+// need is about what a workload will take: as much as in an earlier repetition, or as the longest so far.
+func (b *bench) need(workload string) time.Duration {
+	if d, ok := b.took[workload]; ok {
+		return d
+	}
+	longest := time.Duration(0)
+	for _, d := range b.took {
+		longest = max(longest, d)
+	}
+	return longest
+}
+
 // fits tells whether there is time left for something.
 func (b *bench) fits(d time.Duration) bool {
 	return b.o.Budget == 0 || time.Since(b.began)+d < b.o.Budget
@@ -83,7 +95,7 @@ func (b *bench) repetition(ctx context.Context, n int) error {
 	}
 	for _, name := range b.o.Workloads {
 		w := workload(name)
-		if !b.fits(b.took[w.Name]) {
+		if !b.fits(b.need(name)) {
 			b.rep.LeftOut[fmt.Sprintf("%s in repetition %d", w.Name, n)] = "no time left of " + b.o.Budget.String()
 			continue
 		}

@@ -12,10 +12,14 @@ import (
 // caption says where a plot comes from, in two lines.
 func (rep *Report) caption() [2]string {
 	m := rep.Machine
+	figures := fmt.Sprintf("median and extremes of %d repetitions", rep.Repetitions)
+	if rep.Repetitions == 1 {
+		figures = "one repetition"
+	}
 	version, _, _ := strings.Cut(m.PostgreSQL, " ")
 	return [2]string{
 		fmt.Sprintf("%s, %d cores, %d MB, PostgreSQL %s, commit %s, %s", m.CPU, m.Cores, m.MemoryMB, version, rep.Commit, rep.Started.Format("2006-01-02")),
-		fmt.Sprintf("scale %g, median and extremes of %d repetitions, load average %.3g before and %.3g behind", rep.Scale, rep.Repetitions, rep.Load[0], rep.Load[1]),
+		fmt.Sprintf("scale %g, %s, load average %.3g before and %.3g behind", rep.Scale, figures, rep.Load[0], rep.Load[1]),
 	}
 }
 
