@@ -42,6 +42,9 @@ number of failed transactions: 2 (0.162%)
 latency average = 1.5 ms
 tps = 617.25 (without initial connection time)
 `
+	if got := (Load{}).seconds(); got != 0 { // and not NaN, which is no JSON
+		t.Errorf("a load of nothing took %g s", got)
+	}
 	if got, ok := readLoad(text); !ok || got != (Load{TPS: 617.25, Count: 1234, Failed: 2}) {
 		t.Errorf("got %+v, %v", got, ok)
 	}

@@ -35,6 +35,14 @@ type Load struct {
 	Failed int     // of the application that ended with a deadlock or a serialization failure
 }
 
+// seconds is how long the load took; 0 when it got nowhere.
+func (l Load) seconds() float64 {
+	if l.TPS == 0 {
+		return 0
+	}
+	return float64(l.Count) / l.TPS
+}
+
 // pgbench runs a script against one database. Two clusters may have a load at the same time, one cluster has one.
 func (r *Rig) pgbench(ctx context.Context, c *harness.Cluster, database, script string, limit time.Duration, env []string, args ...string) (Load, error) {
 	var none Load

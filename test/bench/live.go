@@ -151,5 +151,5 @@ func (b *bench) latency(ctx context.Context, w Workload, src, dst *pgx.Conn, ali
 	if l.Lost > 0 {
 		return nil, 0, 0, fmt.Errorf("wait for probes: %d of %d have not arrived", l.Lost, l.Probes+l.Lost)
 	}
-	return l, load.Count + l.Probes, float64(load.Count) / load.TPS, nil
+	return l, load.Count + l.Probes, load.seconds(), nil
 }

@@ -17,19 +17,19 @@ func sweep() []Workload {
 	var out []Workload
 	for _, n := range []int{1, 10, 100, 1000, 10_000, 100_000} {
 		out = append(out, Workload{
-			Name: fmt.Sprintf("R%d", n), What: fmt.Sprintf("backlog, %d rows a transaction", n), Kind: Drain, Must: "-", Sweep: true, Work: n,
+			Name: fmt.Sprintf("R%d", n), What: fmt.Sprintf("backlog, rows a transaction: %d", n), Kind: Drain, Must: "-", Sweep: true, Work: n,
 			Base: func(Options) Base { return Base{Rows: 40} }, Write: writeRows(n),
 		})
 	}
 	for _, n := range []int{1, 10, 100, 1000} {
 		out = append(out, Workload{
-			Name: fmt.Sprintf("T%d", n), What: fmt.Sprintf("backlog, one-row transactions over %d tables in turn", n), Kind: Drain, Must: "-", Sweep: true, Work: n,
+			Name: fmt.Sprintf("T%d", n), What: fmt.Sprintf("backlog, one-row transactions, tables in turn: %d", n), Kind: Drain, Must: "-", Sweep: true, Work: n,
 			Base: func(Options) Base { return Base{Rows: 40, Narrow: n} }, Write: writeTables(n),
 		})
 	}
 	for n := 1; n <= 4; n++ {
 		out = append(out, Workload{
-			Name: fmt.Sprintf("P%d", n), What: fmt.Sprintf("backlog, one-row transactions to %d peers", n), Kind: Drain, Must: "-", Sweep: true, Work: n, Peers: n,
+			Name: fmt.Sprintf("P%d", n), What: fmt.Sprintf("backlog, one-row transactions, peers: %d", n), Kind: Drain, Must: "-", Sweep: true, Work: n, Peers: n,
 			Base: func(Options) Base { return Base{Rows: 40} }, Write: writeRows(1),
 		})
 	}
