@@ -76,17 +76,22 @@ func (*ConfigError) Error() string { return "parse connection string: it cannot 
 
 // Hint shows the two forms.
 func (*ConfigError) Hint() string {
-	return "write postgres://user@host:5432/database or host=... user=... dbname=..."
+	return "write postgres://user@host:5432/database or host=... user=... dbname=...; in a URL @ : / ? # and % of a password are written %40 %3A %2F %3F %23 and %25"
 }
 
 // Config parses dsn and pins the settings. replication opens the logical replication mode.
 func config(dsn string, o Options, replication bool) (*pgconn.Config, error) {
 	c, err := pgconn.ParseConfig(dsn)
-	if err != nil {
+	if err != nil || misplaced(c) {
 		return nil, &ConfigError{}
 	}
 	tune(c, o, replication)
 	return c, nil
+}
+
+// misplaced reports whether a host begins with the rest of a password, as behind an @ in a URL that is not written %40. No error may name it.
+func misplaced(c *pgconn.Config) bool {
+	return strings.Contains(c.Host, "@") || slices.ContainsFunc(c.Fallbacks, func(f *pgconn.FallbackConfig) bool { return strings.Contains(f.Host, "@") })
 }
 
 func tune(c *pgconn.Config, o Options, replication bool) {
@@ -128,7 +133,7 @@ func tune(c *pgconn.Config, o Options, replication bool) {
 // Connect opens an ordinary session. The caller owns it and closes it.
 func Connect(ctx context.Context, dsn string, o Options) (*pgx.Conn, error) {
 	c, err := pgx.ParseConfig(dsn)
-	if err != nil {
+	if err != nil || misplaced(&c.Config) {
 		return nil, &ConfigError{}
 	}
 	tune(&c.Config, o, false)
@@ -238,7 +243,7 @@ type ConnectError struct {
 }
 
 func (e *ConnectError) Error() string {
-	return fmt.Sprintf("connect to database %q at %s as %q: %v", e.Database, net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))), e.User, e.Err)
+	return fmt.Sprintf("connect to database %q at %s as %q: %v", e.Database, net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))), e.User, strings.ReplaceAll(e.Err.Error(), "\n", "; "))
 }
 
 func (e *ConnectError) Unwrap() error { return e.Err }
@@ -271,11 +276,14 @@ func connectError(c *pgconn.Config, err error) error {
 	out := &ConnectError{Host: c.Host, Port: c.Port, User: c.User, Database: c.Database, Err: err}
 	var server *pgconn.PgError
 	var network *net.OpError
+	var lookup *net.DNSError
 	switch {
 	case errors.As(err, &server):
 		out.Err = server
 	case errors.As(err, &network):
 		out.Err = network
+	case errors.As(err, &lookup): // with and without TLS, and for each family of addresses: once is enough
+		out.Err = lookup
 	default:
 		var ce *pgconn.ConnectError
 		if errors.As(err, &ce) && ce.Unwrap() != nil {

@@ -116,6 +116,7 @@ func TestConnectErrorsHoldNoSecret(t *testing.T) {
 	const secret = "hunter2!"
 	for name, dsn := range map[string]string{
 		"not a dsn":    "postgres://u:" + secret + "@[half/db",
+		"stray at":     "postgres://u:a@" + secret + "@127.0.0.1:1/db",
 		"bad port":     "postgres://u:" + secret + "@h:port/db",
 		"refused":      "postgres://u:" + secret + "@127.0.0.1:1/db?connect_timeout=1",
 		"no such host": "host=/nonexistent user=u password=" + secret,

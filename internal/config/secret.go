@@ -65,7 +65,7 @@ func (d DSN) String() string {
 		return ""
 	}
 	c, err := pgconn.ParseConfig(d.value)
-	if err != nil {
+	if err != nil || !d.valid() {
 		return masked
 	}
 	u := url.URL{Scheme: "postgres", Path: "/" + c.Database, User: url.User(c.User)}
@@ -113,10 +113,10 @@ func (d DSN) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 func (d DSN) MarshalYAML() (any, error) { return d.String(), nil }
 
 // valid reports whether the string can be used. What the parser says is not repeated,
-// because it may quote the string.
+// because it may quote the string. A host that has an @ begins with the rest of a password.
 func (d DSN) valid() bool {
-	_, err := pgconn.ParseConfig(d.value)
-	return err == nil
+	c, err := pgconn.ParseConfig(d.value)
+	return err == nil && !strings.Contains(c.Host, "@") && !slices.ContainsFunc(c.Fallbacks, func(f *pgconn.FallbackConfig) bool { return strings.Contains(f.Host, "@") })
 }
 
 // unreadable reports that the string names a file, of certificates say, that cannot be read.

@@ -75,7 +75,7 @@ func (p *problems) unusable(key string, d DSN) {
 		p.add(key, "look at sslrootcert, sslcert, sslkey and servicefile in it: is the file there, and may the user of this process read it?", "names a file that cannot be read")
 		return
 	}
-	p.add(key, "write postgres://user@host:5432/database or host=... user=... dbname=...", "is no connection string that can be understood (not shown, it may hold a password)")
+	p.add(key, "write postgres://user@host:5432/database or host=... user=... dbname=...; in a URL @ : / ? # and % of a password are written %40 %3A %2F %3F %23 and %25", "is no connection string that can be understood (not shown, it may hold a password)")
 }
 
 func (c *Config) validatePostgres(p *problems) {
