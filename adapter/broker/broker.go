@@ -142,6 +142,11 @@ func (b *Broker) start() error {
 			return err
 		}
 	}
+	if b.emb != nil {
+		if err := b.serveGate(); err != nil {
+			return err
+		}
+	}
 	_, err = b.Serve(verbPing, b.pong)
 	return err
 }
@@ -240,7 +245,7 @@ func (b *Broker) ConnOf(region string) *nats.Conn {
 	return b.nc
 }
 
-// JS is JetStream of the region's domain; an external server has one for all.
+// JS is JetStream of a region: of the own domain, of another region through its gate; an external server has one for all.
 func (b *Broker) JS(region string) (jetstream.JetStream, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -260,10 +265,13 @@ func (b *Broker) OwnJS() (jetstream.JetStream, error) { return b.jetStream(b.nc,
 
 // jetStream is JetStream of a region's domain on a connection.
 func (b *Broker) jetStream(nc *nats.Conn, region string) (js jetstream.JetStream, err error) {
-	if b.emb != nil {
-		js, err = jetstream.NewWithDomain(nc, Domain(region))
-	} else {
+	switch {
+	case b.emb == nil:
 		js, err = jetstream.New(nc)
+	case region == b.cfg.Region:
+		js, err = jetstream.NewWithDomain(nc, Domain(region))
+	default:
+		js, err = jetstream.NewWithAPIPrefix(nc, gate(b.cfg.Cluster, region, b.cfg.Region))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open JetStream of %s: %w", region, err)

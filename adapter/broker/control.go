@@ -33,14 +33,17 @@ const maxHandlers = 8
 type Handler func(ctx context.Context, asker string, data []byte) ([]byte, error)
 
 // Serve answers requests of other regions for verb, each in a goroutine of its own, until
-// stop or Close.
+// stop or Close. Answers go into the inboxes of the asker for this region, and nowhere else.
 func (b *Broker) Serve(verb string, h Handler) (stop func(), err error) {
 	slots := make(chan struct{}, maxHandlers) // one token for each running handler
 	sub, err := b.far.Subscribe(wire.ControlSubject(b.cfg.Cluster, b.cfg.Region, verb, "*"), func(m *nats.Msg) {
 		asker := lastToken(m.Subject)
 		err := b.unseal(m, asker)
-		if !slices.Contains(b.cfg.Peers, asker) {
+		switch {
+		case !slices.Contains(b.cfg.Peers, asker):
 			err = errors.New("it comes from no peer")
+		case m.Reply != "" && !answersTo(m.Reply, asker, b.cfg.Region):
+			err = errElsewhere // we may say what a peer may not: into our own stream, and to the server that holds it
 		}
 		if err != nil {
 			b.refusals.say(b.log, "a request is refused", asker, err)

@@ -11,9 +11,9 @@
 //
 // Each region's server is a JetStream domain of its own and keeps that region's stream with
 // an fsync for every message. Everything between two regions crosses the one leaf link, in
-// both directions whichever side dialled: a peer pulls our stream by addressing our domain,
-// and requests and acknowledgements are plain subjects. The frames themselves are denied on
-// the link as subjects, and so are all calls that change a stream: a peer can read, not write.
+// both directions whichever side dialled: a peer pulls our stream by asking the gate of our process,
+// which hands on what a reader may ask, and requests and acknowledgements are plain subjects. The frames themselves are denied on
+// the link as subjects, and so is JetStream: a peer can read, not write.
 //
 // More than two regions meet in a tree of links, with one that listens in the middle; links
 // must not form a ring: NATS refuses that as a loop, drops links of it and tries again every 30 s.

@@ -207,21 +207,24 @@ func calls(prefix, stream, other string) map[string]string {
 	return all
 }
 
-// attack says everything to the region victim as somebody who has the credentials of us, and
+// gate is how region as asks region victim.
+func gate(victim, as string) string { return "pgwaltz." + cluster + ".api." + victim + "." + as + "." }
+
+// attack says everything to the region victim as somebody who has the credentials of region as, and
 // returns what was answered other than by an error.
-func (i *intruder) attack(victim, other string, prefixes ...string) []string {
+func (i *intruder) attack(victim, as, other string) []string {
 	i.t.Helper()
 	stream := wire.StreamName(cluster, victim)
 	var mu sync.Mutex
 	var answered []string
 	inbox := nats.NewInbox()
-	through := "_INBOX_us." + victim + ".x"
+	through := "_INBOX_" + as + "." + victim + ".x"
 	for _, in := range []string{inbox, through} { // the second one is let through
 		if _, err := i.nc.Subscribe(in+".>", func(m *nats.Msg) {
 			mu.Lock()
 			defer mu.Unlock()
 			if !strings.Contains(string(m.Data), `"error"`) && m.Header.Get("Status") == "" {
-				answered = append(answered, m.Subject[strings.Index(m.Subject, "$"):])
+				answered = append(answered, m.Subject)
 			}
 		}); err != nil {
 			i.t.Fatal(err)
@@ -232,7 +235,7 @@ func (i *intruder) attack(victim, other string, prefixes ...string) []string {
 			i.t.Fatal(err)
 		}
 	}
-	for _, prefix := range prefixes {
+	for _, prefix := range []string{"$JS." + broker.Domain(victim) + ".API.", "$JS.API.", gate(victim, as), gate(victim, other), gate(victim, victim)} {
 		for subject, data := range calls(prefix, stream, other) {
 			publish(subject, inbox+"."+subject, data)
 			publish(subject, through+"."+subject, data)
@@ -246,13 +249,13 @@ func (i *intruder) attack(victim, other string, prefixes ...string) []string {
 		publish(s, through+".$"+s, `{"peer":"`+other+`","frame":999,"end_lsn":"FF/0"}`)
 	}
 	// What is allowed is answered behind all of this: then it was all heard.
-	in := "_INBOX_us." + victim + ".allowed"
+	in := "_INBOX_" + as + "." + victim + ".allowed"
 	sub, err := i.nc.SubscribeSync(in)
 	if err != nil {
 		i.t.Fatal(err)
 	}
 	brokertest.Until(i.t, "an answer that is allowed", func() bool {
-		publish("$JS."+broker.Domain(victim)+".API.STREAM.INFO."+stream, in, "")
+		publish(gate(victim, as)+"STREAM.INFO."+stream, in, "")
 		_, err := sub.NextMsg(200 * time.Millisecond)
 		return err == nil
 	})

@@ -33,17 +33,17 @@ func readCalls(cluster, prefix, origin, reader string) []string {
 }
 
 // LinkRights are what region may do with the embedded server of another one that it dials: read
-// the streams of the others, acknowledge and ask as itself, and answer. peers are all other
+// the streams of the others through their gates, acknowledge and ask as itself, and answer. peers are all other
 // regions that can be reached there.
 func LinkRights(cluster, region string, peers []string) Rights {
 	r := Rights{Subscribe: []string{
-		inboxes(region), wire.ControlSubject(cluster, region, "*", "*"), wire.AckSubject(cluster, region, "*"), api(region) + ">",
+		inboxes(region), wire.ControlSubject(cluster, region, "*", "*"), wire.AckSubject(cluster, region, "*"), gate(cluster, region, "*") + ">",
 	}}
 	for _, p := range peers {
 		if p == region {
 			continue
 		}
-		r.Publish = append(r.Publish, readCalls(cluster, api(p), p, region)...)
+		r.Publish = append(r.Publish, readCalls(cluster, gate(cluster, p, region), p, region)...)
 		r.Publish = append(r.Publish, wire.ControlSubject(cluster, p, "*", region), wire.AckSubject(cluster, p, region), inbox(p, region)+".>")
 	}
 	return r
@@ -91,35 +91,7 @@ func inbox(region, from string) string { return "_INBOX_" + region + "." + from 
 // inboxes are all inboxes of a region.
 func inboxes(region string) string { return "_INBOX_" + region + ".>" }
 
-// deniedCalls are all calls of JetStream, of any domain, but those of readCalls, as far as they
-// can be named without knowing a consumer. They hold for the side that dials, which can only
-// deny: what the listener must not do here. Consumers that are not ours the sweep removes.
-func deniedCalls() []string {
-	calls := []string{"INFO", "STREAM.NAMES", "STREAM.LIST", "CONSUMER.CREATE.*"}
-	for _, c := range []string{
-		"STREAM.CREATE", "STREAM.UPDATE", "STREAM.DELETE", "STREAM.PURGE", "STREAM.RESTORE", "STREAM.SNAPSHOT", "STREAM.MSG.DELETE",
-		"STREAM.PEER", "STREAM.LEADER", "STREAM.CANCEL_MOVE", "STREAM.TEMPLATE", "SERVER", "META", "ACCOUNT",
-		"CONSUMER.DURABLE", "CONSUMER.LEADER", "CONSUMER.NAMES", "CONSUMER.LIST", "CONSUMER.INFO", "CONSUMER.PAUSE", "CONSUMER.PEER",
-		"CONSUMER.RESET", "CONSUMER.UNPIN",
-	} {
-		calls = append(calls, c+".>")
-	}
-	out := make([]string, 0, 2*len(calls))
-	for _, c := range calls {
-		out = append(out, "$JS.*.API."+c)
-	}
-	return out
-}
-
 // deniedToHub is what the server that region dials may not do to it.
 func deniedToHub(cluster, region string) []string {
-	out := append(deniedCalls(), frames(cluster), localInbox+".>", "$JS.API.>", "$JS.ACK.>", "$SYS.>")
-	// The consumers by which the region reads its own stream are its own.
-	stream := wire.StreamName(cluster, region)
-	for n := range wire.Consumers {
-		for _, call := range []string{"CONSUMER.CREATE.", "CONSUMER.DELETE.", "CONSUMER.MSG.NEXT."} {
-			out = append(out, api(region)+call+stream+"."+wire.ConsumerName(region, n))
-		}
-	}
-	return out
+	return []string{frames(cluster), localInbox + ".>", "$JS.>", "$SYS.>", gate(cluster, region, region) + ">"}
 }

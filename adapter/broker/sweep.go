@@ -12,9 +12,8 @@ import (
 
 const sweepEvery = 2 * time.Second
 
-// sweep deletes consumers on the region's own stream that nobody may have: the side that dials
-// cannot forbid the listener to make some under other names, and an external server may not
-// forbid it to anybody.
+// sweep deletes consumers on the region's own stream that nobody may have: an external server may not
+// forbid them to anybody.
 func (b *Broker) sweep() {
 	known := map[string]bool{}
 	for _, r := range append([]string{b.cfg.Region}, b.cfg.Peers...) {

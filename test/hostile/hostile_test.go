@@ -192,7 +192,7 @@ func (s *scene) api() string {
 	if s.server != nil {
 		return "$JS.API."
 	}
-	return "$JS." + broker.Domain("a") + ".API."
+	return "pgwaltz." + s.cluster + ".api.a.b."
 }
 
 // kept is what an attack on a must leave as it is.
