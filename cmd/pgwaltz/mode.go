@@ -127,7 +127,7 @@ func newModePause(load func() (*config.Config, error), on bool) *cobra.Command {
 			for _, s := range plan.Statements {
 				s.Print(stdout)
 			}
-			return plan.Findings.Err("pause or resume")
+			return printPlan(c.ErrOrStderr(), plan.Findings, "%d statements to run, %d done already; nothing was run.\n", plan.Pending(), len(plan.Statements)-plan.Pending())
 		}
 		if err := plan.Run(ctx, conn, func(s fallback.Statement) { s.Print(stdout) }); err != nil {
 			return setupError(err)
@@ -187,9 +187,7 @@ func (w *switching) run(ctx context.Context, stdout, stderr io.Writer) error {
 		for _, s := range plan.Statements {
 			s.Print(forScreen(stdout))
 		}
-		plan.Findings.Print(stderr, false)
-		fmt.Fprintf(stderr, "%d statements to run, %d done already; nothing was run.\n", plan.Pending(), len(plan.Statements)-plan.Pending())
-		return plan.Findings.Err("switch to mode " + string(to))
+		return printPlan(stderr, plan.Findings, "%d statements to run, %d done already; nothing was run.\n", plan.Pending(), len(plan.Statements)-plan.Pending())
 	}
 	ran := 0
 	tell := func(s fallback.Statement) {

@@ -57,9 +57,7 @@ func setupRegion(ctx context.Context, cfg *config.Config, dry bool, stdout, stde
 			return &coded{exitPostgres, err}
 		}
 		plan.Print(forScreen(stdout))
-		plan.Findings.Print(stderr, false)
-		fmt.Fprintf(stderr, "%d statements to run, %d done already; nothing was run.\n", plan.Pending(), len(plan.Statements)-plan.Pending())
-		return plan.Findings.Err("set up")
+		return printPlan(stderr, plan.Findings, "%d statements to run, %d done already; nothing was run.\n", plan.Pending(), len(plan.Statements)-plan.Pending())
 	}
 	ran := 0
 	plan, err := preflight.Apply(ctx, conn, cfg, preflight.Talk{
@@ -87,6 +85,16 @@ func setupRegion(ctx context.Context, cfg *config.Config, dry bool, stdout, stde
 	}
 	fmt.Fprintf(stderr, "Region %s is set up: %d statements run, %d were done already.\nNext: pgwaltz check, then pgwaltz run.\n",
 		cfg.Region, ran, len(plan.Statements)-ran)
+	return nil
+}
+
+// printPlan ends a dry run: with what was found, each once, and a last line. Its error says that an error is among it.
+func printPlan(stderr io.Writer, found preflight.Findings, format string, args ...any) error {
+	found.Print(stderr, false)
+	fmt.Fprintf(stderr, format, args...)
+	if found.Count(preflight.Error) > 0 {
+		return silent(exitCheck)
+	}
 	return nil
 }
 

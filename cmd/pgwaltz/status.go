@@ -16,7 +16,9 @@ import (
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/internal/admin"
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/fallback"
 	"github.com/pgwaltz/pgwaltz/internal/status"
+	"github.com/pgwaltz/pgwaltz/internal/supervisor"
 	"github.com/pgwaltz/pgwaltz/internal/visible"
 )
 
@@ -88,7 +90,7 @@ func (v *view) show(ctx context.Context, c *config.Config) error {
 	code, why := v.judge(st)
 	if unreachable != nil {
 		code, why = exitPeer, fmt.Sprintf("the sidecar of region %s is down", c.Region)
-		if st.Outbound != nil && st.Outbound.SlotActive {
+		if st.Outbound != nil && st.Outbound.SlotActive && st.Mode == "" {
 			why = fmt.Sprintf("no sidecar of region %s is found here, and its slot is in use: run this where it runs, with its environment (STATE_DIRECTORY), or give http.listen a port", c.Region)
 		}
 	}
@@ -158,6 +160,20 @@ func statusOfDatabase(ctx context.Context, c *config.Config) (status.Status, err
 	}
 	if st.Inbound, err = checkpointStatus(ctx, conn, c.Region); err != nil {
 		return st, &coded{exitPostgres, err}
+	}
+	row, err := fallback.Load(ctx, conn, c.Region)
+	if err != nil {
+		return st, &coded{exitPostgres, err}
+	}
+	if mode := fallback.InEffect(c, row); mode != config.ModeStream {
+		st.Mode, st.Weaker = string(mode), supervisor.Weaker(mode)
+		reason := "no process of this region is at work; what the server itself replicates meanwhile: pgwaltz mode show"
+		if st.Outbound != nil && st.Outbound.WALStatus != "" { // the slot is there
+			st.Outbound.Reason = reason
+		}
+		for i := range st.Inbound {
+			st.Inbound[i].Reason = reason
+		}
 	}
 	stats, err := audit.ReadStats(ctx, conn)
 	if err != nil {

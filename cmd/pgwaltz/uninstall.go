@@ -43,9 +43,7 @@ func newUninstall(env []string) *cobra.Command {
 			for _, s := range plan.Statements {
 				s.Print(stdout)
 			}
-			plan.Findings.Print(stderr, false)
-			fmt.Fprintf(stderr, "%d statements to run; nothing was run.\n", plan.Pending())
-			return plan.Findings.Err("uninstall")
+			return printPlan(stderr, plan.Findings, "%d statements to run; nothing was run.\n", plan.Pending())
 		}
 		plan, err := supervisor.Uninstall(ctx, conn, cfg, func(s fallback.Statement) { s.Print(stdout) })
 		if err != nil {

@@ -54,6 +54,7 @@ func (s Statement) Print(w io.Writer) {
 // Plan is what a switch would run, and what stands in its way.
 type Plan struct {
 	To         config.Mode
+	Doing      string // what an error calls it; "" is the switch to To
 	Statements []Statement
 	Findings   preflight.Findings
 	By         string // the region whose process switches by itself; "" for a person
@@ -76,6 +77,15 @@ func (p *Plan) Warn(code, remedy, format string, args ...any) {
 	p.Findings = append(p.Findings, preflight.Finding{Severity: preflight.Warning, Code: code, What: fmt.Sprintf(format, args...), Remedy: remedy})
 }
 
+// Err is a *preflight.Refusal when an error is among the findings, else nil.
+func (p *Plan) Err() error {
+	doing := p.Doing
+	if doing == "" {
+		doing = "switch to mode " + string(p.To)
+	}
+	return p.Findings.Err(doing)
+}
+
 // Pending counts the statements that are not done.
 func (p *Plan) Pending() int {
 	n := 0
@@ -91,7 +101,7 @@ func (p *Plan) Pending() int {
 // *preflight.Refusal before the first one when an error is among the findings. What it has run before an
 // error stays; the next plan finds it done. No error holds a password of a statement with a Secret.
 func (p *Plan) Run(ctx context.Context, conn *pgx.Conn, ran func(Statement)) error {
-	if err := p.Findings.Err("switch to mode " + string(p.To)); err != nil {
+	if err := p.Err(); err != nil {
 		return err
 	}
 	for _, s := range p.Statements {

@@ -33,7 +33,7 @@ func (a *Auto) change(ctx context.Context, to config.Mode) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the lead ends with the session
-	if _, err := claim(ctx, conn, a.cfg, to); err != nil {
+	if _, err := claim(ctx, conn, a.cfg, &fallback.Plan{To: to}); err != nil {
 		return err
 	}
 	if to != config.ModeStream && a.began.IsZero() {
@@ -129,7 +129,7 @@ func (a *Auto) ask(ctx context.Context, _ *pgx.Conn) error {
 		if asked.Refuse(p, peer); len(p.Findings) == 0 {
 			p.Refuse("peer_stays", "pgwaltz mode show at region "+peer.Region, "region %s does not go to mode %s", peer.Region, p.To)
 		}
-		return p.Findings.Err("switch to mode " + string(p.To))
+		return p.Err()
 	})
 }
 

@@ -21,9 +21,10 @@ func PlanPause(ctx context.Context, conn *pgx.Conn, cfg *config.Config, on bool)
 		return nil, err
 	}
 	mode := fallback.InEffect(cfg, local.Mode)
-	p := &fallback.Plan{To: mode}
+	p := &fallback.Plan{To: mode, Doing: "pause"}
 	verb, why := "disable", "nothing is applied of what %s commits; its slot keeps the WAL"
 	if on {
+		p.Doing = "resume"
 		verb, why = "enable", "what %s commits is applied again"
 	}
 	add := func(region string, done bool, sql string) {

@@ -103,7 +103,7 @@ func resync(cfg *config.Config) fallback.Statement {
 // Switch brings the region into a mode, and tells ran behind each statement. It holds the region's lead meanwhile, so that no
 // sidecar works; one that does makes it a *preflight.Refusal. A switch that was cut off is finished by the next one.
 func Switch(ctx context.Context, conn *pgx.Conn, cfg *config.Config, to config.Mode, names pglogical.Names, ran func(fallback.Statement)) (*fallback.Plan, error) {
-	if busy, err := claim(ctx, conn, cfg, to); err != nil || busy != nil {
+	if busy, err := claim(ctx, conn, cfg, &fallback.Plan{To: to}); err != nil || busy != nil {
 		return busy, err
 	}
 	p, err := Plan(ctx, conn, cfg, to, names)
@@ -113,9 +113,9 @@ func Switch(ctx context.Context, conn *pgx.Conn, cfg *config.Config, to config.M
 	return p, p.Run(ctx, conn, ran)
 }
 
-// claim takes the lead for the session. A plan that refuses is returned where a sidecar has it. Where setup was not run
+// claim takes the lead for the session. p is returned, and refuses, where a sidecar has it. Where setup was not run
 // there is none to take, and the plan says so.
-func claim(ctx context.Context, conn *pgx.Conn, cfg *config.Config, to config.Mode) (*fallback.Plan, error) {
+func claim(ctx context.Context, conn *pgx.Conn, cfg *config.Config, p *fallback.Plan) (*fallback.Plan, error) {
 	ok, err := lead.Claim(ctx, conn, cfg.Region)
 	switch pg.Code(err) {
 	case "42P01", "3F000":
@@ -136,7 +136,6 @@ func claim(ctx context.Context, conn *pgx.Conn, cfg *config.Config, to config.Mo
 	if h.PID == int(conn.PgConn().PID()) {
 		return nil, nil
 	}
-	p := &fallback.Plan{To: to}
-	p.Refuse("sidecar_runs", "stop it; the switch takes its place", "a sidecar of region %s is at work (its session is process %d of the server)", cfg.Region, h.PID)
-	return p, p.Findings.Err("switch to mode " + string(to))
+	p.Refuse("sidecar_runs", "stop it first", "a sidecar of region %s is at work (its session is process %d of the server)", cfg.Region, h.PID)
+	return p, p.Err()
 }

@@ -22,7 +22,7 @@ func Uninstall(ctx context.Context, conn *pgx.Conn, cfg *config.Config, ran func
 	if _, err := conn.Exec(ctx, "set "+names.Quiet); err != nil {
 		return nil, fmt.Errorf("prepare to uninstall: %w", err)
 	}
-	if busy, err := claim(ctx, conn, cfg, config.ModeStream); err != nil || busy != nil {
+	if busy, err := claim(ctx, conn, cfg, &fallback.Plan{Doing: "uninstall"}); err != nil || busy != nil {
 		return busy, err
 	}
 	p, err := PlanUninstall(ctx, conn, cfg)
@@ -32,10 +32,19 @@ func Uninstall(ctx context.Context, conn *pgx.Conn, cfg *config.Config, ran func
 	return p, p.Run(ctx, conn, ran)
 }
 
-// outsideSQL finds views and functions outside schema pgwaltz, other than its own triggers, that would go with it.
-const outsideSQL = `select distinct c.oid::pg_catalog.regclass::text from pg_catalog.pg_depend d join pg_catalog.pg_rewrite w on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and w.oid = d.objid
-join pg_catalog.pg_class c on c.oid = w.ev_class join pg_catalog.pg_class o on d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and o.oid = d.refobjid
-where o.relnamespace = pg_catalog.to_regnamespace('pgwaltz') and c.relnamespace <> o.relnamespace order by 1`
+// outsideSQL finds what would go with schema pgwaltz and is somebody else's: views, functions, columns, constraints, defaults, policies. Our own triggers go with it.
+const outsideSQL = `with inside as (
+  select classid, objid from pg_catalog.pg_depend where refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass and refobjid = pg_catalog.to_regnamespace('pgwaltz')
+), all_of_it as (
+  select classid, objid from inside union select d.classid, d.objid from pg_catalog.pg_depend d join inside i on d.refclassid = i.classid and d.refobjid = i.objid and d.deptype in ('i', 'a')
+)
+select distinct coalesce((select 'view ' || w.ev_class::pg_catalog.regclass from pg_catalog.pg_rewrite w where d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and w.oid = d.objid),
+  (pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid)).type || ' ' || (pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid)).identity)
+from pg_catalog.pg_depend d join all_of_it i on d.refclassid = i.classid and d.refobjid = i.objid
+where d.deptype = 'n' and d.classid <> 'pg_catalog.pg_event_trigger'::pg_catalog.regclass
+  and not exists (select from pg_catalog.pg_trigger t where d.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass and t.oid = d.objid and t.tgname like '%pgwaltz%')
+  and (pg_catalog.pg_identify_object_as_address(d.classid, d.objid, d.objsubid)).object_names[1] !~ '^pgwaltz($|\.)'
+order by 1`
 
 // PlanUninstall works out what Uninstall would run, and runs nothing.
 func PlanUninstall(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (*fallback.Plan, error) {
@@ -43,7 +52,7 @@ func PlanUninstall(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (*fa
 	if err != nil {
 		return nil, fmt.Errorf("plan to uninstall: %w", err)
 	}
-	p := &fallback.Plan{To: config.ModeStream}
+	p := &fallback.Plan{Doing: "uninstall"}
 	var schema, trigger bool
 	if err := conn.QueryRow(ctx, `select pg_catalog.to_regnamespace('pgwaltz') is not null, exists (select from pg_catalog.pg_event_trigger where evtname = $1)`, names.Republisher).Scan(&schema, &trigger); err != nil {
 		return nil, fmt.Errorf("plan to uninstall: %w", err)
@@ -114,12 +123,12 @@ func refuseUninstall(ctx context.Context, conn *pgx.Conn, cfg *config.Config, p 
 	if err != nil {
 		return fmt.Errorf("look for what needs schema pgwaltz: %w", err)
 	}
-	views, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	others, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return fmt.Errorf("look for what needs schema pgwaltz: %w", err)
 	}
-	for _, v := range views {
-		p.Refuse("needed", "drop it", "view %s reads tables of schema pgwaltz", v)
+	for _, o := range others {
+		p.Refuse("needed", "drop it, or let it do without", "%s needs schema pgwaltz, and would go with it", o)
 	}
 	counts, err := parked.Counts(ctx, conn)
 	if err != nil && pg.Code(err) != "42P01" {

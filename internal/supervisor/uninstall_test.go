@@ -40,12 +40,19 @@ func TestUninstall(t *testing.T) {
 		if text := look(); !strings.Contains(text, "slot pgwaltz_gone_eu") || !strings.Contains(text, "event trigger") || !strings.Contains(text, "origin pgwaltz_gone_us") || !strings.Contains(text, "!pgwaltz_save") {
 			t.Fatalf("setup has made\n%s", text)
 		}
-		r.exec(`create view public.mine as select * from pgwaltz.conflict`)
-		var no *preflight.Refusal
-		if _, err := supervisor.Uninstall(t.Context(), r.here, r.cfg, nil); !errors.As(err, &no) || !no.Only("needed") {
-			t.Fatalf("with a view of somebody else: %v", err)
+		for _, other := range []struct{ is, code, make, drop string }{
+			{"a view", "needed", `create view public.mine as select * from pgwaltz.conflict`, `drop view public.mine`},
+			{"a function", "needed", `create function public.mine() returns bigint language sql begin atomic select count(*) from pgwaltz.conflict; end`, `drop function public.mine()`},
+			{"a column", "needed", `create table public.mine (c pgwaltz.conflict)`, `drop table public.mine`},
+			{"a foreign key", "needed", `create table public.mine (region text references pgwaltz.peer)`, `drop table public.mine`},
+		} {
+			r.exec(other.make)
+			var no *preflight.Refusal
+			if _, err := supervisor.Uninstall(t.Context(), r.here, r.cfg, nil); !errors.As(err, &no) || !no.Only(other.code) || !strings.HasPrefix(err.Error(), "uninstall: ") {
+				t.Fatalf("with %s of somebody else: %v", other.is, err)
+			}
+			r.exec(other.drop)
 		}
-		r.exec(`drop view public.mine`)
 		for runs := 0; cut; runs++ {
 			p, err := supervisor.PlanUninstall(t.Context(), r.here, r.cfg)
 			if err != nil {
