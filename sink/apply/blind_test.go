@@ -142,6 +142,40 @@ func TestAGiantMeetsATombstoneThatCameMeanwhile(t *testing.T) {
 	b.want(acctRows, "9|c|1")
 }
 
+// The same of a row that came with others that were there already, as in a copy of what both regions have: it was put back, and is not one of those.
+func TestAPutRowAmongOthersMeetsATombstoneThatCameMeanwhile(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	b.third()
+	b.exec(`insert into acct values (2, 'b', 1, '2024-01-01'), (3, 'c', 1, '2024-01-01')`)
+	tx := b.tx(nil, insert(r, row("3", "c", 1, 1)), insert(r, row("1", "a", 1, 1)), insert(r, row("2", "b", 1, 1)), insert(r, row("9", "d", 1, 1)))
+	first, last := *tx, *tx
+	first.Changes, first.More, first.EndLSN = tx.Changes[:3], true, 0
+	last.Changes, last.Part = tx.Changes[3:], 1
+	if err := deliver(t, b.a, &first); err != nil {
+		t.Fatal(err)
+	}
+	b.buried(r)
+	b.beginsAgain(&first, &last)
+	b.want(acctRows, "2|b|1;3|c|1;9|d|1")
+}
+
+// Rows without stamp columns that are put among others that are there are no conflict with themselves.
+func TestRowsPutAmongOthersAreNoConflict(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []conflict.EventKind{conflict.Live, conflict.Copy} {
+		b, r := newBench(t, plainDDL), plainTable()
+		b.third()
+		b.exec(`insert into plain values (2, 'b')`)
+		tx := b.tx(nil, insert(r, text("1", "a")), insert(r, text("2", "b")), insert(r, text("3", "c")))
+		if err := b.a.Apply(t.Context(), []Unit{{Transactions: []*wal.Transaction{tx}, Kind: kind, Next: after(b.a, tx)}}); err != nil {
+			t.Fatal(err)
+		}
+		b.want("select id, v from plain order by id", "1|a;2|b;3|c")
+		b.want("select key ->> 'id', type from pgwaltz.conflict where key ->> 'id' <> '2'", "")
+	}
+}
+
 // An own delete of a row waits for the self-merge, which takes long; so a giant transaction puts the
 // row back without knowing of it. If the delete is merged before the row is committed, the
 // self-merge has not seen it: the row begins again.

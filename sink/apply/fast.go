@@ -26,6 +26,7 @@ type fastStmt struct {
 	runs  []int
 	check []int // columns whose stored values come back, behind the stamp
 	at    int   // its place in the pipeline
+	put   int   // an insert that left some of its runs alone: how many it has put in
 }
 
 // plan sorts the runs of a group by the statement that may write them; the rest needs a
@@ -185,7 +186,7 @@ func (a *Applier) queueInsert(ctx context.Context, b *pipeline, g *batch.Group, 
 		formats = []int16{1} // returning 1
 	}
 	err := a.exec(ctx, b, statement.Insert(s), args, formats)
-	return fastStmt{wal.Insert, g, t, runs, t.check, b.n - 1}, err
+	return fastStmt{op: wal.Insert, group: g, t: t, runs: runs, check: t.check, at: b.n - 1}, err
 }
 
 // insertRows makes what puts rows in, and its parameters.
@@ -209,7 +210,7 @@ func (a *Applier) queueUpdate(ctx context.Context, b *pipeline, g *batch.Group, 
 	})
 	s.Check = t.names(check)
 	err := a.exec(ctx, b, statement.Update(s, k.guard), args, slices.Concat([]int16{1}, stampFormats(s), checkFormats(check, binaryColumn(g, runs))))
-	return fastStmt{wal.Update, g, t, runs, check, b.n - 1}, err
+	return fastStmt{op: wal.Update, group: g, t: t, runs: runs, check: check, at: b.n - 1}, err
 }
 
 // updateRows makes what updates rows, and its parameters.
@@ -320,8 +321,9 @@ func binaryColumn(g *batch.Group, runs []int) func(int) bool {
 }
 
 // collect reads the result of one fast statement. It returns the runs that the statement
-// left alone. Stamps that differ from the event's are an error: something rewrites them.
-func (a *Applier) collect(rr *pgconn.ResultReader, st fastStmt, done func(i int)) (left []int, err error) {
+// left alone, and how many it has put in where that does not say which (partly). Stamps that differ from the event's are an error:
+// something rewrites them.
+func (a *Applier) collect(rr *pgconn.ResultReader, st fastStmt, done func(i int)) (left []int, put int, err error) {
 	if st.op == wal.Insert {
 		n := 0
 		var bad error
@@ -332,20 +334,18 @@ func (a *Applier) collect(rr *pgconn.ResultReader, st fastStmt, done func(i int)
 			n++
 		}
 		if _, err := rr.Close(); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		if n == len(st.runs) {
 			if bad != nil {
-				return nil, bad
+				return nil, 0, bad
 			}
 			for _, i := range st.runs {
 				done(i)
 			}
-			return nil, nil
+			return nil, 0, nil
 		}
-		// Which rows were left out is not told; all are looked at under a lock. Those just
-		// inserted are found to be the same.
-		return st.runs, nil
+		return st.runs, n, nil
 	}
 	hit := make([]bool, len(st.runs))
 	for rr.NextRow() {
@@ -357,10 +357,10 @@ func (a *Applier) collect(rr *pgconn.ResultReader, st fastStmt, done func(i int)
 		}
 	}
 	if _, cerr := rr.Close(); cerr != nil {
-		return nil, cerr
+		return nil, 0, cerr
 	}
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for n, i := range st.runs {
 		if hit[n] {
@@ -369,5 +369,5 @@ func (a *Applier) collect(rr *pgconn.ResultReader, st fastStmt, done func(i int)
 			left = append(left, i)
 		}
 	}
-	return left, nil
+	return left, 0, nil
 }

@@ -130,7 +130,8 @@ func (a *Applier) run(ctx context.Context, b *pipeline, stmts []fastStmt, left f
 			}
 			continue
 		}
-		rest, err := a.collect(rr, *st, func(i int) { done(*st, i) })
+		rest, put, err := a.collect(rr, *st, func(i int) { done(*st, i) })
+		st.put = put
 		note(err)
 		if err == nil && len(rest) > 0 {
 			note(left(*st, rest))

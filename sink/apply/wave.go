@@ -267,8 +267,13 @@ func (w *wave) lookAhead(ctx context.Context) (looks []*looking, err error) {
 
 // send runs what is queued and begins a new pipeline.
 func (w *wave) send(ctx context.Context) error {
+	var partly []fastStmt
 	keep := func(st fastStmt, runs []int) error {
-		w.left[st.group] = append(w.left[st.group], runs...)
+		if st.put > 0 {
+			partly = append(partly, st)
+		} else {
+			w.left[st.group] = append(w.left[st.group], runs...)
+		}
 		return nil
 	}
 	var over []putRow
@@ -282,6 +287,13 @@ func (w *wave) send(ctx context.Context) error {
 	w.stmts, w.b = nil, &pipeline{fence: -1}
 	if err != nil {
 		return err
+	}
+	for _, st := range partly {
+		left, err := w.a.partly(ctx, st, w.fx)
+		if err != nil {
+			return err
+		}
+		w.left[st.group] = append(w.left[st.group], left...)
 	}
 	return w.a.unlifted(ctx, over)
 }

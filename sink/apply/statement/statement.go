@@ -340,3 +340,24 @@ func Lock(s Shape, columns []string) string {
 	b.WriteString(" for update of t")
 	return b.String()
 }
+
+// Put tells which of the rows of the given keys the transaction in hand has written, each with its ordinal and with what is stored (returning).
+// Parameters: key.
+//
+// A row that is visible was written by a transaction that has ended, or by this one or a subtransaction of it. None of these is older than this one.
+func Put(s Shape) string {
+	const now = "pg_catalog.pg_current_xact_id()"
+	var b strings.Builder
+	b.WriteString("select u.ord")
+	if r := s.returning("t."); r != "" {
+		b.WriteString(", " + r)
+	}
+	b.WriteString(" from ")
+	unnest(&b, arrayTypes(s.Key))
+	b.WriteString(" join " + s.rows() + " as t on ")
+	keyJoin(&b, s.Key, 1)
+	since := "pg_catalog.age(" + now + "::pg_catalog.xid)"
+	b.WriteString(" where case when pg_catalog.age(t.xmin) <= " + since + " then pg_catalog.pg_xact_status((" + now + "::text::int8 + " + since +
+		" - pg_catalog.age(t.xmin))::text::pg_catalog.xid8) = 'in progress' else false end order by u.ord")
+	return b.String()
+}

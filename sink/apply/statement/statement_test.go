@@ -58,6 +58,8 @@ func TestStatements(t *testing.T) {
 		{"update of the rows that have the large value", Update(Shape{Table: stamped.Table, Only: true, Version: "version", Values: text[1:],
 			Key: []Param{key[0], {Name: "big", Type: "text", Digest: true}, {Name: "doc", Type: "jsonb", Digest: true}}}, GuardVersion)},
 		{"digests", Digests(stamped, []Column{{"big", "character varying"}, {"doc", "jsonb"}})},
+		{"rows that were put", Put(stamped)},
+		{"rows that were put without stamps", Put(bare)},
 		{"read", Read(stamped, []string{"id", "at"})},
 		{"delete one row by its contents", ExactDelete(child, text)},
 		{"update one row by its contents", ExactUpdate(parts, text[:1], text[1:])},
