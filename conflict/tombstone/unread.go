@@ -17,10 +17,11 @@ import (
 type Unread struct {
 	Key    string
 	Writer uint32 // the id of that transaction, or of a part of it
-	// Wrote is when this region wrote the row, Ended when its transaction ended, whoever it was; MinMicros: the server does not
-	// know it.
-	Wrote, Ended wal.Micros
-	Applied      bool // the server knows that an applier of ours wrote it
+	// Wrote is when this region wrote the row, as it counts for everybody who asks the server (Tracked). Committed is the same without regard
+	// to since when that counts: a server that came to be by pg_upgrade, or that has counted anew, knows it of what was written before. Ended is when the
+	// transaction ended, whoever it was. MinMicros: the server does not know it.
+	Wrote, Committed, Ended wal.Micros
+	Applied                 bool // the server knows that an applier of ours wrote it
 }
 
 // Gap is what is known of WAL that is not read, and what is written down of the rows that were written in it.
@@ -30,15 +31,19 @@ type Gap struct {
 	// Least is the time of rows of which nothing else is known: an entry that is gone was older (Collect). All that another region has written
 	// since, and that may be on its way, stays above it.
 	Least wal.Micros
-	// Floor is a time that rows of it are above where this region may have published something of them that it did not merge;
-	// MinMicros where all of that is merged.
+	// Floor is a time that rows of it which were hardly read are above where this region may have published something of them that it did not
+	// merge; MinMicros where all of that is merged. Rows that were mostly read are what was published: and where nobody could tell that the server was restored,
+	// what it has lost of them lies below the floor, and lives at the peers.
 	Floor wal.Micros
 	// Read is the newest transaction of this region that is known to be read; 0 where none is. Rows of later ones were hardly read, and those of
 	// earlier ones mostly were.
 	Read uint32
-	// Tracked: the server tells the times of transactions.
+	// Tracked: the server tells the times of transactions. So nothing was noted of its own ones.
 	Tracked bool
-	Region  string
+	// Newest is the time of the newest transaction of this region that is known to be read, MinMicros where none is. Where the server does
+	// not tell the times of earlier ones any more, it is above what a row has replaced.
+	Newest wal.Micros
+	Region string
 }
 
 // Noted is an entry as Regain finds it.
@@ -65,10 +70,13 @@ type Regained struct {
 // above its own, in every region, and loses nothing by it. Where two regions have a gap, one of them may so raise a row that
 // the other one has changed; therefore a row that was hardly read is raised by more.
 func (g *Gap) Judge(u Unread, e *Noted) (r Regained, ok bool) {
-	r = Regained{Key: u.Key, At: g.Floor}
+	r = Regained{Key: u.Key, At: wal.MinMicros}
 	by := wal.Micros(0)
-	if (g.Read == 0 || later(u.Writer, g.Read)) && (e == nil || later(u.Writer, e.Writer)) {
-		by = 1
+	if g.Read == 0 || later(u.Writer, g.Read) {
+		r.At = g.Floor
+		if e == nil || later(u.Writer, e.Writer) {
+			by = 1
+		}
 	}
 	switch {
 	case u.Applied:
@@ -76,7 +84,13 @@ func (g *Gap) Judge(u Unread, e *Noted) (r Regained, ok bool) {
 	case e == nil && u.Wrote != wal.MinMicros:
 		return r, false // who asks for the row's time asks the server
 	case e == nil:
-		r.At, r.Plain = max(g.Least, g.Floor)+by, true
+		r.At, r.Plain = max(g.Least, r.At)+by, true
+		switch {
+		case u.Committed != wal.MinMicros:
+			r.At = max(g.Least, u.Committed)
+		case g.Tracked && u.Ended == wal.MinMicros && by > 0:
+			r.At = max(r.At, g.Newest+by)
+		}
 		return r, true
 	case e.LSN >= g.mark(), e.Writer == u.Writer, u.Ended != wal.MinMicros && e.Ended == u.Ended:
 		// It was noted since, or with the row.
@@ -92,8 +106,8 @@ func (g *Gap) Judge(u Unread, e *Noted) (r Regained, ok bool) {
 		above++
 	}
 	r.Next, r.Plain = e.Next, e.Plain
-	if u.Wrote != wal.MinMicros {
-		r.At = max(u.Wrote, above)
+	if wrote := max(u.Wrote, u.Committed); wrote != wal.MinMicros {
+		r.At = max(wrote, above)
 	} else {
 		r.At = max(r.At, above) + by
 	}
@@ -127,6 +141,15 @@ func (g *Gap) EndedSQL() string {
 		return "null::int8"
 	}
 	return `(extract(epoch from pg_catalog.pg_xact_commit_timestamp(t.xmin)) * 1000000)::int8`
+}
+
+// CommittedSQL is an expression over a row t: when this region committed it, in microseconds; NULL where an applier or another origin did, or the server
+// does not know.
+func (g *Gap) CommittedSQL() string {
+	if !g.Tracked {
+		return "null::int8"
+	}
+	return `(select (extract(epoch from o."timestamp") * 1000000)::int8 from pg_catalog.pg_xact_commit_timestamp_origin(t.xmin) as o where o.roident = 0)`
 }
 
 // AppliedSQL is an expression over a row t: an applier of ours wrote it, with a replication origin.

@@ -26,37 +26,45 @@ func TestJudge(t *testing.T) {
 	}
 	dead := &tombstone.Noted{Entry: tombstone.EntryOf("k", 4, int64(wal.NullVersion), 700, false, false), LSN: 10, Writer: 3, Ended: none}
 	gap := tombstone.Gap{End: 100, Least: 500, Floor: none, Read: 50}
-	floor := gap
+	floor, tracked := gap, gap
 	floor.Floor = 800
+	tracked.Tracked, tracked.Newest = true, 900
 	for name, c := range map[string]struct {
 		gap   tombstone.Gap
 		row   tombstone.Unread
 		entry *tombstone.Noted
 		want  string
 	}{
-		"nothing is known":                                {gap, tombstone.Unread{Wrote: none, Ended: none}, nil, "0 500 plain"},
-		"nothing is known, some is not merged":            {floor, tombstone.Unread{Wrote: none, Ended: none}, nil, "0 800 plain"},
-		"the server knows":                                {gap, tombstone.Unread{Wrote: 900, Ended: 900}, nil, ""},
-		"an applier wrote it":                             {gap, tombstone.Unread{Wrote: none, Ended: 900, Applied: true}, live(300, 0, 10, 1, 300), ""},
-		"over an own row":                                 {gap, tombstone.Unread{Wrote: none, Ended: none, Writer: 9}, plain(600, 10, 3, none), "0 601 plain"},
-		"over an own row, not merged":                     {floor, tombstone.Unread{Wrote: none, Ended: none, Writer: 9}, plain(600, 10, 3, none), "0 800 plain"},
-		"over an own row, the server knows":               {gap, tombstone.Unread{Wrote: 900, Ended: 900, Writer: 9}, plain(600, 10, 3, 610), ""},
-		"over an own row, the clock was set back":         {gap, tombstone.Unread{Wrote: 400, Ended: 400, Writer: 9}, plain(600, 10, 3, 610), "0 601 plain"},
-		"over an applied row":                             {gap, tombstone.Unread{Wrote: none, Ended: none, Writer: 9}, live(600, 0, 10, 3, none), "0 601"},
-		"over an applied row, a later life":               {gap, tombstone.Unread{Wrote: none, Ended: none, Writer: 9}, live(600, 7, 10, 3, none), "7 601"},
-		"over an applied row, the server knows":           {gap, tombstone.Unread{Wrote: 900, Ended: 900, Writer: 9}, live(600, 7, 10, 3, 610), "7 900"},
-		"as it was applied":                               {gap, tombstone.Unread{Wrote: none, Ended: none, Writer: 3}, live(600, 0, 10, 3, none), ""},
-		"as it was applied, behind a savepoint":           {gap, tombstone.Unread{Wrote: 610, Ended: 610, Writer: 4}, live(600, 0, 10, 3, 610), ""},
-		"noted behind the gap":                            {gap, tombstone.Unread{Wrote: none, Ended: none, Writer: 9}, live(600, 0, 100, 3, none), ""},
-		"noted by this already":                           {gap, tombstone.Unread{Wrote: none, Ended: none, Writer: 9}, live(600, 0, 99, 3, none), ""},
-		"inserted over a tombstone":                       {gap, tombstone.Unread{Wrote: none, Ended: none, Writer: 9}, dead, "5 701"},
-		"nothing is known, behind what is read":           {gap, tombstone.Unread{Wrote: none, Ended: none, Writer: 51}, nil, "0 501 plain"},
-		"over an own row, behind what is read":            {gap, tombstone.Unread{Wrote: none, Ended: none, Writer: 51}, plain(600, 10, 3, none), "0 602 plain"},
-		"over an applied row, behind what is read":        {gap, tombstone.Unread{Wrote: none, Ended: none, Writer: 1 << 30}, live(600, 0, 10, 3, none), "0 602"},
-		"by a transaction that is older than the entry's": {gap, tombstone.Unread{Wrote: none, Ended: none, Writer: 51}, live(600, 0, 10, 52, none), "0 601"},
-		"the same where ids begin anew":                   {tombstone.Gap{End: 100, Least: 500, Floor: none, Read: 1<<32 - 5}, tombstone.Unread{Wrote: none, Ended: none, Writer: 3}, live(600, 0, 10, 1<<32-9, none), "0 602"},
-		"the same where nothing is read":                  {tombstone.Gap{End: 100, Least: 500, Floor: none}, tombstone.Unread{Wrote: none, Ended: none, Writer: 3}, live(600, 0, 10, 1<<32-9, none), "0 602"},
-		"over the last of all times":                      {gap, tombstone.Unread{Wrote: none, Ended: none, Writer: 9}, live(wal.MaxMicros, 0, 10, 3, none), "0 " + strconv.FormatInt(int64(wal.MaxMicros), 10)},
+		"nothing is known":                                            {gap, tombstone.Unread{Wrote: none, Committed: none, Ended: none}, nil, "0 500 plain"},
+		"nothing is known, some is not merged":                        {floor, tombstone.Unread{Wrote: none, Committed: none, Ended: none, Writer: 51}, nil, "0 801 plain"},
+		"nothing is known, some is not merged, but it was read":       {floor, tombstone.Unread{Wrote: none, Committed: none, Ended: none, Writer: 9}, nil, "0 500 plain"},
+		"the server knows":                                            {gap, tombstone.Unread{Wrote: 900, Committed: 900, Ended: 900}, nil, ""},
+		"an applier wrote it":                                         {gap, tombstone.Unread{Wrote: none, Committed: none, Ended: 900, Applied: true}, live(300, 0, 10, 1, 300), ""},
+		"over an own row":                                             {gap, tombstone.Unread{Wrote: none, Committed: none, Ended: none, Writer: 9}, plain(600, 10, 3, none), "0 601 plain"},
+		"over an own row, not merged":                                 {floor, tombstone.Unread{Wrote: none, Committed: none, Ended: none, Writer: 51}, plain(600, 10, 3, none), "0 801 plain"},
+		"over an own row, not merged, by a transaction that was read": {floor, tombstone.Unread{Wrote: none, Committed: none, Ended: none, Writer: 9}, plain(600, 10, 3, none), "0 601 plain"},
+		"over an own row, the server knows":                           {gap, tombstone.Unread{Wrote: 900, Committed: 900, Ended: 900, Writer: 9}, plain(600, 10, 3, 610), ""},
+		"over an own row, the clock was set back":                     {gap, tombstone.Unread{Wrote: 400, Committed: 400, Ended: 400, Writer: 9}, plain(600, 10, 3, 610), "0 601 plain"},
+		"over an applied row":                                         {gap, tombstone.Unread{Wrote: none, Committed: none, Ended: none, Writer: 9}, live(600, 0, 10, 3, none), "0 601"},
+		"over an applied row, a later life":                           {gap, tombstone.Unread{Wrote: none, Committed: none, Ended: none, Writer: 9}, live(600, 7, 10, 3, none), "7 601"},
+		"over an applied row, the server knows":                       {gap, tombstone.Unread{Wrote: 900, Committed: 900, Ended: 900, Writer: 9}, live(600, 7, 10, 3, 610), "7 900"},
+		"as it was applied":                                           {gap, tombstone.Unread{Wrote: none, Committed: none, Ended: none, Writer: 3}, live(600, 0, 10, 3, none), ""},
+		"as it was applied, behind a savepoint":                       {gap, tombstone.Unread{Wrote: 610, Committed: 610, Ended: 610, Writer: 4}, live(600, 0, 10, 3, 610), ""},
+		"noted behind the gap":                                        {gap, tombstone.Unread{Wrote: none, Committed: none, Ended: none, Writer: 9}, live(600, 0, 100, 3, none), ""},
+		"noted by this already":                                       {gap, tombstone.Unread{Wrote: none, Committed: none, Ended: none, Writer: 9}, live(600, 0, 99, 3, none), ""},
+		"inserted over a tombstone":                                   {gap, tombstone.Unread{Wrote: none, Committed: none, Ended: none, Writer: 9}, dead, "5 701"},
+		"nothing is known, behind what is read":                       {gap, tombstone.Unread{Wrote: none, Committed: none, Ended: none, Writer: 51}, nil, "0 501 plain"},
+		"over an own row, behind what is read":                        {gap, tombstone.Unread{Wrote: none, Committed: none, Ended: none, Writer: 51}, plain(600, 10, 3, none), "0 602 plain"},
+		"over an applied row, behind what is read":                    {gap, tombstone.Unread{Wrote: none, Committed: none, Ended: none, Writer: 1 << 30}, live(600, 0, 10, 3, none), "0 602"},
+		"by a transaction that is older than the entry's":             {gap, tombstone.Unread{Wrote: none, Committed: none, Ended: none, Writer: 51}, live(600, 0, 10, 52, none), "0 601"},
+		"the same where ids begin anew":                               {tombstone.Gap{End: 100, Least: 500, Floor: none, Read: 1<<32 - 5}, tombstone.Unread{Wrote: none, Committed: none, Ended: none, Writer: 3}, live(600, 0, 10, 1<<32-9, none), "0 602"},
+		"the same where nothing is read":                              {tombstone.Gap{End: 100, Least: 500, Floor: none}, tombstone.Unread{Wrote: none, Committed: none, Ended: none, Writer: 3}, live(600, 0, 10, 1<<32-9, none), "0 602"},
+		"the server knows, and did not count then":                    {tracked, tombstone.Unread{Wrote: none, Committed: 950, Ended: 950, Writer: 51}, nil, "0 950 plain"},
+		"over an applied row, the server did not count then":          {tracked, tombstone.Unread{Wrote: none, Committed: 950, Ended: 950, Writer: 51}, live(600, 7, 10, 3, none), "7 950"},
+		"the server knew the times, and has lost them":                {tracked, tombstone.Unread{Wrote: none, Committed: none, Ended: none, Writer: 51}, nil, "0 901 plain"},
+		"the server has lost the times of what was read":              {tracked, tombstone.Unread{Wrote: none, Committed: none, Ended: none, Writer: 50}, nil, "0 500 plain"},
+		"another origin wrote it, which nobody publishes here":        {tracked, tombstone.Unread{Wrote: none, Committed: none, Ended: 950, Writer: 51}, nil, "0 501 plain"},
+		"over the last of all times":                                  {gap, tombstone.Unread{Wrote: none, Committed: none, Ended: none, Writer: 9}, live(wal.MaxMicros, 0, 10, 3, none), "0 " + strconv.FormatInt(int64(wal.MaxMicros), 10)},
 	} {
 		got := ""
 		if r, ok := c.gap.Judge(c.row, c.entry); ok {
@@ -89,7 +97,7 @@ func TestRegain(t *testing.T) {
 	gap := tombstone.Gap{End: 100, Least: 500, Floor: wal.MinMicros, Region: "a", Read: 7}
 	var rows []tombstone.Unread
 	for _, k := range []string{"[applied]", "[dead]", "[new]", "[own]", "[since]"} {
-		rows = append(rows, tombstone.Unread{Key: k, Writer: 1, Wrote: wal.MinMicros, Ended: wal.MinMicros})
+		rows = append(rows, tombstone.Unread{Key: k, Writer: 1, Wrote: wal.MinMicros, Committed: wal.MinMicros, Ended: wal.MinMicros})
 	}
 	for n, want := range []int{4, 0} {
 		var noted int

@@ -37,7 +37,7 @@ func (s *Sidecar) unreadDue(ctx context.Context, c *pgx.Conn, sit checkpoint.Sit
 func (s *Sidecar) readUnread(ctx context.Context, tail publish.Tail) error {
 	var h tombstone.Horizon
 	var known bool
-	gap := tombstone.Gap{Least: wal.MicrosOf(time.Now().Add(-s.cfg.Tombstones.MinAge)), Floor: wal.MinMicros, Tracked: s.tracked.On, Region: s.cfg.Region}
+	gap := tombstone.Gap{Least: wal.MicrosOf(time.Now().Add(-s.cfg.Tombstones.MinAge)), Floor: wal.MinMicros, Newest: wal.MinMicros, Tracked: s.tracked.On, Region: s.cfg.Region}
 	err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) (err error) {
 		sit, _, err := s.situation(ctx, c, tail)
 		if err != nil {
@@ -52,8 +52,11 @@ func (s *Sidecar) readUnread(ctx context.Context, tail publish.Tail) error {
 			return err
 		}
 		gap.Read = uint32(own.Mark.XID)
+		if own.Mark.XID != 0 {
+			gap.Newest = own.Mark.CommitTime
+		}
 		if published := uint32(sit.Tail.Mark.XID); sit.Tail.Epoch.SameWAL(s.epoch) && published != 0 && (gap.Read == 0 || int32(published-gap.Read) > 0) {
-			gap.Read = published
+			gap.Read, gap.Newest = published, max(gap.Newest, sit.Tail.Mark.CommitTime)
 		}
 		if mark, ok := sit.Unmerged(); ok && !sit.Begin().History {
 			high, err := tombstone.LoadClock(ctx, c, gap.End)

@@ -214,8 +214,8 @@ func (u *Unread) sql(p *plan, l leaf) string {
 	if wrote == "" {
 		wrote = "null::int8"
 	}
-	fmt.Fprintf(&b, "t.xmin::text, %s, %s, %s from only %s as t where t.ctid >= $1::tid and t.ctid < $2::tid and %s",
-		wrote, u.Gap.EndedSQL(), u.Gap.AppliedSQL(), l.name, u.Horizon.BehindSQL())
+	fmt.Fprintf(&b, "t.xmin::text, %s, %s, %s, %s from only %s as t where t.ctid >= $1::tid and t.ctid < $2::tid and %s",
+		wrote, u.Gap.CommittedSQL(), u.Gap.EndedSQL(), u.Gap.AppliedSQL(), l.name, u.Horizon.BehindSQL())
 	return b.String()
 }
 
@@ -282,7 +282,7 @@ func (u *Unread) read(ctx context.Context, conn *pgx.Conn, p *plan, sql string, 
 		for i, value := range tupleOf(v[:n]) {
 			row[p.rel.PrimaryKey[i]] = value
 		}
-		one := tombstone.Unread{Wrote: microsOf(v[n+1]), Ended: microsOf(v[n+2]), Applied: string(v[n+3]) == "t"}
+		one := tombstone.Unread{Wrote: microsOf(v[n+1]), Committed: microsOf(v[n+2]), Ended: microsOf(v[n+3]), Applied: string(v[n+4]) == "t"}
 		var err error
 		if one.Writer, err = tombstone.ParseWriter(v[n]); err != nil {
 			rr.Close()
