@@ -64,6 +64,9 @@ func (a *Applier) inOrder(ctx context.Context, txs []keyedTx) error {
 func (a *Applier) applyPart(ctx context.Context, txs []keyedTx, next checkpoint.Checkpoint, more bool) error {
 	if len(txs) > 0 && a.giant.commit != txs[0].tx.CommitLSN {
 		a.giant = giant{commit: txs[0].tx.CommitLSN, tried: a.patient()}
+		// What an older wait has shown says nothing of rows that are not there. It is better to find that out in the first part than in the
+		// last, when the stream may not hold the first one any more.
+		a.stamping.by = nil
 	}
 	if !a.open && a.giant.parts > 0 {
 		a.giant.again, a.giant.undone, a.giant.parts = a.giant.again+1, a.giant.undone+a.giant.parts, 0
