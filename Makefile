@@ -123,6 +123,7 @@ lint-short: go
 	@unformatted=$$(gofmt -l .); \
 	  if [[ -n $$unformatted ]]; then echo "gofmt -w is due:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
+	$(GO) vet -tags record ./decoder
 
 .PHONY: lint
 lint: lint-short ## gofmt, vet, staticcheck, functions that nothing calls, go.mod tidiness

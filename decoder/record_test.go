@@ -1,8 +1,9 @@
+//go:build record
+
 package decoder
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,19 +15,14 @@ import (
 	"github.com/pgwaltz/pgwaltz/test/pgtest"
 )
 
-var record = flag.Bool("record", false, "record testdata/streams anew from a throw-away PostgreSQL, that of PGWALTZ_PG_BIN")
-
 var server = pgtest.Server{Settings: []string{"max_prepared_transactions = 4", "autovacuum = off"}}
 
 func TestMain(m *testing.M) { pgtest.Main(m, &server) }
 
-// TestRecord writes testdata/streams/*.stream. Run it with
+// TestRecord writes testdata/streams/*.stream anew, from a throw-away PostgreSQL, that of PGWALTZ_PG_BIN. Run it with
 //
-//	go test ./decoder -run TestRecord -record && go test ./decoder -update
+//	go test -tags record ./decoder -run TestRecord && go test ./decoder -update
 func TestRecord(t *testing.T) {
-	if !*record {
-		t.Skip("records only with -record")
-	}
 	scripts, err := filepath.Glob("testdata/streams/*.sql")
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("list scripts: %d found, %v", len(scripts), err)

@@ -95,25 +95,36 @@ func (s *Sidecar) copyReturned(ctx context.Context, origin string) error {
 	if len(tables) == 0 {
 		return nil
 	}
+	var published []wal.RelationName
+	var done []stray
 	err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		for _, n := range tables {
-			if is, err := tablecopy.Published(ctx, c, s.cfg.Postgres.Publication, n); err != nil || !is {
-				return err // it is looked at again
+		published, done = nil, nil
+		for i, n := range tables {
+			is, err := tablecopy.Published(ctx, c, s.cfg.Postgres.Publication, n)
+			if err != nil {
+				return err
+			}
+			if is { // any other is looked at again
+				published, done = append(published, n), append(done, which[i])
 			}
 		}
-		if _, err := c.Exec(ctx, tablecopy.RequestSQL(tables)); err != nil {
-			return fmt.Errorf("request copy: %w", err)
+		if len(published) == 0 {
+			return nil
 		}
-		for _, of := range which {
-			s.strays[of] = true
+		if _, err := c.Exec(ctx, tablecopy.RequestSQL(published)); err != nil {
+			return fmt.Errorf("request copy: %w", err)
 		}
 		return nil
 	})
-	if err == nil && s.strays[which[0]] {
-		s.log.Info("tables have passed their names on, here first; the new ones are copied, which have got rows by their names", "origin", origin, "tables", len(tables))
-		s.asksForCopies()
+	if err != nil || len(done) == 0 {
+		return err
 	}
-	return err
+	for _, of := range done {
+		s.strays[of] = true
+	}
+	s.log.Info("tables have passed their names on, here first; the new ones are copied, which have got rows by their names", "origin", origin, "tables", len(done))
+	s.asksForCopies()
+	return nil
 }
 
 // table is the table that was noted under a name; 0 for none.

@@ -17,14 +17,7 @@ import (
 // where each row that the first one holds would cost a wait of its own.
 func TestBatchesOfOneRegionTakeTurns(t *testing.T) {
 	t.Parallel()
-	const ddl = `(id int primary key, v text, version bigint, updated_at timestamptz)`
-	b := newBench(t, `create table t1`+ddl+`; create table t2`+ddl)
-	table := func(name string) *wal.Relation {
-		r := acct()
-		r.Name = name
-		return r
-	}
-	b.apply(b.tx(nil, insert(table("t1"), row("1", "a", 1, 1)), insert(table("t2"), row("1", "a", 1, 1))))
+	b, table := newTwoTables(t)
 
 	c := b.impatient("c")
 	cfg := c.cfg
@@ -98,14 +91,7 @@ func (b *bench) impatient(origin string) *Applier {
 // tried again, behind the batch: what went in before it stays.
 func TestAPartWaitsForABatch(t *testing.T) {
 	t.Parallel()
-	const ddl = `(id int primary key, v text, version bigint, updated_at timestamptz)`
-	b := newBench(t, `create table t1`+ddl+`; create table t2`+ddl)
-	table := func(name string) *wal.Relation {
-		r := acct()
-		r.Name = name
-		return r
-	}
-	b.apply(b.tx(nil, insert(table("t1"), row("1", "a", 1, 1)), insert(table("t2"), row("1", "a", 1, 1))))
+	b, table := newTwoTables(t)
 	c := b.impatient("c")
 	app, err := pg.Connect(t.Context(), b.dsn, pg.Options{Region: "b", Role: "app"})
 	if err != nil {
@@ -148,4 +134,18 @@ func TestAPartWaitsForABatch(t *testing.T) {
 	if len(c.cfg.Batches.in)+len(c.cfg.Giants.in) != 0 {
 		t.Errorf("turns are left behind: %v, %v", c.cfg.Batches.in, c.cfg.Giants.in)
 	}
+}
+
+// newTwoTables is a bench with two tables as acct, t1 and t2, that have a row each, and what describes them.
+func newTwoTables(t *testing.T) (*bench, func(name string) *wal.Relation) {
+	t.Helper()
+	const ddl = `(id int primary key, v text, version bigint, updated_at timestamptz)`
+	b := newBench(t, `create table t1`+ddl+`; create table t2`+ddl)
+	table := func(name string) *wal.Relation {
+		r := acct()
+		r.Name = name
+		return r
+	}
+	b.apply(b.tx(nil, insert(table("t1"), row("1", "a", 1, 1)), insert(table("t2"), row("1", "a", 1, 1))))
+	return b, table
 }

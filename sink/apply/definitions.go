@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -100,15 +98,13 @@ func (a *Applier) guardDefinitions(ctx context.Context, b *pipeline) error {
 	if err := a.exec(ctx, b, sql, args, []int16{1}); err != nil {
 		return err
 	}
-	b.read(func(rr *pgconn.ResultReader) error {
-		return rowsInto(func(v [][]byte) {
-			if horizon := int8Of(v[0]); horizon > 0 { // they were compared, and are the same
-				for _, s := range list {
-					s.unaltered.since, s.unaltered.asked = horizon, now
-				}
+	b.read(rowsInto(func(v [][]byte) {
+		if horizon := int8Of(v[0]); horizon > 0 { // they were compared, and are the same
+			for _, s := range list {
+				s.unaltered.since, s.unaltered.asked = horizon, now
 			}
-		}, func(err error) error { return err })(rr)
-	})
+		}
+	}, func(err error) error { return err }))
 	return nil
 }
 

@@ -211,8 +211,12 @@ func (g *Turns) others(session string) bool {
 // ended waits, outside of a transaction, until no giant transaction of another applier is open that moves, but
 // not longer than atMost.
 func (g *Turns) ended(ctx context.Context, session string, atMost time.Duration) error {
-	until := time.Now().Add(atMost)
-	for g.others(session) && time.Now().Before(until) {
+	return g.while(ctx, atMost, func() bool { return g.others(session) })
+}
+
+// while waits as long as something is so, which the begin or the end of a transaction may change, or time; but not longer than atMost.
+func (g *Turns) while(ctx context.Context, atMost time.Duration, so func() bool) error {
+	for until := time.Now().Add(atMost); so() && time.Now().Before(until); {
 		g.mu.Lock()
 		changed := g.changed
 		g.mu.Unlock()
@@ -241,17 +245,8 @@ func (g *Turns) opened(session string) []*taker {
 
 // gone waits until every transaction of other appliers that is open now has ended, but not longer than atMost.
 func (g *Turns) gone(ctx context.Context, session string, atMost time.Duration) error {
-	now, until := g.opened(session), time.Now().Add(atMost)
-	still := func() bool {
+	now := g.opened(session)
+	return g.while(ctx, atMost, func() bool {
 		return slices.ContainsFunc(g.opened(session), func(u *taker) bool { return slices.Contains(now, u) })
-	}
-	for still() && time.Now().Before(until) {
-		g.mu.Lock()
-		changed := g.changed
-		g.mu.Unlock()
-		if err := wakened(ctx, changed, 200*time.Millisecond); err != nil {
-			return err
-		}
-	}
-	return nil
+	})
 }
