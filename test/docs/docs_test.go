@@ -147,3 +147,53 @@ func TestEveryDecisionHasItsSections(t *testing.T) {
 		t.Error("no decisions were found")
 	}
 }
+
+var (
+	makesTable  = regexp.MustCompile(`(?i)create (?:unlogged )?table if not exists pgwaltz\.(\w+)`)
+	tableRow    = regexp.MustCompile("(?m)^\\| ((?:`\\w+`(?:, )?)+) \\|")
+	quotedTable = regexp.MustCompile("`(\\w+)`")
+)
+
+// The operator finds every table of schema pgwaltz in docs/operations.md, and none that is not there.
+func TestEveryTableOfOursIsDocumented(t *testing.T) {
+	t.Parallel()
+	made := map[string]bool{}
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && path != root && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "test") {
+			return fs.SkipDir
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, m := range makesTable.FindAllSubmatch(text, -1) {
+			made[string(m[1])] = true
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(documents(t)["docs/operations.md"], "\n## What is in schema pgwaltz\n")
+	if !found || len(made) < 20 {
+		t.Fatalf("section found: %t; %d tables", found, len(made))
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	for _, row := range tableRow.FindAllStringSubmatch(section, -1) {
+		for _, m := range quotedTable.FindAllStringSubmatch(row[1], -1) {
+			if !made[m[1]] {
+				t.Errorf("docs/operations.md names the table pgwaltz.%s, which nobody makes", m[1])
+			}
+			delete(made, m[1])
+		}
+	}
+	for name := range made {
+		t.Errorf("docs/operations.md does not name the table pgwaltz.%s", name)
+	}
+}
