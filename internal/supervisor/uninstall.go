@@ -3,10 +3,12 @@ package supervisor
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/checkpoint/pgstore"
 	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/cutover/hold"
@@ -79,7 +81,11 @@ func PlanUninstall(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (*fa
 	p.Add(local.Slot == nil, "the server keeps no WAL for pgwaltz any more", "select pg_catalog.pg_drop_replication_slot("+pg.Literal(cfg.Postgres.Slot)+")")
 	p.Add(local.Publication == nil, "nothing is published", "drop publication "+pg.Quote(cfg.Postgres.Publication))
 	p.Add(!trigger, "tables that are made anew are theirs alone", "drop event trigger "+pg.Quote(names.Republisher))
-	for _, peer := range cfg.PeerNames() {
+	origins, err := originsHere(ctx, conn, cfg, schema)
+	if err != nil {
+		return nil, err
+	}
+	for _, peer := range origins {
 		name := config.OriginName(cfg.Cluster, peer)
 		var there bool
 		if err := conn.QueryRow(ctx, `select exists (select from pg_catalog.pg_replication_origin where roname = $1)`, name).Scan(&there); err != nil {
@@ -94,6 +100,27 @@ func PlanUninstall(ctx context.Context, conn *pgx.Conn, cfg *config.Config) (*fa
 	p.Warn("identities", "alter table ... replica identity default", "tables keep their replica identity, such as FULL")
 	p.Warn("stream", "delete it when no peer reads it any more, or the folder nats.store_dir", "the stream of region %s in the broker is left", cfg.Region)
 	return p, nil
+}
+
+// originsHere are the peers, and the regions that were peers before: each has left a replication origin.
+func originsHere(ctx context.Context, conn *pgx.Conn, cfg *config.Config, schema bool) ([]string, error) {
+	out := cfg.PeerNames()
+	if !schema {
+		return out, nil
+	}
+	known, err := pgstore.Origins(ctx, conn)
+	if pg.Code(err) == "42P01" { // a setup that was cut off
+		return out, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range known {
+		if o != cfg.Region && !slices.Contains(out, o) {
+			out = append(out, o)
+		}
+	}
+	return out, nil
 }
 
 // refuseUninstall looks into schema pgwaltz.

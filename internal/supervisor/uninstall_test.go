@@ -53,6 +53,8 @@ func TestUninstall(t *testing.T) {
 			}
 			r.exec(other.drop)
 		}
+		// A region that is no peer any more has left its origin.
+		r.exec(`select pg_replication_origin_create('pgwaltz_gone_ap')`, `insert into pgwaltz.checkpoint (origin, system_id, timeline, slot, incarnation, frame_no, end_lsn, chain, stream_seq) values ('ap', '1', 1, 's', 1, 1, '0/1', '', 1)`)
 		for runs := 0; cut; runs++ {
 			p, err := supervisor.PlanUninstall(t.Context(), r.here, r.cfg)
 			if err != nil {
