@@ -41,6 +41,7 @@ type LocalWAL struct {
 	room   room    // of the stream
 
 	blocked map[string]blocked // by applier: sessions that stamping has ended
+	pace    pace               // of stamping, since the WAL is read anew
 }
 
 // NewLocalWAL makes one; Reset and tombstone.Load come before it is used.
@@ -75,6 +76,7 @@ func (l *LocalWAL) Reading(from pinger, pipe flusher, stream room) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.from, l.pipe, l.room = from, pipe, stream
+	l.pace = pace{began: time.Now()}
 	l.Index.Reading()
 }
 
@@ -308,7 +310,8 @@ func (l *LocalWAL) isStuck() bool {
 
 // WaitStamped takes a snapshot and blocks until every own change that it shows is stamped. It
 // returns tombstone.ErrStalled when that has to wait for the caller itself: because the stamper asks for
-// what the caller has not recorded, or because the stream is full of what only has to be merged.
+// what the caller has not recorded, or because the stream is full of what only has to be merged. It returns
+// tombstone.ErrFarBehind where the WAL is read anew and the wait would be a long one (pace).
 func (l *LocalWAL) WaitStamped(ctx context.Context) (*tombstone.Snapshot, error) {
 	now, err := l.db.Snapshot(ctx)
 	if err != nil {
@@ -318,7 +321,7 @@ func (l *LocalWAL) WaitStamped(ctx context.Context) (*tombstone.Snapshot, error)
 	if err != nil {
 		return nil, err
 	}
-	stalled, reached, since := false, l.Done(), time.Now()
+	stalled, far, reached, since := false, false, l.Done(), time.Now()
 	err = l.wait(ctx, func() bool {
 		done := l.Done()
 		if done > reached {
@@ -327,12 +330,24 @@ func (l *LocalWAL) WaitStamped(ctx context.Context) (*tombstone.Snapshot, error)
 		if stalled = l.Stalled() || done < at && time.Since(since) > stuckFor && l.isStuck(); stalled {
 			return true
 		}
-		return done >= at
+		far = done < at && l.isFar(done, at)
+		return far || done >= at
 	})
-	if err == nil && stalled {
+	switch {
+	case err != nil:
+	case stalled:
 		err = tombstone.ErrStalled
+	case far:
+		err = tombstone.ErrFarBehind
 	}
 	return now, err
+}
+
+// isFar reports whether the wait for a position is given up for now.
+func (l *LocalWAL) isFar(done, at wal.LSN) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pace.far(time.Now(), max(done, l.merged), at)
 }
 
 // ErrNotMerged says that own changes were not known in time: the WAL is not read, or the

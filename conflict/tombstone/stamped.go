@@ -10,6 +10,10 @@ import (
 // of its changes.
 var ErrStalled = errors.New("stamping waits for own changes to be recorded")
 
+// ErrFarBehind says that so much of the own WAL is left to stamp that the wait for it is given up for now: a sidecar that is
+// started again every few seconds would never come to its end.
+var ErrFarBehind = errors.New("much of the own WAL is not stamped yet")
+
 // stamped is how far this region's own WAL is known to this process.
 type stamped struct {
 	start    wal.LSN             // an earlier process, or session, may have stamped up to here

@@ -289,7 +289,7 @@ func (a *Applier) decide(ctx context.Context, g *batch.Group, t *target, i int, 
 		return verdict{}, errBarrier
 	}
 	d := conflict.Resolve(pol.Resolve, e, against)
-	if a.cfg.Self && d.Verdict == conflict.Apply && a.unsure(g, r, st) {
+	if a.cfg.Self && (d.Verdict == conflict.Apply && a.unsure(g, r, st) || d.Verdict == conflict.Keep && st.guessed) {
 		d = conflict.Decision{Verdict: conflict.Park, Reason: conflict.Unsure}
 	}
 	return verdict{i: i, Decision: d, side: against, event: e, known: st, undo: against.Known && !against.Alive && st.row != nil && d.Verdict == conflict.Keep}, nil

@@ -58,6 +58,12 @@ func TestSelfMergeDoesNotWaitForItself(t *testing.T) {
 	if asked != 2 {
 		t.Errorf("it asked %d times", asked)
 	}
+	b.a.stamping, b.a.cfg.WaitStamped = stamping{}, func(context.Context) (*tombstone.Snapshot, error) {
+		return &tombstone.Snapshot{}, tombstone.ErrFarBehind
+	}
+	if err := b.a.waitOrRecord(t.Context(), nil); err != nil || !b.a.stamping.guesses {
+		t.Errorf("it waits for what is far behind: %v", err)
+	}
 	st := &known{row: wal.Tuple{}}
 	stamped, err := b.a.isStamped(t.Context(), st)
 	if !stamped || !st.guessed || err != nil {

@@ -155,15 +155,16 @@ func (s *stamping) keepStamped() {
 }
 
 // waitOrRecord waits until own changes are stamped. If stamping waits for the self-merge, the
-// items of its changes are written first, by themselves. If it waits for changes behind these, the
+// items of its changes are written first, by themselves. If it waits for changes behind these, or would take long, the
 // changes are decided about as things are: waiting would never end.
 func (a *Applier) waitOrRecord(ctx context.Context, txs []keyedTx) error {
 	for recorded := false; ; recorded = true {
 		err := a.waitStamped(ctx)
-		if !errors.Is(err, tombstone.ErrStalled) {
+		far := errors.Is(err, tombstone.ErrFarBehind)
+		if !far && !errors.Is(err, tombstone.ErrStalled) {
 			return err
 		}
-		if recorded {
+		if far || recorded {
 			a.stamping.guesses = true
 			return nil
 		}
@@ -188,6 +189,8 @@ const (
 func (a *Applier) stampedParts(ctx context.Context) error {
 	err := a.waitStamped(ctx)
 	switch {
+	case errors.Is(err, tombstone.ErrFarBehind):
+		a.giant.rounds, a.stamping.guesses = maxRounds, true
 	case !errors.Is(err, tombstone.ErrStalled):
 		return err
 	case a.giant.rounds == 0, a.giant.rounds < maxRounds && a.giant.guessed > fewGuesses:
@@ -235,7 +238,7 @@ func (a *Applier) leaveOut() error {
 	switch {
 	case err == nil:
 		a.stamping.by, a.stamping.old, a.stamping.taken = by, true, time.Now()
-	case !errors.Is(err, tombstone.ErrStalled):
+	case !errors.Is(err, tombstone.ErrStalled) && !errors.Is(err, tombstone.ErrFarBehind):
 		return err
 	default:
 		// Stamping waits for what lies behind the transaction: to write its items once more is of no use.

@@ -192,3 +192,27 @@ func TestAGiantThatFailedIsPatientAgain(t *testing.T) {
 		}
 	}
 }
+
+// TestAGiantDoesNotWaitForWhatIsFarBehind: where much of the own WAL is not stamped yet, the rows of an own giant transaction that another region
+// has written are set aside, whatever their number, without its being read once more than it takes to find that out.
+func TestAGiantDoesNotWaitForWhatIsFarBehind(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, plainDDL), plainTable()
+	var theirs, mine []wal.Change
+	for i := range fewGuesses + 10 {
+		k := fmt.Sprint(i)
+		theirs, mine = append(theirs, update(r, text(k, "x"), text(k, "theirs"))), append(mine, update(r, text(k, "x"), text(k, "mine")))
+	}
+	over := b.tx(nil, theirs...)
+	g := newOwnGiant(b, mine...)
+	g.size, g.a.cfg.WaitStamped = 200, func(context.Context) (*tombstone.Snapshot, error) { return nil, tombstone.ErrFarBehind }
+	b.exec(fmt.Sprintf("insert into plain select g, 'mine' from generate_series(0, %d) g", len(mine)-1))
+	b.apply(over)
+	b.exec("update plain set v = 'theirs'")
+	g.merge()
+	if g.passes != 2 || g.rounds != 0 {
+		t.Errorf("it was read %d times, its items written %d times by themselves", g.passes, g.rounds)
+	}
+	b.want("select count(*), min(sqlstate), max(sqlstate) from pgwaltz.parked", fmt.Sprintf("%d|PW005|PW005", len(mine)))
+	b.want("select count(*) from plain where v = 'theirs'", fmt.Sprint(len(mine)))
+}

@@ -99,11 +99,11 @@ func (r *Retrier) try(ctx context.Context, ids []int64, wanted bool) (int, error
 	}
 }
 
-// stamped waits until own changes are stamped. Where that has to wait for the self-merge, nothing can be
+// stamped waits until own changes are stamped. Where that has to wait for the self-merge, or would take long, nothing can be
 // tried now.
 func (r *Retrier) stamped(ctx context.Context) error {
 	err := r.a.waitStamped(ctx)
-	if errors.Is(err, tombstone.ErrStalled) {
+	if errors.Is(err, tombstone.ErrStalled) || errors.Is(err, tombstone.ErrFarBehind) {
 		return &stillParked{why: unsure}
 	}
 	return err

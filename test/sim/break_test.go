@@ -15,7 +15,7 @@ var hints = map[Breakage]uint64{
 
 // provoke makes the situation more likely in which a rule matters.
 func provoke(c *Config) {
-	c.Blind, c.BatchRows, c.Catalog, c.Ahead, c.AtOnce = false, 4000, false, false, c.Break == Unasked
+	c.Blind, c.BatchRows, c.Catalog, c.Ahead, c.AtOnce, c.Far = false, 4000, false, false, c.Break == Unasked, false
 	c.IndexKeys, c.IndexOwn, c.IndexSegment, c.IndexHeld = 0, 0, 0, 0
 	c.Restore = c.Break == SameHistory || c.Break == SameNumber
 	switch c.Break {

@@ -35,6 +35,7 @@ type Config struct {
 	Compress                      bool
 	// Limits of the index (tombstone.Limits); 0 means the usual ones.
 	IndexKeys, IndexOwn, IndexSegment, IndexHeld int
+	Far                                          bool // the self-merge does not wait now and then for what is stamped late
 	Window                                       int  // frames in flight to the stream
 	Strict                                       bool // the oracle of the second decoding is on
 	Break                                        Breakage
@@ -151,6 +152,7 @@ func Draw(seed uint64) Config {
 	c.Refuse = later.IntN(4) == 0
 	c.Ahead = later.IntN(2) == 0
 	c.Forgetful = later.IntN(3) == 0
+	c.Far = rand.New(rand.NewPCG(seed, 0xfa2)).IntN(2) == 0
 	c.AtOnce = rand.New(rand.NewPCG(seed, 0x0ce)).IntN(2) == 0
 	return c
 }

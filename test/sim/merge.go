@@ -56,7 +56,7 @@ func (a *applier) row(r *run) outcome {
 		}
 		return a.park(r, true)
 	}
-	if a.in.self && dec.Verdict == conflict.Apply && (a.stamped || s.local.Perhaps(t.rel.Ref(), []byte(r.key.key), place(r.tx))) {
+	if guessed := a.stamped && s.local.Done() < d.insert; a.in.self && (dec.Verdict == conflict.Apply && (a.stamped || s.local.Perhaps(t.rel.Ref(), []byte(r.key.key), place(r.tx))) || dec.Verdict == conflict.Keep && guessed) {
 		if a.retries {
 			return refused
 		}

@@ -92,7 +92,7 @@ func (s *sidecar) open() {
 		in := newInbound(s, r.id)
 		s.in = append(s.in, in)
 		in.start()
-		if s.w.cfg.Refuse || r == s.r && (s.w.cfg.IndexOwn > 0 || s.w.asks()) {
+		if s.w.cfg.Refuse || r == s.r && (s.w.cfg.IndexOwn > 0 || s.w.cfg.Far || s.w.asks()) {
 			s.again[r.id] = newRetrier(in)
 		}
 	}

@@ -129,7 +129,7 @@ func TestSimKnownSeeds(t *testing.T) {
 	t.Parallel()
 	for _, seed := range []uint64{168, 254, 956, 2542, 3172, 4036, 4192, 4387, 5073, 7985, 9195, 10097, 10861, 24541, 30069, 34811, 40248, 42441, 46523, 50925, 54187, 55725, 60862, 60901, 69218, 74450, 81736, 95798, 110910, 111201, 111497, 115299, 115667, 120589, 122251, 143481, 148706, 200203, 201530, 410551, 441572, 521312, 9900586} {
 		cfg := Draw(seed)
-		cfg.AtOnce = seed == 521312 // as they were found
+		cfg.AtOnce, cfg.Far = seed == 521312, false // as they were found
 		if why, _, _ := play(t, cfg, nil); why != "" {
 			t.Errorf("seed %d: %s\nrepeat it: %s", seed, why, repeat(seed))
 		}

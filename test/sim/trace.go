@@ -70,4 +70,5 @@ func (s *Stats) add(o Stats) {
 	s.Passed += o.Passed
 	s.Recalled += o.Recalled
 	s.AtOnce += o.AtOnce
+	s.Far += o.Far
 }

@@ -33,7 +33,7 @@ type World struct {
 // Stats counts what a run has met.
 type Stats struct {
 	Transactions, Conflicts, Frames, Fragments, Parts, Crashes, Faults, Rewinds, Gaps,
-	Duplicates, Quarantined, Parked, Pushbacks, Barriers, Races, Restores, Notices, Stalls, Overdue, Recorded, Proofs, Lookups, Refused, Retried, Passed, Recalled, AtOnce int
+	Duplicates, Quarantined, Parked, Pushbacks, Barriers, Races, Restores, Notices, Stalls, Overdue, Recorded, Proofs, Lookups, Refused, Retried, Passed, Recalled, AtOnce, Far int
 }
 
 // region is a database and what stands beside it.
