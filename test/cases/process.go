@@ -284,7 +284,7 @@ func (x *run) server(ctx context.Context, side, arg string) error {
 		return err
 	}
 	switch f[0] {
-	case "set", "hba", "remount", "restore":
+	case "set", "hba", "remount", "restore", "upgrade":
 		x.dirty = true
 	}
 	switch f[0] {
@@ -302,6 +302,8 @@ func (x *run) server(ctx context.Context, side, arg string) error {
 			return fmt.Errorf("read size in MB: %w", err)
 		}
 		return k.Remount(mb)
+	case "upgrade":
+		return k.Upgrade(ctx)
 	case "copy", "restore":
 		name := "copy"
 		if len(f) > 1 {

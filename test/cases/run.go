@@ -183,6 +183,7 @@ func (x *run) open(ctx context.Context) error {
 		return err
 	}
 	x.p = p
+	x.vars["listen"], x.vars["out"] = p.Listen, p.A.Sidecar.Home
 	for _, r := range p.Regions() {
 		x.vars["dsn."+r.Side] = r.Cluster.DSN(name)
 		x.vars["cluster"] = strings.ReplaceAll(name, "_", "-")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -115,6 +116,10 @@ var cliRE = regexp.MustCompile(`(?s)^(.*?)(?:\s*=>\s*(\d+)\s*(.*))?$`)
 func (x *run) cli(ctx context.Context, r *harness.Region, arg string) error {
 	m := cliRE.FindStringSubmatch(arg)
 	f := strings.Fields(m[1])
+	file := ""
+	if n := len(f); n > 2 && f[n-2] == ">" {
+		file, f = f[n-1], f[:n-2]
+	}
 	if len(f) == 0 {
 		return errors.New("run the binary: which command?")
 	}
@@ -130,6 +135,11 @@ func (x *run) cli(ctx context.Context, r *harness.Region, arg string) error {
 		res, err := r.Sidecar.CLI(ctx, f[0], f[1:]...)
 		if err != nil {
 			return "", err
+		}
+		if file != "" {
+			if err := os.WriteFile(file, []byte(res.Stdout), 0o600); err != nil {
+				return "", fmt.Errorf("keep the output of %s: %w", f[0], err)
+			}
 		}
 		out := res.Stdout + res.Stderr
 		if res.Code != want {

@@ -60,6 +60,7 @@ type Pair struct {
 	NATS     *NATS   // only in the external topology
 	Nodes    []*NATS // only in the cluster topology
 	Links    map[string]*proxy.Proxy
+	Listen   string // where region a listens in the embedded topology
 
 	fleet  *Fleet
 	room   *Room
@@ -154,6 +155,7 @@ func (p *Pair) brokers(ctx context.Context, storeMB int) (map[string]map[string]
 		return nil, err
 	}
 	listen := fmt.Sprintf("127.0.0.1:%d", port)
+	p.Listen = listen
 	px, err := p.link("link", listen)
 	if err != nil {
 		return nil, err

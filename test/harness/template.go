@@ -70,6 +70,14 @@ func (s *templateStore) initdb(bin Binaries, n int) (string, error) {
 	return dir, nil
 }
 
+// fresh makes a data folder that nobody else has; the caller moves it away.
+func (s *templateStore) fresh(bin Binaries) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.count++
+	return s.initdb(bin, s.count)
+}
+
 // RemoveTemplates deletes the cached data folders; the next cluster pays for initdb again.
 // Call it once at the end of a test binary.
 func RemoveTemplates() {
