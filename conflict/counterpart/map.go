@@ -67,7 +67,9 @@ func (m *Map) put(c Column) {
 		if m.former == nil {
 			m.former = map[uint32]uint32{}
 		}
-		m.former[t] = c.Table
+		if m.former[t] = c.Table; c.Table == 0 {
+			delete(m.former, t)
+		}
 		return
 	}
 	if m.tables[t] == nil {
@@ -183,18 +185,30 @@ func (m *Map) home(theirs uint32) (here uint32) {
 // may follow and call its own as was is called by now.
 func Former(theirs, was uint32) Column { return Column{Theirs: wal.ColumnID(theirs, 0), Table: was} }
 
-// Leaves returns what is kept (Former) when a table of the origin comes to stand for a table here and not any more for the one that it stood for. It reports
-// false where another table of the origin stands for that one as well, and has not come there from elsewhere itself: then the one that leaves was there by its
-// name only, because the names had been passed on at the origin first, and does not belong there.
-func (m *Map) Leaves(theirs, here uint32) (c Column, ok bool) {
+// Leaves returns what is kept (Former) beside the columns when a table of the origin comes to stand for a table here and not any more for the one that it stood for. It returns
+// nothing where another table of the origin stands for that one as well, and has not come there from elsewhere itself: then the one that leaves was there by its
+// name only, because the names had been passed on at the origin first, and does not belong there. It belongs where it comes to now: a third one, that has left that table
+// before, was there by its name only as well, and must not be told so again (neverThere).
+func (m *Map) Leaves(theirs, here uint32) (kept []Column) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	home := m.home(theirs)
-	if home == 0 || home == here || m.shared(theirs, home) {
-		return c, false
+	switch {
+	case home == 0 || home == here:
+		return nil
+	case !m.shared(theirs, home):
+		return []Column{Former(theirs, home)}
 	}
-	return Former(theirs, home), true
+	for x, was := range m.former {
+		if was == here && x != theirs {
+			kept = append(kept, neverThere(x))
+		}
+	}
+	return kept
 }
+
+// neverThere takes the place of what Former has noted of a table of the origin; Load forgets it.
+func neverThere(theirs uint32) Column { return Former(theirs, 0) }
 
 // shared reports whether another table of the origin than theirs stands for a table here, and has not come there from elsewhere by its name.
 func (m *Map) shared(theirs, here uint32) bool {

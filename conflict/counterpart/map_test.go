@@ -157,11 +157,7 @@ func TestLeaves(t *testing.T) {
 		if elsewhere = m.Elsewhere(here, theirs); elsewhere != 0 {
 			return elsewhere
 		}
-		list := []Column{{wal.ColumnID(theirs, 1), here, 1, "id"}}
-		if c, ok := m.Leaves(theirs, here); ok {
-			list = append(list, c)
-		}
-		m.Settle(list)
+		m.Settle(append([]Column{{wal.ColumnID(theirs, 1), here, 1, "id"}}, m.Leaves(theirs, here)...))
 		return 0
 	}
 	step := func(what string, theirs, here, want uint32) {
@@ -185,6 +181,40 @@ func TestLeaves(t *testing.T) {
 	step("the origin follows", 3, 13, 0)
 }
 
+// Names are passed on twice in a row, at the origin first each time, and nothing comes of the new table between that has its right place here.
+func TestLeavesTwice(t *testing.T) {
+	t.Parallel()
+	var m Map
+	m.replace(nil)
+	step := func(what string, theirs, here, want uint32) {
+		t.Helper()
+		got := m.Elsewhere(here, theirs)
+		if got == 0 {
+			m.Settle(append([]Column{{wal.ColumnID(theirs, 1), here, 1, "id"}}, m.Leaves(theirs, here)...))
+		}
+		if got != want {
+			t.Errorf("%s: %d comes by the name of %d, and belongs into %d, want %d", what, theirs, here, got, want)
+		}
+	}
+	step("the table", 1, 11, 0)
+	step("the one before", 5, 10, 0)
+	step("the origin is first: a new one", 2, 11, 0)
+	step("the table waits", 1, 10, 11)
+	step("passed on here, too", 1, 11, 0)
+	step("the origin again: a newer one", 3, 12, 0)
+	step("the new one goes by its name", 2, 11, 0)
+	step("the table waits", 1, 10, 11)
+	step("passed on here, too", 1, 11, 0)
+	step("the newer one has the place of the new one still", 2, 12, 11)
+	step("until it has its own", 3, 13, 0)
+	step("the new one", 2, 12, 0)
+	step("a third time: the newer one waits", 3, 12, 13)
+	step("the new one waits", 2, 11, 12)
+	if len(m.former) != 0 {
+		t.Errorf("kept: %v", m.former)
+	}
+}
+
 // The names are passed on here first, and rows of both tables come by the names before the origin follows: in whatever order they come, it goes on behind that.
 func TestLeavesHereFirst(t *testing.T) {
 	t.Parallel()
@@ -196,11 +226,7 @@ func TestLeavesHereFirst(t *testing.T) {
 			if got := m.Elsewhere(here, theirs); got != 0 && got != 10 { // 10 is gone
 				t.Errorf("with %d first: %d comes by the name of %d, and belongs into %d", first, theirs, here, got)
 			}
-			list := []Column{{wal.ColumnID(theirs, 1), here, 1, "id"}}
-			if c, ok := m.Leaves(theirs, here); ok {
-				list = append(list, c)
-			}
-			m.Settle(list)
+			m.Settle(append([]Column{{wal.ColumnID(theirs, 1), here, 1, "id"}}, m.Leaves(theirs, here)...))
 		}
 		comes(1, 10)
 		comes(2, 11)
@@ -280,12 +306,7 @@ func TestReturned(t *testing.T) {
 	t.Parallel()
 	m := &Map{}
 	stands := func(here uint32) {
-		c, ok := m.Leaves(1, here)
-		list := []Column{{Theirs: wal.ColumnID(1, 1), Table: here, Num: 1, Name: "id"}}
-		if ok {
-			list = append(list, c)
-		}
-		m.Settle(list)
+		m.Settle(append([]Column{{wal.ColumnID(1, 1), here, 1, "id"}}, m.Leaves(1, here)...))
 	}
 	stands(11)
 	stands(21)

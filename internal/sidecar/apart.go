@@ -63,11 +63,17 @@ func (s *Sidecar) rejoin(ctx context.Context, tx pgx.Tx) (tables []wal.RelationN
 			continue // its table is gone here
 		case asked && told == g.Is || known && seen == g.Is:
 		default:
-			if s.apart.asks == nil {
-				s.apart.asks = map[originTable]bool{}
+			// What has its name here may stand for another table by now: then nothing keeps it from going by that.
+			if name, here, err = s.freed(ctx, tx, at, told, seen); err != nil {
+				return nil, false, err
 			}
-			s.apart.asks[at] = true
-			continue
+			if here == 0 {
+				if s.apart.asks == nil {
+					s.apart.asks = map[originTable]bool{}
+				}
+				s.apart.asks[at] = true
+				continue
+			}
 		}
 		if name == (wal.RelationName{}) {
 			continue
@@ -82,6 +88,22 @@ func (s *Sidecar) rejoin(ctx context.Context, tx pgx.Tx) (tables []wal.RelationN
 		tables, left = append(tables, more...), left || l
 	}
 	return tables, left, nil
+}
+
+// freed is the table here into which a change of a table of the origin would go by one of the names that it has there, 0 when it belongs into another one still.
+func (s *Sidecar) freed(ctx context.Context, tx pgx.Tx, at originTable, called ...wal.RelationName) (name wal.RelationName, here uint32, err error) {
+	for _, name := range called {
+		if name == (wal.RelationName{}) {
+			continue
+		}
+		if here, err = oidOf(ctx, tx, name); err != nil {
+			return name, 0, err
+		}
+		if here != 0 && s.suspectsOf(at.origin).Elsewhere(here, at.table) == 0 {
+			return name, here, nil
+		}
+	}
+	return name, 0, nil
 }
 
 // nameOf is what a table is called; empty when it is gone.

@@ -49,8 +49,8 @@ func (a *Applier) match(rel *wal.Relation, s *tableSchema) (matched []counterpar
 	if other != nil {
 		return nil, &schemaError{name: s.name, code: stateSwapped, what: "columns of these names are other ones here than at the origin, renamed, or dropped and added again, in one region only: " + strings.Join(other, ", ")}
 	}
-	if c, ok := a.cfg.Suspects.columns.Leaves(table, s.oid); ok && len(matched) > 0 {
-		matched = append(matched, c)
+	if len(matched) > 0 {
+		matched = append(matched, a.cfg.Suspects.columns.Leaves(table, s.oid)...)
 	}
 	return matched, nil
 }

@@ -70,6 +70,9 @@ func (s *Suspects) StandsForOther(here, theirs uint32) bool {
 // Home is the table here that a table of the origin stands for; 0 where nothing is known of it. loaded is false before an applier has begun.
 func (s *Suspects) Home(theirs uint32) (here uint32, loaded bool) { return s.columns.Home(theirs) }
 
+// Elsewhere is counterpart.Map.Elsewhere.
+func (s *Suspects) Elsewhere(here, theirs uint32) uint32 { return s.columns.Elsewhere(here, theirs) }
+
 // Called is what the origin calls one of its tables by the newest description that has come since the process began.
 func (s *Suspects) Called(theirs uint32) (wal.RelationName, bool) { return s.columns.Called(theirs) }
 
