@@ -169,6 +169,27 @@ func TestAChunkOfAnEarlierRequestIsReadAgain(t *testing.T) {
 	}
 }
 
+// A copy that is under way when its table gives its name to another one, and nobody asks for it anew, does not go on with that one behind its cursor.
+func TestACopyOfAnotherTableBeginsAgain(t *testing.T) {
+	t.Parallel()
+	s := &tape{}
+	c, reached := copying(t, s)
+	reached("done 1:5 - f")
+	pgtest.Exec(t, c, `begin; update pgwaltz.copy set state = 'running', last_key = '1:4', rows_done = 4;
+alter table public.orders rename to former; create table public.orders (id int primary key, v text); insert into public.orders select g, 'other' from generate_series(1, 5) g;
+alter publication p set table public.orders; commit`)
+	reached("done 1:5 - f")
+	if got := s.last("1"); got != "other" {
+		t.Errorf("the first row was sent as %q", got)
+	}
+	sent := len(s.rows())
+	pgtest.Exec(t, c, "update pgwaltz.copy set state = 'running', last_key = '1:4', rows_done = 4")
+	reached("done 1:5 - f")
+	if n := len(s.rows()) - sent; n != 1 {
+		t.Errorf("the rest of the same table went in %d chunks, want 1", n)
+	}
+}
+
 // What peers have of an earlier copy says nothing of the one that was asked for since.
 func TestWhatPeersHaveOfAnEarlierCopyDoesNotCount(t *testing.T) {
 	t.Parallel()

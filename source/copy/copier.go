@@ -135,7 +135,7 @@ func (c *Copier) Run(ctx context.Context) error {
 			}
 			delete(c.writers, jobs[i].Table)
 			if err := c.table(ctx, &jobs[i]); errors.Is(err, errMoved) {
-				c.cfg.Log.Info("a table is copied again: it was asked for anew, or the stream has lost chunks", "relation", jobs[i].Table.String())
+				c.cfg.Log.Info("a table is copied again: it was asked for anew, the stream has lost chunks, or its name belongs to another table", "relation", jobs[i].Table.String())
 			} else if err != nil {
 				if err := c.fail(ctx, &jobs[i], err); err != nil {
 					return err
@@ -277,7 +277,7 @@ func (c *Copier) table(ctx context.Context, j *Job) (err error) {
 	}
 	// Chunks of an earlier copy, or that the stream has lost, tell nothing any more; nor are they missed.
 	delete(c.under, j.Table)
-	if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return saveBegun(ctx, conn, j) }); err != nil {
+	if err := c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return saveBegun(ctx, conn, j, p.oid) }); err != nil {
 		return err
 	}
 	c.cfg.Log.Info("copying", "relation", j.Table.String(), "rows_done", j.Rows)

@@ -23,6 +23,7 @@ const Schema = `create table if not exists pgwaltz.copy (
   table_name   text not null,
   state        text not null check (state in ('pending', 'running', 'done', 'off')),
   last_key     text,
+  table_oid    oid,
   rows_done    bigint not null default 0,
   sent_incarnation bigint,
   sent_frame   bigint,
@@ -37,7 +38,7 @@ const Schema = `create table if not exists pgwaltz.copy (
   primary key (schema_name, table_name)
 )`
 
-// In each row, last_key and rows_done tell how far the table is in the stream, up to the frame
+// In each row, last_key and rows_done tell how far the table table_oid is in the stream, up to the frame
 // sent_frame of sent_incarnation; applied_key and applied_rows how far every peer has durably
 // applied it. state done means that all of it is in the stream, applied_at that all peers have it.
 // asked: the copy is the work of a resync, and not one that a region begins by itself.
@@ -61,6 +62,7 @@ type Job struct {
 	Table   wal.RelationName
 	State   State
 	LastKey *string // the cursor behind the last chunk in the stream; nil before the first
+	OID     uint32  // the table that LastKey was read from; 0: not known
 	Rows    int64   // in the stream
 	Applied int64   // rows that every peer has durably applied
 	Whole   bool    // every peer has all of them
@@ -174,12 +176,14 @@ from (select pg_catalog.to_regclass($1) as o) t left join pg_catalog.pg_class c 
 
 // Load returns what pgwaltz.copy says of all tables, those requested first in front.
 func Load(ctx context.Context, c *pgx.Conn) ([]Job, error) {
-	rows, err := c.Query(ctx, `select schema_name, table_name, state, last_key, rows_done, applied_rows, applied_at is not null, coalesce(requested_at, 'epoch'), coalesce(reason, '') from pgwaltz.copy order by requested_at nulls first, schema_name, table_name`)
+	rows, err := c.Query(ctx, `select schema_name, table_name, state, last_key, coalesce(table_oid, 0)::int8, rows_done, applied_rows, applied_at is not null, coalesce(requested_at, 'epoch'), coalesce(reason, '') from pgwaltz.copy order by requested_at nulls first, schema_name, table_name`)
 	if err != nil {
 		return nil, fmt.Errorf("read copy state: %w", err)
 	}
 	jobs, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (j Job, err error) {
-		err = r.Scan(&j.Table.Schema, &j.Table.Name, &j.State, &j.LastKey, &j.Rows, &j.Applied, &j.Whole, &j.Requested, &j.Reason)
+		var oid int64
+		err = r.Scan(&j.Table.Schema, &j.Table.Name, &j.State, &j.LastKey, &oid, &j.Rows, &j.Applied, &j.Whole, &j.Requested, &j.Reason)
+		j.OID = uint32(oid)
 		return j, err
 	})
 	if err != nil {
@@ -196,17 +200,24 @@ func ofRequest(parameter string) string {
 	return "coalesce(requested_at, 'epoch') = " + parameter
 }
 
-// saveBegun notes that a copy is about to be read: what changes from then on is not in it for sure. Errors: errMoved.
-func saveBegun(ctx context.Context, c *pgx.Conn, j *Job) error {
-	tag, err := c.Exec(ctx, `update pgwaltz.copy set state = 'running'
-where schema_name = $1 and table_name = $2 and state in ('pending', 'running') and `+ofRequest("$3"), j.Table.Schema, j.Table.Name, j.Requested)
+// saveBegun notes that a copy of a table is about to be read: what changes from then on is not in it for sure. Where another table than that had the name when
+// the last chunk was read, the copy begins again. Errors: errMoved.
+func saveBegun(ctx context.Context, c *pgx.Conn, j *Job, table uint32) error {
+	if j.LastKey != nil && j.OID != 0 && j.OID != table {
+		if err := copyAgain(ctx, c, []wal.RelationName{j.Table}); err != nil {
+			return err
+		}
+		return errMoved
+	}
+	tag, err := c.Exec(ctx, `update pgwaltz.copy set state = 'running', table_oid = $4::int8::oid
+where schema_name = $1 and table_name = $2 and state in ('pending', 'running') and `+ofRequest("$3"), j.Table.Schema, j.Table.Name, j.Requested, int64(table))
 	if err != nil {
 		return fmt.Errorf("save copy state: %w", err)
 	}
 	if tag.RowsAffected() == 0 {
 		return errMoved
 	}
-	j.State = Running
+	j.State, j.OID = Running, table
 	return nil
 }
 
