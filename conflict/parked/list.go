@@ -21,12 +21,15 @@ type Filter struct {
 	Table  string // "users" or "public.users"
 	Origin string
 	State  string // SQLSTATE
-	Limit  int    // at most so many rows in List; 0 means 100
+	// Rows leaves out deletes, changes of tables without a key, and what is held here because the origin may have lost it: a copy from the
+	// origin brings all else, as far as it still has it.
+	Rows  bool
+	Limit int // at most so many rows in List; 0 means 100
 }
 
 // Narrow reports whether the filter chooses anything but all.
 func (f Filter) Narrow() bool {
-	return len(f.IDs) > 0 || f.Table != "" || f.Origin != "" || f.State != ""
+	return len(f.IDs) > 0 || f.Table != "" || f.Origin != "" || f.State != "" || f.Rows
 }
 
 func (f Filter) where() (string, []any) {
@@ -50,6 +53,9 @@ func (f Filter) where() (string, []any) {
 	}
 	if f.State != "" {
 		add("sqlstate = $n", f.State)
+	}
+	if f.Rows {
+		where = append(where, "op <> 'delete' and pg_catalog.left(key, 1) <> '@' and not held")
 	}
 	return strings.Join(where, " and "), args
 }

@@ -242,7 +242,7 @@ func DecideStream(cfg *config.Config, l *Local, peers []*Peer, resync fallback.S
 			continue
 		}
 		name := pg.Quote(Name(cfg.Cluster, p.Region))
-		Forget(d.Plan, p, p.Sub.Progress)
+		Forget(d.Plan, p, p.Sub.Progress, cfg.Region)
 		d.Add(!p.Sub.Enabled, "the server applies no more of what "+p.Region+" commits", "alter subscription "+name+" disable")
 		d.Add(p.Sub.Slot == "", "the slot stays at "+p.Region+", where its sidecar goes on reading", "alter subscription "+name+" set (slot_name = none)")
 		d.Add(false, "the sidecar takes over", "drop subscription "+name)

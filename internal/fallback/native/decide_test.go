@@ -139,9 +139,13 @@ func TestDecideTheWayBack(t *testing.T) {
 		}
 		return b.String()
 	}
+	if text := show(DecideStream(cfg, l, []*Peer{p}, resync)); strings.Contains(text, "parked discard") {
+		t.Errorf("nothing is parked, and it is discarded:\n%s", text)
+	}
+	p.Parked = 2
 	text := show(DecideStream(cfg, l, []*Peer{p}, resync))
 	at := -1
-	for _, want := range []string{"insert into pgwaltz.mode", "update pgwaltz.checkpoint", "disable", "slot_name = none", "drop subscription", "-- resync", "settled = true"} {
+	for _, want := range []string{"insert into pgwaltz.mode", "parked discard --origin", "update pgwaltz.checkpoint", "disable", "slot_name = none", "drop subscription", "-- resync", "settled = true"} {
 		i := strings.Index(text, want)
 		if i <= at {
 			t.Fatalf("%q is not behind the one before in\n%s", want, text)

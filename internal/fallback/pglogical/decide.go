@@ -267,7 +267,7 @@ func DecideStream(cfg *config.Config, l *Local, peers []*Peer, resync fallback.S
 			continue
 		}
 		name := pg.Literal(p.Sub.Name)
-		native.Forget(d.Plan, p.Peer, p.Sub.Progress)
+		native.Forget(d.Plan, p.Peer, p.Sub.Progress, cfg.Region)
 		d.Add(!p.Sub.Enabled, "the server applies no more of what "+p.Region+" commits", "select pglogical.alter_subscription_disable("+name+", true)")
 		switch {
 		case p.Err != nil:
