@@ -44,6 +44,8 @@ type Gap struct {
 	// not tell the times of earlier ones any more, it is above what a row has replaced.
 	Newest wal.Micros
 	Region string
+	// Away says that it is no gap: the changes of a table were left out. See judgeAway.
+	Away *Away
 }
 
 // Noted is an entry as Regain finds it.
@@ -52,6 +54,7 @@ type Noted struct {
 	LSN    wal.LSN
 	Writer uint32
 	Ended  wal.Micros
+	Own    bool // this region wrote the row that it was noted for
 }
 
 // Regained is the entry that a row gets.
@@ -70,6 +73,9 @@ type Regained struct {
 // above its own, in every region, and loses nothing by it. Where two regions have a gap, one of them may so raise a row that
 // the other one has changed; therefore a row that was hardly read is raised by more.
 func (g *Gap) Judge(u Unread, e *Noted) (r Regained, ok bool) {
+	if g.Away != nil {
+		return g.judgeAway(u, e)
+	}
 	r = Regained{Key: u.Key, At: wal.MinMicros}
 	by := wal.Micros(0)
 	if g.Read == 0 || later(u.Writer, g.Read) {
@@ -124,9 +130,9 @@ func (g *Gap) mark() wal.LSN { return max(g.End, 1) - 1 }
 var ErrRaced = errors.New("an entry was written by another transaction")
 
 // foundSQL is FindSQL with what tells an entry's writer; the expression gives when a transaction ended.
-const foundSQL = `select t.key, t.generation, t.version, t.updated_at, t.live, t.plain, (t.lsn - '0/0'::pg_lsn)::int8, t.xmin::text::int8, %s
+const foundSQL = `select t.key, t.generation, t.version, t.updated_at, t.live, t.plain, (t.lsn - '0/0'::pg_lsn)::int8, t.xmin::text::int8, coalesce(t.origin, ''), %s
 from (select k from unnest($2::text[]) as u(k) order by k collate "C") as u
-cross join lateral (select *, xmin from pgwaltz.tombstone t where t.relation = $1 and t.key = u.k for update) as t`
+cross join lateral (select *, xmin from pgwaltz.tombstone t where t.relation = $1 and t.key = u.k%s) as t`
 
 // plainSQL is PlainSQL, and keeps what it writes from being collected for as long as any other entry: relation, arrays of key and of time in
 // microseconds, position, region.
@@ -172,14 +178,17 @@ func (g *Gap) Regain(ctx context.Context, q Querier, x *Index, rel wal.RelationN
 	if len(rows) == 0 {
 		return 0, high, nil
 	}
-	entries, err := g.find(ctx, q, rel, rows)
+	entries, err := g.find(ctx, q, rel, rows, " for update")
 	if err != nil {
 		return 0, high, err
 	}
 	var plain, others []Regained
 	for _, u := range rows {
-		switch r, ok := g.Judge(u, entries[u.Key]); {
+		e := entries[u.Key]
+		switch r, ok := g.Judge(u, e); {
 		case !ok:
+		case g.Away != nil && e != nil && e.LSN >= g.mark():
+			return 0, high, fmt.Errorf("note rows of %s: %w", rel, ErrRaced) // the position has to lie behind that
 		case r.Plain:
 			plain, high = append(plain, r), max(high, r.At)
 		default:
@@ -193,32 +202,37 @@ func (g *Gap) Regain(ctx context.Context, q Querier, x *Index, rel wal.RelationN
 		return 0, high, err
 	}
 	for _, r := range others {
-		x.Put(rel, []byte(r.Key), conflict.Item{LSN: g.mark(), Next: r.Next, Live: true, At: r.At})
+		it := conflict.Item{LSN: g.mark(), Next: r.Next, Live: true, At: r.At}
+		if g.Away != nil {
+			x.Hold(g.Away.Holder, rel, r.Key, it)
+			continue
+		}
+		x.Put(rel, []byte(r.Key), it)
 	}
 	return noted + len(others), high, nil
 }
 
-// find reads and locks the entries of rows.
-func (g *Gap) find(ctx context.Context, q Querier, rel wal.RelationName, rows []Unread) (map[string]*Noted, error) {
+// find reads the entries of rows, and locks them where lock says so.
+func (g *Gap) find(ctx context.Context, q Querier, rel wal.RelationName, rows []Unread, lock string) (map[string]*Noted, error) {
 	keys := make([]string, len(rows))
 	for i, u := range rows {
 		keys[i] = u.Key
 	}
-	found, err := q.Query(ctx, fmt.Sprintf(foundSQL, g.EndedSQL()), RelationText(rel), keys)
+	found, err := q.Query(ctx, fmt.Sprintf(foundSQL, g.EndedSQL(), lock), RelationText(rel), keys)
 	if err != nil {
 		return nil, fmt.Errorf("find entries of %s: %w", rel, err)
 	}
 	defer found.Close()
 	out := map[string]*Noted{}
 	for found.Next() {
-		var key string
+		var key, origin string
 		var gen, ver, at, lsn, writer int64
 		var live, plain bool
 		var ended *int64
-		if err := found.Scan(&key, &gen, &ver, &at, &live, &plain, &lsn, &writer, &ended); err != nil {
+		if err := found.Scan(&key, &gen, &ver, &at, &live, &plain, &lsn, &writer, &origin, &ended); err != nil {
 			return nil, fmt.Errorf("find entries of %s: %w", rel, err)
 		}
-		n := &Noted{Entry: EntryOf(key, gen, ver, at, live, plain), LSN: wal.LSN(lsn), Writer: uint32(writer), Ended: wal.MinMicros}
+		n := &Noted{Entry: EntryOf(key, gen, ver, at, live, plain), LSN: wal.LSN(lsn), Writer: uint32(writer), Ended: wal.MinMicros, Own: origin == g.Region}
 		if ended != nil {
 			n.Ended = wal.Micros(*ended)
 		}

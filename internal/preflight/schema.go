@@ -57,6 +57,7 @@ func objects() []object {
 		{"left_out", quarantine.LeftOutSchema, "of which tables changes were left out, because they are not selected", mayWrite},
 		{"copy", tablecopy.Schema, "progress of the initial copy and of resyncs", mayUpdate},
 		{"unread", tablecopy.UnreadSchema, "how far tables were looked through for rows that were written in a gap", mayWrite},
+		{"absence", tablecopy.AbsenceSchema, "of which tables changes of this region are left out, or were until they are copied", mayWrite},
 		{"partition", tablecopy.PartitionSchema, "which partitions the published tables have", mayWrite},
 		{"name", names.Schema, "which names the tables have and had, and which are published", mayWrite},
 		{"naming", names.ColumnSchema, "what the columns of the tables were called", mayWrite},

@@ -23,6 +23,7 @@ func (s *Sidecar) copyTables(ctx context.Context) error {
 		Stamps:    s.stampColumns,
 		Index:     s.own.Index, Named: s.settleName, Tracked: s.tracked, Stream: copyStream{s}, Watch: &s.watch, Arrived: &s.arrived,
 		Publication: s.cfg.Postgres.Publication, LeftOut: func(n wal.RelationName) bool { return s.cfg.Excluded(n.Schema, n.Name) },
+		Merged: s.own.MergedPast, Region: s.cfg.Region,
 		Jobs: s.noteCopies, Public: publicMessage, Log: s.log,
 	}).Run(ctx)
 }

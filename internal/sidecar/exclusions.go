@@ -10,6 +10,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
 	"github.com/pgwaltz/pgwaltz/checkpoint/streamstore"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -73,7 +74,16 @@ func (s *Sidecar) saveExclusions(ctx context.Context, c *pgx.Conn, e streamstore
 		if err := streamstore.SaveExclusions(ctx, tx, s.cfg.Region, e); err != nil {
 			return err
 		}
-		return tablecopy.SettleExcluded(ctx, tx, s.cfg.Postgres.Publication, func(n wal.RelationName) bool { return s.cfg.Excluded(n.Schema, n.Name) })
+		excluded := func(n wal.RelationName) bool { return s.cfg.Excluded(n.Schema, n.Name) }
+		// Everything below the horizon was published by the former list.
+		h, known, err := tombstone.LoadHorizon(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if err := tablecopy.AbsentExcluded(ctx, tx, s.cfg.Postgres.Publication, excluded, h, known); err != nil {
+			return err
+		}
+		return tablecopy.SettleExcluded(ctx, tx, s.cfg.Postgres.Publication, excluded)
 	})
 }
 

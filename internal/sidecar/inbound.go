@@ -52,6 +52,7 @@ type inboundState struct {
 	quarantined atomic.Uint64
 	refused     refusedTables
 	lacks       lacking
+	lookRest    time.Time // until then no copy waits for a look; of the goroutine that subscribes
 }
 
 func (in *inboundState) fail(err error) {
@@ -87,7 +88,12 @@ type receiving struct {
 // Subscribe implements replicator.Feed.
 func (r receiving) Subscribe(ctx context.Context, from checkpoint.Checkpoint, deliver func(context.Context, subscribe.Delivery) error) error {
 	r.in.readAgain()
-	return r.s.subscribe(ctx, r.in, from, deliver)
+	return r.s.subscribe(ctx, r.in, from, func(ctx context.Context, d subscribe.Delivery) error {
+		if err := r.s.awaitLook(ctx, r.in, d); err != nil {
+			return err
+		}
+		return deliver(ctx, d)
+	})
 }
 
 // Coming implements replicator.Feed.

@@ -114,9 +114,20 @@ func (s *Sidecar) takeIn(ctx context.Context) {
 		return
 	}
 	began := time.Now()
+	var absent []wal.RelationName
 	for _, in := range s.in {
 		lacks := in.lacks.list()
-		if len(lacks) == 0 || !s.reachable(in.origin) || s.silent(in.origin) {
+		if len(lacks) > 0 && absent == nil {
+			err := s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) (err error) {
+				absent, err = tablecopy.LookDue(ctx, c)
+				return err
+			})
+			if err != nil {
+				s.log.Debug("ask for rows of tables that were left out", "reason", publicMessage(err))
+				return
+			}
+		}
+		if lacks = s.lookedThrough(lacks, absent); len(lacks) == 0 || !s.reachable(in.origin) || s.silent(in.origin) {
 			continue
 		}
 		if err := s.askCopies(ctx, in, lacks); err != nil && ctx.Err() == nil {
@@ -125,6 +136,18 @@ func (s *Sidecar) takeIn(ctx context.Context) {
 	}
 	// An origin that lets its answer wait holds up upkeep for a small part of the time.
 	s.takeInDue = time.Now().Add(max(takeInPause, 19*time.Since(began)))
+}
+
+// lookedThrough are the tables that an origin may copy to here. Of those whose own changes were left out as well, the rows have to get their times first:
+// the copy would take them for as old as what they have replaced.
+func (s *Sidecar) lookedThrough(lacks, absent []wal.RelationName) []wal.RelationName {
+	if !s.cfg.Publishes() {
+		return lacks // nobody looks them through
+	}
+	some := slices.ContainsFunc(absent, func(n wal.RelationName) bool { return s.cfg.Selected(n.Schema, n.Name) })
+	return slices.DeleteFunc(slices.Clone(lacks), func(n wal.RelationName) bool {
+		return slices.Contains(absent, n) || some && quarantine.IsUnnamed(n)
+	})
 }
 
 // askCopies asks one origin, and notes which tables it takes in hand.
@@ -150,7 +173,7 @@ func (s *Sidecar) askCopies(ctx context.Context, in *inboundState, lacks []wal.R
 		return nil
 	}
 	s.log.Info("tables that were left out before are copied anew by their origin", "origin", in.origin, "tables", len(done))
-	in.lacks.set(slices.DeleteFunc(lacks, func(n wal.RelationName) bool { return slices.Contains(done, n) }))
+	in.lacks.set(slices.DeleteFunc(in.lacks.list(), func(n wal.RelationName) bool { return slices.Contains(done, n) }))
 	// Where that fails, the next term asks once more: a copy too many does no harm.
 	return s.db.do(ctx, func(ctx context.Context, c *pgx.Conn) error { return quarantine.TakenIn(ctx, c, in.origin, done) })
 }

@@ -97,11 +97,14 @@ func (s *Sidecar) stampColumns(n wal.RelationName) tablecopy.StampColumns {
 	return tablecopy.StampColumns{Version: t.Version, UpdatedAt: t.UpdatedAt}
 }
 
-// The horizon is stored this often, when so many transactions have begun since. That costs one itself.
+// The horizon is stored this often, when so many transactions have begun since.
 const (
 	horizonEvery = time.Second
 	horizonStep  = 16
 	horizonRest  = time.Minute
+	// horizonCost is how many transactions there are where nobody writes: that which stores it, that which notes it for tables whose changes are
+	// left out (publication.Watch), and the next one.
+	horizonCost = 3
 )
 
 // keepHorizon stores up to which transaction everything that this region wrote is merged, until the context ends. While the
@@ -126,7 +129,7 @@ func (s *Sidecar) keepHorizon(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		asked, left = read, h.XID >= stored.XID+2
+		asked, left = read, h.XID >= stored.XID+horizonCost
 		if !left || h.XID < stored.XID+horizonStep && time.Since(at) < horizonRest {
 			continue
 		}

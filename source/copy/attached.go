@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -20,7 +21,7 @@ const PartitionSchema = `create table if not exists pgwaltz.partition (
   primary key (root, relid)
 )`
 
-// freshSQL notes the partitions as they are, and returns those that were attached since the last
+// freshSQL notes the partitions as they are, and those that were detached, with the horizon in its parameters, and returns those that were attached since the last
 // look at their table. Of a table that is looked at for the first time none is returned: all of it
 // is copied.
 const freshSQL = `with recursive tree(root, oid, attached, last) as (
@@ -33,6 +34,11 @@ const freshSQL = `with recursive tree(root, oid, attached, last) as (
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.relkind = 'r' or tree.oid = tree.root
 ), gone as (
   delete from pgwaltz.partition p where not exists (select from now where now.root = p.root and now.oid = p.relid)
+), away as (
+  insert into pgwaltz.absence as a (relid, xid, at, writer)
+  select distinct p.relid, $2::int8, $3::int8, pg_catalog.pg_current_xact_id()::text::int8 from pgwaltz.partition p join pg_catalog.pg_class c on c.oid = p.relid and c.relkind = 'r'
+  where p.relid <> p.root and not exists (select from now where now.root = p.root and now.oid = p.relid and now.attached = p.attached)
+  ` + absentTail + `
 ), fresh as (
   insert into pgwaltz.partition as p (root, relid, attached) select root, oid, attached from now
   where not exists (select from pgwaltz.partition k where k.root = now.root and k.relid = now.oid and k.attached = now.attached)
@@ -44,14 +50,16 @@ where exists (select from pgwaltz.partition k where k.root = now.root and k.reli
 
 // Attached returns the partitions of the published tables that were attached since the last call,
 // and that hold rows from before: these are in nobody's stream. With ask set their copies are asked
-// for. Tables that out reports are left alone. Nothing counts as looked at when it fails.
-func Attached(ctx context.Context, conn *pgx.Conn, publication string, ask bool, out func(wal.RelationName) bool) (found []wal.RelationName, err error) {
+// for. Tables that out reports are left alone. whole is a horizon of a time at which all of them were
+// attached; known: there is one. Nothing counts as looked at when it fails.
+func Attached(ctx context.Context, conn *pgx.Conn, publication string, whole tombstone.Horizon, known, ask bool, out func(wal.RelationName) bool) (found []wal.RelationName, err error) {
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		found = nil
 		if _, err := tx.Exec(ctx, "set local lock_timeout = '300ms'"); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, freshSQL, publication)
+		xid, at := horizonArgs(whole, known)
+		rows, err := tx.Query(ctx, freshSQL, publication, xid, at)
 		if err != nil {
 			return err
 		}

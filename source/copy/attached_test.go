@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/test/pgtest"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -14,7 +15,7 @@ func TestAttached(t *testing.T) {
 	c := pgtest.Connect(t, server.Database(t))
 	look := func(want string) {
 		t.Helper()
-		found, err := Attached(t.Context(), c, "p", true, func(n wal.RelationName) bool { return n.Name == "excluded" })
+		found, err := Attached(t.Context(), c, "p", tombstone.Horizon{}, false, true, func(n wal.RelationName) bool { return n.Name == "excluded" })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -22,7 +23,7 @@ func TestAttached(t *testing.T) {
 			t.Errorf("attached are %s, want %s", got, want)
 		}
 	}
-	pgtest.Exec(t, c, "create schema pgwaltz", Schema, PartitionSchema,
+	pgtest.Exec(t, c, "create schema pgwaltz", Schema, PartitionSchema, AbsenceSchema,
 		"create table public.t (id int primary key) partition by range (id)", "create table public.t0 partition of public.t for values from (0) to (10)",
 		"insert into public.t values (1)", "create publication p for table public.t with (publish_via_partition_root)")
 	pgtest.Exec(t, c, "create table public.excluded (id int primary key) partition by range (id)", "alter publication p add table public.excluded")

@@ -81,6 +81,10 @@ type Config struct {
 	// Publication is the region's; LeftOut reports tables in it that are not to be sent.
 	Publication string
 	LeftOut     func(wal.RelationName) bool
+	// Merged reports whether every own change below a position is merged. Without it no table is looked through for rows whose changes were
+	// left out.
+	Merged func(wal.LSN) bool
+	Region string
 	// Jobs is told what pgwaltz.copy says, whenever it was read.
 	Jobs func([]Job)
 	// Public is the text of an error without what it may quote of rows.
@@ -95,6 +99,7 @@ type Copier struct {
 	failed  map[wal.RelationName]time.Time // when a table that failed is due again
 	under   map[wal.RelationName][]sent    // in the order of the chunks
 	writers map[wal.RelationName][]string  // transactions that a table waits for; empty: none any more
+	aways   map[wal.RelationName]*awayWait // tables that wait to be looked through
 	conn    *pgx.Conn                      // reads the tables; nil while there is nothing to copy
 	looked  time.Time
 }
@@ -107,7 +112,11 @@ func New(cfg Config) *Copier { return &Copier{cfg: cfg} }
 func (c *Copier) Run(ctx context.Context) error {
 	defer c.hangUp()
 	c.settled, c.under, c.writers = false, map[wal.RelationName][]sent{}, map[wal.RelationName][]string{}
+	c.aways = map[wal.RelationName]*awayWait{}
 	c.failed = map[wal.RelationName]time.Time{}
+	if err := c.findOut(ctx); err != nil {
+		return err
+	}
 	if c.cfg.LeftOut != nil {
 		if err := c.cfg.Do(ctx, c.settleExcluded); err != nil {
 			return err
@@ -130,6 +139,14 @@ func (c *Copier) Run(ctx context.Context) error {
 			}
 			if ready, err := c.writersGone(ctx, &jobs[i]); err != nil {
 				return err
+			} else if !ready {
+				continue
+			}
+			if ready, err := c.lookedThrough(ctx, &jobs[i]); err != nil {
+				if err := c.fail(ctx, &jobs[i], err); err != nil {
+					return err
+				}
+				continue
 			} else if !ready {
 				continue
 			}

@@ -185,7 +185,7 @@ func (u *Unread) leaf(ctx context.Context, conn *pgx.Conn, p *plan, l leaf) erro
 	if err != nil || at.done {
 		return err
 	}
-	sql := u.sql(p, l)
+	sql := lookSQL(p, l, &u.Gap, u.Horizon.BehindSQL())
 	for tries := 0; !at.done; {
 		next, err := u.pages(ctx, conn, p, l, sql, at)
 		if errors.Is(err, tombstone.ErrRaced) && tries < 10 {
@@ -203,8 +203,8 @@ func (u *Unread) leaf(ctx context.Context, conn *pgx.Conn, p *plan, l leaf) erro
 	return nil
 }
 
-// sql reads the rows behind the horizon of a range of pages: their keys, and who wrote them when.
-func (u *Unread) sql(p *plan, l leaf) string {
+// lookSQL reads the rows of a range of pages under a condition: their keys, and who wrote them when.
+func lookSQL(p *plan, l leaf, g *tombstone.Gap, condition string) string {
 	var b strings.Builder
 	b.WriteString("select ")
 	for _, i := range p.rel.PrimaryKey {
@@ -215,7 +215,7 @@ func (u *Unread) sql(p *plan, l leaf) string {
 		wrote = "null::int8"
 	}
 	fmt.Fprintf(&b, "t.xmin::text, %s, %s, %s, %s from only %s as t where t.ctid >= $1::tid and t.ctid < $2::tid and %s",
-		wrote, u.Gap.CommittedSQL(), u.Gap.EndedSQL(), u.Gap.AppliedSQL(), l.name, u.Horizon.BehindSQL())
+		wrote, g.CommittedSQL(), g.EndedSQL(), g.AppliedSQL(), l.name, condition)
 	return b.String()
 }
 
@@ -230,15 +230,9 @@ func (u *Unread) pages(ctx context.Context, conn *pgx.Conn, p *plan, l leaf, sql
 	if _, err := tx.Exec(ctx, "set local synchronous_commit = off"); err != nil {
 		return at, err
 	}
-	// The lock that a reader takes keeps the pages where they are until the end of the transaction.
-	if _, err := tx.Exec(ctx, "lock table only "+l.name+" in access share mode"); err != nil {
-		return at, fmt.Errorf("lock %s: %w", l.name, err)
-	}
-	var filenode uint32
-	var blocks int64
-	err = tx.QueryRow(ctx, `select pg_catalog.pg_relation_filenode($1::oid), pg_catalog.pg_relation_size($1::oid) / pg_catalog.current_setting('block_size')::int8`, l.oid).Scan(&filenode, &blocks)
+	filenode, blocks, err := measure(ctx, tx, l)
 	if err != nil {
-		return at, fmt.Errorf("measure %s: %w", l.name, err)
+		return at, err
 	}
 	if at.filenode != filenode {
 		at.filenode, at.block = filenode, 0
@@ -247,7 +241,7 @@ func (u *Unread) pages(ctx context.Context, conn *pgx.Conn, p *plan, l leaf, sql
 	noted, high := 0, wal.MinMicros
 	end := min(at.block+unreadPages, blocks)
 	if at.block < end {
-		rows, err := u.read(ctx, conn, p, sql, at.block, end)
+		rows, err := lookAt(ctx, conn, p, sql, at.block, end)
 		if err != nil {
 			return at, err
 		}
@@ -266,8 +260,21 @@ func (u *Unread) pages(ctx context.Context, conn *pgx.Conn, p *plan, l leaf, sql
 	return at, nil
 }
 
-// read reads the rows behind the horizon of the pages from one to another.
-func (u *Unread) read(ctx context.Context, conn *pgx.Conn, p *plan, sql string, from, to int64) ([]tombstone.Unread, error) {
+// measure says in which file the rows of a table are, and how many pages it has. The lock that a reader takes keeps the pages where
+// they are until the end of the transaction.
+func measure(ctx context.Context, tx pgx.Tx, l leaf) (filenode uint32, blocks int64, err error) {
+	if _, err := tx.Exec(ctx, "lock table only "+l.name+" in access share mode"); err != nil {
+		return 0, 0, fmt.Errorf("lock %s: %w", l.name, err)
+	}
+	err = tx.QueryRow(ctx, `select pg_catalog.pg_relation_filenode($1::oid), pg_catalog.pg_relation_size($1::oid) / pg_catalog.current_setting('block_size')::int8`, l.oid).Scan(&filenode, &blocks)
+	if err != nil {
+		return 0, 0, fmt.Errorf("measure %s: %w", l.name, err)
+	}
+	return filenode, blocks, nil
+}
+
+// lookAt reads the rows of the pages from one to another (lookSQL).
+func lookAt(ctx context.Context, conn *pgx.Conn, p *plan, sql string, from, to int64) ([]tombstone.Unread, error) {
 	tid := func(block int64) []byte { return []byte("(" + strconv.FormatInt(block, 10) + ",0)") }
 	rr := conn.PgConn().ExecParams(ctx, sql, [][]byte{tid(from), tid(to)}, nil, nil, nil)
 	var found []tombstone.Unread

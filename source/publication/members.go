@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -55,6 +56,10 @@ func (w *Watch) Look(ctx context.Context, c *pgx.Conn) error {
 	if err := w.recall(ctx, c); err != nil {
 		return err
 	}
+	begun, err := w.beginAway(ctx, c)
+	if err != nil {
+		return err
+	}
 	now, err := w.members(ctx, c)
 	if err != nil {
 		return err
@@ -75,6 +80,9 @@ func (w *Watch) Look(ctx context.Context, c *pgx.Conn) error {
 		return err
 	}
 	if err := w.remember(ctx, c, gone, lost, now, anew); err != nil {
+		return err
+	}
+	if err := w.endAway(ctx, c, begun); err != nil {
 		return err
 	}
 	if len(lost) == 0 {
@@ -130,6 +138,9 @@ func (w *Watch) gone(now map[wal.RelationName]uint32) map[wal.RelationName]uint3
 // settle deals with tables that are gone. It returns those that are here and still not published, and notes all as asked.
 func (w *Watch) settle(ctx context.Context, c *pgx.Conn, gone, now map[wal.RelationName]uint32, asked map[wal.RelationName]bool) (map[wal.RelationName]uint32, error) {
 	lost := map[wal.RelationName]uint32{}
+	if err := w.noteAway(ctx, c, slices.Collect(maps.Keys(gone))); err != nil {
+		return nil, err
+	}
 	for n, was := range gone {
 		still, err := w.settleMember(ctx, c, n, was, now)
 		if err != nil {

@@ -76,6 +76,9 @@ func (w *Watch) lookAtNarrowing(ctx context.Context, c *pgx.Conn, asked map[wal.
 		now.split = now.split || !viaRoot && !m.Leaves
 	}
 	store, again := now.compare(was, is)
+	if err := w.noteAway(ctx, c, now.left(was, is)); err != nil {
+		return err
+	}
 	if err := w.copyAltered(ctx, c, slices.DeleteFunc(again, func(n wal.RelationName) bool { return asked[n] })); err != nil {
 		return err
 	}
@@ -145,6 +148,16 @@ func (n *narrowing) compare(was, is map[wal.RelationName]names.Manner) (store ma
 		}
 	}
 	return store, again
+}
+
+// left lists the tables of which changes are left out, or may have been since the last look.
+func (n *narrowing) left(was, is map[wal.RelationName]names.Manner) (tables []wal.RelationName) {
+	for t, m := range is {
+		if before, known := was[t]; known && (before != m || n.kinds != "" || n.split) {
+			tables = append(tables, t)
+		}
+	}
+	return tables
 }
 
 // copyAltered asks for copies of tables that are published whole (again).

@@ -64,7 +64,7 @@ func briefly(ctx context.Context, c *pgx.Conn, sql string) error {
 // WAL says that they are the table's.
 func (w *Watch) lookAtAttached(ctx context.Context, c *pgx.Conn) error {
 	auto := w.cfg.Copies
-	found, err := tablecopy.Attached(ctx, c, w.cfg.Publication, auto, func(n wal.RelationName) bool { return !w.cfg.Selected(n) })
+	found, err := tablecopy.Attached(ctx, c, w.cfg.Publication, w.whole, w.wholeKnown, auto, func(n wal.RelationName) bool { return !w.cfg.Selected(n) })
 	for _, n := range found {
 		if auto {
 			w.cfg.Log.Info("a partition with rows was attached; its rows are copied", "relation", n.String())

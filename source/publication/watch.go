@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -45,6 +46,10 @@ type Watch struct {
 	altered string // what alteredSQL said last; Look's
 	due     time.Time
 	schemas schemaNames // LookAtSchemas'
+
+	// whole is a horizon of a time at which everything was published that is to be; wholeKnown: there is one. Look's.
+	whole      tombstone.Horizon
+	wholeKnown bool
 
 	mu     sync.Mutex
 	known  map[wal.RelationName]uint32 // published tables, and their OIDs; nil before the first look

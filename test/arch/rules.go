@@ -100,6 +100,7 @@ var upper = []string{"internal/config", "internal/keys", "internal/lead", "inter
 
 // owner is the room that has the DDL and the statements of each table of schema pgwaltz.
 var owner = map[string]string{
+	"absence":          "source/copy",
 	"checkpoint":       "checkpoint/pgstore",
 	"clock":            "conflict/tombstone",
 	"conflict":         "conflict/audit",

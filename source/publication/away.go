@@ -1,0 +1,40 @@
+package publication
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
+	"github.com/pgwaltz/pgwaltz/wal"
+)
+
+// Rows of tables without stamp columns that are written while their changes are left out are looked for when the tables are copied
+// (tablecopy.AbsenceSchema). For that each look notes which tables that may be, with a horizon of before. A look that finds everything as it was at
+// the look before makes the horizon that was stored when it began that of the next one: up to there everything was read as it is published now.
+
+// beginAway returns the horizon that is stored now; false where there is none.
+func (w *Watch) beginAway(ctx context.Context, c *pgx.Conn) (begun *tombstone.Horizon, err error) {
+	if w.whole, w.wholeKnown, err = tombstone.LoadWhole(ctx, c); err != nil {
+		return nil, err
+	}
+	h, known, err := tombstone.LoadHorizon(ctx, c)
+	if err != nil || !known {
+		return nil, err
+	}
+	return &h, nil
+}
+
+// noteAway notes tables of which changes are left out, or may have been since the last look. It is called before a copy of them is asked for.
+func (w *Watch) noteAway(ctx context.Context, c *pgx.Conn, tables []wal.RelationName) error {
+	return tablecopy.Absent(ctx, c, tables, w.whole, w.wholeKnown)
+}
+
+// endAway ends a look. What is left out is noted by then.
+func (w *Watch) endAway(ctx context.Context, c *pgx.Conn, begun *tombstone.Horizon) error {
+	if begun == nil || w.wholeKnown && w.whole == *begun {
+		return nil
+	}
+	return tombstone.SaveWhole(ctx, c, *begun)
+}
