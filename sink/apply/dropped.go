@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 
@@ -14,53 +15,61 @@ import (
 // maxSaid bounds the tables of which the answers are kept, and those that an origin is asked for at once.
 const maxSaid = 200
 
-// saidColumns is what the origin answered when it was asked for the columns of its tables. The number of a column that is gone is never used again in
-// its table, so that nothing is wrong with an answer of a while ago: it may only lack what was dropped since. Safe for concurrent use.
+// saidColumns is what the origin answered when it was asked for the columns of its tables. The numbers of columns of a table only grow, and none is used
+// again. So of a column that is not in an answer it is known that it is gone only where its number is not above one that was in use when the
+// question went out: a later one was added since. Safe for concurrent use.
 type saidColumns struct {
-	mu      sync.Mutex
-	columns map[uint32]map[int16]string // by table and number
-	asks    map[uint32]struct{}
+	mu     sync.Mutex
+	tables map[uint32]saidTable
+	asks   map[uint32]int16 // by table: the highest number of a column that somebody waits to be told of
+	asked  map[uint32]int16 // those of the question that is on its way, or was last
 }
 
-// of returns the columns of a table as they were told last; nil where nothing was told.
-func (s *saidColumns) of(table uint32) map[int16]string {
+type saidTable struct {
+	names map[int16]string // by number
+	upTo  int16            // a column that is not among them is gone where its number is not above this
+}
+
+// of returns the columns of a table as they were told last; nil where nothing was told since a column of the given number was in use.
+func (s *saidColumns) of(table uint32, num int16) map[int16]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.columns[table]
+	if t := s.tables[table]; num <= t.upTo {
+		return t.names
+	}
+	return nil
 }
 
-// ask notes that the columns of a table are to be asked for.
-func (s *saidColumns) ask(table uint32) {
+// ask notes that the columns of a table are to be asked for, which has, or had, a column of the given number.
+func (s *saidColumns) ask(table uint32, num int16) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.asks == nil {
-		s.asks = map[uint32]struct{}{}
+		s.asks = map[uint32]int16{}
 	}
-	if len(s.asks) < maxSaid {
-		s.asks[table] = struct{}{}
+	if was, ok := s.asks[table]; ok || len(s.asks) < maxSaid {
+		s.asks[table] = max(was, num)
 	}
 }
 
-// take returns the tables to ask for, and forgets them: who waits for an answer asks again.
+// take returns the tables to ask for, and forgets them: who waits for an answer asks again. The answers come before it is called again.
 func (s *saidColumns) take() []uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []uint32
-	for t := range s.asks {
-		out = append(out, t)
-	}
-	s.asks = nil
+	out := slices.Collect(maps.Keys(s.asks))
+	s.asks, s.asked = nil, s.asks
 	return out
 }
 
-// say notes an answer.
-func (s *saidColumns) say(table uint32, columns map[int16]string) {
+// say notes an answer to a question that went out behind take.
+func (s *saidColumns) say(table uint32, names map[int16]string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.columns == nil || len(s.columns) >= maxSaid {
-		s.columns = map[uint32]map[int16]string{}
+	upTo := max(s.tables[table].upTo, s.asked[table])
+	if s.tables == nil || len(s.tables) >= maxSaid {
+		s.tables = map[uint32]saidTable{}
 	}
-	s.columns[table] = columns
+	s.tables[table] = saidTable{names, upTo}
 }
 
 // Lacking lists the tables of the origin whose columns parked changes wait to be told of (SayColumns), each once until it is tried again.
@@ -79,8 +88,11 @@ func (r *Retrier) dropped(ctx context.Context, rel *wal.Relation) (*wal.Relation
 	if r.a.cfg.Self || len(rel.Columns) == 0 || !rel.Numbered() {
 		return nil, nil, nil
 	}
-	table := wal.TableOf(rel.Columns[0].ID)
-	there := r.a.cfg.Suspects.said.of(table)
+	table, last := wal.TableOf(rel.Columns[0].ID), int16(0)
+	for _, c := range rel.Columns {
+		last = max(last, wal.NumOf(c.ID))
+	}
+	there := r.a.cfg.Suspects.said.of(table, last)
 	if there != nil {
 		s, err := loadSchema(ctx, r.a.conn, rel.Ref(), r.a.cfg.Replica)
 		if err != nil {
@@ -90,7 +102,7 @@ func (r *Retrier) dropped(ctx context.Context, rel *wal.Relation) (*wal.Relation
 			return out, places, nil
 		}
 	}
-	r.a.cfg.Suspects.said.ask(table)
+	r.a.cfg.Suspects.said.ask(table, last)
 	return nil, nil, nil
 }
 

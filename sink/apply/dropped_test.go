@@ -55,3 +55,77 @@ func TestLessen(t *testing.T) {
 		}
 	}
 }
+
+// An answer tells that a column is gone only where the column was there before the question: one that was added since is in no answer either.
+func TestSaidColumns(t *testing.T) {
+	t.Parallel()
+	var s saidColumns
+	answer := func(names map[int16]string) {
+		for _, table := range s.take() {
+			s.say(table, names)
+		}
+	}
+	three := map[int16]string{1: "id", 2: "v", 3: "w"}
+	if s.of(7, 3) != nil {
+		t.Error("told before anybody asked")
+	}
+	s.say(7, three)
+	if s.of(7, 3) != nil {
+		t.Error("an answer to another question tells of a column that nobody asked for")
+	}
+	s.ask(7, 3)
+	s.ask(7, 2)
+	answer(three)
+	if len(s.of(7, 3)) != 3 || s.of(7, 4) != nil {
+		t.Errorf("told: %v, and of one that was added since: %v", s.of(7, 3), s.of(7, 4))
+	}
+	s.ask(7, 4)
+	if s.take(); s.of(7, 4) != nil {
+		t.Error("told before the answer came")
+	}
+	s.ask(7, 5) // while the question is on its way
+	s.say(7, map[int16]string{1: "id", 4: "x"})
+	if len(s.of(7, 4)) != 2 || len(s.of(7, 3)) != 2 || s.of(7, 5) != nil {
+		t.Errorf("told: %v, %v, and of one that was added since: %v", s.of(7, 4), s.of(7, 3), s.of(7, 5))
+	}
+	answer(map[int16]string{1: "id", 4: "x", 5: "y"})
+	if len(s.of(7, 5)) != 3 {
+		t.Errorf("told: %v", s.of(7, 5))
+	}
+	for table := uint32(100); table < 100+2*maxSaid; table++ {
+		s.ask(table, 1)
+	}
+	if n := len(s.asks); n != maxSaid {
+		t.Errorf("%d are asked for at once", n)
+	}
+	if answer(three); len(s.tables) > maxSaid {
+		t.Errorf("%d are kept", len(s.tables))
+	}
+}
+
+// A change waits for a column that its origin has added since it was asked last: it is asked once more before the change goes in without the column.
+func TestAnAnswerOfBeforeTellsNothingOfANewColumn(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "create table acct(id int primary key, version bigint, updated_at timestamptz)")
+	r := acct()
+	for i, num := range []int16{1, 4, 2, 3} {
+		r.Columns[i].ID = wal.ColumnID(70000, num)
+	}
+	s := b.a.cfg.Suspects
+	s.SayColumns(70000, map[int16]string{1: "id", 2: "version", 3: "updated_at"})
+	b.apply(b.tx(nil, insert(r, row("1", "a", 1, 1))))
+	b.retry()
+	b.want("select sqlstate from pgwaltz.parked", "42703")
+	if got := s.Lacking(); len(got) != 1 || got[0] != 70000 {
+		t.Fatalf("asked for: %v", got)
+	}
+	s.SayColumns(70000, map[int16]string{1: "id", 2: "version", 3: "updated_at", 4: "v"})
+	b.retry()
+	b.want("select sqlstate from pgwaltz.parked", "42703")
+	if got := s.Lacking(); len(got) != 1 {
+		t.Fatalf("asked for once more: %v", got)
+	}
+	s.SayColumns(70000, map[int16]string{1: "id", 2: "version", 3: "updated_at"})
+	b.retry()
+	b.want("select (select count(*) from pgwaltz.parked), (select count(*) from acct)", "0|1")
+}
