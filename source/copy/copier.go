@@ -306,7 +306,7 @@ func (c *Copier) table(ctx context.Context, j *Job) (err error) {
 			return err
 		}
 	}
-	if !p.part && c.cfg.Index.Any(j.Table) {
+	if !p.part && c.cfg.Index.Any(p.ledger) {
 		if err := c.dead(ctx, conn, p, j); err != nil {
 			return err
 		}
