@@ -135,9 +135,10 @@ func decideLedgers(stored map[tombstone.Named]wal.RelationName, takers []taker) 
 }
 
 // heldRows reports whether a table holds rows that were written before it was renamed, or by who did that; holder is the table that had the name before, 0
-// when it is gone. Which rows a partitioned table holds, or one that the role may not read, is not looked at: it may.
+// when it is gone. Which rows a partitioned table holds, or one that the role may not read, or of which a policy hides rows from it, is not looked at: it may. It may be
+// any table of the database, also one that is not replicated, and no look at names may fail for it.
 func heldRows(ctx context.Context, q Querier, table, holder uint32) (bool, error) {
-	rows, err := q.Query(ctx, `select pg_catalog.format('%I.%I', n.nspname, c.relname), c.relkind = 'r' and pg_catalog.has_table_privilege(c.oid, 'select'),
+	rows, err := q.Query(ctx, `select pg_catalog.format('%I.%I', n.nspname, c.relname), c.relkind = 'r' and pg_catalog.has_table_privilege(c.oid, 'select') and pg_catalog.has_schema_privilege(n.oid, 'usage') and not pg_catalog.row_security_active(c.oid),
   (select pg_catalog.max(pg_catalog.age(o.xmin)) from pg_catalog.pg_class o where o.oid in ($1::int8::oid, $2::int8::oid))
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1::int8::oid`, int64(table), int64(holder))
 	if err != nil {

@@ -126,3 +126,35 @@ func TestAdoptLedgers(t *testing.T) {
 		t.Errorf("behind the move the ledgers are %q", got)
 	}
 }
+
+// TestLedgersOfTablesThatMayNotBeRead: names are noted of all tables, and a role that may not read some of them, for one reason or the other, notes them all the same.
+func TestLedgersOfTablesThatMayNotBeRead(t *testing.T) {
+	t.Parallel()
+	c := open(t)
+	pgtest.Exec(t, c, "create role reader", "grant usage on schema pgwaltz, public to reader", "grant all on all tables in schema pgwaltz to reader", "set row_security = off",
+		"create schema shut", "create table hidden (id int)", "create table shut.kept (id int)", "create table closed (id int)", "grant select on hidden, shut.kept to reader",
+		"alter table hidden enable row level security")
+	look := func() string {
+		t.Helper()
+		pgtest.Exec(t, c, "set role reader")
+		defer pgtest.Exec(t, c, "reset role")
+		return ledgers(t, c)
+	}
+	look()
+	for _, n := range []string{"hidden", "shut.kept", "closed"} {
+		_, last, schema := strings.Cut(n, ".")
+		if !schema {
+			last = n
+		}
+		pgtest.Exec(t, c, fmt.Sprintf("begin; alter table %s rename to %s_old; create table %[1]s (like %[3]s_old); grant select on %[1]s to reader; commit", n, last, n))
+		if n == "hidden" {
+			pgtest.Exec(t, c, "alter table hidden enable row level security")
+		}
+	}
+	got := look()
+	for _, want := range []string{"closed_old=closed", "hidden_old=hidden", "kept_old=kept"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the ledgers are %s, want %s among them", got, want)
+		}
+	}
+}
