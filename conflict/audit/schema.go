@@ -35,6 +35,9 @@ const Schema = `create table if not exists pgwaltz.conflict (
 // IndexSQL creates the index for listing and retention. It may be run again.
 const IndexSQL = `create index if not exists conflict_detected_at on pgwaltz.conflict (detected_at)`
 
+// OrphansSQL creates the index for counting orphans, which are few, at each start. It may be run again.
+const OrphansSQL = `create index if not exists conflict_orphans on pgwaltz.conflict (id) where type = 'fk_orphan'`
+
 // Forget is the function through which old rows go: the role of the sidecar may add to the
 // log, and neither change nor delete what is in it.
 const (

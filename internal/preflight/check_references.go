@@ -54,7 +54,7 @@ where k.contype = 'f' and k.conparentid = 0 order by 1, 2, 3`)
 	orphans := 0
 	if f.schema.objects["conflict"] {
 		// Who may not read the log is told so elsewhere.
-		if orphans, err = audit.CountOf(ctx, f.conn, "fk_orphan"); err != nil {
+		if orphans, err = audit.CountOrphans(ctx, f.conn); err != nil {
 			return err
 		}
 	}

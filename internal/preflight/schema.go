@@ -108,6 +108,7 @@ func indexes() []object {
 	list := []object{
 		{"tombstone_deleted_at", tombstone.IndexSQL, "garbage collection of tombstones", ""},
 		{"conflict_detected_at", audit.IndexSQL, "listing and retention of conflicts", ""},
+		{"conflict_orphans", audit.OrphansSQL, "counting rows that a deleted one left behind", ""},
 	}
 	for _, i := range parked.Indexes() {
 		list = append(list, object{i[0], i[1], "finding parked changes", ""})

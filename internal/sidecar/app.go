@@ -112,6 +112,7 @@ type Sidecar struct {
 	troubles   troubles
 	lastErrAt  time.Time
 	conf       status.Conflicts
+	uncounted  counting
 	copy       []status.Copy
 	waits      []status.Copy  // of the tables of due
 	tables     []status.Table // that are not replicated as they should be

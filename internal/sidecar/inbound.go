@@ -384,28 +384,6 @@ func (s *Sidecar) noteConflicts(in *inboundState, t audit.Tally) {
 	s.conf.Last, s.conf.LastAt = t.Last, &now
 }
 
-// countConflicts begins a term with what stands in the audit log, which another sidecar of this
-// region may have written. Counts do not fall when old rows are pruned.
-func (s *Sidecar) countConflicts(ctx context.Context, c *pgx.Conn) error {
-	stats, err := audit.ReadStats(ctx, c)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.conf.Total = 0
-	for kind, n := range stats.ByType {
-		s.conf.ByType[kind] = max(s.conf.ByType[kind], uint64(n))
-	}
-	for _, n := range s.conf.ByType {
-		s.conf.Total += n
-	}
-	if stats.LastAt != nil {
-		s.conf.LastAt, s.conf.Last = stats.LastAt, stats.Last
-	}
-	return nil
-}
-
 // newSubscription reads the stream of in's origin, which may be this region itself.
 func (s *Sidecar) newSubscription(in *inboundState) (*subscribe.Subscription, error) {
 	js, err := s.broker.JS(in.origin)

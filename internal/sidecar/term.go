@@ -102,7 +102,7 @@ func (s *Sidecar) beginTerm(ctx context.Context) error {
 	if err := s.loadDue(ctx, conn); err != nil {
 		return err
 	}
-	return s.countConflicts(ctx, conn)
+	return s.loadNewest(ctx, conn)
 }
 
 // loadOwn begins a term with what the tables say. A former leader's sessions have ended before: of what they
@@ -199,6 +199,7 @@ func (s *Sidecar) work(ctx context.Context, lock *pgx.Conn) error {
 		}
 		return err
 	})
+	g.Go(func() error { return s.countLog(ctx) })
 	stopRules, err := s.broker.Serve(verbRules, s.sayRules)
 	if err != nil {
 		return err
