@@ -60,7 +60,7 @@ func peerState(out *status.Outbound, peer status.Peer, text, stuck string) {
 	case !peer.Reachable:
 		state, reason = status.Partitioned, "peer "+peer.Region+" is unreachable"
 	case stuck == string(status.Gap):
-		state, reason = status.Gap, "peer "+peer.Region+" has a gap and applies nothing of this region: its status has the remedy"
+		state, reason = status.Gap, "peer "+peer.Region+" has a gap and applies nothing of this region, which cannot send again what is missing: run pgwaltz resync here"
 	case text == "":
 		return
 	}

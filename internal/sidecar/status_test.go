@@ -96,8 +96,8 @@ func TestAPeerThatIsStuck(t *testing.T) {
 		{status.Replicating, true, "behind", "", status.CatchingUp, "peer us: behind"},
 		{status.Replicating, true, "behind", "nonsense", status.CatchingUp, "peer us: behind"},
 		{status.Replicating, true, "behind", "down", status.CatchingUp, "its status says why"},
-		{status.Replicating, true, "behind", "gap", status.Gap, "its status has the remedy"},
-		{status.Replicating, true, "", "gap", status.Gap, "its status has the remedy"},
+		{status.Replicating, true, "behind", "gap", status.Gap, "run pgwaltz resync here"},
+		{status.Replicating, true, "", "gap", status.Gap, "run pgwaltz resync here"},
 		{status.Replicating, false, "behind", "gap", status.Partitioned, "unreachable"}, // it was so when it was last heard of
 		{status.Gap, true, "behind", "", status.Gap, ""},
 		{status.Gap, false, "", "", status.Gap, ""},
