@@ -24,12 +24,16 @@ part() { # name, command...
 
 build() { CGO_ENABLED=0 go build -o bin/pgwaltz ./cmd/pgwaltz; }
 
+# The packages that take longest begin first: at the end nothing runs alone for minutes.
+first=(./test/fallback ./test/cutover ./test/settings ./test/bench ./test/pgsync ./test/hostile ./test/deploy)
+
 go_tests() { # CI must not skip what needs PostgreSQL
   export PGWALTZ_TEST_REQUIRE_POSTGRES=1
+  export PGWALTZ_BIN=$PWD/bin/pgwaltz # else each package that starts regions builds it
   # -v for the count of tests; only packages, failures and their output are shown.
   # Much of it waits for servers: one package more than there are cores at a time.
   # shellcheck disable=SC2086
-  go test -race -timeout "$limit" -p "$(($(nproc) + 1))" -v ${TEST_FLAGS:-} ./... >"$out/verbose.log" 2>&1
+  go test -race -timeout "$limit" -p "$(($(nproc) + 1))" -v ${TEST_FLAGS:-} "${first[@]}" ./... >"$out/verbose.log" 2>&1
   local code=$?
   grep -E '^(ok|FAIL|panic:)|^\?' "$out/verbose.log" | grep -v 'no test files' || true
   if [[ $code -ne 0 ]]; then
@@ -46,8 +50,19 @@ part go-test go_tests
 share='^(DT|RI|GN|CF|LP)-|^TO-(0|1 |[2-8]|13)|^SE-(0|1[0-246-9])|^TX-(03|04|06|07|09|10)|^SL-(0[1-7]|1)|^NS-(0|12|19)|^CR-(05|08|15)'
 # Of what was found by trying to break it: a few of each class.
 share+='|^CH-([1579]|7b) |^RV-(02|04|05|40) |^GR-1 |^OR-1 |^P(K-[238]|R-1|T-1) |^FK-01 |^DD-(07|18|20b) |^SC-05 |^NB-11 |^(EC|DC|OT|DF|IN|CI|LT|ID|TO)-1 |^OW-(03b|04|13|14|28|37|41b) '
+# The simulation needs nothing but processor time, of which the cases, which wait for servers, leave some.
+(
+  PGWALTZ_SIM_SEEDS=${SHORT_SEEDS:-1000} nice -n 10 go test -count=1 -timeout 20m -run TestSim ./test/sim/...
+  echo $? >"$out/sim.code"
+) >"$out/sim.run" 2>&1 &
+sim_pid=$!
+sim_ended() {
+  while [[ ! -s $out/sim.code ]] && kill -0 "$sim_pid" 2>/dev/null; do sleep 1; done
+  cat "$out/sim.run"
+  [[ -s $out/sim.code ]] && return "$(<"$out/sim.code")"
+}
 PGWALTZ_BIN=$PWD/bin/pgwaltz part cases go run ./test/cases/runcases -j "$(($(nproc) + 2))" -run "${SHORT_CASES:-$share}" test/cases
-PGWALTZ_SIM_SEEDS=${SHORT_SEEDS:-1000} part sim go test -count=1 -timeout 20m -run TestSim ./test/sim/...
+part sim sim_ended
 # Real servers under faults, for twenty seconds and the questions afterwards.
 PGWALTZ_BIN=$PWD/bin/pgwaltz part chaos go run ./test/chaos -seed "${CHAOS_SEED:-41}" -duration "${CHAOS_DURATION:-20s}" -drain 90s \
   -faults "^(sidecar|store|slot|link|pglink|server-(kill|crash|restart|terminate|lock|freeze))"

@@ -12,6 +12,7 @@ import (
 
 // Roles and extensions of the source are made at the destination, and a command gets the connections of the databases that it is meant for.
 func TestBeside(t *testing.T) {
+	t.Parallel()
 	w := newWalk(t, "beside")
 	w.sql(w.a, `create role newcomer login password 'it''s secret' connection limit 3 valid until '2040-01-01' in role clerks; alter role newcomer set search_path = "$user", other;
 alter role newcomer in database beside set work_mem = '7MB'; grant newcomer to boss with admin option; create schema ext; create extension citext schema ext`)

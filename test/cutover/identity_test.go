@@ -13,6 +13,7 @@ import (
 // Each command asks both servers who they are: one database as both ends, another database than the cutover was begun with, and a standby are
 // refused, and nothing is changed. Writes can be given back all the same.
 func TestIdentity(t *testing.T) {
+	t.Parallel()
 	w := newWalk(t, "identity")
 	commands := [][]string{{"plan"}, w.pause(), {"wait"}, {"sequences"}, {"finish"}, {"roles"}, {"extensions"}, {"monitor"}, {"schema", "copy"}, {"rehearse", "prepare", "--role", "app"}, {"rehearse", "run", "--role", "app"}, {"rehearse", "remove"}}
 	refused := func(says, when string, commands ...[]string) {

@@ -55,6 +55,7 @@ func (w *walk) restart(f func() error) {
 // A native subscription is underneath, from 16 on one in each direction. What is not applied is not taken for arrived, and a destination that has gone back behind that is
 // found: the server itself does not send again what its slot has behind it.
 func TestCutoverNative(t *testing.T) {
+	t.Parallel()
 	both := false
 	w := newWalkOn(t, nil, "cutnative", func(w *walk) {
 		both = w.sql(w.a, `select current_setting('server_version_num')::int >= 160000`) == "t"
@@ -191,6 +192,7 @@ func (w *walk) goneBack() {
 
 // pglogical is underneath, both ways.
 func TestCutoverPglogical(t *testing.T) {
+	t.Parallel()
 	w := newWalkOn(t, withPglogical(t), "cutpglogical", func(w *walk) {
 		for _, r := range w.pair.Regions() {
 			r.Sidecar.Set("mode", "pglogical")

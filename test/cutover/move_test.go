@@ -34,6 +34,7 @@ func (w *walk) positions(r *harness.Region) map[string]string {
 // The walk of docs/cutover.md: from a to b under load, and back again, with the stream underneath. Nothing is lost, nothing is written at the source behind the pause,
 // and no number is given out twice.
 func TestCutover(t *testing.T) {
+	t.Parallel()
 	w := newWalkOn(t, nil, "cutover", func(w *walk) { w.ok(w.line("rehearse prepare")...) })
 	w.must(w.pair.WaitInStep(t.Context(), 2*time.Minute))
 	w.sql(w.a, `select nextval('other.down') from generate_series(1, 5); select nextval('other.round') from generate_series(1, 23); select nextval('other.wide_id_seq') from generate_series(1, 7)`)
@@ -140,6 +141,7 @@ func (w *walk) line(begins string) []string {
 
 // Every step is killed behind each thing it does, and run again; in the end abort puts both databases back.
 func TestStepsKilled(t *testing.T) {
+	t.Parallel()
 	w := newWalk(t, "stepskilled")
 	w.sql(w.a, `select nextval('other.down') from generate_series(1, 5); select nextval('other.round') from generate_series(1, 23); select nextval('other.wide_id_seq') from generate_series(1, 7)`)
 	before := w.everything()
@@ -186,6 +188,7 @@ func TestStepsKilled(t *testing.T) {
 
 // What does not come is not taken for arrived: the destination's sidecar is down. Writes stay paused meanwhile.
 func TestWaitIsOver(t *testing.T) {
+	t.Parallel()
 	w := newWalk(t, "waiting")
 	w.b.Sidecar.Kill()
 	w.sql(w.a, `insert into item (id, n) values (1, 1)`)

@@ -12,6 +12,7 @@ import (
 
 // Each kind of right is taken from each kind of role, what is open is ended, and all of it is given back as it was. A plan changes nothing.
 func TestPause(t *testing.T) {
+	t.Parallel()
 	w := newWalk(t, "pausing")
 	before := w.everything()
 	text := w.ok("plan")
@@ -66,6 +67,7 @@ func withThing(before, now string) string {
 
 // Whatever it dies at, pause-write leaves all or nothing, a second one goes on, and abort puts back what was there.
 func TestPauseKilled(t *testing.T) {
+	t.Parallel()
 	w := newWalk(t, "pausekilled")
 	before := w.everything()
 	for _, point := range []string{"cutover.taken", "cutover.paused", "cutover.round", "cutover.round:kill@3", "cutover.drained"} {
@@ -106,6 +108,7 @@ func TestPauseKilled(t *testing.T) {
 
 // Nobody comes back to a pause: the sidecar gives writes back when the time is over, and so does the next command where none runs.
 func TestPauseIsOver(t *testing.T) {
+	t.Parallel()
 	w := newWalk(t, "over")
 	before := w.everything()
 	_, text := w.run("cutover.drained:kill", w.pause("--timeout", "5s", "--hold", "5s")...)
@@ -135,6 +138,7 @@ func TestPauseIsOver(t *testing.T) {
 
 // A prepared transaction may be committed whatever the rights are: the pause waits for it, and gives writes back when it does not go.
 func TestPauseIsNotReached(t *testing.T) {
+	t.Parallel()
 	w := newWalk(t, "prepared")
 	before := w.everything()
 	w.sql(w.a, `begin; insert into item (id, n) values (5, 5); prepare transaction 'open'`)
@@ -152,6 +156,7 @@ func TestPauseIsNotReached(t *testing.T) {
 
 // Ctrl-C gives writes back.
 func TestPauseIsInterrupted(t *testing.T) {
+	t.Parallel()
 	w := newWalk(t, "interrupted")
 	before := w.everything()
 	w.sql(w.a, `begin; insert into item (id, n) values (5, 5); prepare transaction 'open'`)
@@ -178,6 +183,7 @@ func TestPauseIsInterrupted(t *testing.T) {
 
 // What would be a pause that does not hold, or could not be given back, is refused with its reason, and nothing is changed.
 func TestPauseIsRefused(t *testing.T) {
+	t.Parallel()
 	w := newWalk(t, "refused")
 	for _, c := range []struct{ what, make, undo, code string }{
 		{"a member of a role that is left alone", `grant sidecar to app`, `revoke sidecar from app`, "may_become|members of roles"},
@@ -215,6 +221,7 @@ func TestPauseIsRefused(t *testing.T) {
 // One role does everything, the sidecar's work as well. The tool dies, the server crashes in the pause, and comes back: writes are paused still, and given back
 // when the time is over.
 func TestPauseOutlivesACrash(t *testing.T) {
+	t.Parallel()
 	w := newWalkOn(t, nil, "crash", func(w *walk) {
 		for _, r := range w.pair.Regions() {
 			r.Sidecar.Set("postgres.admin_dsn", nil)

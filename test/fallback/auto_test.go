@@ -53,6 +53,7 @@ func (w *walk) counted(r *harness.Region, to string, want float64) {
 // The way over NATS is cut while a writes: both regions go to mode native by themselves, and come back when it is healed. Then a's sidecar dies, and b
 // takes its slot over; what a's sidecar finds when it starts is the mode, and both come back. Nothing is lost on the way.
 func TestAutomaticFallback(t *testing.T) {
+	t.Parallel()
 	w := newWalk(t, "auto")
 	w.byItself()
 	w.start(w.a, w.b)
@@ -93,6 +94,7 @@ func TestAutomaticFallback(t *testing.T) {
 
 // The applying region's process is killed behind each statement of the switch in turn, on the way there and on the way back, and is started again.
 func TestAutomaticFallbackKilled(t *testing.T) {
+	t.Parallel()
 	w := newWalk(t, "autokill")
 	w.byItself()
 	w.start(w.a, w.b)
@@ -149,6 +151,7 @@ func TestAutomaticFallbackKilled(t *testing.T) {
 
 // What cannot be done by itself is refused, said, and leaves everything as it is.
 func TestAutomaticFallbackRefusals(t *testing.T) {
+	t.Parallel()
 	w := newWalk(t, "autono")
 	w.b.Sidecar.Set("fallback", map[string]any{"to": "native", "after": "2s", "back_after": "2s"})
 	w.start(w.a, w.b) // a takes no part
@@ -180,6 +183,7 @@ func TestAutomaticFallbackRefusals(t *testing.T) {
 
 // Two regions that both write fall back together from 16 on, and what both wrote comes to both. Before 16 it is refused, and said beforehand.
 func TestAutomaticFallbackBothWays(t *testing.T) {
+	t.Parallel()
 	w := newWalk(t, "autoboth")
 	w.Cleanup(func() {
 		if w.Failed() {

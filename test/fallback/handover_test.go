@@ -181,6 +181,7 @@ func (w *walk) equal(when string) {
 
 // The stream's slot goes to a subscription and back while a writes, and the program is killed behind each of its statements.
 func TestHandOver(t *testing.T) {
+	t.Parallel()
 	w := newWalk(t, "handover")
 	w.start(w.a, w.b)
 	stop := w.load()

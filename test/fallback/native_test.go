@@ -132,6 +132,7 @@ func (w *walk) stopped() {
 // What docs/fallback.md promises of mode native, by the program itself: run sets it up, and status, metrics, conflicts and
 // check answer.
 func TestNativePromises(t *testing.T) {
+	t.Parallel()
 	w := newWalk(t, "promises", promisedTables...)
 	w.native()
 	w.says(w.b, 0, "check", "statements of mode native are not run yet")

@@ -138,6 +138,7 @@ func (w *walk) apart(do func()) {
 
 // What docs/fallback.md promises of mode pglogical, by the program itself, with two regions that write.
 func TestPglogicalPromises(t *testing.T) {
+	t.Parallel()
 	settings := withPglogical(t)
 	maps.Copy(settings, map[string]string{"logging_collector": "on", "log_filename": "'server.log'", "log_destination": "'stderr'"})
 	w := newWalkOn(t, settings, "plpromises", promisedTables...)
@@ -170,6 +171,7 @@ func TestPglogicalPromises(t *testing.T) {
 
 // The four names of a bootstrap script make the same, whatever the configuration says.
 func TestPglogicalNames(t *testing.T) {
+	t.Parallel()
 	w := newWalkOn(t, withPglogical(t), "plnames", promisedTables...)
 	node := func(r *harness.Region) string { return r.Cluster.DSN(r.Database) + " application_name=x" }
 	for range 2 {
@@ -199,6 +201,7 @@ func TestPglogicalNames(t *testing.T) {
 
 // From the stream to pglogical and back while a writes, with a kill behind each statement.
 func TestPglogicalHandOver(t *testing.T) {
+	t.Parallel()
 	w := newWalkOn(t, withPglogical(t), "plhandover")
 	w.start(w.a, w.b)
 	stop := w.load()
@@ -234,6 +237,7 @@ func TestPglogicalHandOver(t *testing.T) {
 
 // What the stream has applied does not reach to where the set was made: the hand-over is refused, and nothing is made.
 func TestPglogicalRefusals(t *testing.T) {
+	t.Parallel()
 	w := newWalkOn(t, withPglogical(t), "plrefuse")
 	w.start(w.a, w.b)
 	w.arrives()

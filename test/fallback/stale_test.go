@@ -5,6 +5,7 @@ import "testing"
 // What the stream held for b when the switch was made comes through the subscription. The way back must not apply it again: rows
 // that were deleted meanwhile would live again.
 func TestStreamForgetsWhatTheSubscriptionBrought(t *testing.T) {
+	t.Parallel()
 	w := newWalk(t, "stale")
 	w.start(w.a, w.b)
 	w.arrives()
