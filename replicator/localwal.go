@@ -354,12 +354,12 @@ func (l *LocalWAL) isFar(done, at wal.LSN) bool {
 // stream takes nothing.
 var ErrNotMerged = errors.New("own changes are not known in time")
 
-// farBehind is how much WAL may be left to read for a wait to be worth its while.
+// farBehind is how much WAL may be left to read, or to merge, for a wait to be worth its while.
 const farBehind = 32 << 20
 
 // WaitMerged blocks until every own change that is committed now is merged: either the merge is
 // past it, or the WAL is stamped past it and nothing waits. It returns ErrNotMerged after limit, and
-// after hopeless where so much is left to read that more time would hardly help.
+// after hopeless where so much is left to read that more time would hardly help, or, while a reading of the WAL is young, to merge.
 func (l *LocalWAL) WaitMerged(ctx context.Context, limit, hopeless time.Duration) error {
 	at, err := l.db.InsertLSN(ctx)
 	if err != nil {
@@ -370,13 +370,22 @@ func (l *LocalWAL) WaitMerged(ctx context.Context, limit, hopeless time.Duration
 	defer cancel()
 	err = l.wait(waiting, func() bool {
 		done := l.Done()
-		far = done != 0 && done+farBehind < at && time.Since(began) >= hopeless
+		far = done != 0 && time.Since(began) >= hopeless && (done+farBehind < at || l.mergesFar(at))
 		return far || l.MergedPast(at)
 	})
 	if err == nil && far && !l.MergedPast(at) {
 		err = ErrNotMerged
 	}
 	return err
+}
+
+// mergesFar reports whether much is left to merge up to a position, in a reading that is young: a sidecar that is started again every few
+// seconds, reads its WAL quickly, and merges it slowly, would spend all its lives on waiting.
+func (l *LocalWAL) mergesFar(at wal.LSN) bool {
+	oldest := l.Waiting()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return oldest != 0 && l.pace.young(time.Now()) && max(oldest, l.merged)+farBehind < at
 }
 
 // MergedPast reports whether every own change that was committed at or below a position is

@@ -178,3 +178,36 @@ func TestStampingWaitsLongerForWhatItEndedBefore(t *testing.T) {
 		}
 	})
 }
+
+// While a reading of the WAL is young nobody waits long for what is read and takes long to be merged: in a sidecar that is started again every few
+// seconds nothing else would be done. Later, or for little, the wait is worth its while.
+func TestAYoungReadingIsNotWaitedForUntilMuchIsMerged(t *testing.T) {
+	t.Parallel()
+	const end = 2 * farBehind
+	for name, c := range map[string]struct {
+		age    time.Duration
+		oldest wal.LSN // own change that waits
+		waits  time.Duration
+	}{
+		"much to merge":          {0, 100, time.Second},
+		"little to merge":        {0, end - 100, 10 * time.Second},
+		"much, but not so young": {youngFor + time.Second, 100, 10 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l := NewLocalWAL(quietDB{end: end})
+			rel := wal.RelationName{Schema: "public", Name: "acct"}
+			l.Reading(nil, nil, nil)
+			l.Note(rel, []byte("1"), tombstone.Place{Commit: c.oldest}, conflict.Item{Next: 1})
+			l.Stamped(end)
+			<-time.After(c.age)
+			began := time.Now()
+			if err := l.WaitMerged(t.Context(), 10*time.Second, time.Second); !errors.Is(err, ErrNotMerged) || time.Since(began).Round(100*time.Millisecond) != c.waits {
+				t.Errorf("%s: %v after %s, want it after %s", name, err, time.Since(began), c.waits)
+			}
+			l.MergedTo(end)
+			if err := l.WaitMerged(t.Context(), 10*time.Second, time.Second); err != nil {
+				t.Errorf("%s: %v when all is merged", name, err)
+			}
+		})
+	}
+}

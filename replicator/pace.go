@@ -27,9 +27,12 @@ const (
 	farLeast = 8 << 20
 )
 
+// young reports whether the WAL is read anew since a short time only.
+func (p *pace) young(now time.Time) bool { return !p.began.IsZero() && now.Sub(p.began) <= youngFor }
+
 // far reports whether stamping, which has come to done, needs too long for the rest of the way to a position.
 func (p *pace) far(now time.Time, done, at wal.LSN) bool {
-	if done == 0 || p.began.IsZero() || now.Sub(p.began) > youngFor || at < done+farLeast {
+	if done == 0 || !p.young(now) || at < done+farLeast {
 		return false
 	}
 	if p.asked.IsZero() || done < p.from {

@@ -13,7 +13,7 @@ import (
 
 // SelfMerge lets only those packets of the own stream through that have something to merge:
 // deletes, later generations, tables without stamp columns, inserts of keys that something is
-// known of. The checkpoint behind the others is saved when the applier is idle (Idle).
+// known of, truncates. The checkpoint behind the others is saved when the applier is idle (Idle).
 type SelfMerge struct {
 	policy apply.Policy
 	local  *LocalWAL
@@ -155,6 +155,9 @@ func (m *SelfMerge) refOf(ch *wal.Change) tombstone.Ref {
 }
 
 func (m *SelfMerge) needs(tx *wal.Transaction, ch *wal.Change) bool {
+	if ch.Op == wal.Truncate {
+		return ch.Relation.KeyColumns() != nil // rows that wait are gone
+	}
 	if apply.NeedsSelfMerge(m.policy, tx, ch) {
 		// The server knows when a row was written that nothing else is known of.
 		return !m.local.Tracks(tx.XID) || !apply.Plain(m.policy, tx, ch) || ch.Relation.Asks() ||

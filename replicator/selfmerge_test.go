@@ -101,3 +101,15 @@ func TestSelfMergeSaysWhatLiesBeforeAGiantTransaction(t *testing.T) {
 		t.Errorf("idle with a position left out: %+v", d)
 	}
 }
+
+// A truncate goes through: own rows that wait are gone with it. Of a table without a key none waits.
+func TestSelfMergeSeesTruncates(t *testing.T) {
+	t.Parallel()
+	m := NewSelfMerge(apply.PolicyFunc(func(wal.RelationName) apply.TablePolicy { return apply.TablePolicy{} }), NewLocalWAL(nil))
+	for identity, want := range map[wal.Identity]int{wal.IdentityDefault: 1, wal.IdentityNothing: 0} {
+		rel := &wal.Relation{Schema: "public", Name: "t", Identity: identity, Columns: []wal.Column{{Name: "id", OID: 23, Key: identity == wal.IdentityDefault}}}
+		if got := m.pick(&wal.Transaction{CommitLSN: 100, Changes: []wal.Change{{Op: wal.Truncate, Relation: rel}}}); len(got) != want {
+			t.Errorf("identity %v: %d changes go through, want %d", identity, len(got), want)
+		}
+	}
+}

@@ -143,6 +143,17 @@ func Put(ctx context.Context, q Querier, rel wal.RelationName, changes []Change)
 	return nil
 }
 
+// Cut removes the rows of an origin's own database that wait, written up to a position, because the origin truncated their table there. Deletes
+// stay. It returns how many it has removed. What has been removed and then set aside once more, by a redelivery, is removed by that of the truncate.
+func Cut(ctx context.Context, q Querier, origin string, rel wal.RelationName, at wal.LSN) (int64, error) {
+	tag, err := q.Exec(ctx, `delete from pgwaltz.parked where origin = $1 and schema_name = $2 and table_name = $3 and op <> 'delete' and commit_lsn <= $4::pg_lsn`,
+		origin, rel.Schema, rel.Name, at.String())
+	if err != nil {
+		return 0, fmt.Errorf("remove parked changes of truncated rows: %w", err)
+	}
+	return tag.RowsAffected(), nil
+}
+
 // DeleteSQL removes the changes with the ids $1.
 const DeleteSQL = `delete from pgwaltz.parked where id = any($1::int8[])`
 

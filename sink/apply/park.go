@@ -26,7 +26,9 @@ func (a *Applier) parkTransaction(ctx context.Context, k keyedTx, why reason, fx
 	b.Policy = a.batch.Policy
 	b.AddPicked(k.tx, k.kind, k.places)
 	for _, g := range b.Groups {
-		a.truncates(g, fx)
+		if err := a.truncates(ctx, g, fx); err != nil {
+			return err
+		}
 		if err := a.parkGroup(ctx, g, why, fx); err != nil {
 			return err
 		}

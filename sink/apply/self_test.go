@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -212,4 +213,49 @@ alter table public.high add primary key (id); insert into public.high values (11
 	merge(tx)
 	b.want(acctRows, "11|moved|1")
 	b.want("select string_agg(key || live, ' ' order by key) from pgwaltz.tombstone", `["1"]false ["11"]false`)
+}
+
+// TestATruncateEndsTheWaitingOfOwnRows: rows that were set aside, because a later own change might have written, or removed, what they met, do
+// not come back behind a truncate of their table; nor do rows in front of a truncate in one transaction. What another region has written, a
+// delete, and what was written behind the truncate still waits.
+func TestATruncateEndsTheWaitingOfOwnRows(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	far := true
+	cfg := b.selfConfig(func(ctx context.Context) (*tombstone.Snapshot, error) {
+		if far {
+			return nil, tombstone.ErrFarBehind
+		}
+		return tombstone.ReadSnapshot(ctx, b.conn)
+	})
+	merge := b.mergeWith(New(cfg))
+	g := map[string]uint32{}
+	gone := b.tx(g, remove(r, row("1", "old", 1, 1)), remove(r, row("2", "old", 1, 1)), remove(r, row("4", "old", 1, 1)))
+	born := b.tx(g, insert(r, row("1", "new", 1, 2)), insert(r, row("2", "new", 1, 2)))
+	b.exec("insert into acct values (4, 'theirs', 1, '2023-12-31')")
+	merge(gone)
+	merge(born)
+	waiting := "select string_agg(origin || key || op || sqlstate, ' ' order by key) from pgwaltz.parked"
+	b.want(waiting, `b["1"]insertPW005 b["2"]insertPW005 b["4"]deletePW005`)
+	b.exec(`insert into pgwaltz.parked (origin, schema_name, table_name, key, commit_lsn, op, sqlstate) values ('a', 'public', 'acct', '["7"]', '0/1', 'insert', 'XX000')`)
+	cut := b.tx(nil)
+	cut.Changes = []wal.Change{{Op: wal.Truncate, Relation: r}}
+	merge(cut)
+	b.want(waiting, `b["4"]deletePW005 a["7"]insertXX000`)
+	b.want("select count(*) from pgwaltz.conflict", "0") // that is for the peers to record
+	b.exec("delete from pgwaltz.parked where origin = 'a'")
+
+	b.exec("truncate acct")
+	one := b.tx(g, remove(r, row("5", "old", 1, 1)))
+	two := b.tx(g, insert(r, row("5", "new", 1, 2)), insert(r, row("6", "again", 1, 2)))
+	two.Changes = slices.Insert(two.Changes, 1, wal.Change{Op: wal.Truncate, Relation: r})
+	merge(one)
+	merge(two)
+	far = false
+	b.idx.Merged(two.EndLSN)
+	re := patientRetrier(cfg)
+	t.Cleanup(re.a.Close)
+	b.turns(re, 3)
+	b.want("select count(*) from pgwaltz.parked", "0")
+	b.want("select string_agg(id || v, ' ') from acct", "6again") // nothing stood there: of what is written behind a truncate nobody says that it is gone
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -82,10 +83,23 @@ func (a *Applier) spillLarge(ctx context.Context, fx *effects) error {
 	return a.spill(ctx, fx)
 }
 
-// truncates notes truncates, which are never applied across regions.
-func (a *Applier) truncates(g *batch.Group, fx *effects) {
+// truncates notes truncates, which are never applied across regions. Behind one of this region its own rows that wait (PW005 is the usual
+// reason) have nothing to say any more: they are gone. It runs in front of what else the group holds, which the batch has compared with the truncate.
+func (a *Applier) truncates(ctx context.Context, g *batch.Group, fx *effects) error {
 	for _, tx := range g.Truncs {
+		if a.cfg.Self {
+			if !a.cfg.Parked.Any(g.Rel.Ref()) {
+				continue
+			}
+			n, err := parked.Cut(ctx, a.conn, a.cfg.Origin, g.Rel.Ref(), tx.CommitLSN)
+			if err != nil {
+				return side(err)
+			}
+			a.cfg.Parked.Add(a.cfg.Origin, -n)
+			continue
+		}
 		side := conflict.Side{Known: true, Stamp: wal.Stamp{UpdatedAt: tx.CommitTime}}
 		a.conflict(fx, g.Rel, a.plainRecord(g.Rel, conflict.Truncate, "truncate", tx, side), wal.Entry{Known: true, Stamp: side.Stamp}, wal.Entry{})
 	}
+	return nil
 }

@@ -29,7 +29,14 @@ func (w *wave) apply(ctx context.Context) error {
 	w.a.hasten(w.b)
 	w.a.lockDeferred(ctx, w.b, w.groups)
 	for _, g := range w.groups {
-		w.a.truncates(g, w.fx)
+		if len(g.Truncs) > 0 && w.a.cfg.Self {
+			if err := w.send(ctx); err != nil {
+				return err
+			}
+		}
+		if err := w.a.truncates(ctx, g, w.fx); err != nil {
+			return err
+		}
 		if err := w.begin(ctx, g); err != nil {
 			return err
 		}

@@ -49,7 +49,8 @@ type Run struct {
 	Key   []wal.Value
 	Text  string // the canonical text of the key
 	Tx    *wal.Transaction
-	// Followed: another run of the key comes later in the batch, or in the whole that it is a piece of. Own changes only.
+	// Followed: another run of the key, or a truncate of its row, comes later in the batch, or another run in the whole that it is a piece
+	// of. Own changes only.
 	Followed bool
 	Answer   bool // repairs: one of them answers a question
 	Asked    wal.Stamp
@@ -100,6 +101,7 @@ func (b *Batch) AddPicked(tx *wal.Transaction, kind conflict.EventKind, places [
 		case ch.Op == wal.Truncate:
 			g.trunc++
 			g.Truncs = append(g.Truncs, tx)
+			b.cut(ch, kind)
 		case g.Key == nil:
 			g.Exact = append(g.Exact, Exact{ch, tx, placeOf(tx, i, places).n})
 		case !g.add(ch, tx):
@@ -150,6 +152,19 @@ func LastsOf(txs []*wal.Transaction) Lasts {
 	return out
 }
 
+// cut notes that a truncate of this region has removed the rows that the own changes in front of it wrote. A delete has still
+// something to say.
+func (b *Batch) cut(ch *wal.Change, kind conflict.EventKind) {
+	if kind != conflict.Self {
+		return
+	}
+	for _, at := range b.own[ch.Relation.Ref()] {
+		if r := &at.group.Runs[at.run]; r.Op != wal.Delete {
+			r.Followed = true
+		}
+	}
+}
+
 // follow notes that the run of an own change comes behind an earlier one of its key.
 func (b *Batch) follow(g *Group, ch *wal.Change, at place) {
 	if g.Kind != conflict.Self {
@@ -165,6 +180,7 @@ func (b *Batch) follow(g *Group, ch *wal.Change, at place) {
 	var raw [128]byte
 	k := ch.AppendKey(raw[:0])
 	now := runAt{g, g.index[string(k)]}
+	g.Runs[now.run].Followed = false // it may be in front of a truncate, and go on behind that
 	if last, ok := b.Lasts[name][string(k)]; ok {
 		g.Runs[now.run].Followed = last != at
 	}

@@ -2,6 +2,8 @@ package batch
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -228,6 +230,32 @@ func TestOwnRunsInPieces(t *testing.T) {
 	} {
 		if got != want {
 			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
+// TestOwnRunsInFrontOfATruncate: of own changes the table holds nothing that was written in front of a truncate; a row that is written behind
+// it is there, also where both are one run. What another region truncates stays here.
+func TestOwnRunsInFrontOfATruncate(t *testing.T) {
+	t.Parallel()
+	cut := wal.Change{Op: wal.Truncate, Relation: table}
+	again := insert("2", "again", at(3))
+	tx := &wal.Transaction{CommitLSN: 10, Changes: []wal.Change{insert("1", "a", at(2)), insert("2", "a", at(2)), remove("3", at(2), based(1)), cut, again, insert("4", "a", at(2))}}
+	for kind, want := range map[conflict.EventKind]string{conflict.Self: "1 true 2 false 3 false 4 false ", conflict.Live: "1 false 2 false 3 false 4 false "} {
+		b := New()
+		b.Add(tx, kind)
+		last := map[string]bool{}
+		for _, g := range b.Groups {
+			for i := range g.Runs {
+				last[string(g.Runs[i].Key[0].Bytes)] = g.Runs[i].Followed
+			}
+		}
+		got := ""
+		for _, k := range slices.Sorted(maps.Keys(last)) {
+			got += fmt.Sprint(k, " ", last[k], " ")
+		}
+		if got != want {
+			t.Errorf("kind %d: followed are %s, want %s", kind, got, want)
 		}
 	}
 }
