@@ -73,9 +73,8 @@ func TestSelfMergeDoesNotWaitForItself(t *testing.T) {
 }
 
 // TestOneWaitShowsWhatIsStamped: where much of the own WAL is still to be merged, one wait shows who wrote its rows. Only of a row that is
-// not there nothing is known any more, and of none after some time.
+// not there nothing is known any more, and of none after some time. It is not parallel, see TestAGiantSetsAsideWhatWasWrittenSince.
 func TestOneWaitShowsWhatIsStamped(t *testing.T) {
-	t.Parallel()
 	b, r := newBench(t, acctDDL), acct()
 	waited := 0
 	a := New(b.selfConfig(func(ctx context.Context) (*tombstone.Snapshot, error) {
