@@ -16,6 +16,8 @@ type Items interface {
 	Open(ctx context.Context, xid wal.XID, commit wal.LSN) error
 	// Own is the name under which a relation's items are kept (tombstone.Index.Own).
 	Own(rel *wal.Relation) wal.RelationName
+	// Also are other names under which they are kept as well; asked for behind each note under the first (tombstone.Index.Also).
+	Also(rel *wal.Relation) []wal.RelationName
 	// Any reports whether keys of a relation may have items at all; false is certain.
 	Any(wal.RelationName) bool
 	// Clock is the time of an own transaction: its commit time, or just above all in front of it.
@@ -205,7 +207,11 @@ func (s *Stamper) change(tx *wal.Transaction, i int) error {
 	ch := &tx.Changes[i]
 	if ch.Op == wal.Truncate {
 		ch.Stamp = wal.Stamp{UpdatedAt: tx.CommitTime}
-		s.items.Truncated(s.of(ch.Relation).name, tombstone.Place{Commit: tx.CommitLSN, Part: tx.Part})
+		at := tombstone.Place{Commit: tx.CommitLSN, Part: tx.Part}
+		s.items.Truncated(s.of(ch.Relation).name, at)
+		for _, name := range s.items.Also(ch.Relation) {
+			s.items.Truncated(name, at)
+		}
 		return nil
 	}
 	st := s.of(ch.Relation)
@@ -277,7 +283,11 @@ func (s *Stamper) note(tx *wal.Transaction, st *stamping, ch *wal.Change, p *pla
 		s.items.Free(tx.XID, tx.CommitLSN)
 		return
 	}
-	s.items.Note(st.name, s.keys[p.from:p.to], tombstone.Place{Commit: tx.CommitLSN, Part: tx.Part}, conflict.Item{Next: next, Live: ch.Op != wal.Delete, At: t})
+	at, it := tombstone.Place{Commit: tx.CommitLSN, Part: tx.Part}, conflict.Item{Next: next, Live: ch.Op != wal.Delete, At: t}
+	s.items.Note(st.name, s.keys[p.from:p.to], at, it)
+	for _, name := range s.items.Also(ch.Relation) {
+		s.items.Note(name, s.keys[p.from:p.to], at, it)
+	}
 }
 
 // mark names a row across relations.

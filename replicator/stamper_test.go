@@ -57,6 +57,7 @@ func (t table) Note(rel wal.RelationName, key []byte, at tombstone.Place, it con
 func (t table) Clock(_ wal.LSN, commit wal.Micros) wal.Micros { return commit }
 func (t table) Free(wal.XID, wal.LSN)                         {}
 func (t table) Own(rel *wal.Relation) wal.RelationName        { return rel.Ref() }
+func (t table) Also(*wal.Relation) []wal.RelationName         { return nil }
 func (t table) Truncated(wal.RelationName, tombstone.Place)   {}
 
 func (t table) put(rel wal.RelationName, key string, it conflict.Item) {

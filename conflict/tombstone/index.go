@@ -24,7 +24,7 @@ type Ref struct {
 // (a filter), and those are looked up in the table; Load leaves the limit again.
 type Index struct {
 	mu      sync.Mutex
-	seed    maphash.Seed
+	seeds   [2]maphash.Seed // of relations and of keys
 	limits  Limits
 	limit   int           // of keys
 	changed chan struct{} // closed and replaced when somebody who waits may go on
@@ -43,7 +43,8 @@ type Index struct {
 	wal        stamped
 	clock      Clock
 
-	ledgers atomic.Pointer[map[Named]wal.RelationName] // nil: every table has its own under its name
+	ledgers atomic.Pointer[Ledgers]       // nil: every table has its own under its name
+	copies  map[wal.RelationName]struct{} // ledgers that were begun as copies of others
 }
 
 // known is the join of the items of a key.
@@ -83,7 +84,7 @@ func NewLimitedIndex(l Limits) *Index {
 	usual(&l.Own, ownLimit)
 	usual(&l.Segment, segmentKeys)
 	usual(&l.Held, maxHeld)
-	x := &Index{seed: maphash.MakeSeed(), limits: l, limit: l.Keys, changed: make(chan struct{})}
+	x := &Index{seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}, limits: l, limit: l.Keys, changed: make(chan struct{})}
 	x.Reset()
 	return x
 }
@@ -98,6 +99,7 @@ func (x *Index) Reset() {
 	x.wal = stamped{recent: map[uint32]struct{}{}}
 	x.clock = Clock{}
 	x.ledgers.Store(nil)
+	x.copies = map[wal.RelationName]struct{}{}
 	x.wake()
 }
 
@@ -118,13 +120,16 @@ func (x *Index) hash(rel wal.RelationName, key []byte) uint64 {
 	if x.limits.Hash != nil {
 		return x.limits.Hash(rel, key)
 	}
+	return x.relation(rel) ^ maphash.Bytes(x.seeds[1], key)
+}
+
+// relation is the part that the relation has in the hash of a key. With that of another relation in its place it is the same key there.
+func (x *Index) relation(rel wal.RelationName) uint64 {
 	var h maphash.Hash
-	h.SetSeed(x.seed)
+	h.SetSeed(x.seeds[0])
 	h.WriteString(rel.Schema)
 	h.WriteByte(0)
 	h.WriteString(rel.Name)
-	h.WriteByte(0)
-	h.Write(key)
 	return h.Sum64()
 }
 

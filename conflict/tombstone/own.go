@@ -41,6 +41,7 @@ type ownKey struct {
 	// as well. To join those once more with what the table says changes nothing.
 	items []conflict.Item
 	last  Place
+	of    wal.RelationName // the ledger
 }
 
 // find is where the item of a transaction stands, or would.
@@ -87,8 +88,14 @@ type ownRef struct {
 type segment struct {
 	first, before, last wal.LSN // commits; before is the last one but one
 	keys                *Filter
+	also                []uint64 // what makes of a key in a ledger that was copied meanwhile the key that was noted
 	n                   int
 	old                 bool // of a session that has ended: its changes are noted again
+}
+
+// has reports whether a key may be among those of the segment.
+func (s *segment) has(h uint64) bool {
+	return s.keys.Has(h) || slices.ContainsFunc(s.also, func(by uint64) bool { return s.keys.Has(h ^ by) })
 }
 
 const (
@@ -124,7 +131,7 @@ func (x *Index) Note(rel wal.RelationName, key []byte, at Place, it conflict.Ite
 		return
 	}
 	if o == nil {
-		o = &ownKey{}
+		o = &ownKey{of: rel}
 		x.own.keys[h] = o
 	}
 	if o.last.Before(at) {
@@ -166,7 +173,7 @@ func (o *own) segment(commit wal.LSN) *segment {
 // before anything can be said of it; 0: nothing has to be.
 func (o *own) waits(h uint64, at wal.LSN) (upTo wal.LSN) {
 	for _, s := range o.segments {
-		if s.old || s.first >= at || !s.keys.Has(h) {
+		if s.old || s.first >= at || !s.has(h) {
 			continue
 		}
 		last := s.last
@@ -183,11 +190,45 @@ func (o *own) may(h uint64) bool {
 		return true
 	}
 	for _, s := range o.segments {
-		if s.keys.Has(h) {
+		if s.has(h) {
 			return true
 		}
 	}
 	return false
+}
+
+// copyOwn notes in one ledger what is noted in another one of changes that are not merged. An index that is given the names of keys has no copies.
+func (x *Index) copyOwn(from, to wal.RelationName) {
+	o := &x.own
+	if x.limits.Hash != nil || from == to || len(o.queue) == 0 && len(o.segments) == 0 && len(o.cut) == 0 {
+		return
+	}
+	by := x.relation(from) ^ x.relation(to)
+	copied := map[uint64]*ownKey{}
+	queue := make([]ownRef, 0, len(o.queue))
+	for _, r := range o.queue {
+		queue = append(queue, r)
+		k := o.keys[r.hash]
+		if k == nil || k.of != from {
+			continue
+		}
+		if copied[r.hash^by] == nil {
+			copied[r.hash^by] = &ownKey{items: slices.Clone(k.items), last: k.last, of: to}
+		}
+		queue = append(queue, ownRef{r.hash ^ by, r.commit})
+	}
+	o.queue = queue
+	maps.Copy(o.keys, copied)
+	for _, s := range o.segments {
+		for _, before := range s.also {
+			s.also = append(s.also, before^by) // a copy of a copy
+		}
+		s.also = append(s.also, by)
+	}
+	if at, ok := o.cut[from]; ok {
+		o.cut[to] = at
+	}
+	x.rels[to] = struct{}{}
 }
 
 // Truncated is told of a truncate of this region, in WAL order.
@@ -307,7 +348,7 @@ func (x *Index) Perhaps(rel wal.RelationName, key []byte, after Place) bool {
 	defer x.mu.Unlock()
 	h := x.hash(rel, key)
 	for _, s := range x.own.segments {
-		if s.last >= after.Commit && s.keys.Has(h) {
+		if s.last >= after.Commit && s.has(h) {
 			return true
 		}
 	}

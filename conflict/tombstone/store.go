@@ -146,24 +146,16 @@ func RelationText(n wal.RelationName) string { return relationText(n) }
 
 // Load fills the index from the table, which it must hold already in part or not at all; the
 // index stays usable meanwhile. No item may have been committed that the index was not told of
-// but those that the table shows.
+// but those that the table shows. Which ledgers tables have it does not say: who notes names may have told it something newer than what could be read here.
 func Load(ctx context.Context, q Querier, x *Index) (err error) {
-	ledgers, err := Ledgers(ctx, q)
-	if err != nil {
-		return err
-	}
-	x.SetLedgers(ledgers)
 	size, err := count(ctx, q)
 	if err != nil {
 		return err
 	}
 	x.begin(size)
 	defer func() { x.end(err == nil) }()
-	for _, sql := range []string{
-		`select relation, key, generation + 1, updated_at, live, lsn::text from pgwaltz.tombstone where not plain`,
-		`select relation, key, next, at, live, lsn::text from pgwaltz.past`,
-	} {
-		if err := load(ctx, q, x, sql); err != nil {
+	for _, sql := range []string{itemsSQL, pastSQL} {
+		if err := load(ctx, q, x.read, sql); err != nil {
 			return fmt.Errorf("load tombstones: %w", err)
 		}
 	}
@@ -182,8 +174,14 @@ func count(ctx context.Context, q Querier) (n int, err error) {
 	return n, nil
 }
 
-func load(ctx context.Context, q Querier, x *Index, sql string) error {
-	rows, err := q.Query(ctx, sql)
+// itemsSQL and pastSQL read the items of entries, and those that are kept beside them, for load.
+const (
+	itemsSQL = `select relation, key, generation + 1, updated_at, live, lsn::text from pgwaltz.tombstone where not plain`
+	pastSQL  = `select relation, key, next, at, live, lsn::text from pgwaltz.past`
+)
+
+func load(ctx context.Context, q Querier, put func(wal.RelationName, []byte, conflict.Item), sql string, args ...any) error {
+	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		return err
 	}
@@ -199,7 +197,7 @@ func load(ctx context.Context, q Querier, x *Index, sql string) error {
 		if err != nil {
 			return err
 		}
-		x.read(relationName(rel), []byte(key), conflict.Item{LSN: p, Next: uint32(next), Live: live, At: wal.Micros(at)})
+		put(relationName(rel), []byte(key), conflict.Item{LSN: p, Next: uint32(next), Live: live, At: wal.Micros(at)})
 	}
 	return rows.Err()
 }

@@ -172,6 +172,11 @@ type sink struct {
 // carry, "" for none.
 func openSink(ctx context.Context, dsn, job, origin string, source wal.Epoch, role *pg.Role, conn *pgx.Conn, log *slog.Logger) (*sink, error) {
 	index, waiting := tombstone.NewIndex(0), parked.NewIndex()
+	ledgers, err := tombstone.ReadLedgers(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	index.SetLedgers(ledgers)
 	if err := tombstone.Load(ctx, conn, index); err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/pgwaltz/pgwaltz/checkpoint"
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/source/names"
 )
 
@@ -23,7 +24,8 @@ func (s *Sidecar) forget() {
 	}
 	s.members.Forget()
 	s.lives.forget()
-	s.takeNoted(names.Noted{})
+	s.own.SetLedgers(tombstone.Ledgers{})
+	s.noted.set(names.Noted{})
 	s.strays, s.straysDue = nil, time.Time{}
 	s.named, s.followDue, s.columnsDue = time.Time{}, time.Time{}, time.Time{}
 	s.overdue.Store(false)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/source/names"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -30,11 +31,17 @@ func (n *noted) knows(table uint32, name wal.RelationName) bool {
 	return n.now.Knows(table, name)
 }
 
-// loadNoted begins a term: names are noted, which may have changed while no sidecar was at work.
+// loadNoted begins a term: names are noted, which may have changed while no sidecar was at work. The index is loaded behind that.
 func (s *Sidecar) loadNoted(ctx context.Context, conn *pgx.Conn) error {
 	s.noted.look.Lock()
 	defer s.noted.look.Unlock()
-	return s.lookAndLoad(ctx, conn)
+	now, err := lookAndRead(ctx, conn)
+	if err != nil {
+		return err
+	}
+	s.own.SetLedgers(now.Ledgers)
+	s.noted.set(now)
+	return nil
 }
 
 // noteNames notes the names that tables have now, and tells the index which ledgers they have.
@@ -45,6 +52,16 @@ func (s *Sidecar) noteNames(ctx context.Context, d *db) error {
 }
 
 func (s *Sidecar) lookAndLoad(ctx context.Context, conn *pgx.Conn) error {
+	now, err := lookAndRead(ctx, conn)
+	if err != nil {
+		return err
+	}
+	return s.takeNoted(ctx, conn, now)
+}
+
+// lookAndRead notes the names that tables have now, and reads all that is noted. Who notes a name does both or, where reading fails, does it again: then nothing is new, and it is
+// read.
+func lookAndRead(ctx context.Context, conn *pgx.Conn) (names.Noted, error) {
 	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, noteWait); err != nil {
 			return fmt.Errorf("note names of tables: %w", err)
@@ -52,21 +69,24 @@ func (s *Sidecar) lookAndLoad(ctx context.Context, conn *pgx.Conn) error {
 		return names.Look(ctx, tx)
 	})
 	if err != nil {
+		return names.Noted{}, err
+	}
+	return names.LoadNoted(ctx, conn)
+}
+
+// takeNoted tells the index which ledgers there are, with what is in those that are new as copies, and only then who asks for names.
+func (s *Sidecar) takeNoted(ctx context.Context, conn *pgx.Conn, now names.Noted) error {
+	if err := tombstone.TakeLedgers(ctx, conn, s.own.Index, now.Ledgers); err != nil {
 		return err
 	}
-	now, err := names.LoadNoted(ctx, conn)
-	if err != nil {
-		return err
-	}
-	s.takeNoted(now)
+	s.noted.set(now)
 	return nil
 }
 
-func (s *Sidecar) takeNoted(now names.Noted) {
-	s.own.SetLedgers(now.Ledgers)
-	s.noted.mu.Lock()
-	defer s.noted.mu.Unlock()
-	s.noted.now = now
+func (n *noted) set(now names.Noted) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.now = now
 }
 
 // settleName sees to it that the index knows the ledger of a table under a name. It asks in the session of the decoder, which waits for no applier.
@@ -90,7 +110,6 @@ func (s *Sidecar) settleName(ctx context.Context, table uint32, name wal.Relatio
 		if err := now.Meets(ctx, c, table, name); err != nil {
 			return err
 		}
-		s.takeNoted(now)
-		return nil
+		return s.takeNoted(ctx, c, now)
 	})
 }

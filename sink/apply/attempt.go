@@ -389,6 +389,9 @@ func (a *Applier) writeEffects(ctx context.Context, fx *effects) error {
 			return err
 		}
 	}
+	if a.cfg.Self {
+		fx.items = a.alsoNoted(fx.items)
+	}
 	a.hold(fx, at)
 	if err := fx.write(ctx, a); err != nil {
 		return fmt.Errorf("write audit rows and tombstones: %w", side(err))

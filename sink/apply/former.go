@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
@@ -16,7 +18,8 @@ import (
 // their names. The rows under the name are not the change's then, and it is never put over them. In a table that was made behind the change, this
 // region wrote them later: the change is recorded as what was there before, unless something above it is known of the key by now. In one that is as old, the change has nothing to
 // say. Its own table, where that is still here, is copied under the name that it has. What the change says beside its row is noted under that name (noteMoved), or a copy from another
-// region, made before that had the change, would put a deleted row back, or its own over a newer one.
+// region, made before that had the change, would put a deleted row back, or its own over a newer one. Where one of the two tables has a ledger that was begun as a copy of
+// the other one's, what the change says is in both.
 
 // namesake is what is known of a table that has the name of another one of this region, which own changes are of.
 type namesake struct {
@@ -60,6 +63,11 @@ func (a *Applier) passedOn(ctx context.Context, t *target, tx *wal.Transaction) 
 			rel := *t.rel
 			rel.Schema, rel.Name = now.Schema, now.Name
 			n.moved = &rel
+			if a.cfg.Named != nil { // the two names may have been given at once
+				if err := a.cfg.Named(ctx, was, now); err != nil {
+					return false, false, side(err)
+				}
+			}
 		}
 		t.namesake = &n
 	}
@@ -76,10 +84,18 @@ func decideFormer(p conflict.Policy, op wal.Op, row, later bool, e conflict.Even
 }
 
 // noteMoved notes what an own change says beside its row, of a table that has given its name to another one as old: a delete, where no row of the key is in
-// its own table, and else the stamp of a row that is the change's own. It goes into the ledger of its table, at the position of the change, as that of any own change.
+// its own table, and else the stamp of a row that is the change's own. It goes into the ledger of its table, at the position of the change, as that of any own change. So
+// does what one says of a table whose name has passed to one that was made behind it, where note has written it into another ledger only.
 func (a *Applier) noteMoved(ctx context.Context, g *batch.Group, t *target, v *verdict, fx *effects) error {
 	r, moved := &g.Runs[v.i], *g
 	if moved.Rel = t.namesake.moved; moved.Rel == nil {
+		return nil
+	}
+	ledgers := a.movedTo(g, t)
+	if v.behind {
+		ledgers = slices.DeleteFunc(ledgers, func(n wal.RelationName) bool { return n == a.ledger(g.Rel) }) // entry has done that
+	}
+	if len(ledgers) == 0 {
 		return nil
 	}
 	own, err := a.target(ctx, moved.Rel)
@@ -99,7 +115,7 @@ func (a *Applier) noteMoved(ctx context.Context, g *batch.Group, t *target, v *v
 		return err
 	}
 	st := &l.states[0]
-	e := entryRow{Ref: tombstone.Ref{Relation: a.ledger(moved.Rel), Key: v.known.key}, name: moved.Rel.Ref(), version: wal.NullVersion, updatedAt: wal.MinMicros}
+	e := entryRow{Ref: tombstone.Ref{Key: v.known.key}, name: moved.Rel.Ref(), version: wal.NullVersion, updatedAt: wal.MinMicros}
 	e.LSN, e.Next, e.Live = r.Tx.CommitLSN, conflict.NextGeneration(r.Stamp, alive), alive
 	if own.stampless() {
 		e.updatedAt, e.At = r.Stamp.UpdatedAt, r.Stamp.UpdatedAt
@@ -107,7 +123,7 @@ func (a *Applier) noteMoved(ctx context.Context, g *batch.Group, t *target, v *v
 	switch {
 	case alive:
 		mine, err := a.isMine(ctx, &moved, own, v.i, st)
-		if err != nil || !mine || st.entry != nil && (st.entry.Next > e.Next || st.entry.At > e.At) {
+		if err != nil || !mine {
 			return err
 		}
 		e.plain = !own.stampless() || r.Stamp.UpdatedAt == r.Tx.CommitTime
@@ -116,8 +132,31 @@ func (a *Applier) noteMoved(ctx context.Context, g *batch.Group, t *target, v *v
 	default:
 		e.version, e.updatedAt = r.Stamp.Version, r.Stamp.UpdatedAt
 	}
-	fx.entries = append(fx.entries, e)
+	for _, ledger := range ledgers {
+		if alive {
+			found, err := tombstone.Read(ctx, a.conn, ledger, []string{e.Key})
+			if err != nil {
+				return side(err)
+			}
+			if there, ok := found[e.Key]; ok && (there.Next > e.Next || there.At > e.At) {
+				continue
+			}
+		}
+		e.Relation = ledger
+		fx.entries = append(fx.entries, e)
+	}
 	return nil
+}
+
+// movedTo are the ledgers that have what an own change says of a table whose name has passed on: that of the name by which it came, of the name that the table has
+// by now, and those that were begun as copies.
+func (a *Applier) movedTo(g *batch.Group, t *target) []wal.RelationName {
+	if t.namesake == nil || t.namesake.moved == nil {
+		return nil
+	}
+	out := append([]wal.RelationName{a.ledger(t.namesake.moved), a.ledger(g.Rel)}, a.cfg.Index.Also(g.Rel)...)
+	slices.SortFunc(out, func(x, y wal.RelationName) int { return strings.Compare(x.String(), y.String()) })
+	return slices.Compact(out)
 }
 
 // isMine reports whether the row that was looked at is the one that a run wrote.

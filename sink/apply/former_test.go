@@ -52,7 +52,7 @@ func TestNoteMoved(t *testing.T) {
 	gone := b.tx(nil, wal.Change{Op: wal.Delete, Relation: r, Old: row("1", "gone", 2, 2)}, wal.Change{Op: wal.Delete, Relation: r, Old: row("2", "was", 2, 2)})
 	b.ownXID(gone)
 	b.exec("alter table acct rename to x; alter table other rename to acct; alter table x rename to other")
-	b.idx.SetLedgers(map[tombstone.Named]wal.RelationName{{Table: oid, Name: wal.RelationName{Schema: "public", Name: "other"}}: r.Ref()})
+	b.idx.SetLedgers(tombstone.Ledgers{Of: map[tombstone.Named]wal.RelationName{{Table: oid, Name: wal.RelationName{Schema: "public", Name: "other"}}: r.Ref()}})
 	b.idx.Stamped(gone.EndLSN + 1000)
 	b.selfMerge()(gone)
 	b.want("select relation, key, live, lsn = '"+gone.CommitLSN.String()+"' from pgwaltz.tombstone", `public.acct|["1"]|false|true`)
@@ -60,6 +60,49 @@ func TestNoteMoved(t *testing.T) {
 	there.Name = "other"
 	b.apply(b.tx(nil, insert(&there, row("1", "gone", 1, 1)), insert(&there, row("3", "new", 1, 1))))
 	b.want("select string_agg(id || v, ' ' order by id) from other", "2again 3new")
+}
+
+// TestNoteMovedOfAReplacedTable: where a table has been replaced, and begun a ledger of its own, what its own changes by the former name say is in both ledgers, whether the other table was
+// made in front of the change or behind it: entries, and the items of what later changes of the batch have superseded. A delete that comes later is in the one of its table alone.
+func TestNoteMovedOfAReplacedTable(t *testing.T) {
+	t.Parallel()
+	for _, behind := range []bool{false, true} {
+		b, r := newBench(t, acctDDL+"; insert into acct values (2, 'again', 3, '2024-01-03')"), acct()
+		var oid uint32
+		if err := b.conn.QueryRow(t.Context(), "select 'acct'::regclass::oid").Scan(&oid); err != nil {
+			t.Fatal(err)
+		}
+		for i := range r.Columns {
+			r.Columns[i].ID = wal.ColumnID(oid, int16(i+1))
+		}
+		const made = "create table public.other (like acct including all)"
+		if !behind {
+			b.exec(made)
+		}
+		gone := b.tx(nil, wal.Change{Op: wal.Delete, Relation: r, Old: row("1", "gone", 2, 2)}, wal.Change{Op: wal.Delete, Relation: r, Old: row("2", "was", 2, 2)})
+		b.ownXID(gone)
+		if behind {
+			b.exec(made)
+		}
+		b.exec("alter table acct rename to acct_old; alter table other rename to acct")
+		was, is, own := r.Ref(), wal.RelationName{Schema: "public", Name: "acct_old"}, wal.RelationName{Schema: "public", Name: "acct_old [7]"}
+		b.idx.SetLedgers(tombstone.Ledgers{
+			Of:   map[tombstone.Named]wal.RelationName{{Table: oid, Name: was}: was, {Table: oid, Name: is}: own},
+			Also: map[tombstone.Named][]wal.RelationName{{Table: oid, Name: was}: {own}},
+		})
+		b.idx.Stamped(gone.EndLSN + 1000)
+		b.selfMerge()(gone)
+		b.want("select relation, live, lsn = '"+gone.CommitLSN.String()+"' from pgwaltz.tombstone where key = '[\"1\"]' order by 1", `public."acct_old [7]"|false|true;public.acct|false|true`)
+		b.want(`select count(*) from (select relation, lsn from pgwaltz.tombstone where key = '["2"]' union select relation, lsn from pgwaltz.past where key = '["2"]') as e`, "2")
+		later := *r
+		later.Name = is.Name
+		b.exec("delete from acct_old where id = 2")
+		del := b.tx(nil, wal.Change{Op: wal.Delete, Relation: &later, Old: row("2", "again", 3, 3)})
+		b.ownXID(del)
+		b.idx.Stamped(del.EndLSN + 1000)
+		b.selfMerge()(del)
+		b.want("select relation from pgwaltz.tombstone where lsn = '"+del.CommitLSN.String()+"'", `public."acct_old [7]"`)
+	}
 }
 
 // The same with rows of a table without stamp columns: when they were written is known in the ledger of their table, and of a row that is another one by now it is not.
@@ -76,7 +119,7 @@ func TestNoteMovedRows(t *testing.T) {
 	wrote := b.tx(map[string]uint32{"3": 1}, insert(r, text("1", "mine")), insert(r, text("2", "was")), insert(r, text("3", "again")))
 	b.ownXID(wrote)
 	b.exec("alter table plain rename to x; alter table other rename to plain; alter table x rename to other")
-	b.idx.SetLedgers(map[tombstone.Named]wal.RelationName{{Table: oid, Name: wal.RelationName{Schema: "public", Name: "other"}}: r.Ref()})
+	b.idx.SetLedgers(tombstone.Ledgers{Of: map[tombstone.Named]wal.RelationName{{Table: oid, Name: wal.RelationName{Schema: "public", Name: "other"}}: r.Ref()}})
 	b.idx.Stamped(wrote.EndLSN + 1000)
 	b.selfMerge()(wrote)
 	b.want("select relation, key, live, generation, updated_at = "+fmt.Sprint(int64(wrote.CommitTime))+", lsn = '"+wrote.CommitLSN.String()+"' from pgwaltz.tombstone order by key", `public.plain|["1"]|true|-1|true|true;public.plain|["3"]|true|0|true|true`)

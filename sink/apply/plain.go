@@ -32,7 +32,7 @@ func (a *Applier) writeDown(ctx context.Context, g *batch.Group, t *target, runs
 		if err != nil {
 			return nil, err
 		}
-		if passed && !behind {
+		if passed && (!behind || len(a.movedTo(g, t)) > 1) {
 			slow = append(slow, i)
 		} else {
 			own = append(own, i)

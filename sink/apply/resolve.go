@@ -53,11 +53,12 @@ func (e *entry) side() conflict.Side {
 type verdict struct {
 	i int
 	conflict.Decision
-	side  conflict.Side
-	event conflict.Event
-	known *known
-	undo  bool // the row here is the change's own, and a tombstone beat it
-	moved bool // an own change whose table has given its name to another one as old
+	side   conflict.Side
+	event  conflict.Event
+	known  *known
+	undo   bool // the row here is the change's own, and a tombstone beat it
+	moved  bool // an own change whose table has given its name to another one
+	behind bool // that was made behind the change
 }
 
 // resolve decides and writes the given runs of a group.

@@ -53,9 +53,10 @@ func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i in
 		o.Mine = t.stampless() && (st.entry == nil || st.entry.Plain)
 	}
 	pol := a.cfg.Policy.table(g.Rel.Ref()).Resolve
-	if passed, behind, err := a.passedOn(ctx, t, r.Tx); err != nil || passed && !(behind && o.Holds) {
-		v = verdict{i: i, side: side, event: e, known: st}
-		v.Verdict, v.moved = decideFormer(pol, r.Op, st.row != nil, behind, e, side), passed && !behind
+	passed, behind, err := a.passedOn(ctx, t, r.Tx)
+	if err != nil || passed && !(behind && o.Holds) {
+		v = verdict{i: i, side: side, event: e, known: st, moved: passed, behind: behind}
+		v.Verdict = decideFormer(pol, r.Op, st.row != nil, behind, e, side)
 		return v, true, against, err
 	}
 	name, key, at := a.ledger(g.Rel), []byte(st.key), tombstone.Place{Commit: r.Tx.CommitLSN, Part: r.Tx.Part}
@@ -93,7 +94,7 @@ func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i in
 		}
 		step, against = conflict.DecideOwn(pol, o)
 	}
-	v = verdict{i: i, Decision: conflict.Decision{Verdict: conflict.Same}, side: side, event: e, known: st}
+	v = verdict{i: i, Decision: conflict.Decision{Verdict: conflict.Same}, side: side, event: e, known: st, moved: passed, behind: behind}
 	if step == conflict.OwnSkip {
 		v.Verdict = conflict.Keep // the later change brings its own entry
 	}
@@ -178,7 +179,8 @@ select (select pg_catalog.count(*) = pg_catalog.cardinality($2::text[]) from pg_
 type OwnItem struct {
 	tombstone.Ref
 	conflict.Item
-	plain bool // it, and those that were left out for it, have times of their own
+	plain bool          // it, and those that were left out for it, have times of their own
+	rel   *wal.Relation // of the change
 }
 
 // OwnItems are the items of all own changes of some transactions: also of those that a later one
@@ -227,7 +229,7 @@ func OwnItems(p Policy, x *tombstone.Index, txs []*wal.Transaction) []OwnItem {
 }
 
 func ownItem(p Policy, x *tombstone.Index, tx *wal.Transaction, ch *wal.Change) OwnItem {
-	o := OwnItem{Ref: tombstone.Ref{Relation: x.Own(ch.Relation), Key: string(ch.AppendKey(nil))}, plain: plain(p, tx, ch)}
+	o := OwnItem{Ref: tombstone.Ref{Relation: x.Own(ch.Relation), Key: string(ch.AppendKey(nil))}, plain: plain(p, tx, ch), rel: ch.Relation}
 	o.Item = conflict.Item{LSN: tx.CommitLSN, Next: conflict.NextGeneration(ch.Stamp, ch.Op != wal.Delete), Live: ch.Op != wal.Delete}
 	if stampless(p, ch.Relation) {
 		o.At = ch.Stamp.UpdatedAt
@@ -241,6 +243,21 @@ func (a *Applier) ownItems(txs []keyedTx) []OwnItem {
 		plain[i] = k.tx
 	}
 	return OwnItems(a.cfg.Policy, a.cfg.Index, plain)
+}
+
+// alsoNoted adds what other ledgers have of items, which were begun as copies of those that the items are of. It is asked for when the items are written, behind all
+// that the transaction has seen of names.
+func (a *Applier) alsoNoted(items []OwnItem) []OwnItem {
+	for _, it := range items {
+		if it.rel == nil {
+			continue
+		}
+		for _, ledger := range a.cfg.Index.Also(it.rel) {
+			it.Relation = ledger
+			items = append(items, it)
+		}
+	}
+	return items
 }
 
 func (a *Applier) stampless(rel *wal.Relation) bool { return stampless(a.cfg.Policy, rel) }

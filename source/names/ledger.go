@@ -19,8 +19,12 @@ import (
 // has been what it is all along. One that was filled from another table, and has got its name, holds the same rows: what was kept under that name
 // goes for it, too. That is so for a table of which no other region knows, whose former name nobody has got, and that held rows when it was renamed. A
 // table that is new under a name, and empty, has nothing to do with who had it before.
+//
+// Where the table that was replaced is still there, the two do not share what comes from then on: its rows may be deleted by and by, and live on in the other one. One of the two begins
+// a ledger of its own, as a copy (tombstone.CopyLedger): the one that was replaced, as nothing but its own region's changes may be on their way to it. Where it was seen under its new name before the
+// other one had the name, as two statements rename them, it has its ledger for good, and the other one gets the copy.
 
-// taker is a table that is called otherwise than at the last look, or is new under a name that another one had.
+// taker is a table that is called otherwise than at the last look, or is new under a name that another one had; or one of which is said which ledger it has.
 type taker struct {
 	table    uint32
 	is       wal.RelationName
@@ -28,55 +32,19 @@ type taker struct {
 	taken    bool             // a table had the name before
 	vacant   bool             // no table has the name that it had
 	foreign  bool             // tables of other regions stand for it
-	holder   uint32           // the table that had the name last, if it is still there
-	known    bool             // see ledger
+	holder   uint32           // the table that had the name last; 0: none, or it was gone at the last look
+	held     bool             // that is still here
+	known    bool             // it had a name at the last look
+	said     bool             // nothing is to be said of it
 	inherits bool
 }
 
-// takersSQL finds them; $1 and $2 are the names of ledgers, $3 to $5 the tables and names of which is said which ledger they have.
-const takersSQL = `with now as materialized (
-  select n.nspname::text as s, c.relname::text as t, c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-  where c.relkind in ('r', 'p') and c.relpersistence <> 't' and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgwaltz')
-)
-select n.oid::int8, n.s, n.t, coalesce(m.schema_name, ''), coalesce(m.table_name, ''), h.schema_name is not null and h.table_oid <> n.oid,
-  not exists (select from now o where o.s = m.schema_name and o.t = m.table_name),
-  coalesce((select o.oid::int8 from now o where o.oid = h.table_oid and o.oid <> n.oid), 0),
-  m.schema_name is not null
-from now n
-left join pgwaltz.name m on m.table_oid = n.oid and m.left_at is null and (m.schema_name, m.table_name) is distinct from (n.s, n.t)
-left join pgwaltz.name h on h.schema_name = n.s and h.table_name = n.t
-where not exists (select from unnest($3::int8[], $4::text[], $5::text[]) as l(o, s, t) where l.o::oid = n.oid and l.s = n.s and l.t = n.t)
-  and (m.schema_name is not null or not exists (select from pgwaltz.name k where k.table_oid = n.oid)
-    and (h.table_oid not in (0, n.oid) or exists (select from unnest($1::text[], $2::text[]) as u(s, t) where u.s = n.s and u.t = n.t)))
-order by n.oid, m.schema_name, m.table_name`
+// named is what a taker is called now.
+func (t *taker) named() tombstone.Named { return tombstone.Named{Table: t.table, Name: t.is} }
 
-// noteLedgers says which ledgers tables have under their names. It runs in front of the look, in its transaction.
-func noteLedgers(ctx context.Context, q Querier) error {
-	stored, err := tombstone.Ledgers(ctx, q)
-	if err != nil {
-		return err
-	}
-	var ledgers, of []wal.RelationName
-	tables := []int64{}
-	for n, l := range stored {
-		ledgers, of, tables = append(ledgers, l), append(of, n.Name), append(tables, int64(n.Table))
-	}
-	schemas, list := split(ledgers)
-	ofSchemas, ofNames := split(of)
-	rows, err := q.Query(ctx, takersSQL, schemas, list, tables, ofSchemas, ofNames)
-	if err != nil {
-		return fmt.Errorf("look for tables that were renamed: %w", err)
-	}
-	takers, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (t taker, err error) {
-		var table, holder int64
-		err = r.Scan(&table, &t.is.Schema, &t.is.Name, &t.was.Schema, &t.was.Name, &t.taken, &t.vacant, &holder, &t.known)
-		t.table, t.holder = uint32(table), uint32(holder)
-		return t, err
-	})
-	if err != nil {
-		return fmt.Errorf("look for tables that were renamed: %w", err)
-	}
-	if len(takers) == 0 {
+// noteLedgers says which ledgers tables have under their names. It runs behind the look, in its transaction.
+func noteLedgers(ctx context.Context, q Querier, stored tombstone.Ledgers, takers []taker) error {
+	if !slices.ContainsFunc(takers, func(t taker) bool { return !t.said }) {
 		return nil
 	}
 	foreign, err := counterpart.Tables(ctx, q)
@@ -86,52 +54,107 @@ func noteLedgers(ctx context.Context, q Querier) error {
 	for i := range takers {
 		t := &takers[i]
 		t.foreign = slices.Contains(foreign, int64(t.table))
-		if t.known && (!t.taken || !t.vacant || t.foreign) {
+		if t.said || t.known && (!t.taken || !t.vacant || t.foreign) {
 			continue
 		}
-		if t.inherits, err = heldRows(ctx, q, t.table, t.holder); err != nil {
+		holder := t.holder
+		if !t.held {
+			holder = 0
+		}
+		if t.inherits, err = heldRows(ctx, q, t.table, holder); err != nil {
 			return err
 		}
 	}
-	if err := tombstone.NoteLedgers(ctx, q, decideLedgers(stored, takers)); err != nil {
+	ledgers, copies := decideLedgers(stored.Of, takers)
+	if err := tombstone.NoteLedgers(ctx, q, ledgers); err != nil {
 		return err
+	}
+	for to, from := range copies {
+		if err := tombstone.CopyLedger(ctx, q, from, to); err != nil {
+			return err
+		}
 	}
 	return tombstone.ForgetLedgers(ctx, q, keep)
 }
 
-// decideLedgers returns the ledgers of tables that were renamed, under both names, and of new ones whose name is the ledger of another table.
-func decideLedgers(stored map[tombstone.Named]wal.RelationName, takers []taker) map[tombstone.Named]wal.RelationName {
-	out := map[tombstone.Named]wal.RelationName{}
+// decideLedgers returns the ledgers of tables that were renamed, under both names, and of new ones whose name is the ledger of another table; and which of them
+// begin as copies of which others.
+func decideLedgers(stored map[tombstone.Named]wal.RelationName, takers []taker) (out tombstone.Ledgers, copies map[wal.RelationName]wal.RelationName) {
+	out = tombstone.Ledgers{Of: map[tombstone.Named]wal.RelationName{}, Also: map[tombstone.Named][]wal.RelationName{}}
+	copies = map[wal.RelationName]wal.RelationName{}
+	of := func(n tombstone.Named) wal.RelationName {
+		if l, ok := stored[n]; ok {
+			return l
+		}
+		return n.Name
+	}
 	used := map[wal.RelationName]bool{}
 	for _, l := range stored {
 		used[l] = true
 	}
-	for _, t := range takers {
-		if !t.known {
+	present := map[wal.RelationName]bool{} // of tables that are here
+	for i := range takers {
+		if t := &takers[i]; t.said {
+			present[of(t.named())] = true
+		}
+	}
+	// begins gives a table a ledger of its own, as a copy of the one of another table or name, whose history it has.
+	begins := func(t *taker, history tombstone.Named) {
+		own := ofItsOwn(t)
+		out.Of[t.named()], copies[own] = own, of(history)
+		out.Of[history] = of(history)
+		out.Also[history] = append(out.Also[history], own)
+	}
+	decided := func(t *taker) bool {
+		_, is := out.Of[t.named()]
+		return is
+	}
+	inherit := func(t *taker) {
+		switch history := (tombstone.Named{Table: t.holder, Name: t.is}); {
+		case t.holder == 0 && present[t.is]: // that of a table that has been renamed long ago
+			out.Of[t.named()] = ofItsOwn(t)
+		case present[of(history)]:
+			begins(t, history)
+		default:
+			out.Of[t.named()] = of(history)
+		}
+		present[out.Of[t.named()]], used[out.Of[t.named()]] = true, true
+	}
+	for i := range takers {
+		if t := &takers[i]; t.known && t.inherits && !decided(t) {
+			out.Of[tombstone.Named{Table: t.table, Name: t.was}] = of(tombstone.Named{Table: t.table, Name: t.was})
+			inherit(t)
+		}
+	}
+	for i := range takers {
+		t := &takers[i]
+		if t.known || t.said || !used[t.is] && !slices.ContainsFunc(takers, func(o taker) bool { return o.known && of(tombstone.Named{Table: o.table, Name: o.was}) == t.is }) {
+			continue
+		}
+		if t.inherits {
+			inherit(t)
+		} else {
+			out.Of[t.named()] = ofItsOwn(t)
+		}
+	}
+	for i := range takers {
+		t := &takers[i]
+		if !t.known || t.inherits || decided(t) {
 			continue
 		}
 		before := tombstone.Named{Table: t.table, Name: t.was}
-		ledger, ok := stored[before]
-		if !ok {
-			ledger = t.was
+		if present[of(before)] {
+			begins(t, before)
+			continue
 		}
-		out[before] = ledger
-		if t.inherits {
-			ledger = t.is
-		}
-		out[tombstone.Named{Table: t.table, Name: t.is}] = ledger
-		used[ledger] = true
+		out.Of[before], out.Of[t.named()], present[of(before)] = of(before), of(before), true
 	}
-	for _, t := range takers {
-		switch n := (tombstone.Named{Table: t.table, Name: t.is}); {
-		case t.known || !used[t.is]:
-		case t.inherits:
-			out[n] = t.is
-		default:
-			out[n] = wal.RelationName{Schema: t.is.Schema, Name: fmt.Sprintf("%s [%d]", t.is.Name, t.table)}
-		}
-	}
-	return out
+	return out, copies
+}
+
+// ofItsOwn is the name of a ledger that no table has but this one.
+func ofItsOwn(t *taker) wal.RelationName {
+	return wal.RelationName{Schema: t.is.Schema, Name: fmt.Sprintf("%s [%d]", t.is.Name, t.table)}
 }
 
 // heldRows reports whether a table holds rows that were written before it was renamed, or by who did that; holder is the table that had the name before, 0
@@ -165,8 +188,8 @@ from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamesp
 
 // adoptLedgers tells the ledgers on another server, where tables have other numbers: under the names that they have now.
 func adoptLedgers(ctx context.Context, q Querier) error {
-	stored, err := tombstone.Ledgers(ctx, q)
-	if err != nil || len(stored) == 0 {
+	stored, err := tombstone.ReadLedgers(ctx, q)
+	if err != nil || len(stored.Of) == 0 {
 		return err
 	}
 	rows, err := q.Query(ctx, `select k.table_oid::int8, c.oid::int8, k.schema_name, k.table_name from pgwaltz.name k
@@ -179,7 +202,7 @@ where k.left_at is null and k.table_oid <> 0`)
 	var was, is int64
 	var n wal.RelationName
 	if _, err := pgx.ForEachRow(rows, []any{&was, &is, &n.Schema, &n.Name}, func() error {
-		if l, ok := stored[tombstone.Named{Table: uint32(was), Name: n}]; ok {
+		if l, ok := stored.Of[tombstone.Named{Table: uint32(was), Name: n}]; ok {
 			of[tombstone.Named{Table: uint32(is), Name: n}] = l
 		}
 		return nil
@@ -189,19 +212,19 @@ where k.left_at is null and k.table_oid <> 0`)
 	if err := tombstone.ForgetLedgers(ctx, q, ""); err != nil {
 		return err
 	}
-	return tombstone.NoteLedgers(ctx, q, of)
+	return tombstone.NoteLedgers(ctx, q, tombstone.Ledgers{Of: of})
 }
 
 // Noted is what a process remembers of the names that were noted. The zero value knows none.
 type Noted struct {
 	of      map[uint32]wal.RelationName
 	by      map[wal.RelationName]uint32
-	Ledgers map[tombstone.Named]wal.RelationName
+	Ledgers tombstone.Ledgers
 }
 
 // LoadNoted reads it.
 func LoadNoted(ctx context.Context, q Querier) (n Noted, err error) {
-	if n.Ledgers, err = tombstone.Ledgers(ctx, q); err != nil {
+	if n.Ledgers, err = tombstone.ReadLedgers(ctx, q); err != nil {
 		return n, err
 	}
 	rows, err := q.Query(ctx, `select schema_name, table_name, table_oid::int8 from pgwaltz.name where left_at is null`)
@@ -233,7 +256,7 @@ func (n *Noted) Name(table uint32) (name wal.RelationName, ok bool) {
 
 // Knows reports whether it is said which ledger a table has under a name.
 func (n *Noted) Knows(table uint32, name wal.RelationName) bool {
-	_, said := n.Ledgers[tombstone.Named{Table: table, Name: name}]
+	_, said := n.Ledgers.Of[tombstone.Named{Table: table, Name: name}]
 	return said || n.by[name] == table
 }
 
@@ -242,14 +265,14 @@ func (n *Noted) Knows(table uint32, name wal.RelationName) bool {
 func (n *Noted) Meets(ctx context.Context, q Querier, table uint32, name wal.RelationName) error {
 	ledger := name
 	if now, ok := n.of[table]; ok {
-		if ledger, ok = n.Ledgers[tombstone.Named{Table: table, Name: now}]; !ok {
+		if ledger, ok = n.Ledgers.Of[tombstone.Named{Table: table, Name: now}]; !ok {
 			ledger = now
 		}
 	}
 	of := map[tombstone.Named]wal.RelationName{{Table: table, Name: name}: ledger}
-	if err := tombstone.NoteLedgers(ctx, q, of); err != nil {
+	if err := tombstone.NoteLedgers(ctx, q, tombstone.Ledgers{Of: of}); err != nil {
 		return err
 	}
-	n.Ledgers[tombstone.Named{Table: table, Name: name}] = ledger
+	n.Ledgers.Of[tombstone.Named{Table: table, Name: name}] = ledger
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -43,18 +44,37 @@ type Querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
+// lookSQL notes the names that tables have, and returns those that are called otherwise than at the last look, or are new under a name that another one had; and,
+// with none of the rest but that it is kept, those of which is said which ledger they have under the name that they have. All of it is one statement: a table that is renamed meanwhile is in what is
+// noted as it is in what is returned. $1 is an interval, $2 and $3 are the names of ledgers, $4 to $6 the tables and names of which is said which ledger they have.
 const lookSQL = `with now as materialized (
   select n.nspname::text as s, c.relname::text as t, c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   where c.relkind in ('r', 'p') and c.relpersistence <> 't' and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgwaltz')
+), said as materialized (
+  select * from unnest($4::int8[], $5::text[], $6::text[]) as l(o, s, t)
 ), old as (
   delete from pgwaltz.name k where left_at < pg_catalog.now() - $1::interval and not exists (select from now where s = k.schema_name and t = k.table_name)
 ), gone as (
   update pgwaltz.name k set left_at = coalesce(left_at, pg_catalog.now()), table_oid = case when exists (select from now where oid = k.table_oid) then table_oid else 0 end
   where not exists (select from now where s = k.schema_name and t = k.table_name) and (left_at is null or table_oid <> 0 and not exists (select from now where oid = k.table_oid))
+), noted as (
+  insert into pgwaltz.name as k (schema_name, table_name, table_oid) select s, t, oid from now
+  where not exists (select from pgwaltz.name k where k.schema_name = s and k.table_name = t and k.table_oid = oid and k.left_at is null)
+  on conflict (schema_name, table_name) do update set table_oid = excluded.table_oid, left_at = null
 )
-insert into pgwaltz.name as k (schema_name, table_name, table_oid) select s, t, oid from now
-where not exists (select from pgwaltz.name k where k.schema_name = s and k.table_name = t and k.table_oid = oid and k.left_at is null)
-on conflict (schema_name, table_name) do update set table_oid = excluded.table_oid, left_at = null`
+select n.oid::int8, n.s, n.t, coalesce(m.schema_name, ''), coalesce(m.table_name, ''), h.schema_name is not null and h.table_oid <> n.oid,
+  not exists (select from now o where o.s = m.schema_name and o.t = m.table_name),
+  coalesce(nullif(h.table_oid, n.oid), 0)::int8, exists (select from now o where o.oid = h.table_oid and o.oid <> n.oid),
+  m.schema_name is not null, false
+from now n
+left join pgwaltz.name m on m.table_oid = n.oid and m.left_at is null and (m.schema_name, m.table_name) is distinct from (n.s, n.t)
+left join pgwaltz.name h on h.schema_name = n.s and h.table_name = n.t
+where not exists (select from said l where l.o::oid = n.oid and l.s = n.s and l.t = n.t)
+  and (m.schema_name is not null or not exists (select from pgwaltz.name k where k.table_oid = n.oid)
+    and (h.table_oid not in (0, n.oid) or exists (select from unnest($2::text[], $3::text[]) as u(s, t) where u.s = n.s and u.t = n.t)))
+union all
+select n.oid::int8, n.s, n.t, '', '', false, false, 0, false, false, true from now n join said l on l.o::oid = n.oid and l.s = n.s and l.t = n.t
+order by 1, 4, 5`
 
 // adoptSQL tells the names on another server: the numbers of the former one may belong to any table here, as they do
 // behind pg_dump. Where a table has the name, it is known by that; what other names it had is forgotten.
@@ -78,13 +98,40 @@ func Adopt(ctx context.Context, q Querier) error {
 
 // Look notes the names that tables have now, and under which names what is known of their keys is kept (noteLedgers). q is in a transaction.
 func Look(ctx context.Context, q Querier) error {
-	if err := noteLedgers(ctx, q); err != nil {
+	stored, err := tombstone.ReadLedgers(ctx, q)
+	if err != nil {
 		return err
 	}
-	if _, err := q.Exec(ctx, lookSQL, keep); err != nil {
-		return fmt.Errorf("note names of tables: %w", err)
+	takers, err := look(ctx, q, stored)
+	if err != nil {
+		return err
 	}
-	return nil
+	return noteLedgers(ctx, q, stored, takers)
+}
+
+// look notes the names, and returns the tables of which is to be said which ledger they have, and those that have one said.
+func look(ctx context.Context, q Querier, stored tombstone.Ledgers) ([]taker, error) {
+	var ledgers, of []wal.RelationName
+	tables := []int64{}
+	for n, l := range stored.Of {
+		ledgers, of, tables = append(ledgers, l), append(of, n.Name), append(tables, int64(n.Table))
+	}
+	schemas, list := split(ledgers)
+	ofSchemas, ofNames := split(of)
+	rows, err := q.Query(ctx, lookSQL, keep, schemas, list, tables, ofSchemas, ofNames)
+	if err != nil {
+		return nil, fmt.Errorf("note names of tables: %w", err)
+	}
+	takers, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (t taker, err error) {
+		var table, holder int64
+		err = r.Scan(&table, &t.is.Schema, &t.is.Name, &t.was.Schema, &t.was.Name, &t.taken, &t.vacant, &holder, &t.held, &t.known, &t.said)
+		t.table, t.holder = uint32(table), uint32(holder)
+		return t, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("note names of tables: %w", err)
+	}
+	return takers, nil
 }
 
 // Meet notes a name under which the WAL has rows of the table oid, where no table has it any more: the table may

@@ -22,7 +22,7 @@ func public(s string) wal.RelationName { return wal.RelationName{Schema: "public
 func open(t *testing.T) *pgx.Conn {
 	t.Helper()
 	c := pgtest.Connect(t, server.Database(t))
-	pgtest.Exec(t, c, "create schema pgwaltz", Schema, tombstone.LedgerSchema, counterpart.Schema)
+	pgtest.Exec(t, c, "create schema pgwaltz", Schema, tombstone.LedgerSchema, tombstone.Schema, tombstone.PastSchema, counterpart.Schema)
 	return c
 }
 

@@ -110,6 +110,8 @@ func (i items) Free(xid wal.XID, commit wal.LSN) { i.index.Free(xid, commit) }
 
 func (i items) Own(rel *wal.Relation) wal.RelationName { return i.index.Own(rel) }
 
+func (i items) Also(rel *wal.Relation) []wal.RelationName { return i.index.Also(rel) }
+
 func (i items) Truncated(rel wal.RelationName, at tombstone.Place) { i.index.Truncated(rel, at) }
 
 func (i items) Clock(commit wal.LSN, t wal.Micros) wal.Micros { return i.index.Clock(commit, t) }
