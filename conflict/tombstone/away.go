@@ -13,6 +13,8 @@ type Away struct {
 	// Since is a horizon of a time at which they were not left out yet. Known: there is one. Without it nothing is said of rows that have no entry.
 	Since Horizon
 	Known bool
+	// Open is the snapshot of Since, nil where that is not known.
+	Open *Snapshot
 	// Holder names who writes the entries, in the index: changes are stamped meanwhile.
 	Holder string
 }
@@ -24,11 +26,15 @@ type Away struct {
 // since stays above it. Where another region wrote what it has replaced, it gets a time just above that.
 //
 // An applier may write a row in a part of its transaction that is later than the entry: that looks the same where the server knows no times. The row
-// is raised by less then than one that was surely left out.
+// is raised by less then than one that was surely left out. So is one of which it is not known (missed).
 func (g *Gap) judgeAway(u Unread, e *Noted) (r Regained, ok bool) {
 	a := g.Away
 	r = Regained{Key: u.Key}
 	wrote := max(u.Wrote, u.Committed)
+	missed, sure := false, false
+	if e != nil {
+		missed, sure = a.missed(u, e)
+	}
 	switch {
 	case u.Applied:
 		return r, false
@@ -41,7 +47,7 @@ func (g *Gap) judgeAway(u Unread, e *Noted) (r Regained, ok bool) {
 			r.At = a.Since.At
 		}
 		return r, r.At != wal.MinMicros
-	case !later(u.Writer, e.Writer), u.Ended != wal.MinMicros && e.Ended == u.Ended:
+	case !missed, u.Ended != wal.MinMicros && e.Ended == u.Ended:
 		return r, false // it was noted with the row, or behind it
 	case e.Plain && u.Wrote > e.At:
 		return r, false
@@ -50,17 +56,41 @@ func (g *Gap) judgeAway(u Unread, e *Noted) (r Regained, ok bool) {
 	if !e.Live {
 		above = e.Stamp.UpdatedAt
 	}
-	if a.Known && later(uint32(a.Since.XID), e.Writer) {
+	if a.Known && sure && later(uint32(a.Since.XID), e.Writer) {
 		by = 2 // the entry is of before
 	}
 	if above < wal.MaxMicros-2 {
 		above += by
 	}
-	r.Next, r.Plain, r.At = e.Next, e.Plain, max(above, wrote)
-	if wrote == wal.MinMicros && e.Own && a.Known {
+	r.Next, r.Plain, r.At = e.Next, e.Plain, above
+	if sure || e.Own {
+		r.At = max(above, wrote)
+	}
+	if wrote == wal.MinMicros && e.Own && a.Known && sure {
 		r.At = max(r.At, a.Since.At)
 	}
 	return r, true
+}
+
+// missed reports whether a row was written behind its entry, and whether that is sure.
+//
+// Mostly the ids of the transactions tell. A transaction that was open for a while may write a row behind an entry of one that has a higher id: it is told by the
+// time of its commit, or by a snapshot that shows the entry and not the row. Entries that were adopted with the database (Adopt) have the id
+// of the transaction that did so, and do not tell.
+func (a *Away) missed(u Unread, e *Noted) (is, sure bool) {
+	s := a.Open
+	switch {
+	case later(u.Writer, e.Writer), u.Ended != wal.MinMicros && e.Ended != wal.MinMicros && u.Ended > e.Ended:
+		return true, true
+	case e.LSN == 0:
+		return true, false
+	case s == nil || !s.Shows(e.Writer):
+		return false, false
+	case !s.Shows(u.Writer):
+		return true, true
+	}
+	// A subtransaction is in no snapshot.
+	return !later(s.Low, u.Writer) && len(s.Above(u.Writer)) > 0, false
 }
 
 // Missed returns those of some rows that get an entry, as far as it can be said without a lock.

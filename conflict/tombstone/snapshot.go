@@ -4,12 +4,38 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 // Snapshot says which transactions of the server are visible.
 type Snapshot struct {
 	Low, High  uint32 // below Low all have ended, from High on none has begun
 	InProgress []uint32
+}
+
+// ParseSnapshot reads one as the server prints it; nil where it is none.
+func ParseSnapshot(text string) *Snapshot {
+	parts := strings.Split(text, ":")
+	if len(parts) != 3 {
+		return nil
+	}
+	s := &Snapshot{}
+	ids := append([]string{parts[0], parts[1]}, strings.FieldsFunc(parts[2], func(r rune) bool { return r == ',' })...)
+	for i, id := range ids {
+		n, err := strconv.ParseUint(id, 10, 64)
+		switch {
+		case err != nil:
+			return nil
+		case i == 0:
+			s.Low = uint32(n)
+		case i == 1:
+			s.High = uint32(n)
+		default:
+			s.InProgress = append(s.InProgress, uint32(n))
+		}
+	}
+	return s
 }
 
 // Shows reports whether what a transaction wrote is visible, given that it was committed since

@@ -70,7 +70,7 @@ func (s *Sidecar) noteCopies(jobs []tablecopy.Job) {
 		switch {
 		case j.State == tablecopy.Done && !j.Whole:
 			state = "running" // all of it is in the stream, and not yet at the peers
-		case j.Open() && j.Reason != "":
+		case j.Open() && j.Reason != "" && j.Reason != tablecopy.AwaitsLook:
 			state = "failed"
 		}
 		all = append(all, status.Copy{Table: j.Table.String(), State: state, Rows: j.Rows, Applied: j.Applied, Reason: j.Reason})

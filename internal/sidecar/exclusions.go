@@ -44,21 +44,20 @@ func (s *Sidecar) turnExclusions(ctx context.Context, c *pgx.Conn, sit checkpoin
 	if !sit.Stored.Epoch.SameWAL(s.epoch) {
 		stored.Before = nil // of another WAL, whose positions say nothing here
 	}
+	former := stored.Now
 	next, changed := stored.Turn(now, sit.Published(), oldest)
 	if changed || !known {
-		if err := s.saveExclusions(ctx, c, next); err != nil {
+		if err := s.saveExclusions(ctx, c, next, former); err != nil {
 			return err
 		}
+	} else if err := s.noteExcluded(ctx, c, former); err != nil {
+		return err
 	}
 	s.exclusions.Exclusions = next
 	for _, f := range next.Before {
-		var patterns []config.Pattern
-		for _, text := range f.Exclude {
-			p, err := config.ParsePattern(text)
-			if err != nil {
-				return fmt.Errorf("read which tables were left out: %w", err)
-			}
-			patterns = append(patterns, p)
+		patterns, err := parsePatterns(f.Exclude)
+		if err != nil {
+			return err
 		}
 		s.exclusions.before = append(s.exclusions.before, patterns)
 	}
@@ -66,7 +65,7 @@ func (s *Sidecar) turnExclusions(ctx context.Context, c *pgx.Conn, sit checkpoin
 }
 
 // saveExclusions stores it, and with it which tables are to be copied: what is left out from now on comes by no other way.
-func (s *Sidecar) saveExclusions(ctx context.Context, c *pgx.Conn, e streamstore.Exclusions) error {
+func (s *Sidecar) saveExclusions(ctx context.Context, c *pgx.Conn, e streamstore.Exclusions, former []string) error {
 	return pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "set local synchronous_commit = local"); err != nil {
 			return fmt.Errorf("save which tables are left out: %w", err)
@@ -75,6 +74,9 @@ func (s *Sidecar) saveExclusions(ctx context.Context, c *pgx.Conn, e streamstore
 			return err
 		}
 		excluded := func(n wal.RelationName) bool { return s.cfg.Excluded(n.Schema, n.Name) }
+		if err := s.noteExcluded(ctx, tx, former); err != nil {
+			return err
+		}
 		// Everything below the horizon was published by the former list.
 		h, known, err := tombstone.LoadHorizon(ctx, tx)
 		if err != nil {
@@ -85,6 +87,31 @@ func (s *Sidecar) saveExclusions(ctx context.Context, c *pgx.Conn, e streamstore
 		}
 		return tablecopy.SettleExcluded(ctx, tx, s.cfg.Postgres.Publication, excluded)
 	})
+}
+
+// noteExcluded notes that changes of tables are left out by a list that was there before. Of most it is noted already, and stays. Of those that came since, were restored from
+// a dump, or were left out by a program that noted nothing, it is not known since when.
+func (s *Sidecar) noteExcluded(ctx context.Context, c tablecopy.Session, list []string) error {
+	if len(list) == 0 {
+		return nil
+	}
+	patterns, err := parsePatterns(list)
+	if err != nil {
+		return err
+	}
+	out := func(n wal.RelationName) bool { return config.MatchAny(patterns, n.Schema, n.Name) }
+	return tablecopy.AbsentExcluded(ctx, c, s.cfg.Postgres.Publication, out, tombstone.Horizon{}, false)
+}
+
+func parsePatterns(list []string) (patterns []config.Pattern, err error) {
+	for _, text := range list {
+		p, err := config.ParsePattern(text)
+		if err != nil {
+			return nil, fmt.Errorf("read which tables were left out: %w", err)
+		}
+		patterns = append(patterns, p)
+	}
+	return patterns, nil
 }
 
 // excluded are the patterns of the configuration.

@@ -129,8 +129,8 @@ func (s *Sidecar) keepHorizon(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		asked, left = read, h.XID >= stored.XID+horizonCost
-		if !left || h.XID < stored.XID+horizonStep && time.Since(at) < horizonRest {
+		asked, left = read, h.Next() >= stored.Next()+horizonCost
+		if !left || h.Next() < stored.Next()+horizonStep && time.Since(at) < horizonRest {
 			continue
 		}
 		for !s.own.MergedPast(below) {

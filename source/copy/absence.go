@@ -13,49 +13,70 @@ import (
 )
 
 // AbsenceSchema makes the table of the tables, and partitions, whose changes are left out, or were: they are excluded, not published, or
-// published in part, or they are partitions that were detached. xid and at are a horizon of before that (tombstone.Horizon), null where none is
+// published in part, or they are partitions that were detached. xid, at and snap are a horizon of before that (tombstone.Horizon), null where none is
 // known. A row stays until the table is looked through (away.go). noted_at is when it was seen last that changes are left out. writer is the transaction that
 // wrote the row, as the row itself says: after a dump is restored neither it nor relid says anything. It may be run again.
 const AbsenceSchema = `create table if not exists pgwaltz.absence (
   relid    oid primary key,
   xid      bigint,
   at       bigint,
+  snap     text,
   noted_at timestamptz not null default pg_catalog.clock_timestamp(),
   writer   bigint not null
 )`
 
 // absentTail notes an absence once, with the horizon of its beginning.
 const absentTail = `on conflict (relid) do update set noted_at = pg_catalog.clock_timestamp(), writer = excluded.writer,
-  xid = case when a.xmin::text::int8 = a.writer & 4294967295 then a.xid else excluded.xid end, at = case when a.xmin::text::int8 = a.writer & 4294967295 then a.at else excluded.at end`
+  xid = case when a.xmin::text::int8 = a.writer & 4294967295 then a.xid else excluded.xid end, at = case when a.xmin::text::int8 = a.writer & 4294967295 then a.at else excluded.at end,
+  snap = case when a.xmin::text::int8 = a.writer & 4294967295 then a.snap else excluded.snap end`
 
-// Absent notes that changes of tables are left out, or were since they were looked at last. whole is a horizon of a time at which they were
-// not; known: there is one.
-func Absent(ctx context.Context, c Execer, tables []wal.RelationName, whole tombstone.Horizon, known bool) error {
+// Absent notes that changes of tables are left out, or were since they were looked at last. A table is named by its OID, by its name, which another one may have by
+// now, or by both: then both are noted. whole is a horizon of a time at which they were not left out; known: there is one.
+func Absent(ctx context.Context, c Execer, tables []Left, whole tombstone.Horizon, known bool) error {
 	if len(tables) == 0 {
 		return nil
 	}
-	schemas, names := make([]string, len(tables)), make([]string, len(tables))
+	schemas, names, oids := make([]string, len(tables)), make([]string, len(tables)), make([]int64, len(tables))
 	for i, t := range tables {
-		schemas[i], names[i] = t.Schema, t.Name
+		schemas[i], names[i], oids[i] = t.Name.Schema, t.Name.Name, int64(t.OID)
 	}
-	xid, at := horizonArgs(whole, known)
-	_, err := c.Exec(ctx, `insert into pgwaltz.absence as a (relid, xid, at, writer)
-select c.oid, $3, $4, pg_catalog.pg_current_xact_id()::text::int8 from (select distinct * from unnest($1::text[], $2::text[])) as u(s, t)
-join pg_catalog.pg_namespace n on n.nspname = u.s join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = u.t and c.relkind in ('r', 'p') order by 1
-`+absentTail, schemas, names, xid, at)
+	xid, at, snap := horizonArgs(whole, known)
+	_, err := c.Exec(ctx, `insert into pgwaltz.absence as a (relid, xid, at, snap, writer)
+select o, $4, $5, $6, pg_catalog.pg_current_xact_id()::text::int8 from (
+  select c.oid as o from unnest($1::text[], $2::text[]) as u(s, t) join pg_catalog.pg_namespace n on n.nspname = u.s join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = u.t and c.relkind in ('r', 'p')
+  union select c.oid from unnest($3::int8[]) as u(o) join pg_catalog.pg_class c on c.oid = u.o::oid and c.relkind in ('r', 'p')) as l order by 1
+`+absentTail, schemas, names, oids, xid, at, snap)
 	if err != nil {
 		return fmt.Errorf("note that changes of tables are left out: %w", err)
 	}
 	return nil
 }
 
+// Left names a table of which changes are left out. OID is 0 where only the name is meant.
+type Left struct {
+	Name wal.RelationName
+	OID  uint32
+}
+
+// LeftByName names tables by their names alone.
+func LeftByName(tables []wal.RelationName) []Left {
+	left := make([]Left, len(tables))
+	for i, t := range tables {
+		left[i].Name = t
+	}
+	return left
+}
+
 // horizonArgs are a horizon as parameters.
-func horizonArgs(h tombstone.Horizon, known bool) (xid, at *int64) {
+func horizonArgs(h tombstone.Horizon, known bool) (xid, at *int64, snap *string) {
 	if !known {
-		return nil, nil
+		return nil, nil, nil
 	}
 	x, t := int64(h.XID), int64(h.At)
-	return &x, &t
+	if h.Snap != "" {
+		snap = &h.Snap
+	}
+	return &x, &t, snap
 }
 
 // AbsentExcluded notes that changes of published tables that out reports are left out, and of those that were published.
@@ -68,7 +89,7 @@ func AbsentExcluded(ctx context.Context, c Session, publication string, out func
 	if err != nil {
 		return fmt.Errorf("look for excluded tables: %w", err)
 	}
-	return Absent(ctx, c, slices.DeleteFunc(tables, func(t wal.RelationName) bool { return !out(t) }), whole, known)
+	return Absent(ctx, c, LeftByName(slices.DeleteFunc(tables, func(t wal.RelationName) bool { return !out(t) })), whole, known)
 }
 
 // LookDue lists the tables, by the names that their rows are published under, that are about to be looked through: their copy is asked for.
@@ -95,19 +116,23 @@ type absence struct {
 	noted time.Time
 }
 
+// same reports whether two are of one table, and it was not noted once more between them.
+func (a absence) same(b absence) bool { return a.relid == b.relid && a.noted.Equal(b.noted) }
+
 // loadAbsent reads what is noted of tables, those without a note left out.
 func loadAbsent(ctx context.Context, c Session, relids []uint32) ([]absence, error) {
-	rows, err := c.Query(ctx, `select relid, xid, at, noted_at from pgwaltz.absence a where relid = any($1) and a.xmin::text::int8 = a.writer & 4294967295`, relids)
+	rows, err := c.Query(ctx, `select relid, xid, at, coalesce(snap, ''), noted_at from pgwaltz.absence a where relid = any($1) and a.xmin::text::int8 = a.writer & 4294967295`, relids)
 	if err != nil {
 		return nil, fmt.Errorf("ask of which tables changes were left out: %w", err)
 	}
 	found, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (a absence, err error) {
 		var xid, at *int64
-		if err := r.Scan(&a.relid, &xid, &at, &a.noted); err != nil {
+		var snap string
+		if err := r.Scan(&a.relid, &xid, &at, &snap, &a.noted); err != nil {
 			return a, err
 		}
 		if a.known = xid != nil && at != nil; a.known {
-			a.since = tombstone.Horizon{XID: uint64(*xid), At: wal.Micros(*at)}
+			a.since = tombstone.Horizon{XID: uint64(*xid), At: wal.Micros(*at), Snap: snap}
 		}
 		return a, nil
 	})
@@ -121,9 +146,9 @@ func loadAbsent(ctx context.Context, c Session, relids []uint32) ([]absence, err
 func endAbsent(ctx context.Context, c Execer, all []absence, upTo tombstone.Horizon) error {
 	for _, a := range all {
 		_, err := c.Exec(ctx, `with kept as (
-  update pgwaltz.absence set xid = $3, at = $4, writer = pg_catalog.pg_current_xact_id()::text::int8 where relid = $1 and noted_at <> $2
+  update pgwaltz.absence set xid = $3, at = $4, snap = nullif($5, ''), writer = pg_catalog.pg_current_xact_id()::text::int8 where relid = $1 and noted_at <> $2
 )
-delete from pgwaltz.absence where relid = $1 and noted_at = $2`, a.relid, a.noted, int64(upTo.XID), int64(upTo.At))
+delete from pgwaltz.absence where relid = $1 and noted_at = $2`, a.relid, a.noted, int64(upTo.XID), int64(upTo.At), upTo.Snap)
 		if err != nil {
 			return fmt.Errorf("note that a table was looked through: %w", err)
 		}

@@ -28,15 +28,15 @@ const freshSQL = `with recursive tree(root, oid, attached, last) as (
   select r.oid, r.oid, '', null::xid from pg_catalog.pg_publication_tables p join pg_catalog.pg_namespace n on n.nspname = p.schemaname
   join pg_catalog.pg_class r on r.relnamespace = n.oid and r.relname = p.tablename and r.relkind = 'p' where p.pubname = $1
   union all
-  select tree.root, h.inhrelid, tree.attached || '.' || h.xmin::text, case when pg_catalog.age(tree.last) < pg_catalog.age(h.xmin) then tree.last else h.xmin end from tree join pg_catalog.pg_inherits h on h.inhparent = tree.oid
+  select tree.root, h.inhrelid, tree.attached || '.' || h.xmin::text, case when pg_catalog.age(tree.last) < pg_catalog.age(h.xmin) then tree.last else h.xmin end from tree join pg_catalog.pg_inherits h on h.inhparent = tree.oid and not h.inhdetachpending
 ), now as (
   select tree.root, tree.oid, tree.attached, tree.last, n.nspname, c.relname from tree join pg_catalog.pg_class c on c.oid = tree.oid
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.relkind = 'r' or tree.oid = tree.root
 ), gone as (
   delete from pgwaltz.partition p where not exists (select from now where now.root = p.root and now.oid = p.relid)
 ), away as (
-  insert into pgwaltz.absence as a (relid, xid, at, writer)
-  select distinct p.relid, $2::int8, $3::int8, pg_catalog.pg_current_xact_id()::text::int8 from pgwaltz.partition p join pg_catalog.pg_class c on c.oid = p.relid and c.relkind = 'r'
+  insert into pgwaltz.absence as a (relid, xid, at, snap, writer)
+  select distinct p.relid, $2::int8, $3::int8, $4::text, pg_catalog.pg_current_xact_id()::text::int8 from pgwaltz.partition p join pg_catalog.pg_class c on c.oid = p.relid and c.relkind = 'r'
   where p.relid <> p.root and not exists (select from now where now.root = p.root and now.oid = p.relid and now.attached = p.attached)
   ` + absentTail + `
 ), fresh as (
@@ -58,8 +58,8 @@ func Attached(ctx context.Context, conn *pgx.Conn, publication string, whole tom
 		if _, err := tx.Exec(ctx, "set local lock_timeout = '300ms'"); err != nil {
 			return err
 		}
-		xid, at := horizonArgs(whole, known)
-		rows, err := tx.Query(ctx, freshSQL, publication, xid, at)
+		xid, at, snap := horizonArgs(whole, known)
+		rows, err := tx.Query(ctx, freshSQL, publication, xid, at, snap)
 		if err != nil {
 			return err
 		}

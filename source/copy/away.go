@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -34,17 +35,21 @@ const (
 type awayWait struct {
 	next  uint64
 	until tombstone.Horizon // rows of transactions before it are looked at; none while its XID is 0
+	all   []absence         // what was noted before that: what is noted later may be of rows behind it
 	below wal.LSN
 	since time.Time
-	said  bool
 }
 
-// awayTold is after how long the log says that a copy waits.
-const awayTold = 10 * time.Second
+// awayTold is after how long the log and the status say that a copy waits, and AwaitsLook is for what: no failure.
+const (
+	awayTold   = 10 * time.Second
+	AwaitsLook = "changes of it were left out; the copy waits until all transactions are over that were open when it was asked for, in any database of the server, and all of them is merged"
+)
 
 // family is a table with what holds its rows.
 type family struct {
-	oid, root uint32 // root is oid, or the table that it is a partition of
+	oid, root uint32           // root is oid, or the table that it is a partition of
+	name      wal.RelationName // of root
 	leaves    []leaf
 }
 
@@ -72,6 +77,10 @@ func (c *Copier) lookedThrough(ctx context.Context, j *Job) (bool, error) {
 		if all, err = loadAbsent(ctx, conn, f.relids()); err != nil || len(all) == 0 {
 			return err
 		}
+		if is, err := Published(ctx, conn, c.cfg.Publication, f.name); err != nil || !is {
+			all = nil // its copy fails for that, and changes are left out still
+			return err
+		}
 		if w == nil {
 			w = &awayWait{since: time.Now()}
 			if w.next, err = tombstone.ReadNext(ctx, conn); err != nil {
@@ -84,7 +93,7 @@ func (c *Copier) lookedThrough(ctx context.Context, j *Job) (bool, error) {
 		}
 		h, below, err := tombstone.ReadHorizon(ctx, conn)
 		if err == nil && h.XID >= w.next {
-			w.until, w.below = h, below
+			w.until, w.below, w.all = h, below, all
 		}
 		return err
 	})
@@ -96,24 +105,26 @@ func (c *Copier) lookedThrough(ctx context.Context, j *Job) (bool, error) {
 		return true, nil
 	}
 	if w.until.XID == 0 || !c.cfg.Merged(w.below) {
-		if !w.said && time.Since(w.since) > awayTold {
-			w.said = true
-			c.cfg.Log.Info("changes of a table were left out; its copy waits until all transactions that are open are over and merged", "relation", j.Table.String())
+		if j.Reason == AwaitsLook || time.Since(w.since) <= awayTold {
+			return false, nil
 		}
-		return false, nil
+		c.cfg.Log.Info("a copy waits", "relation", j.Table.String(), "reason", AwaitsLook)
+		return false, c.cfg.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return saveFailed(ctx, conn, j, AwaitsLook) })
 	}
 	delete(c.aways, j.Table)
-	if err := c.away(ctx, j, &f, all, w.until); err != nil {
+	if err := c.away(ctx, j, &f, w.all, w.until); err != nil {
 		c.hangUp() // it may be within a transaction
 		return false, fmt.Errorf("look for rows of %s whose changes were left out: %w", j.Table, err)
 	}
-	return true, nil
+	// What was noted since is looked for in another turn.
+	return !slices.ContainsFunc(all, func(a absence) bool { return !slices.ContainsFunc(w.all, a.same) }), nil
 }
 
 // familyOf finds a table; the zero value where there is none.
 func familyOf(ctx context.Context, conn *pgx.Conn, t wal.RelationName) (f family, err error) {
-	err = conn.QueryRow(ctx, `select c.oid, coalesce(pg_catalog.pg_partition_root(c.oid)::oid, c.oid) from pg_catalog.pg_class c
-join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'p')`, t.Schema, t.Name).Scan(&f.oid, &f.root)
+	err = conn.QueryRow(ctx, `select c.oid, r.oid, rn.nspname::text, r.relname::text from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+join pg_catalog.pg_class r on r.oid = coalesce(pg_catalog.pg_partition_root(c.oid)::oid, c.oid) join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace
+where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'p')`, t.Schema, t.Name).Scan(&f.oid, &f.root, &f.name.Schema, &f.name.Name)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return family{}, nil
 	}
@@ -139,11 +150,7 @@ func (c *Copier) away(ctx context.Context, j *Job, f *family, all []absence, unt
 		noted, err = c.awayTable(ctx, conn, p, f, all, until)
 	}
 	if err != nil {
-		if ctx.Err() != nil || conn.IsClosed() || pg.Disconnected(err) || passes(err) {
-			return err
-		}
-		c.cfg.Log.Warn("a table is not looked through for rows whose changes were left out: they count as old as the rows that they have replaced",
-			"relation", j.Table.String(), "reason", c.cfg.Public(err))
+		return err // nor could it be copied; it is looked through when that is mended
 	}
 	// The table of a partition is looked through by itself.
 	own := make([]absence, 0, len(all))
@@ -177,7 +184,7 @@ func (c *Copier) awayTable(ctx context.Context, conn *pgx.Conn, p *plan, f *fami
 			continue
 		}
 		c.cfg.Log.Info("rows whose changes were left out are looked for", "relation", leafName(p, l), "since_known", known)
-		g := tombstone.Gap{Tracked: c.cfg.Tracked.On, Region: c.cfg.Region, Away: &tombstone.Away{Since: since, Known: known, Holder: c.holder()}}
+		g := tombstone.Gap{Tracked: c.cfg.Tracked.On, Region: c.cfg.Region, Away: &tombstone.Away{Since: since, Known: known, Open: tombstone.ParseSnapshot(since.Snap), Holder: c.holder()}}
 		condition := until.BeforeSQL() + " and " + since.BehindSQL()
 		if !known {
 			condition = until.BeforeSQL()

@@ -35,7 +35,7 @@ func TestAway(t *testing.T) {
 	}
 	h.At = 500
 	name, ty := wal.RelationName{Schema: "public", Name: "s"}, wal.RelationName{Schema: "public", Name: "ty"}
-	if err := Absent(ctx, c, []wal.RelationName{name, ty}, h, true); err != nil {
+	if err := Absent(ctx, c, LeftByName([]wal.RelationName{name, ty}), h, true); err != nil {
 		t.Fatal(err)
 	}
 	pgtest.Exec(t, c, "update public.s set v = 'left' where id = 1990 or part = 2 and id <> 2", "update public.s set v = 'applied' where id = 2 and part = 2",
@@ -77,7 +77,7 @@ func TestAway(t *testing.T) {
 			x.Stamped(1 << 21)
 			pgtest.Exec(t, c, "insert into public.s values (6, 2, 'later')")
 			// It is left out once more while it is looked through.
-			if err := Absent(ctx, c, []wal.RelationName{name}, tombstone.Horizon{XID: 1 << 30}, true); err != nil {
+			if err := Absent(ctx, c, LeftByName([]wal.RelationName{name}), tombstone.Horizon{XID: 1 << 30}, true); err != nil {
 				t.Error(err)
 			}
 		}
@@ -110,6 +110,60 @@ public.s ["5","2"] 500 t 0/1FFFFF`
 	}
 	look(ty, true, "a table with a stamp column")
 	look(name, true, "nothing was left out")
+	// It is left out once more while it waits for what was read to be merged: what is written then lies behind the horizon that it waits with.
+	absent := func() {
+		t.Helper()
+		if err := Absent(ctx, c, LeftByName([]wal.RelationName{name}), h, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	number := func(sql string) (n int) {
+		t.Helper()
+		if err := c.QueryRow(ctx, sql).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	absent()
+	merged = false
+	look(name, false, "what was read is not merged")
+	pgtest.Exec(t, c, "insert into public.s values (7, 2, 'left out later')")
+	absent()
+	merged = true
+	const seven = `select count(*) from pgwaltz.tombstone where key = '["7","2"]'`
+	look(name, false, "it was left out once more")
+	if n := number(seven); n != 0 {
+		t.Error("a row behind the horizon was looked at")
+	}
+	look(name, true, "another turn")
+	if n := number(seven); n != 1 {
+		t.Error("a row that was left out while the copy waited got no entry")
+	}
+	// While it is not published there is nothing to do, and nothing is forgotten; nor is anything where it cannot be read.
+	absent()
+	pgtest.Exec(t, c, "alter publication p drop table public.s")
+	look(name, true, "it is not published")
+	pgtest.Exec(t, c, "alter publication p add table public.s", "create role blind", "grant usage on schema public, pgwaltz to blind", "grant select on all tables in schema pgwaltz to blind")
+	see := copier.cfg.Connect
+	copier.cfg.Connect = func(ctx context.Context) (*pgx.Conn, error) {
+		conn, err := see(ctx)
+		if err == nil {
+			_, err = conn.Exec(ctx, "set role blind")
+		}
+		return conn, err
+	}
+	copier.hangUp()
+	if ready, err := copier.lookedThrough(ctx, &Job{Table: name}); ready || err == nil {
+		t.Errorf("a table that cannot be read was looked through: %t, %v", ready, err)
+	}
+	if n := number("select count(*) from pgwaltz.absence"); n != 1 {
+		t.Errorf("%d are left out, want 1", n)
+	}
+	copier.cfg.Connect = see
+	look(name, true, "it can be read")
+	if n := number("select count(*) from pgwaltz.absence"); n != 0 {
+		t.Errorf("%d are left out, want none", n)
+	}
 	if all, err := LookDue(ctx, c); err != nil || len(all) != 0 {
 		t.Errorf("to be looked through are %v: %v", all, err)
 	}
@@ -128,7 +182,8 @@ func (f writerFunc) Write(b []byte) (int, error) {
 func TestAbsent(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	c := pgtest.Connect(t, server.Database(t))
+	dsn := server.Database(t)
+	c := pgtest.Connect(t, dsn)
 	pgtest.Exec(t, c, "create schema pgwaltz", Schema, AbsenceSchema, PartitionSchema, "create table public.t (id int primary key) partition by range (id)",
 		"create table public.t1 partition of public.t for values from (0) to (10)", "create table public.t2 partition of public.t for values from (10) to (20)", "create table public.x (id int primary key)",
 		"create publication p for table public.t with (publish_via_partition_root)")
@@ -163,10 +218,35 @@ func TestAbsent(t *testing.T) {
 	if all, err := LookDue(ctx, c); err != nil || len(all) != 0 {
 		t.Errorf("a dump tells of %v: %v", all, err)
 	}
-	if err := Absent(ctx, c, []wal.RelationName{{Schema: "public", Name: "x"}}, tombstone.Horizon{XID: 11}, true); err != nil {
+	if err := Absent(ctx, c, LeftByName([]wal.RelationName{{Schema: "public", Name: "x"}}), tombstone.Horizon{XID: 11}, true); err != nil {
 		t.Fatal(err)
 	}
 	look(6, "x 11")
+	// A name may be another table's by now: both are meant. Nothing is said twice.
+	pgtest.Exec(t, c, "create table public.y (id int)")
+	var y, x uint32
+	if err := c.QueryRow(ctx, "select 'public.y'::regclass::oid, 'public.x'::regclass::oid").Scan(&y, &x); err != nil {
+		t.Fatal(err)
+	}
+	if err := Absent(ctx, c, []Left{{Name: wal.RelationName{Schema: "public", Name: "x"}, OID: y}, {Name: wal.RelationName{Schema: "public", Name: "gone"}, OID: x}}, tombstone.Horizon{XID: 12}, true); err != nil {
+		t.Fatal(err)
+	}
+	look(6, "x 11, y 12")
+	pgtest.Exec(t, c, "drop table public.y")
+	if err := pruneAbsent(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	// A partition whose detaching was broken off gets no changes any more as the table's.
+	open := pgtest.Connect(t, dsn)
+	pgtest.Exec(t, open, "begin isolation level repeatable read", "select * from public.t")
+	pgtest.Exec(t, c, "set statement_timeout = '500ms'")
+	if _, err := c.Exec(ctx, "alter table public.t detach partition public.t1 concurrently"); err == nil {
+		t.Fatal("it was detached beside a reader")
+	}
+	pgtest.Exec(t, c, "reset statement_timeout")
+	pgtest.Exec(t, open, "rollback")
+	look(7, "t1 7, x 11")
+	pgtest.Exec(t, c, "alter table public.t detach partition public.t1 finalize", "drop table public.t1")
 	pgtest.Exec(t, c, "drop table public.x")
 	if err := pruneAbsent(ctx, c); err != nil {
 		t.Fatal(err)

@@ -26,8 +26,26 @@ func (w *Watch) beginAway(ctx context.Context, c *pgx.Conn) (begun *tombstone.Ho
 	return &h, nil
 }
 
+// away lists tables of which changes are left out, or were: of those that were published by the names in gone, the ones that are not published under a
+// name that is selected. A table that has taken such a name and is not published is among them.
+func (w *Watch) away(gone, now map[wal.RelationName]uint32) []tablecopy.Left {
+	published := map[uint32]bool{}
+	for n, oid := range now {
+		published[oid] = published[oid] || w.cfg.Selected(n)
+	}
+	var left []tablecopy.Left
+	for n, oid := range gone {
+		l := tablecopy.Left{Name: n, OID: oid}
+		if published[oid] {
+			l.OID = 0
+		}
+		left = append(left, l)
+	}
+	return left
+}
+
 // noteAway notes tables of which changes are left out, or may have been since the last look. It is called before a copy of them is asked for.
-func (w *Watch) noteAway(ctx context.Context, c *pgx.Conn, tables []wal.RelationName) error {
+func (w *Watch) noteAway(ctx context.Context, c *pgx.Conn, tables []tablecopy.Left) error {
 	return tablecopy.Absent(ctx, c, tables, w.whole, w.wholeKnown)
 }
 

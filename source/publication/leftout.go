@@ -2,9 +2,13 @@ package publication
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
+	tablecopy "github.com/pgwaltz/pgwaltz/source/copy"
 	"github.com/pgwaltz/pgwaltz/source/names"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -22,12 +26,39 @@ type leftOut struct {
 func (w *Watch) leaveOut(name wal.RelationName, why string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.missed == nil {
+		w.missed = map[wal.RelationName]struct{}{}
+	}
+	w.missed[name] = struct{}{}
 	now := leftOut{name, why}
 	if w.left == now {
 		return false
 	}
 	w.left, w.unsaved = now, true
 	return true
+}
+
+// storeMissed notes the tables of which changes were left out, for rows of theirs to be looked for before they are copied (tablecopy.Absent). What is in hand is not
+// merged yet, so the horizon that is stored lies in front of it.
+func (w *Watch) storeMissed(ctx context.Context, c *pgx.Conn) error {
+	w.mu.Lock()
+	missed := w.missed
+	w.missed = nil
+	w.mu.Unlock()
+	if len(missed) == 0 {
+		return nil
+	}
+	h, known, err := tombstone.LoadHorizon(ctx, c)
+	if err == nil {
+		err = tablecopy.Absent(ctx, c, tablecopy.LeftByName(slices.Collect(maps.Keys(missed))), h, known)
+	}
+	if err != nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		maps.Copy(missed, w.missed)
+		w.missed = missed
+	}
+	return err
 }
 
 // Forgive forgets what was left out, since a resync shows it, and accepts the publication as it is: in tx, and here when commit, which commits it with
@@ -60,7 +91,7 @@ func (w *Watch) Forgive(ctx context.Context, tx names.Querier, commit func() err
 // each frame. An error leaves it to be stored.
 func (w *Watch) Settle(ctx context.Context, do func(context.Context, func(context.Context, *pgx.Conn) error) error) error {
 	w.mu.Lock()
-	unsaved := w.unsaved
+	unsaved := w.unsaved || len(w.missed) > 0
 	w.mu.Unlock()
 	if !unsaved {
 		return nil
@@ -73,6 +104,9 @@ func (w *Watch) Settle(ctx context.Context, do func(context.Context, func(contex
 func (w *Watch) storeLeftOut(ctx context.Context, c *pgx.Conn) error {
 	w.storing.Lock()
 	defer w.storing.Unlock()
+	if err := w.storeMissed(ctx, c); err != nil {
+		return err
+	}
 	w.mu.Lock()
 	is, unsaved, known := w.left, w.unsaved, w.leftKnown
 	w.mu.Unlock()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -138,7 +137,7 @@ func (w *Watch) gone(now map[wal.RelationName]uint32) map[wal.RelationName]uint3
 // settle deals with tables that are gone. It returns those that are here and still not published, and notes all as asked.
 func (w *Watch) settle(ctx context.Context, c *pgx.Conn, gone, now map[wal.RelationName]uint32, asked map[wal.RelationName]bool) (map[wal.RelationName]uint32, error) {
 	lost := map[wal.RelationName]uint32{}
-	if err := w.noteAway(ctx, c, slices.Collect(maps.Keys(gone))); err != nil {
+	if err := w.noteAway(ctx, c, w.away(gone, now)); err != nil {
 		return nil, err
 	}
 	for n, was := range gone {

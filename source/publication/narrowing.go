@@ -76,7 +76,7 @@ func (w *Watch) lookAtNarrowing(ctx context.Context, c *pgx.Conn, asked map[wal.
 		now.split = now.split || !viaRoot && !m.Leaves
 	}
 	store, again := now.compare(was, is)
-	if err := w.noteAway(ctx, c, now.left(was, is)); err != nil {
+	if err := w.noteAway(ctx, c, tablecopy.LeftByName(now.left(was, is))); err != nil {
 		return err
 	}
 	if err := w.copyAltered(ctx, c, slices.DeleteFunc(again, func(n wal.RelationName) bool { return asked[n] })); err != nil {

@@ -59,7 +59,9 @@ type Watch struct {
 	// left is what was left out last; unsaved: the database does not say so yet; leftKnown: what it says is known.
 	left               leftOut
 	unsaved, leftKnown bool
-	unable             map[wal.RelationName]time.Time // since when keys of a table could not be computed
+	// missed are tables of which changes were left out that the database was not told of yet.
+	missed map[wal.RelationName]struct{}
+	unable map[wal.RelationName]time.Time // since when keys of a table could not be computed
 
 	storing sync.Mutex // held while left is stored
 }
@@ -79,7 +81,7 @@ func (w *Watch) Forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.known, w.stored, w.lost, w.narrow = nil, nil, nil, narrowing{}
-	w.left, w.unsaved, w.leftKnown = leftOut{}, false, false
+	w.left, w.unsaved, w.leftKnown, w.missed = leftOut{}, false, false, nil
 	w.unable = map[wal.RelationName]time.Time{}
 	w.altered, w.due, w.schemas = "", time.Time{}, nil
 }
