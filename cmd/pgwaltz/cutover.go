@@ -21,7 +21,7 @@ stream, native subscriptions or pglogical may be underneath. See docs/cutover.md
 
 The source is the configuration's own region, or with --from that peer. The peer's database is peers[].dsn, as a
 role that owns the tables; this region's is postgres.admin_dsn where that is given. Every command asks both servers
-who they are, and refuses standbys. Each command may be run again. abort puts both databases back at any point.`
+who they are, and refuses standbys and databases of other regions. Each command may be run again. abort puts both databases back at any point.`
 
 const cutoverPlanAbout = `Says what a cutover would do and what stands in its way: it takes the rights in a transaction, looks
 what is left, and rolls it back. Nothing is changed. It prints the pause-write that fits.`
@@ -76,9 +76,9 @@ func newCutover(env []string) *cobra.Command {
 	return c
 }
 
-// command makes one. f runs with both ends; alone: it needs the source only.
-func (k *cutting) command(use, short, long string, alone bool, f func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error) *cobra.Command {
-	return k.lasting(use, short, long, alone, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
+// command makes one. f runs with both ends, which are what need says.
+func (k *cutting) command(use, short, long string, need cutover.Need, f func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error) *cobra.Command {
+	return k.lasting(use, short, long, need, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
 		// Each command bounds its own work; this is for what it does besides.
 		ctx, cancel := context.WithTimeoutCause(ctx, k.timeout+30*time.Second, fmt.Errorf("not within %s", k.timeout))
 		defer cancel()
@@ -87,7 +87,7 @@ func (k *cutting) command(use, short, long string, alone bool, f func(ctx contex
 }
 
 // lasting is command for one that may go on for any time: only to connect is bound by --timeout.
-func (k *cutting) lasting(use, short, long string, alone bool, f func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error) *cobra.Command {
+func (k *cutting) lasting(use, short, long string, need cutover.Need, f func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error) *cobra.Command {
 	c := exits(&cobra.Command{Use: use, Short: short, Long: long, Args: noWords}, exitOK, exitOther, exitUsage, exitConfig, exitCheck, exitPostgres, exitPeer, exitInterrupted)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg, err := k.load()
@@ -95,7 +95,7 @@ func (k *cutting) lasting(use, short, long string, alone bool, f func(ctx contex
 			return err
 		}
 		ctx, cancel := context.WithTimeoutCause(c.Context(), k.timeout+30*time.Second, fmt.Errorf("not within %s", k.timeout))
-		e, err := cutover.Open(ctx, cfg, k.way, alone)
+		e, err := cutover.Open(ctx, cfg, k.way, need)
 		cancel()
 		if err != nil {
 			return err
@@ -116,7 +116,7 @@ func pauseFlags(c *cobra.Command, p *cutover.Pausing) {
 
 func (k *cutting) plan() *cobra.Command {
 	var p cutover.Pausing
-	c := k.command("plan --config FILE", "say what a cutover would do, and what stands in its way", cutoverPlanAbout, false, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
+	c := k.command("plan --config FILE", "say what a cutover would do, and what stands in its way", cutoverPlanAbout, cutover.Both, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
 		r, err := e.Plan(ctx, p)
 		if err != nil {
 			return setupError(err)
@@ -166,7 +166,7 @@ func (k *cutting) plan() *cobra.Command {
 
 func (k *cutting) pauseWrite() *cobra.Command {
 	var p cutover.Pausing
-	c := k.command("pause-write --config FILE --source ID --destination ID", "pause the writes at the source", cutoverPauseAbout, false, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
+	c := k.command("pause-write --config FILE --source ID --destination ID", "pause the writes at the source", cutoverPauseAbout, cutover.Both, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
 		p.Timeout = k.timeout
 		if p.Source == "" || p.Destination == "" {
 			return &usageError{"--source and --destination say which databases these have to be", "pgwaltz cutover plan"}
@@ -201,7 +201,7 @@ func (k *cutting) pauseWrite() *cobra.Command {
 
 func (k *cutting) wait() *cobra.Command {
 	var w cutover.Waiting
-	c := k.command("wait --config FILE", "wait until all writes are at the destination", cutoverWaitAbout, false, func(ctx context.Context, e *cutover.Ends, _, stderr io.Writer) error {
+	c := k.command("wait --config FILE", "wait until all writes are at the destination", cutoverWaitAbout, cutover.Both, func(ctx context.Context, e *cutover.Ends, _, stderr io.Writer) error {
 		w.Timeout = k.timeout
 		at, err := e.Wait(ctx, w)
 		if err != nil {
@@ -219,7 +219,7 @@ func (k *cutting) wait() *cobra.Command {
 func (k *cutting) sequences() *cobra.Command {
 	var margin int64
 	var dry bool
-	c := k.command("sequences --config FILE", "put the destination's sequences ahead", cutoverSequencesAbout, false, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
+	c := k.command("sequences --config FILE", "put the destination's sequences ahead", cutoverSequencesAbout, cutover.Both, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
 		if margin < 0 {
 			return &usageError{"--margin is below 0", ""}
 		}
@@ -264,7 +264,7 @@ func position(p cutover.Position) string {
 func (k *cutting) resumeWrite() *cobra.Command {
 	var force bool
 	var moved string
-	c := k.command("resume-write --config FILE", "give the writes back", cutoverResumeAbout, true, func(ctx context.Context, e *cutover.Ends, _, stderr io.Writer) error {
+	c := k.command("resume-write --config FILE", "give the writes back", cutoverResumeAbout, cutover.Source, func(ctx context.Context, e *cutover.Ends, _, stderr io.Writer) error {
 		e.Moved = moved
 		ctx, cancel := context.WithTimeout(ctx, k.timeout)
 		defer cancel()
@@ -293,7 +293,7 @@ func movedFlag(c *cobra.Command, moved *string) {
 func (k *cutting) finish() *cobra.Command {
 	var how cutover.Finishing
 	var dsn string
-	c := k.command("finish --config FILE", "let the destination be the one to write to", cutoverFinishAbout, false, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
+	c := k.command("finish --config FILE", "let the destination be the one to write to", cutoverFinishAbout, cutover.Both, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
 		ctx, cancel := context.WithTimeout(ctx, k.timeout)
 		defer cancel()
 		how.DSN = config.NewDSN(dsn)
@@ -323,7 +323,7 @@ func (k *cutting) finish() *cobra.Command {
 func (k *cutting) abort() *cobra.Command {
 	var force bool
 	var moved string
-	c := k.command("abort --config FILE", "put both databases back", cutoverAbortAbout, true, func(ctx context.Context, e *cutover.Ends, _, stderr io.Writer) error {
+	c := k.command("abort --config FILE", "put both databases back", cutoverAbortAbout, cutover.Source, func(ctx context.Context, e *cutover.Ends, _, stderr io.Writer) error {
 		e.Moved = moved
 		ctx, cancel := context.WithTimeout(ctx, k.timeout)
 		defer cancel()

@@ -42,7 +42,7 @@ func script(ctx context.Context, e *cutover.Ends, statements []string, secret, r
 func (k *cutting) roles() *cobra.Command {
 	var o cutover.Roles
 	var run, none bool
-	c := k.command("roles --config FILE", "print the roles of the source for the destination", cutoverRolesAbout, false, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
+	c := k.command("roles --config FILE", "print the roles of the source for the destination", cutoverRolesAbout, cutover.Beside, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
 		ctx, cancel := context.WithTimeout(ctx, k.timeout)
 		defer cancel()
 		o.Passwords = !none
@@ -64,7 +64,7 @@ func (k *cutting) roles() *cobra.Command {
 
 func (k *cutting) extensions() *cobra.Command {
 	var run bool
-	c := k.command("extensions --config FILE", "print the extensions of the source for the destination", cutoverExtensionsAbout, false, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
+	c := k.command("extensions --config FILE", "print the extensions of the source for the destination", cutoverExtensionsAbout, cutover.Beside, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
 		ctx, cancel := context.WithTimeout(ctx, k.timeout)
 		defer cancel()
 		statements, fs, err := e.Extensions(ctx)
@@ -85,7 +85,7 @@ const cutoverAnalyzeAbout = `Gathers the statistics of the destination's tables,
 without them. The role analyzes the tables that it owns. --timeout bounds each stage.`
 
 func (k *cutting) analyze() *cobra.Command {
-	return k.lasting("analyze --config FILE", "gather the statistics of the destination's tables", cutoverAnalyzeAbout, false, func(ctx context.Context, e *cutover.Ends, _, stderr io.Writer) error {
+	return k.lasting("analyze --config FILE", "gather the statistics of the destination's tables", cutoverAnalyzeAbout, cutover.Beside, func(ctx context.Context, e *cutover.Ends, _, stderr io.Writer) error {
 		err := e.Analyze(ctx, k.timeout, func(stage string) { fmt.Fprintf(stderr, "Tables of %s: %s.\n", e.Destination.Region, stage) })
 		if err != nil {
 			return setupError(err)
@@ -117,7 +117,7 @@ func (k *cutting) exec() *cobra.Command {
 			return err
 		}
 		ctx, cancel := context.WithTimeout(c.Context(), k.timeout)
-		e, err := cutover.Open(ctx, cfg, k.way, false)
+		e, err := cutover.Open(ctx, cfg, k.way, cutover.Beside)
 		cancel()
 		if err != nil {
 			return err

@@ -28,7 +28,7 @@ type monitoring struct {
 
 func (k *cutting) monitor() *cobra.Command {
 	var m monitoring
-	c := k.lasting("monitor --config FILE", "show how far both directions are", cutoverMonitorAbout, false, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
+	c := k.lasting("monitor --config FILE", "show how far both directions are", cutoverMonitorAbout, cutover.Both, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
 		look := func() (*cutover.Progress, error) {
 			ctx, cancel := context.WithTimeoutCause(ctx, k.timeout, fmt.Errorf("not within %s", k.timeout))
 			defer cancel()

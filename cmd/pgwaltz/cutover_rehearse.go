@@ -40,7 +40,7 @@ func asRole(c *cobra.Command, role *string) {
 
 func (k *cutting) rehearsePrepare() *cobra.Command {
 	var role string
-	c := k.command("prepare --config FILE --role ROLE", "make the table of a rehearsal at both ends", "", false, func(ctx context.Context, e *cutover.Ends, _, stderr io.Writer) error {
+	c := k.command("prepare --config FILE --role ROLE", "make the table of a rehearsal at both ends", "", cutover.Beside, func(ctx context.Context, e *cutover.Ends, _, stderr io.Writer) error {
 		if role == "" {
 			return &usageError{"--role is missing", "the role as which the application writes"}
 		}
@@ -55,7 +55,7 @@ func (k *cutting) rehearsePrepare() *cobra.Command {
 }
 
 func (k *cutting) rehearseRemove() *cobra.Command {
-	return k.command("remove --config FILE", "drop the table of a rehearsal at both ends", "", false, func(ctx context.Context, e *cutover.Ends, _, stderr io.Writer) error {
+	return k.command("remove --config FILE", "drop the table of a rehearsal at both ends", "", cutover.Beside, func(ctx context.Context, e *cutover.Ends, _, stderr io.Writer) error {
 		if err := e.RemoveRehearsal(ctx); err != nil {
 			return setupError(err)
 		}
@@ -69,7 +69,7 @@ func (k *cutting) rehearseRun() *cobra.Command {
 	var rate float64
 	var most time.Duration
 	var asJSON bool
-	c := k.lasting("run --config FILE --role ROLE", "write, and look whether all of it is there", cutoverRehearseRunAbout, false, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
+	c := k.lasting("run --config FILE --role ROLE", "write, and look whether all of it is there", cutoverRehearseRunAbout, cutover.Beside, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
 		switch {
 		case o.Role == "":
 			return &usageError{"--role is missing", "the role as which the application writes"}

@@ -27,7 +27,7 @@ func (k *cutting) schemaCopy() *cobra.Command {
 	o := cutover.Schema{Env: func(c *pgx.Conn) []string {
 		return append(connection("PG", c), "PGAPPNAME=pgwaltz_schema_copy", "PGCONNECT_TIMEOUT=10")
 	}}
-	c := k.command("copy --config FILE", "make the source's schema at the destination", cutoverSchemaAbout, false, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
+	c := k.command("copy --config FILE", "make the source's schema at the destination", cutoverSchemaAbout, cutover.Beside, func(ctx context.Context, e *cutover.Ends, stdout, stderr io.Writer) error {
 		ctx, cancel := context.WithTimeoutCause(ctx, k.timeout, fmt.Errorf("not within %s", k.timeout))
 		defer cancel()
 		out, err := e.CopySchema(ctx, o)

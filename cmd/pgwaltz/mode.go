@@ -16,6 +16,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/internal/fallback"
 	"github.com/pgwaltz/pgwaltz/internal/fallback/native"
 	"github.com/pgwaltz/pgwaltz/internal/fallback/pglogical"
+	"github.com/pgwaltz/pgwaltz/internal/node"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
 	"github.com/pgwaltz/pgwaltz/internal/supervisor"
 )
@@ -36,7 +37,8 @@ at work, and wait until they are in step. The names are those of pglogical; each
 Behind the switch both sides are compared where this region applies, for as long as --compare says.
 
 It connects as postgres.admin_dsn where that is given. Only the local database is changed, and
-in mode pglogical the slots at the peers.`
+in mode pglogical the slots at the peers. Each session asks the server who it is: a standby, and a
+database that is another region's or that run does not work in, are refused.`
 
 func newMode(env []string) *cobra.Command {
 	c := exits(&cobra.Command{
@@ -52,7 +54,7 @@ func newMode(env []string) *cobra.Command {
 		Short: "say which mode is in effect",
 		Long:  modeShowAbout,
 		Args:  noWords,
-	}, exitOK, exitOther, exitUsage, exitConfig, exitPostgres, exitInterrupted)
+	}, exitOK, exitOther, exitUsage, exitConfig, exitCheck, exitPostgres, exitInterrupted)
 	show.RunE = func(c *cobra.Command, _ []string) error {
 		cfg, err := load()
 		if err != nil {
@@ -238,6 +240,7 @@ func showMode(ctx context.Context, cfg *config.Config, stdout io.Writer) error {
 	}
 	t := tabwriter.NewWriter(stdout, 0, 4, 2, ' ', 0)
 	row(t, "region\t%s of cluster %s\n", cfg.Region, cfg.Cluster)
+	row(t, "database\t%s, primary\n", node.Place{System: local.System}.ID())
 	in, since := fallback.InEffect(cfg, local.Mode), "as the configuration says"
 	if m := local.Mode; m != nil {
 		since = "since " + m.Since.UTC().Format(time.RFC3339)

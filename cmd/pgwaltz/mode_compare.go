@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -12,6 +13,8 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/fallback"
+	"github.com/pgwaltz/pgwaltz/internal/fallback/native"
+	"github.com/pgwaltz/pgwaltz/internal/node"
 	"github.com/pgwaltz/pgwaltz/internal/supervisor"
 )
 
@@ -25,7 +28,7 @@ func newModeCompare(load func() (*config.Config, error)) *cobra.Command {
 		Short: "compare the tables of both sides, after a switch",
 		Long:  modeCompareAbout,
 		Args:  noWords,
-	}, exitOK, exitOther, exitUsage, exitConfig, exitPostgres, exitPeer, exitDiffer, exitInterrupted)
+	}, exitOK, exitOther, exitUsage, exitConfig, exitCheck, exitPostgres, exitPeer, exitDiffer, exitInterrupted)
 	wait := c.Flags().Duration("wait", 10*time.Second, "how long to look again")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg, err := load()
@@ -54,6 +57,15 @@ func compareSwitched(ctx context.Context, cfg *config.Config, within time.Durati
 	}
 }
 
+// codedUnlessWrong gives err a code, but where it says that a database is another one, which has its own.
+func codedUnlessWrong(code int, err error) error {
+	var wrong *node.WrongError
+	if errors.As(err, &wrong) {
+		return err
+	}
+	return &coded{code, err}
+}
+
 func compareModes(ctx context.Context, cfg *config.Config, wait time.Duration, stdout io.Writer) error {
 	here, err := supervisor.Connect(ctx, cfg)
 	if err != nil {
@@ -68,9 +80,9 @@ func compareModes(ctx context.Context, cfg *config.Config, wait time.Duration, s
 			continue
 		}
 		peers++
-		there, err := pg.Connect(ctx, p.DSN.Reveal(), pg.Options{Region: cfg.Region, Role: "compare"})
+		there, err := native.DialPeer(ctx, cfg, p, true, pg.Options{Region: cfg.Region, Role: "compare"})
 		if err != nil {
-			return &coded{exitPeer, err}
+			return codedUnlessWrong(exitPeer, err)
 		}
 		list, err := fallback.CompareUntil(ctx, here, there, cfg.Postgres.Publication, time.Now().Add(wait))
 		there.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written

@@ -10,6 +10,8 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
+	"github.com/pgwaltz/pgwaltz/internal/fallback"
+	"github.com/pgwaltz/pgwaltz/internal/node"
 )
 
 // End is one of the two databases, with its session.
@@ -17,6 +19,7 @@ type End struct {
 	Region string
 	Conn   *pgx.Conn // nil: it cannot be asked
 	Sys    pg.System
+	Why    error    // it cannot be asked
 	Ours   []string // roles as which pgwaltz works here, as far as the configuration says
 
 	dial func(context.Context) (*End, error)
@@ -86,9 +89,18 @@ func (e *IdentityError) Hint() string { return e.Remedy }
 // ExitCode is that of problems found.
 func (e *IdentityError) ExitCode() int { return 4 }
 
-// Open connects to both ends and asks who they are. The caller closes them. With alone a destination that cannot be asked, or is a
-// standby, is no error: its Conn is nil then.
-func Open(ctx context.Context, cfg *config.Config, w Way, alone bool) (*Ends, error) {
+// Need is what a command needs the two ends to be.
+type Need int
+
+// Each end says who it is: the region and the cluster of the configuration, and the primary.
+const (
+	Both   Need = iota // both are the regions that the configuration says
+	Beside             // both are these, or no regions of pgwaltz yet
+	Source             // the source is; a destination that cannot be asked, is a standby or another region's is no error: its Conn is nil
+)
+
+// Open connects to both ends and asks who they are. The caller closes them.
+func Open(ctx context.Context, cfg *config.Config, w Way, need Need) (*Ends, error) {
 	p, err := w.peer(cfg)
 	if err != nil {
 		return nil, err
@@ -97,8 +109,12 @@ func Open(ctx context.Context, cfg *config.Config, w Way, alone bool) (*Ends, er
 	if local.IsZero() {
 		local = cfg.Postgres.DSN
 	}
-	here, hereErr := open(ctx, cfg, cfg.Region, local)
-	there, thereErr := open(ctx, cfg, p.Region, p.DSN)
+	setting := "postgres.admin_dsn"
+	if cfg.Postgres.AdminDSN.IsZero() {
+		setting = "postgres.dsn"
+	}
+	here, hereErr := open(ctx, cfg, cfg.Region, local, setting, need)
+	there, thereErr := open(ctx, cfg, p.Region, p.DSN, "peers[].dsn", need)
 	var away *pg.ConnectError
 	if errors.As(thereErr, &away) {
 		thereErr = &peerError{thereErr}
@@ -111,16 +127,17 @@ func Open(ctx context.Context, cfg *config.Config, w Way, alone bool) (*Ends, er
 		e.Source, e.Destination = there, here
 		err, other = thereErr, hereErr
 	}
-	if err == nil && !alone {
+	if err == nil && need != Source {
 		err = other
 	}
-	if err == nil && other == nil && here.ID() == there.ID() {
+	if here.Sys.SystemID != 0 && here.ID() == there.ID() { // before anything else that is said of them
 		err = &IdentityError{fmt.Sprintf("both ends are the same database (%s), or one is a copy of the other", here.ID()), "look at postgres.dsn and peers[].dsn"}
 	}
 	if err != nil {
 		e.Close(ctx)
 		return nil, err
 	}
+	e.Destination.Why = other
 	return e, nil
 }
 
@@ -131,21 +148,40 @@ func (e *peerError) Unwrap() error { return e.error }
 // ExitCode is that of a peer out of reach.
 func (e *peerError) ExitCode() int { return 6 }
 
-func open(ctx context.Context, cfg *config.Config, region string, dsn config.DSN) (*End, error) {
+// open asks the server who it is, with each session. setting is where dsn is from.
+func open(ctx context.Context, cfg *config.Config, region string, dsn config.DSN, setting string, need Need) (*End, error) {
 	conn, err := pg.Connect(ctx, dsn.Reveal(), pg.Options{Region: cfg.Region, Role: "cutover", LockTimeout: cfg.Postgres.LockTimeout})
 	if err != nil {
 		return &End{Region: region}, fmt.Errorf("region %s: %w", region, err)
 	}
-	e := &End{Region: region, Conn: conn, dial: func(ctx context.Context) (*End, error) { return open(ctx, cfg, region, dsn) }}
-	if e.Sys, err = pg.LoadSystem(ctx, conn); err != nil {
-		e.close(ctx)
-		return e, fmt.Errorf("region %s: %w", region, err)
+	e := &End{Region: region, Conn: conn, dial: func(ctx context.Context) (*End, error) { return open(ctx, cfg, region, dsn, setting, need) }}
+	place, err := node.LookAt(ctx, conn)
+	if e.Sys = place.System; err != nil {
+		err = fmt.Errorf("region %s: %w", region, err)
+	} else {
+		err = need.refuse(ctx, conn, cfg, region, setting, place)
 	}
-	if e.Sys.InRecovery {
+	if err != nil {
 		e.close(ctx)
-		return e, &IdentityError{fmt.Sprintf("the server of region %s is a standby (%s)", region, e.ID()), "let the connection string lead to the primary, such as with target_session_attrs=read-write"}
 	}
-	return e, nil
+	return e, err
+}
+
+// refuse is why a place is not what is needed; nil where it is.
+func (n Need) refuse(ctx context.Context, conn *pgx.Conn, cfg *config.Config, region, setting string, place node.Place) error {
+	want := node.Row{Region: region, Cluster: cfg.Cluster}
+	if n == Source || n == Beside && place.Row.Region == "" && !place.Hidden {
+		return place.Contradicts(want, setting)
+	}
+	if err := place.Is(want, setting); err != nil || n != Both || !place.Moved {
+		return err
+	}
+	row, err := fallback.Load(ctx, conn, region)
+	if err != nil || fallback.InEffect(cfg, row) != config.ModeStream { // in the other modes nobody notes where it is
+		return err
+	}
+	return &IdentityError{fmt.Sprintf("%s of region %s leads to database %s, which is a copy: no sidecar was at work in it yet", setting, region, place.ID()),
+		"correct " + setting + "; where it is the region's own, restored or behind pg_upgrade, start its sidecar"}
 }
 
 // Is refuses a server that is not the wanted one.

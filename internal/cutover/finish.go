@@ -160,7 +160,11 @@ func (e *Ends) Abort(ctx context.Context, force bool) (out Aborted, err error) {
 		return out, err
 	}
 	if e.Destination.Conn == nil {
-		return out, &NotReadyError{fmt.Sprintf("region %s is out of reach or a standby: the sequences there are as the cutover has left them", e.Destination.Region), "pgwaltz cutover abort, when it is back"}
+		why := ""
+		if e.Destination.Why != nil {
+			why = " (" + e.Destination.Why.Error() + ")"
+		}
+		return out, &NotReadyError{fmt.Sprintf("region %s is out of reach, a standby or another database%s: the sequences there are as the cutover has left them", e.Destination.Region, why), "pgwaltz cutover abort, when it is back"}
 	}
 	switch {
 	case s == nil || e.Destination.Is(s.Destination) == nil:

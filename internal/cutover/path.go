@@ -22,6 +22,7 @@ type path struct {
 	mode    config.Mode
 	at      wal.LSN // of the source: what is below it is applied at the destination, and on its disk
 	applied wal.LSN // of the source, as the destination's own database has it, which goes back with a standby that lags; 0: this role may not read it
+	came    wal.LSN // of the source, in mode native: what the worker of the destination's own subscription has got; a slot may be read by another database's
 	end     wal.LSN // of the source's WAL
 	open    string  // why it says nothing of all tables; "" is fine
 	broken  string  // why nothing will come; "" is fine
@@ -67,6 +68,14 @@ func (e *Ends) streamed(ctx context.Context, p *path) error {
 		return nil
 	case at.Epoch.SystemID != e.Source.Sys.SystemID || at.Epoch.Timeline != e.Source.Sys.Timeline:
 		p.broken = fmt.Sprintf("what was applied at %s is of another life of the server of %s", e.Destination.Region, e.Source.Region)
+		return nil
+	}
+	slot, err := pg.LoadSlot(ctx, e.Source.Conn, at.Epoch.Slot)
+	switch {
+	case err != nil:
+		return err
+	case slot != nil && slot.Database != e.Source.Sys.Database:
+		p.broken = fmt.Sprintf("what was applied at %s is of database %s of the server of %s, and not of %s", e.Destination.Region, slot.Database, e.Source.Region, e.Source.Sys.Database)
 		return nil
 	}
 	p.at, p.applied = at.EndLSN, at.EndLSN
@@ -153,8 +162,43 @@ func (e *Ends) subscribed(ctx context.Context, p *path, sql string) error {
 			return err
 		}
 	}
+	if p.mode == config.ModePglogical {
+		err = e.working(ctx, p, slot)
+	} else {
+		err = e.received(ctx, p)
+	}
+	if err != nil {
+		return err
+	}
 	if waiting != "" {
 		p.open = fmt.Sprintf("table %s of the subscription is not ready", waiting)
+	}
+	return nil
+}
+
+// received reads what the worker of a native subscription at the destination has got; 0 where none is at work.
+func (e *Ends) received(ctx context.Context, p *path) error {
+	var came string
+	err := e.Destination.Conn.QueryRow(ctx, `select coalesce(pg_catalog.max(greatest(w.received_lsn, w.latest_end_lsn)), '0/0')::text from pg_catalog.pg_stat_subscription w
+join pg_catalog.pg_subscription s on s.oid = w.subid join pg_catalog.pg_database d on d.oid = s.subdbid
+where s.subname = $1 and d.datname = pg_catalog.current_database() and w.pid is not null and w.relid is null`, config.DefaultSlot(e.cfg.Cluster, e.Source.Region)).Scan(&came)
+	if err != nil {
+		return fmt.Errorf("read what the subscription of %s has received: %w", e.Destination.Region, err)
+	}
+	p.came, err = wal.ParseLSN(came)
+	return err
+}
+
+// working notes where pglogical says that its subscription to slot is not at work.
+func (e *Ends) working(ctx context.Context, p *path, slot string) error {
+	var word string
+	err := e.Destination.Conn.QueryRow(ctx, `select coalesce((select status from pglogical.show_subscription_status() where slot_name = $1 limit 1), 'unknown')`, slot).Scan(&word)
+	switch {
+	case pg.Code(err) == "42501":
+	case err != nil:
+		return fmt.Errorf("read the status of the subscription of %s: %w", e.Destination.Region, err)
+	case word != "replicating":
+		p.open = fmt.Sprintf("pglogical says at %s that its subscription is %s", e.Destination.Region, word)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/pgwaltz/pgwaltz/adapter/failpoint"
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
+	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/cutover/hold"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -100,6 +101,8 @@ func (e *Ends) arrive(ctx context.Context, at wal.LSN, w Waiting) (wal.LSN, erro
 			last = p.open
 		case p.at <= at:
 			last = fmt.Sprintf("the destination has the source's WAL up to %s, and %s is wanted", p.at, at)
+		case p.mode == config.ModeNative && p.came <= at:
+			last = fmt.Sprintf("the subscription at the destination itself has received the source's WAL up to %s, and %s is wanted", p.came, at)
 		case p.parked > 0 && !w.AllowParked:
 			last = fmt.Sprintf("%d changes of the source are parked at the destination (pgwaltz parked list)", p.parked)
 		default:

@@ -16,6 +16,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/fallback"
 	"github.com/pgwaltz/pgwaltz/internal/fallback/auto"
+	"github.com/pgwaltz/pgwaltz/internal/fallback/native"
 	"github.com/pgwaltz/pgwaltz/internal/lead"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
 	"github.com/pgwaltz/pgwaltz/internal/sidecar"
@@ -304,7 +305,7 @@ func (a *Auto) atPeer(ctx context.Context, f func(context.Context, *pgx.Conn) er
 	ctx, cancel := context.WithTimeout(ctx, answers)
 	defer cancel()
 	// What waits for a lock there would go on without us, and act when it has it.
-	conn, err := pg.Connect(ctx, p.DSN.Reveal(), pg.Options{Region: a.cfg.Region, Role: "mode", ConnectTimeout: connecting, LockTimeout: connecting})
+	conn, err := native.DialPeer(ctx, a.cfg, p, false, pg.Options{Region: a.cfg.Region, Role: "mode", ConnectTimeout: connecting, LockTimeout: connecting})
 	if err != nil {
 		return fmt.Errorf("the database of peer %s: %w", p.Region, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/fallback"
+	"github.com/pgwaltz/pgwaltz/internal/fallback/native"
 	"github.com/pgwaltz/pgwaltz/internal/status"
 )
 
@@ -39,15 +40,13 @@ func (s *Supervisor) compare(ctx context.Context, p config.Peer) {
 	ctx, cancel := context.WithTimeoutCause(ctx, compareFor, fmt.Errorf("not within %s", compareFor))
 	defer cancel()
 	log := s.log.With("peer", p.Region)
-	dial := func(dsn config.DSN) (*pgx.Conn, error) {
-		return pg.Connect(ctx, dsn.Reveal(), pg.Options{Region: s.cfg.Region, Role: "compare"})
-	}
+	options := pg.Options{Region: s.cfg.Region, Role: "compare"}
 	var list []fallback.Compared
-	here, err := dial(s.cfg.Postgres.Fresh())
+	here, err := pg.Connect(ctx, s.cfg.Postgres.Fresh().Reveal(), options)
 	if err == nil {
 		defer here.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
 		var there *pgx.Conn
-		if there, err = dial(p.DSN); err == nil {
+		if there, err = native.DialPeer(ctx, s.cfg, p, true, options); err == nil {
 			defer there.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
 			list, err = fallback.CompareUntil(ctx, here, there, s.cfg.Postgres.Publication, time.Now().Add(compareAgain))
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/cutover/hold"
 	"github.com/pgwaltz/pgwaltz/internal/fallback"
+	"github.com/pgwaltz/pgwaltz/internal/fallback/native"
 	"github.com/pgwaltz/pgwaltz/internal/fallback/pglogical"
 	"github.com/pgwaltz/pgwaltz/internal/lead"
 	"github.com/pgwaltz/pgwaltz/internal/preflight"
@@ -133,6 +134,9 @@ func (s *Supervisor) term(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the lead ends with the session
+	if err := own(ctx, conn, s.cfg, "postgres.dsn"); err != nil {
+		return err
+	}
 	for {
 		s.turn()
 		row, err := s.ours(ctx, conn)
@@ -294,7 +298,7 @@ func (s *Supervisor) session(ctx context.Context, p config.Peer) (*pgx.Conn, err
 	if c := s.there[p.Region]; c != nil && !c.IsClosed() {
 		return c, nil
 	}
-	c, err := pg.Connect(ctx, p.DSN.Reveal(), pg.Options{Region: s.cfg.Region, Role: "watch", ConnectTimeout: connecting, Settings: map[string]string{"statement_timeout": "3s"}})
+	c, err := native.DialPeer(ctx, s.cfg, p, false, pg.Options{Region: s.cfg.Region, Role: "watch", ConnectTimeout: connecting, Settings: map[string]string{"statement_timeout": "3s"}})
 	if err != nil {
 		return nil, err
 	}

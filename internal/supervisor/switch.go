@@ -12,16 +12,60 @@ import (
 	"github.com/pgwaltz/pgwaltz/internal/fallback/native"
 	"github.com/pgwaltz/pgwaltz/internal/fallback/pglogical"
 	"github.com/pgwaltz/pgwaltz/internal/lead"
+	"github.com/pgwaltz/pgwaltz/internal/node"
 	"github.com/pgwaltz/pgwaltz/internal/sidecar"
 )
 
-// Connect opens a session as the role that may change the database.
-func Connect(ctx context.Context, cfg *config.Config) (*pgx.Conn, error) {
-	dsn := cfg.Postgres.AdminDSN
+// Connect opens a session as the role that may change the database, and asks it who it is: a database of another region, a standby, or another one than that in
+// which run works is a *node.WrongError. One that nobody has named yet is not. The caller closes the session.
+func Connect(ctx context.Context, cfg *config.Config) (conn *pgx.Conn, err error) {
+	options := pg.Options{Region: cfg.Region, Role: "mode", LockTimeout: cfg.Postgres.LockTimeout}
+	dsn, setting := cfg.Postgres.AdminDSN, "postgres.admin_dsn"
 	if dsn.IsZero() {
-		dsn = cfg.Postgres.DSN
+		dsn, setting = cfg.Postgres.DSN, "postgres.dsn"
 	}
-	return pg.Connect(ctx, dsn.Reveal(), pg.Options{Region: cfg.Region, Role: "mode", LockTimeout: cfg.Postgres.LockTimeout})
+	if conn, err = pg.Connect(ctx, dsn.Reveal(), options); err != nil {
+		return nil, err
+	}
+	if err = own(ctx, conn, cfg, setting); err == nil && !cfg.Postgres.AdminDSN.IsZero() {
+		err = alike(ctx, conn, cfg, options)
+	}
+	if err != nil {
+		conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
+		return nil, err
+	}
+	return conn, nil
+}
+
+// own refuses a session, to which setting has led, with another database than the region's.
+func own(ctx context.Context, conn *pgx.Conn, cfg *config.Config, setting string) error {
+	place, err := node.LookAt(ctx, conn)
+	if err != nil {
+		return err
+	}
+	return place.Contradicts(node.Row{Region: cfg.Region, Cluster: cfg.Cluster}, setting)
+}
+
+// alike refuses an admin_dsn that leads to another database than the one of run: what is noted there nobody would read.
+func alike(ctx context.Context, conn *pgx.Conn, cfg *config.Config, options pg.Options) error {
+	admin, err := pg.LoadSystem(ctx, conn)
+	if err != nil {
+		return err
+	}
+	other, err := pg.Connect(ctx, cfg.Postgres.Fresh().Reveal(), options)
+	if err != nil {
+		return fmt.Errorf("ask the database of postgres.dsn who it is: %w", err)
+	}
+	defer other.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
+	run, err := pg.LoadSystem(ctx, other)
+	if err != nil {
+		return err
+	}
+	if run.SystemID != admin.SystemID || run.Database != admin.Database {
+		return &node.WrongError{What: fmt.Sprintf("postgres.admin_dsn leads to database %s, and postgres.dsn to %s", node.Place{System: admin}.ID(), node.Place{System: run}.ID()),
+			Remedy: "let both lead to the database of region " + cfg.Region}
+	}
+	return nil
 }
 
 // Plan works out what a switch to mode would run, and runs nothing. The names are for mode pglogical.

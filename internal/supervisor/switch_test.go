@@ -255,6 +255,11 @@ func TestNativeRefusals(t *testing.T) {
 		{"column", "column_missing", func(eu, _ *region) { eu.exec(`alter table public.item add more text`) }},
 		{"publication", "no_publication", func(eu, _ *region) { eu.exec(`drop publication pgwaltz`) }},
 		{"node", "wrong_node", func(eu, _ *region) { eu.exec(`update pgwaltz.node set region = 'asia'`) }},
+		{"unnamed", "wrong_node", func(eu, _ *region) { eu.exec(`delete from pgwaltz.node`) }},
+		{"hidden", "wrong_node", func(eu, us *region) {
+			eu.exec(`create role hidden_eu login replication`)
+			us.cfg.Peers[0].DSN = config.NewDSN(pgtest.As(eu.cfg.Postgres.DSN.Reveal(), "hidden_eu"))
+		}},
 		{"away", "peer_unread", func(_, us *region) {
 			us.cfg.Peers[0].DSN = config.NewDSN("host=127.0.0.1 port=1 user=postgres dbname=x connect_timeout=2")
 		}},

@@ -1,6 +1,7 @@
 package native
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/config"
 	"github.com/pgwaltz/pgwaltz/internal/fallback"
+	"github.com/pgwaltz/pgwaltz/internal/node"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -60,16 +62,16 @@ func (d *decision) subscribe(p *Peer) {
 
 // RefusePeer refuses a database that is not the peer's, or does not let its changes be read. false: nothing is known of it.
 func RefusePeer(d *fallback.Plan, cfg *config.Config, l *Local, p *Peer) bool {
-	if p.Err != nil {
-		d.Refuse("peer_unread", "correct peers[].dsn, or let this host in at the peer (pg_hba.conf)", "the database of peer %s cannot be read: %v", p.Region, p.Err)
-		return false
-	}
-	if p.System.SystemID == l.System.SystemID && p.System.Database == l.System.Database {
+	if p.System.SystemID != 0 && p.System.SystemID == l.System.SystemID && p.System.Database == l.System.Database {
 		d.Refuse("same_database", "correct peers[].dsn", "the database of peer %s is this one", p.Region)
 		return false
 	}
-	if n := p.Node; n.Region != "" && (n.Region != p.Region || n.Cluster != cfg.Cluster) {
-		d.Refuse("wrong_node", "correct peers[].dsn", "the database given for peer %s is region %s of cluster %s", p.Region, n.Region, n.Cluster)
+	if RefuseWrong(d, p) {
+		return false
+	}
+	if p.Err != nil {
+		d.Refuse("peer_unread", "correct peers[].dsn, or let this host in at the peer (pg_hba.conf)", "the database of peer %s cannot be read: %v", p.Region, p.Err)
+		return false
 	}
 	if !p.Replication {
 		d.Refuse("no_replication", "at the peer, as a superuser: alter role "+pg.Quote(p.DSN.User())+" replication", "role %q of peers[].dsn may not read a slot at peer %s", p.DSN.User(), p.Region)
@@ -78,6 +80,24 @@ func RefusePeer(d *fallback.Plan, cfg *config.Config, l *Local, p *Peer) bool {
 		d.Refuse("no_publication", "pgwaltz setup at the peer", "peer %s has no publication %q", p.Region, cfg.Postgres.Publication)
 		return false
 	}
+	if err := p.Place.Is(node.Row{Region: p.Region, Cluster: cfg.Cluster}, peerSetting); err != nil {
+		refuseWrong(d, err)
+		return false
+	}
+	return true
+}
+
+// RefuseWrong refuses a database that says it is another one than the peer's, and reports whether it does.
+func RefuseWrong(d *fallback.Plan, p *Peer) bool {
+	return refuseWrong(d, p.Err)
+}
+
+func refuseWrong(d *fallback.Plan, err error) bool {
+	var wrong *node.WrongError
+	if !errors.As(err, &wrong) {
+		return false
+	}
+	d.Refuse("wrong_node", wrong.Remedy, "%s", wrong.What)
 	return true
 }
 
@@ -241,6 +261,7 @@ func DecideStream(cfg *config.Config, l *Local, peers []*Peer, resync fallback.S
 		if p.Sub == nil {
 			continue
 		}
+		RefuseWrong(d.Plan, p) // what was read of the stream there is another region's
 		name := pg.Quote(Name(cfg.Cluster, p.Region))
 		Forget(d.Plan, p, p.Sub.Progress, cfg.Region)
 		d.Add(!p.Sub.Enabled, "the server applies no more of what "+p.Region+" commits", "alter subscription "+name+" disable")

@@ -24,7 +24,7 @@ func found(version int) (*config.Config, *Local, *Peer) {
 	}
 	p := &Peer{
 		Region: "eu", DSN: config.NewDSN("host=eu dbname=d user=r password=geheim"), System: pg.System{SystemID: 1, Timeline: 3, Version: version, Database: "d"}, Replication: true,
-		Node: node.Row{Region: "eu", Cluster: "shop"}, SlotName: "s", Slot: &pg.Slot{Name: "s", Plugin: "pgoutput", Database: "d", ConfirmedFlushLSN: 100, WALStatus: "reserved"},
+		Place: node.Place{Row: node.Row{Region: "eu", Cluster: "shop"}}, SlotName: "s", Slot: &pg.Slot{Name: "s", Plugin: "pgoutput", Database: "d", ConfirmedFlushLSN: 100, WALStatus: "reserved"},
 		Publication: &pg.Publication{Tables: []pg.PublishedTable{{Name: item, Columns: []string{"id", "body"}}}}, Received: map[wal.RelationName]bool{},
 		Checkpoint: &checkpoint.Checkpoint{Origin: "eu", Epoch: wal.Epoch{SystemID: 1, Timeline: 3, Slot: "s"}, EndLSN: 0x200},
 	}

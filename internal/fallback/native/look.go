@@ -31,10 +31,11 @@ type Subscription struct {
 type Peer struct {
 	Region string
 	DSN    config.DSN
-	// Err says why its database could not be read; then only Sub, Checkpoint and Parked are known.
+	// Err says why its database could not be read; then only Sub, Checkpoint and Parked are known. A *node.WrongError: it is another
+	// region's, or a standby; System and Place are known then.
 	Err         error
 	System      pg.System
-	Node        node.Row
+	Place       node.Place
 	Slot        *pg.Slot
 	SlotName    string
 	Publication *pg.Publication
@@ -212,14 +213,11 @@ func (p *Peer) look(ctx context.Context, cfg *config.Config) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, fallback.PeerAnswers)
 	defer cancel()
-	conn, err := pg.Connect(ctx, p.DSN.Reveal(), pg.Options{Region: cfg.Region, Role: "mode"})
+	conn, err := p.Dial(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
-	if p.System, err = pg.LoadSystem(ctx, conn); err != nil {
-		return err
-	}
 	role, err := pg.LoadRole(ctx, conn, "")
 	if err != nil {
 		return err
@@ -231,15 +229,15 @@ func (p *Peer) look(ctx context.Context, cfg *config.Config) error {
 	if p.Publication, err = pg.LoadPublication(ctx, conn, cfg.Postgres.Publication); err != nil {
 		return err
 	}
+	if p.Place.Hidden { // and so is the rest of schema pgwaltz, or may be
+		return p.lookReceived(ctx, conn)
+	}
 	var ready bool
 	if err := conn.QueryRow(ctx, `select pg_catalog.to_regclass('pgwaltz.copy') is not null and pg_catalog.has_schema_privilege('pgwaltz', 'usage')
-  and pg_catalog.has_table_privilege('pgwaltz.copy', 'select') and pg_catalog.has_table_privilege('pgwaltz.node', 'select')`).Scan(&ready); err != nil && pg.Code(err) != "3F000" && pg.Code(err) != "42P01" {
+  and pg_catalog.has_table_privilege('pgwaltz.copy', 'select')`).Scan(&ready); err != nil && pg.Code(err) != "3F000" && pg.Code(err) != "42P01" {
 		return err
 	}
 	if ready {
-		if p.Node, err = node.Load(ctx, conn); err != nil {
-			return err
-		}
 		jobs, err := tablecopy.Load(ctx, conn)
 		if err != nil {
 			return err
@@ -254,6 +252,53 @@ func (p *Peer) look(ctx context.Context, cfg *config.Config) error {
 		}
 	}
 	return p.lookReceived(ctx, conn)
+}
+
+// Dial opens a session with the peer's database, for whoever works for the region of cfg, and asks it who it is: another region's, a standby, or another database
+// than with the session before is a *node.WrongError. The caller closes it.
+func (p *Peer) Dial(ctx context.Context, cfg *config.Config) (*pgx.Conn, error) {
+	conn, place, err := dial(ctx, cfg, p.Region, p.DSN, pg.Options{Region: cfg.Region, Role: "mode"})
+	if p.System.SystemID == 0 {
+		p.System, p.Place = place.System, place
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := place.Same(p.System, p.Region); err != nil {
+		conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
+		return nil, err
+	}
+	return conn, nil
+}
+
+// DialPeer opens a session with the database of a peer of cfg as Dial does. sure: one that does not say whose it is is a *node.WrongError too.
+func DialPeer(ctx context.Context, cfg *config.Config, p config.Peer, sure bool, o pg.Options) (*pgx.Conn, error) {
+	conn, place, err := dial(ctx, cfg, p.Region, p.DSN, o)
+	if err != nil || !sure {
+		return conn, err
+	}
+	if err := place.Is(node.Row{Region: p.Region, Cluster: cfg.Cluster}, peerSetting); err != nil {
+		conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
+		return nil, err
+	}
+	return conn, nil
+}
+
+// peerSetting is what leads to a peer's database.
+const peerSetting = "peers[].dsn"
+
+func dial(ctx context.Context, cfg *config.Config, region string, dsn config.DSN, o pg.Options) (conn *pgx.Conn, place node.Place, err error) {
+	if conn, err = pg.Connect(ctx, dsn.Reveal(), o); err != nil {
+		return nil, place, err
+	}
+	if place, err = node.LookAt(ctx, conn); err == nil {
+		err = place.Contradicts(node.Row{Region: region, Cluster: cfg.Cluster}, peerSetting)
+	}
+	if err != nil {
+		conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
+		return nil, place, err
+	}
+	return conn, place, nil
 }
 
 // lookReceived finds the tables that the peer receives by subscription: what comes so it would send on to us, unless we ask

@@ -270,6 +270,7 @@ func DecideStream(cfg *config.Config, l *Local, peers []*Peer, resync fallback.S
 		native.Forget(d.Plan, p.Peer, p.Sub.Progress, cfg.Region)
 		d.Add(!p.Sub.Enabled, "the server applies no more of what "+p.Region+" commits", "select pglogical.alter_subscription_disable("+name+", true)")
 		switch {
+		case native.RefuseWrong(d.Plan, p.Peer):
 		case p.Err != nil:
 			d.Refuse("peer_unread", "let this host reach the database of "+p.Region, "the stream's slot at peer %s cannot be put to where pglogical was applied: %v", p.Region, p.Err)
 		case p.Slot != nil && p.OwnSlot != nil:

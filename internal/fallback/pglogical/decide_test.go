@@ -32,7 +32,7 @@ func found() (*config.Config, *Local, *Peer) {
 	}, Available: true, Loaded: true, CommitTimestamps: true, Workers: 20, Readable: true, Granted: true, Members: map[wal.RelationName]bool{}}
 	p := &Peer{Peer: &native.Peer{
 		Region: "eu", DSN: config.NewDSN("host=eu dbname=d user=r password=geheim"), System: pg.System{SystemID: 1, Timeline: 3, Version: 150000, Database: "d"}, Replication: true,
-		Node: node.Row{Region: "eu", Cluster: "shop"}, SlotName: "s", Slot: &pg.Slot{Name: "s", Plugin: "pgoutput", Database: "d", ConfirmedFlushLSN: 0x100, WALStatus: "reserved"},
+		Place: node.Place{Row: node.Row{Region: "eu", Cluster: "shop"}}, SlotName: "s", Slot: &pg.Slot{Name: "s", Plugin: "pgoutput", Database: "d", ConfirmedFlushLSN: 0x100, WALStatus: "reserved"},
 		Publication: publication, Checkpoint: &checkpoint.Checkpoint{Origin: "eu", Epoch: wal.Epoch{SystemID: 1, Timeline: 3, Slot: "s"}, EndLSN: 0x200},
 	}, Node: "eu", Members: map[wal.RelationName]bool{item: true}, Prepared: 0x180}
 	return cfg, l, p

@@ -51,8 +51,8 @@ type Peer struct {
 	Members  map[wal.RelationName]bool
 	Prepared wal.LSN
 	Sub      *Subscription
-	OwnSlot  *pg.Slot // of Sub; nil where there is none
-	asker    string   // the region of this process
+	OwnSlot  *pg.Slot       // of Sub; nil where there is none
+	cfg      *config.Config // of this process
 }
 
 // Subscription is the one of this region to a peer.
@@ -84,7 +84,7 @@ func Look(ctx context.Context, conn *pgx.Conn, cfg *config.Config, n Names) (*Lo
 	}
 	var peers []*Peer
 	for _, p := range there {
-		q := &Peer{Peer: p, Members: map[wal.RelationName]bool{}, asker: cfg.Region}
+		q := &Peer{Peer: p, Members: map[wal.RelationName]bool{}, cfg: cfg}
 		if l.Extension && l.Readable {
 			name := n.Subscription
 			if name == "" {
@@ -220,14 +220,15 @@ where s.sub_name = $1 and y.sync_relname is not null`, s.Name)
 func (p *Peer) look(ctx context.Context, cfg *config.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, fallback.PeerAnswers)
 	defer cancel()
-	conn, err := pg.Connect(ctx, p.DSN.Reveal(), pg.Options{Region: cfg.Region, Role: "mode"})
+	conn, err := p.Dial(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
 	var extension, mode bool
 	err = conn.QueryRow(ctx, `select exists (select from pg_catalog.pg_extension where extname = 'pglogical'),
-  coalesce(pg_catalog.has_table_privilege(pg_catalog.to_regclass('pgwaltz.mode')::oid, 'select'), false) and coalesce(pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('pgwaltz')::oid, 'usage'), false)`).Scan(&extension, &mode)
+  exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = 'pgwaltz' and c.relname = 'mode'
+    and pg_catalog.has_table_privilege(c.oid, 'select') and pg_catalog.has_schema_privilege(n.oid, 'usage'))`).Scan(&extension, &mode)
 	if err == nil && extension {
 		err = conn.QueryRow(ctx, "select "+readable).Scan(&extension)
 	}

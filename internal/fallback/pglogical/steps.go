@@ -9,7 +9,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgwaltz/pgwaltz/adapter/pause"
-	"github.com/pgwaltz/pgwaltz/adapter/pg"
 	"github.com/pgwaltz/pgwaltz/internal/fallback"
 )
 
@@ -78,7 +77,7 @@ where s.slot_name = $1 and o.slot_name = $2 and o.confirmed_flush_lsn > s.confir
 
 // at works in a session with the peer's database.
 func (p *Peer) at(ctx context.Context, work func(*pgx.Conn) error) error {
-	conn, err := pg.Connect(ctx, p.DSN.Reveal(), pg.Options{Region: p.asker, Role: "mode"})
+	conn, err := p.Dial(ctx, p.cfg)
 	if err != nil {
 		return err
 	}
