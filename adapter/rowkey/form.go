@@ -24,6 +24,9 @@ var plainTypes = map[uint32]bool{
 	1560: true, 1562: true, 2950: true, 3220: true, 3614: true, 5069: true, // bit varbit uuid pg_lsn tsvector xid8
 }
 
+// bytewise are the collations that always are deterministic: none, "default", "C" and "POSIX".
+var bytewise = []uint32{0, 100, 950, 951}
+
 // plainExtensions are the extensions whose types have such a text.
 var plainExtensions = map[string]bool{"ltree": true, "hstore": true, "isn": true}
 

@@ -75,7 +75,7 @@ func (k *Key) Unknown() (column, why string) {
 }
 
 // keySQL reads the columns of one key.
-const keySQL = `with ix as materialized (
+var keySQL = `with ix as materialized (
   select c.relkind, i.indexrelid, i.indrelid, i.indimmediate, i.indnkeyatts, i.indkey::int2[] as atts, i.indclass::oid[] as classes, i.indcollation::oid[] as colls
   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   join pg_catalog.pg_index i on i.indrelid = c.oid
@@ -83,15 +83,15 @@ const keySQL = `with ix as materialized (
     and case when c.relreplident = 'i' then i.indisreplident else i.indisprimary end
 ), col as materialized (
   select k.ord, ix.relkind, ix.indimmediate, a.attrelid, a.attnum, a.attname, a.atttypid, a.attcollation, a.attgenerated <> '' as generated,
-    o.opcintype, coalesce(b.opcfamily, o.opcfamily) as opcfamily, ix.colls[k.ord - 1] as coll
+    o.opcintype,
+    -- A key without overlaps is a gist index, whose strategies are others; two values are equal as
+    -- the type's own order has it.
+    coalesce((select b.opcfamily from pg_catalog.pg_opclass b where b.opcintype = o.opcintype and b.opcdefault
+      and b.opcmethod = (select y.oid from pg_catalog.pg_am y where y.amname = 'btree')
+      and o.opcmethod <> (select y.oid from pg_catalog.pg_am y where y.amname = 'btree')), o.opcfamily) as opcfamily, ix.colls[k.ord - 1] as coll
   from ix cross join lateral pg_catalog.generate_series(1, ix.indnkeyatts) as k(ord)
   join pg_catalog.pg_attribute a on a.attrelid = ix.indrelid and a.attnum = ix.atts[k.ord - 1]
   join pg_catalog.pg_opclass o on o.oid = ix.classes[k.ord - 1]
-  -- A key without overlaps is a gist index, whose strategies are others; two values are equal as
-  -- the type's own order has it.
-  left join pg_catalog.pg_opclass b on b.opcintype = o.opcintype and b.opcdefault
-    and b.opcmethod = (select y.oid from pg_catalog.pg_am y where y.amname = 'btree')
-    and o.opcmethod <> b.opcmethod
 )
 select col.attname::text,
   (select pg_catalog.count(*) from pg_catalog.pg_attribute b where b.attrelid = col.attrelid and b.attnum > 0 and b.attnum < col.attnum and not b.attisdropped and b.attgenerated = ''),
@@ -109,14 +109,14 @@ select col.attname::text,
   coalesce((select pg_catalog.format('%I.%I', n.nspname, l.collname) from pg_catalog.pg_collation l join pg_catalog.pg_namespace n on n.oid = l.collnamespace
     where l.oid = col.coll), ''),
   col.coll <> col.attcollation,
-  coalesce((select pg_catalog.format('%I.%I', n.nspname, f.proname) from pg_catalog.pg_opclass h
+  case when ` + plainSQL(`col`) + ` then '' else coalesce((select pg_catalog.format('%I.%I', n.nspname, f.proname) from pg_catalog.pg_opclass h
     join pg_catalog.pg_am y on y.oid = h.opcmethod and y.amname = 'hash'
     join pg_catalog.pg_amop m on m.amopfamily = h.opcfamily and m.amoplefttype = h.opcintype and m.amoprighttype = h.opcintype and m.amopstrategy = 1
     join pg_catalog.pg_amop b on b.amopfamily = col.opcfamily and b.amoplefttype = col.opcintype and b.amoprighttype = col.opcintype
       and b.amopstrategy = 3 and b.amopopr = m.amopopr
     join pg_catalog.pg_amproc p on p.amprocfamily = h.opcfamily and p.amproclefttype = h.opcintype and p.amprocrighttype = h.opcintype and p.amprocnum = 2
     join pg_catalog.pg_proc f on f.oid = p.amproc join pg_catalog.pg_namespace n on n.oid = f.pronamespace
-    where h.opcintype = col.opcintype limit 1), ''),
+    where h.opcintype = col.opcintype limit 1), '') end,
   coalesce((select pg_catalog.pg_get_expr(d.adbin, d.adrelid) from pg_catalog.pg_attrdef d
     where col.generated and d.adrelid = col.attrelid and d.adnum = col.attnum), ''),
   ` + InputSQL + `

@@ -2,7 +2,13 @@ package rowkey
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
 
+	"github.com/pgwaltz/pgwaltz/sink/apply/statement"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
 
@@ -47,6 +53,9 @@ const maxDepth = 20
 
 // forms decides the form of each column from what its type is made of.
 func (k *Key) forms(ctx context.Context, q Querier) error {
+	if k.plain() {
+		return nil
+	}
 	known := map[uint32]*typ{}
 	var open []int64
 	for i := range k.Columns {
@@ -83,6 +92,34 @@ func (k *Key) forms(ctx context.Context, q Querier) error {
 		}
 	}
 	return nil
+}
+
+// plain gives all columns their form where that takes no look at the catalog: types whose text tells their values apart, under
+// a collation of the server's own, which calls only the same bytes equal.
+func (k *Key) plain() bool {
+	for i := range k.Columns {
+		if c := &k.Columns[i]; !plainTypes[c.OID] || !slices.Contains(bytewise, c.coll) {
+			return false
+		}
+	}
+	for i := range k.Columns {
+		k.Columns[i].Form, k.Columns[i].Hash, k.Columns[i].Why = wal.FormPlain, statement.Hash{}, ""
+	}
+	return true
+}
+
+// plainSQL is the condition of plain for one column: of such a column no hash is needed.
+func plainSQL(col string) string {
+	types := slices.Sorted(maps.Keys(plainTypes))
+	return fmt.Sprintf("%s.atttypid in (%s) and %s.coll in (%s)", col, list(types), col, list(bytewise))
+}
+
+func list(oids []uint32) string {
+	texts := make([]string, len(oids))
+	for i, oid := range oids {
+		texts[i] = strconv.FormatUint(uint64(oid), 10)
+	}
+	return strings.Join(texts, ", ")
 }
 
 // walk lists a type and what it is made of. What a domain is made of stands at its own depth.

@@ -20,7 +20,7 @@ type ColumnPattern struct{ Pattern }
 
 type part struct {
 	text    string
-	literal bool
+	literal bool // it stands for itself: thousands of tables may be held against thousands of patterns
 }
 
 // ParsePattern reads schema.table.
@@ -61,6 +61,7 @@ func parsePattern(s string, want int, form string) (Pattern, error) {
 			if strings.ContainsAny(one.text, "\" \t\n;'\\[]{}") {
 				return Pattern{}, fmt.Errorf("parse pattern %q: put names with such characters in double quotes", s)
 			}
+			one.literal = !strings.ContainsAny(one.text, "*?")
 		}
 		if one.text == "" {
 			return Pattern{}, fmt.Errorf("parse pattern %q: want %s", s, form)

@@ -45,13 +45,27 @@ func (s *Sidecar) describe(rel *wal.Relation) error {
 	if err := s.completer().Describe(ctx, rel); err != nil {
 		return err
 	}
-	if err := s.meetName(ctx, rel); err != nil {
-		return err
+	ours := rel.Identity == wal.IdentityFull && !rel.Partitioned && rel.PrimaryKey != nil
+	met := rel.OID == 0 || s.met.of[rel.OID] == rel.Ref()
+	var now names.Standing
+	if rel.OID != 0 && !(ours && met) {
+		err := s.catalog.do(ctx, func(ctx context.Context, c *pgx.Conn) (err error) {
+			now, err = names.Stands(ctx, c, rel.Ref(), rel.OID)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if !met {
+		if err := s.meetName(ctx, rel, now.Named); err != nil {
+			return err
+		}
 	}
 	if err := s.settleName(ctx, rel.OID, rel.Ref()); err != nil {
 		return err
 	}
-	if rel.Identity == wal.IdentityFull && !rel.Partitioned && rel.PrimaryKey != nil {
+	if ours || now.Whole {
 		return nil
 	}
 	// It may be a partition that is new: the WAL names it before its first row.

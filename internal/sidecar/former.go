@@ -54,13 +54,13 @@ type formerNames struct {
 	due  time.Time
 }
 
-// meetName notes by which name the WAL has a table, before its changes are published by it.
-func (s *Sidecar) meetName(ctx context.Context, rel *wal.Relation) error {
-	if rel.OID == 0 || s.met.of[rel.OID] == rel.Ref() {
-		return nil
-	}
-	if err := s.catalog.do(ctx, func(ctx context.Context, c *pgx.Conn) error { return names.Meet(ctx, c, rel.Ref(), rel.OID) }); err != nil {
-		return err
+// meetName notes by which name the WAL has a table, before its changes are published by it; named says that the table has this name now,
+// which the looks at all names note.
+func (s *Sidecar) meetName(ctx context.Context, rel *wal.Relation, named bool) error {
+	if !named {
+		if err := s.catalog.do(ctx, func(ctx context.Context, c *pgx.Conn) error { return names.Meet(ctx, c, rel.Ref(), rel.OID) }); err != nil {
+			return err
+		}
 	}
 	if s.met.of == nil || len(s.met.of) >= maxMet {
 		s.met.of = map[uint32]wal.RelationName{}

@@ -112,14 +112,24 @@ type named struct {
 // the transaction commits whose changes it describes. Where it sets none, again is a position from which on asking
 // may help.
 func Number(ctx context.Context, q Querier, rel *wal.Relation, table uint32, at wal.LSN) (again wal.LSN, err error) {
+	// Mostly the last definition known is the present one, and there is nothing to note.
+	list, noted, err := namings(ctx, q, table)
+	if err != nil {
+		return 0, fmt.Errorf("read what columns of %s were called: %w", rel, err)
+	}
+	if noted {
+		if ids, known := choose(list, rel, table, at); known {
+			number(rel, ids)
+			return 0, nil
+		}
+	}
 	if _, err := q.Exec(ctx, noteSQL, int64(table)); err != nil {
 		return 0, fmt.Errorf("note what columns of %s are called: %w", rel, err)
 	}
 	if again, err = insertPosition(ctx, q); err != nil {
 		return 0, fmt.Errorf("read what columns of %s were called: %w", rel, err)
 	}
-	list, err := namings(ctx, q, table)
-	if err != nil {
+	if list, _, err = namings(ctx, q, table); err != nil {
 		return 0, fmt.Errorf("read what columns of %s were called: %w", rel, err)
 	}
 	ids, known := choose(list, rel, table, at)
@@ -129,20 +139,32 @@ func Number(ctx context.Context, q Querier, rel *wal.Relation, table uint32, at 
 		}
 		return again, nil
 	}
-	for i := range rel.Columns {
-		rel.Columns[i].ID = ids[i]
-	}
+	number(rel, ids)
 	return 0, nil
 }
 
-func namings(ctx context.Context, q Querier, table uint32) ([]naming, error) {
-	rows, err := q.Query(ctx, `select seen_from::text, not_before::text, columns::text from pgwaltz.naming where table_oid = $1::int8::oid order by seen_from`, int64(table))
-	if err != nil {
-		return nil, err
+func number(rel *wal.Relation, ids []uint64) {
+	for i := range rel.Columns {
+		rel.Columns[i].ID = ids[i]
 	}
-	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (n naming, err error) {
+}
+
+// namingsSQL reads the definitions known of the table $1, and whether each is the present one, as noteSQL compares it.
+const namingsSQL = `select seen_from::text, not_before::text, columns::text, coalesce(columns = (
+  select coalesce((select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(a.attnum, a.attname, a.atttypid::int8, a.attgenerated <> '') order by a.attnum)
+    from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped), '[]')
+  from pg_catalog.pg_class c where c.oid = $1::int8::oid and c.relkind in ('r', 'p')), false)
+from pgwaltz.naming where table_oid = $1::int8::oid order by seen_from`
+
+// namings reads the definitions that are known of a table, the oldest first. noted says that the last of them is what the table is now.
+func namings(ctx context.Context, q Querier, table uint32) (list []naming, noted bool, err error) {
+	rows, err := q.Query(ctx, namingsSQL, int64(table))
+	if err != nil {
+		return nil, false, err
+	}
+	list, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (n naming, err error) {
 		var from, notBefore, columns string
-		if err = r.Scan(&from, &notBefore, &columns); err != nil {
+		if err = r.Scan(&from, &notBefore, &columns, &noted); err != nil {
 			return n, err
 		}
 		var list [][4]json.RawMessage
@@ -161,6 +183,7 @@ func namings(ctx context.Context, q Querier, table uint32) ([]naming, error) {
 		n.notBefore, err = wal.ParseLSN(notBefore)
 		return n, err
 	})
+	return list, noted, err
 }
 
 // choose finds the definition that a relation has at a position. First those are looked at that are possible there, and first those with no other

@@ -148,6 +148,30 @@ on conflict (schema_name, table_name) do update set table_oid = excluded.table_o
 	return nil
 }
 
+// Standing is what the catalog says of a table that the WAL names.
+type Standing struct {
+	Named bool // the table has that name now: Meet would note nothing
+	// Whole: it is neither partitioned nor a partition.
+	Whole bool
+}
+
+// Stands looks at the table oid, of which the WAL has rows under a name. Of a table that is gone it says nothing.
+func Stands(ctx context.Context, q Querier, name wal.RelationName, oid uint32) (Standing, error) {
+	rows, err := q.Query(ctx, `select n.nspname::text = $1::text and c.relname::text = $2::text, c.relkind = 'r' and not c.relispartition
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $3::int8::oid and c.relkind in ('r', 'p')`, name.Schema, name.Name, int64(oid))
+	if err != nil {
+		return Standing{}, fmt.Errorf("look at %s: %w", name, err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Standing])
+	if err != nil {
+		return Standing{}, fmt.Errorf("look at %s: %w", name, err)
+	}
+	if len(list) == 0 {
+		return Standing{}, nil
+	}
+	return list[0], nil
+}
+
 // Renamed is a table that has another name now, while no table has the old one.
 type Renamed struct{ Was, Is wal.RelationName }
 

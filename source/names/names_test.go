@@ -193,3 +193,33 @@ func TestManners(t *testing.T) {
 	}
 	want(0, "")
 }
+
+// The catalog says whether a table has the name by which the WAL has it, and whether it may be new as a partition.
+func TestStands(t *testing.T) {
+	t.Parallel()
+	c := open(t)
+	pgtest.Exec(t, c, "create table t (id int)", "create table p (id int) partition by list (id)", "create table p1 partition of p for values in (1)", "create view v as select 1")
+	stands := func(table, name string, want Standing) {
+		t.Helper()
+		var oid uint32
+		if err := c.QueryRow(t.Context(), "select coalesce(to_regclass($1)::oid, 0)", table).Scan(&oid); err != nil {
+			t.Fatal(err)
+		}
+		got, err := Stands(t.Context(), c, public(name), oid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != want {
+			t.Errorf("%s, by the name %s, is %+v, want %+v", table, name, got, want)
+		}
+	}
+	stands("t", "t", Standing{Named: true, Whole: true})
+	stands("t", "s", Standing{Whole: true})
+	stands("p", "p", Standing{Named: true})
+	stands("p1", "p1", Standing{Named: true})
+	stands("v", "v", Standing{})
+	stands("gone", "gone", Standing{})
+	pgtest.Exec(t, c, "alter table p detach partition p1", "alter table p attach partition t for values in (2)")
+	stands("p1", "p1", Standing{Named: true, Whole: true})
+	stands("t", "t", Standing{Named: true})
+}
