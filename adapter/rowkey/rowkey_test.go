@@ -19,6 +19,18 @@ create domain amount as numeric check (value > -100000);
 create domain code as citext;
 create domain codes as numeric[];`
 
+// The collations under which keys are taken for plain without a look are deterministic.
+func TestCollationsOfTheServer(t *testing.T) {
+	t.Parallel()
+	var n int
+	if err := connect(t).QueryRow(t.Context(), `select count(*) from pg_catalog.pg_collation where oid in (100, 950, 951) and collisdeterministic and collname in ('default', 'C', 'POSIX')`).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	if n != 3 {
+		t.Errorf("%d of default, C and POSIX are what they are taken for", n)
+	}
+}
+
 // TestForms holds what the catalog of a real server says of key columns against what it should.
 func TestForms(t *testing.T) {
 	t.Parallel()
