@@ -23,6 +23,8 @@ type Change struct {
 	State       string // SQLSTATE
 	Message     string
 	Attempts    int
+	// Came is the relation as it came; its table may have another name by now (Waiting).
+	Came *wal.Relation
 	// Definition names the table's definition under which the change must not be tried again; ""
 	// for none.
 	Definition string
@@ -74,7 +76,7 @@ func (c *Change) decode(event []byte, born bool) error {
 	if err != nil {
 		return fmt.Errorf("read parked change %d: %w", c.ID, err)
 	}
-	c.Transaction = tx
+	c.Transaction, c.Came = tx, ch.Relation
 	c.Waiting = conflict.Waiting{Relation: ch.Relation, Op: ch.Op, Born: born, Base: ch.Base, Stamp: ch.Stamp, Image: ch.New}
 	if ch.Op == wal.Delete {
 		c.Waiting.Image, c.Waiting.Full = ch.Old, ch.OldFull

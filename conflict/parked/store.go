@@ -143,11 +143,13 @@ func Put(ctx context.Context, q Querier, rel wal.RelationName, changes []Change)
 	return nil
 }
 
-// Cut removes the rows of an origin's own database that wait, written up to a position, because the origin truncated their table there. Deletes
+// Cut removes the rows of an origin's own database that wait, written up to a position, because the origin truncated their table there: that is told by its
+// number, table, where it and that of what waits are known, so that it may have been renamed in between, and else by its name. Deletes
 // stay. It returns how many it has removed. What has been removed and then set aside once more, by a redelivery, is removed by that of the truncate.
-func Cut(ctx context.Context, q Querier, origin string, rel wal.RelationName, at wal.LSN) (int64, error) {
-	tag, err := q.Exec(ctx, `delete from pgwaltz.parked where origin = $1 and schema_name = $2 and table_name = $3 and op <> 'delete' and commit_lsn <= $4::pg_lsn`,
-		origin, rel.Schema, rel.Name, at.String())
+func Cut(ctx context.Context, q Querier, origin string, rel wal.RelationName, table uint32, at wal.LSN) (int64, error) {
+	tag, err := q.Exec(ctx, `delete from pgwaltz.parked where origin = $1 and op <> 'delete' and commit_lsn <= $4::pg_lsn
+  and case when $5::int8 = 0 or table_oid = 0 then schema_name = $2 and table_name = $3 else table_oid = $5::int8::oid end`,
+		origin, rel.Schema, rel.Name, at.String(), int64(table))
 	if err != nil {
 		return 0, fmt.Errorf("remove parked changes of truncated rows: %w", err)
 	}

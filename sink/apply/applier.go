@@ -39,10 +39,11 @@ type Applier struct {
 	written  map[*batch.Group]*written // by the wave in hand
 	settings settings
 	encoding encoding
-	retrying bool                      // parked changes are tried again: what fails stays parked
-	retryID  int64                     // the first of them
-	heldHere map[*wal.Transaction]bool // those that were held here (conflict.Waiting.Held)
-	resync   bool                      // the batch in hand opens an incarnation that admits a gap
+	retrying bool                               // parked changes are tried again: what fails stays parked
+	retryID  int64                              // the first of them
+	cameAs   map[*wal.Transaction]*wal.Relation // own changes that have waited, of tables that are called otherwise by now
+	heldHere map[*wal.Transaction]bool          // those that were held here (conflict.Waiting.Held)
+	resync   bool                               // the batch in hand opens an incarnation that admits a gap
 
 	began   time.Time   // of the open transaction
 	hasty   bool        // it waits for locks a moment only

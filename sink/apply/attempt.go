@@ -274,7 +274,7 @@ func (a *Applier) begin(ctx context.Context, b *pipeline) error {
 	b.text("begin")
 	a.forgetNames()
 	a.began, a.hasty, a.lock = time.Now(), false, ""
-	a.stamping.mine = nil
+	a.stamping.mine, a.stamping.tables = nil, nil
 	if a.settings.on {
 		b.text(a.settings.sql)
 	}
@@ -424,7 +424,7 @@ func (a *Applier) committed(txs []keyedTx, next checkpoint.Checkpoint, fx *effec
 		}
 	}
 	a.Stats.Parked.Add(uint64(fx.parked))
-	a.cfg.Parked.Add(a.cfg.Origin, fx.parked-int64(len(fx.unpark)))
+	a.cfg.Parked.Add(a.cfg.Origin, fx.parked-fx.ended-int64(len(fx.unpark)))
 }
 
 func (a *Applier) rollback(ctx context.Context) error {

@@ -30,6 +30,7 @@ type effects struct {
 	unpark  []int64
 	denied  []int64 // parked own changes that the origin at hand does not hold
 	parked  int64   // changes set aside
+	ended   int64   // changes whose waiting was ended in the tables already, to be counted after the commit
 	rows    uint64
 	due     []wal.RelationName       // tables that are to be copied, see Copies
 	removed map[*target]*batch.Group // deletes that were carried out, where rows may reference the deleted
@@ -69,6 +70,7 @@ func (fx *effects) add(o effects) {
 	fx.unpark = append(fx.unpark, o.unpark...)
 	fx.denied = append(fx.denied, o.denied...)
 	fx.parked += o.parked
+	fx.ended += o.ended
 	fx.rows += o.rows
 	fx.copies(o.due...)
 	fx.addRemoved(o.removed, 0)
@@ -90,7 +92,13 @@ func (a *Applier) note(ctx context.Context, g *batch.Group, t *target, v *verdic
 		fx.rows++
 	}
 	if v.Verdict == conflict.Apply || v.Verdict == conflict.Same {
+		before := len(fx.entries)
 		a.entry(g, t, v, fx)
+		if came := a.cameAs[r.Tx]; came != nil && len(fx.entries) > before {
+			if err := a.noteCame(ctx, came, fx.entries[before], fx); err != nil {
+				return err
+			}
+		}
 	}
 	if v.moved {
 		if err := a.noteMoved(ctx, g, t, v, fx); err != nil {

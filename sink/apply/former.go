@@ -148,6 +148,31 @@ func (a *Applier) noteMoved(ctx context.Context, g *batch.Group, t *target, v *v
 	return nil
 }
 
+// noteCame notes an own delete that has waited while its table gave its name to another one in the ledgers, too, that have what the changes by that name say. A life of the
+// key that has begun there since says more.
+func (a *Applier) noteCame(ctx context.Context, came *wal.Relation, e entryRow, fx *effects) error {
+	if e.Live {
+		return nil
+	}
+	done := e.Relation
+	e.wrote = false
+	for _, ledger := range append([]wal.RelationName{a.ledger(came)}, a.cfg.Index.Also(came)...) {
+		if ledger == done {
+			continue
+		}
+		found, err := tombstone.Read(ctx, a.conn, ledger, []string{e.Key})
+		if err != nil {
+			return side(err)
+		}
+		if there, ok := found[e.Key]; ok && there.Next >= e.Next {
+			continue
+		}
+		e.Relation = ledger
+		fx.entries = append(fx.entries, e)
+	}
+	return nil
+}
+
 // movedTo are the ledgers that have what an own change says of a table whose name has passed on: that of the name by which it came, of the name that the table has
 // by now, and those that were begun as copies.
 func (a *Applier) movedTo(g *batch.Group, t *target) []wal.RelationName {

@@ -1,10 +1,12 @@
 package apply
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
+	"github.com/pgwaltz/pgwaltz/conflict/parked"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/wal"
 )
@@ -124,4 +126,47 @@ func TestNoteMovedRows(t *testing.T) {
 	b.selfMerge()(wrote)
 	b.want("select relation, key, live, generation, updated_at = "+fmt.Sprint(int64(wrote.CommitTime))+", lsn = '"+wrote.CommitLSN.String()+"' from pgwaltz.tombstone order by key", `public.plain|["1"]|true|-1|true|true;public.plain|["3"]|true|0|true|true`)
 	b.want("select string_agg(id || v, ' ' order by id) from plain", "1mine 2y")
+}
+
+// TestADeleteThatWaitedForARetiredTable: own deletes were set aside, and their table was replaced, and begun a ledger of its own, before they were decided. What they say is in
+// both ledgers, but where a later life of the key has begun in the one of the name.
+func TestADeleteThatWaitedForARetiredTable(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+"; create table public.other (like acct including all); insert into acct select i, 'theirs', 1, '2023-12-31' from generate_series(1, 2) i"), acct()
+	var oid uint32
+	if err := b.conn.QueryRow(t.Context(), "select 'acct'::regclass::oid").Scan(&oid); err != nil {
+		t.Fatal(err)
+	}
+	for i := range r.Columns {
+		r.Columns[i].ID = wal.ColumnID(oid, int16(i+1))
+	}
+	far := true
+	cfg := b.selfConfig(func(ctx context.Context) (*tombstone.Snapshot, error) {
+		if far {
+			return nil, tombstone.ErrFarBehind
+		}
+		return tombstone.ReadSnapshot(ctx, b.conn)
+	})
+	gone := b.tx(nil, remove(r, row("1", "old", 1, 1)), remove(r, row("2", "old", 1, 1)))
+	b.mergeWith(New(cfg))(gone)
+	b.want("select string_agg(key || sqlstate, ' ' order by key) from pgwaltz.parked", `["1"]PW005 ["2"]PW005`)
+	b.exec("delete from pgwaltz.tombstone; alter table acct rename to acct_old; alter table other rename to acct")
+	b.exec(`insert into pgwaltz.tombstone (relation, key, generation, version, updated_at, live, origin, lsn) values ('public.acct', '["2"]', 0, 1, 0, true, 'b', '0/9000')`)
+	was, is, own := r.Ref(), wal.RelationName{Schema: "public", Name: "acct_old"}, wal.RelationName{Schema: "public", Name: "acct_old [7]"}
+	b.idx.SetLedgers(tombstone.Ledgers{
+		Of:   map[tombstone.Named]wal.RelationName{{Table: oid, Name: was}: was, {Table: oid, Name: is}: own},
+		Also: map[tombstone.Named][]wal.RelationName{{Table: oid, Name: was}: {own}},
+	})
+	if _, _, err := parked.Follow(t.Context(), b.conn, "b", cfg.Parked); err != nil {
+		t.Fatal(err)
+	}
+	far = false
+	b.idx.Merged(gone.EndLSN)
+	re := patientRetrier(cfg)
+	t.Cleanup(re.a.Close)
+	b.turns(re, 3)
+	b.want("select count(*) from pgwaltz.parked", "0")
+	b.want("select count(*) from acct_old", "0")
+	b.want("select string_agg(relation || key || live, ' ' order by relation, key) from pgwaltz.tombstone",
+		`public."acct_old [7]"["1"]false public."acct_old [7]"["2"]false public.acct["1"]false public.acct["2"]true`)
 }

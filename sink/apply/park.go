@@ -74,6 +74,9 @@ func (a *Applier) parkRuns(ctx context.Context, g *batch.Group, runs []int, why 
 	var hold []int64
 	for n, i := range runs {
 		r := &g.Runs[i]
+		if r.Cut {
+			continue // nothing of it is left
+		}
 		next, replaces := waitingOf(g, r), int64(0)
 		next.Held = g.Kind == conflict.Repair
 		if old := waiting[keys[n]]; old != nil {

@@ -321,6 +321,7 @@ func (a *Applier) flushPart(ctx context.Context, fx *effects) error {
 	}
 	a.openFx.logged.Add(fx.logged)
 	a.openFx.parked += fx.parked
+	a.openFx.ended += fx.ended
 	a.openFx.rows += fx.rows
 	a.openFx.copies(fx.due...)
 	for _, p := range fx.put {

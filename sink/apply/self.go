@@ -75,7 +75,7 @@ func (a *Applier) decideOwn(ctx context.Context, g *batch.Group, t *target, i in
 	}
 	step, against := conflict.DecideOwn(pol, o)
 	if step == conflict.OwnWait {
-		if o.Stamped, err = a.isStamped(ctx, st); err != nil {
+		if o.Stamped, err = a.isStamped(ctx, t, st); err != nil {
 			return v, true, against, err
 		}
 		// Stamped in between: ask again what is known.

@@ -66,7 +66,7 @@ func TestSelfMergeDoesNotWaitForItself(t *testing.T) {
 		t.Errorf("it waits for what is far behind: %v", err)
 	}
 	st := &known{row: wal.Tuple{}}
-	stamped, err := b.a.isStamped(t.Context(), st)
+	stamped, err := b.a.isStamped(t.Context(), nil, st)
 	if !stamped || !st.guessed || err != nil {
 		t.Errorf("the changes are not decided about: %v, %v", stamped, err)
 	}
@@ -257,4 +257,87 @@ func TestATruncateEndsTheWaitingOfOwnRows(t *testing.T) {
 	b.turns(re, 3)
 	b.want("select count(*) from pgwaltz.parked", "0")
 	b.want("select string_agg(id || v, ' ') from acct", "6again") // nothing stood there: of what is written behind a truncate nobody says that it is gone
+}
+
+// TestATruncateInATransactionThatGoesOneByOne: a change of another table cannot go in, so that the transaction is applied in pieces: rows in front of its
+// truncate do not come back.
+func TestATruncateInATransactionThatGoesOneByOne(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL+"; create table public.odd (like public.acct); alter table public.odd add primary key (id), add unique (v)"), acct()
+	odd := acct()
+	odd.Name = "odd"
+	merge := b.selfMerge()
+	b.exec("insert into odd values (9, 'taken', 1, '2024-01-01')")
+	g := map[string]uint32{}
+	merge(b.tx(g, remove(r, row("1", "old", 1, 1)), remove(odd, row("5", "old", 1, 1)), remove(r, row("2", "old", 1, 1))))
+	tx := b.tx(g, insert(r, row("1", "new", 1, 2)), insert(odd, row("5", "taken", 1, 2)), insert(r, row("2", "behind", 1, 2)))
+	tx.Changes = slices.Insert(tx.Changes, 2, wal.Change{Op: wal.Truncate, Relation: r})
+	merge(tx)
+	b.want("select string_agg(table_name || key, ' ') from pgwaltz.parked", `odd["5"]`)
+	b.want("select string_agg(id || v, ' ') from acct", "2behind")
+}
+
+// TestOwnRowsInFrontOfATruncateAreNotSetAside: rows that cannot go in, of a table that was truncated behind them in the same transaction.
+func TestOwnRowsInFrontOfATruncateAreNotSetAside(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	merge := b.selfMerge()
+	g := map[string]uint32{}
+	merge(b.tx(g, remove(r, row("1", "old", 1, 1)), remove(r, row("2", "old", 1, 1)), remove(r, row("3", "old", 1, 1))))
+	tx := b.tx(g, insert(r, row("1", "new", 1, 2)), remove(r, row("3", "old", 1, 1)), insert(r, row("2", "behind", 1, 2)))
+	tx.Changes = slices.Insert(tx.Changes, 1, wal.Change{Op: wal.Truncate, Relation: r})
+	b.exec("alter table acct rename to away")
+	merge(tx)
+	b.want("select string_agg(key || op, ' ' order by key) from pgwaltz.parked", `["2"]insert ["3"]delete`)
+}
+
+// TestATruncateOfARenamedTableEndsTheWaiting: the table was renamed between the changes that wait, or before they followed it, and the truncate. What waits under the
+// name, of another table, stays.
+func TestATruncateOfARenamedTableEndsTheWaiting(t *testing.T) {
+	t.Parallel()
+	b, r := newBench(t, acctDDL), acct()
+	var oid uint32
+	if err := b.conn.QueryRow(t.Context(), "select 'acct'::regclass::oid").Scan(&oid); err != nil {
+		t.Fatal(err)
+	}
+	for i := range r.Columns {
+		r.Columns[i].ID = wal.ColumnID(oid, int16(i+1))
+	}
+	merge := b.selfMerge()
+	b.exec(fmt.Sprintf(`insert into pgwaltz.parked (origin, schema_name, table_name, table_oid, key, commit_lsn, op, sqlstate)
+select 'b', 'public', v.name, v.oid::int8::oid, v.key, '0/1', 'insert', 'PW005' from (values ('before', %[1]d, '1'), ('acct', %[1]d, '2'), ('acct', 77, '3'), ('acct', 0, '4'), ('before', 0, '5')) as v(name, oid, key)`, oid))
+	b.a.cfg.Parked.Put(wal.RelationName{Schema: "public", Name: "before"}, "1")
+	cut := b.tx(nil)
+	cut.Changes = []wal.Change{{Op: wal.Truncate, Relation: r}}
+	merge(cut)
+	b.want("select string_agg(key, ' ' order by key) from pgwaltz.parked", "3 5")
+}
+
+// TestATruncateBehindTheWait: the table is truncated between the wait for what is stamped and the look at its rows.
+func TestATruncateBehindTheWait(t *testing.T) {
+	t.Parallel()
+	for _, ddl := range []string{acctDDL, acctDDL + " partition by range (id); create table public.low partition of acct for values from (0) to (10)"} {
+		b, r := newBench(t, ddl), acct()
+		r.Partitioned = ddl != acctDDL
+		var born *wal.Transaction
+		waits := 0
+		merge := b.selfMergeWith(func(ctx context.Context) (*tombstone.Snapshot, error) {
+			now, err := tombstone.ReadSnapshot(ctx, b.conn)
+			switch waits++; {
+			case err != nil || born == nil:
+			case born.Part == 0: // it is not stamped yet
+				b.exec("truncate acct")
+				born.Part = 1
+			default:
+				b.idx.Truncated(r.Ref(), tombstone.Place{Commit: born.CommitLSN + 1})
+			}
+			return now, err
+		})
+		g := map[string]uint32{}
+		merge(b.tx(g, remove(r, row("1", "old", 1, 1))))
+		tx := b.tx(g, insert(r, row("1", "new", 1, 2)))
+		born = &wal.Transaction{CommitLSN: tx.CommitLSN}
+		merge(tx)
+		b.want("select count(*) from acct", "0")
+	}
 }

@@ -66,7 +66,7 @@ func (a *Applier) spill(ctx context.Context, fx *effects) error {
 		return err
 	}
 	fx.entries, fx.items = nil, nil
-	a.cfg.Parked.Add(a.cfg.Origin, -int64(len(fx.unpark)))
+	fx.ended += int64(len(fx.unpark))
 	fx.unpark = nil
 	fx.audit, fx.tell, fx.size = nil, told{}, 0
 	return nil
@@ -86,18 +86,22 @@ func (a *Applier) spillLarge(ctx context.Context, fx *effects) error {
 // truncates notes truncates, which are never applied across regions. Behind one of this region its own rows that wait (PW005 is the usual
 // reason) have nothing to say any more: they are gone. It runs in front of what else the group holds, which the batch has compared with the truncate.
 func (a *Applier) truncates(ctx context.Context, g *batch.Group, fx *effects) error {
-	for _, tx := range g.Truncs {
-		if a.cfg.Self {
-			if !a.cfg.Parked.Any(g.Rel.Ref()) {
-				continue
-			}
-			n, err := parked.Cut(ctx, a.conn, a.cfg.Origin, g.Rel.Ref(), tx.CommitLSN)
-			if err != nil {
-				return side(err)
-			}
-			a.cfg.Parked.Add(a.cfg.Origin, -n)
-			continue
+	if n := len(g.Truncs); n > 0 && a.cfg.Self {
+		if !a.cfg.Parked.Used() {
+			return nil
 		}
+		table := uint32(0)
+		if len(g.Rel.Columns) > 0 && g.Rel.Numbered() {
+			table = wal.TableOf(g.Rel.Columns[0].ID)
+		}
+		cut, err := parked.Cut(ctx, a.conn, a.cfg.Origin, g.Rel.Ref(), table, g.Truncs[n-1].CommitLSN)
+		if err != nil {
+			return side(err)
+		}
+		fx.ended += cut
+		return nil
+	}
+	for _, tx := range g.Truncs {
 		side := conflict.Side{Known: true, Stamp: wal.Stamp{UpdatedAt: tx.CommitTime}}
 		a.conflict(fx, g.Rel, a.plainRecord(g.Rel, conflict.Truncate, "truncate", tx, side), wal.Entry{Known: true, Stamp: side.Stamp}, wal.Entry{})
 	}

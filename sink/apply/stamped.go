@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/pgwaltz/pgwaltz/adapter/guard"
 	"github.com/pgwaltz/pgwaltz/conflict/tombstone"
 	"github.com/pgwaltz/pgwaltz/sink/apply/batch"
@@ -38,6 +40,7 @@ type stamping struct {
 	waited  int                 // how often this batch waited
 	guesses bool                // waiting would never end: what is not known to be stamped is set aside
 	mine    map[uint32]bool     // writers of rows: whether it is the open transaction
+	tables  map[uint32][]uint32 // by table: the transactions that have written it, or a partition, into the catalog, as a truncate does
 	now     *tombstone.Snapshot // taken behind the locks of the rows that were read last
 }
 
@@ -54,12 +57,15 @@ func (a *Applier) unsure(g *batch.Group, r *batch.Run, st *known) bool {
 
 // isStamped reports whether the transaction that wrote the row, which is locked, is known to be
 // stamped if it is an own one. Where there is no row, an own delete that is not stamped yet
-// brings its own tombstone later. Where waiting is of no use it says yes, and that it guesses.
-func (a *Applier) isStamped(ctx context.Context, st *known) (bool, error) {
+// brings its own tombstone later, and a truncate has to be stamped as well: it brings nothing. Where waiting is of no use it says yes, and that it guesses.
+func (a *Applier) isStamped(ctx context.Context, t *target, st *known) (bool, error) {
 	if a.cfg.WaitStamped == nil {
 		return true, nil
 	}
 	ok, err := a.writerStamped(ctx, st)
+	if ok && err == nil && st.row == nil {
+		ok, err = a.cutsStamped(ctx, t)
+	}
 	if ok || err != nil || !a.guess(st) {
 		return ok, err
 	}
@@ -86,10 +92,17 @@ func (a *Applier) writerStamped(ctx context.Context, st *known) (bool, error) {
 		return false, nil
 	case st.row == nil:
 		return !s.old, nil
-	case !s.by.Shows(st.writer):
-		return a.wroteIt(ctx, st.writer)
 	}
-	above := s.by.Above(st.writer)
+	return a.shownStamped(ctx, st.writer)
+}
+
+// shownStamped reports whether a transaction of which something is visible here is stamped, if it is an own one.
+func (a *Applier) shownStamped(ctx context.Context, writer uint32) (bool, error) {
+	s := &a.stamping
+	if !s.by.Shows(writer) {
+		return a.wroteIt(ctx, writer)
+	}
+	above := s.by.Above(writer)
 	if len(above) == 0 {
 		return true, nil
 	}
@@ -102,6 +115,33 @@ func (a *Applier) writerStamped(ctx context.Context, st *known) (bool, error) {
 		}
 	}
 	return !slices.ContainsFunc(above, s.now.Shows), nil
+}
+
+// cutsStamped reports whether the last truncate of a table is known to be stamped. A lock of the table is held, so that none comes in between.
+func (a *Applier) cutsStamped(ctx context.Context, t *target) (bool, error) {
+	writers, known := a.stamping.tables[t.schema.oid]
+	if !known {
+		rows, err := a.conn.Query(ctx, `with recursive tables as (
+  select $1::int8::oid as oid union select h.inhrelid from tables join pg_catalog.pg_inherits h on h.inhparent = tables.oid)
+select distinct c.xmin::text::int8 from pg_catalog.pg_class c join tables on c.oid = tables.oid where pg_catalog.age(c.xmin) > -1000000 -- more is one of long ago`, int64(t.schema.oid))
+		if err != nil {
+			return false, fmt.Errorf("ask who has truncated %s: %w", t.rel, err)
+		}
+		var writer int64
+		if _, err := pgx.ForEachRow(rows, []any{&writer}, func() error { writers = append(writers, uint32(writer)); return nil }); err != nil {
+			return false, fmt.Errorf("ask who has truncated %s: %w", t.rel, err)
+		}
+		if a.stamping.tables == nil {
+			a.stamping.tables = map[uint32][]uint32{}
+		}
+		a.stamping.tables[t.schema.oid] = writers
+	}
+	for _, w := range writers {
+		if ok, err := a.shownStamped(ctx, w); !ok || err != nil {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // wroteIt reports whether a transaction that wrote a row which is visible and locked here is

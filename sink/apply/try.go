@@ -137,7 +137,8 @@ func (r *Retrier) attempt(ctx context.Context, ids []int64, wanted bool) (int, e
 	a.retryID = changes[0].ID
 	defer func() { a.retryID = 0 }()
 	a.heldHere = map[*wal.Transaction]bool{}
-	defer func() { a.heldHere = nil }()
+	a.cameAs = map[*wal.Transaction]*wal.Relation{}
+	defer func() { a.heldHere, a.cameAs = nil, nil }()
 	var fx effects
 	txs, err := r.fitting(ctx, changes, wanted, &fx)
 	if err != nil {
@@ -189,6 +190,9 @@ func (r *Retrier) fitting(ctx context.Context, changes []*parked.Change, wanted 
 		anew := r.stampedAnew(c, was, t) || r.lackedStamp(c) || c.State == stateOtherStamp && c.Transaction.Changes[0].Stamp != stamp
 		if anew || c.State == stateSwapped {
 			fx.copies(t.schema.name)
+		}
+		if r.a.cfg.Self && c.Came != nil && c.Came.Ref() != c.Waiting.Relation.Ref() {
+			r.a.cameAs[c.Transaction] = c.Came
 		}
 		r.a.heldHere[c.Transaction] = c.Waiting.Held || anew && !r.a.cfg.Self
 	}

@@ -52,6 +52,7 @@ type Run struct {
 	// Followed: another run of the key, or a truncate of its row, comes later in the batch, or another run in the whole that it is a piece
 	// of. Own changes only.
 	Followed bool
+	Cut      bool // a truncate of its row comes later in the batch, and another run of the key does not. Own changes only.
 	Answer   bool // repairs: one of them answers a question
 	Asked    wal.Stamp
 	still    bool
@@ -129,38 +130,90 @@ func placeOf(tx *wal.Transaction, i int, places []int) place {
 	return place{tx.CommitLSN, tx.Part, i}
 }
 
-// Lasts are the places of the last own change of each key in some transactions. Who applies them piece
-// by piece has to know: of own changes only the last one is in the table.
+// Lasts are the places of the last own change of each key in some transactions, or of the truncate that has removed the row which that
+// wrote. Who applies them piece by piece has to know: of own changes only the last one is in the table, and nothing that stands in front of a truncate.
 type Lasts map[wal.RelationName]map[string]place
 
 // LastsOf finds them. What keys the server alone can tell has to be asked before.
 func LastsOf(txs []*wal.Transaction) Lasts {
 	out := Lasts{}
+	rows := map[tableID]map[string]struct{}{} // those that live
 	for _, tx := range txs {
 		for i := range tx.Changes {
 			ch := &tx.Changes[i]
-			if ch.Repair || ch.Op == wal.Truncate || ch.Relation.KeyColumns() == nil {
+			if ch.Repair || ch.Relation.KeyColumns() == nil {
 				continue
 			}
-			name := ch.Relation.Ref()
+			table, name := tableOf(ch.Relation), ch.Relation.Ref()
+			if ch.Op == wal.Truncate {
+				for of, keys := range rows {
+					if !of.is(table) {
+						continue
+					}
+					for key := range keys {
+						out[of.name][key] = placeOf(tx, i, nil)
+					}
+					delete(rows, of)
+				}
+				continue
+			}
+			key := string(ch.AppendKey(nil))
 			if out[name] == nil {
 				out[name] = map[string]place{}
 			}
-			out[name][string(ch.AppendKey(nil))] = placeOf(tx, i, nil)
+			out[name][key] = placeOf(tx, i, nil)
+			if ch.Op == wal.Delete {
+				delete(rows[table], key)
+				continue
+			}
+			if rows[table] == nil {
+				rows[table] = map[string]struct{}{}
+			}
+			rows[table][key] = struct{}{}
 		}
 	}
 	return out
 }
 
-// cut notes that a truncate of this region has removed the rows that the own changes in front of it wrote. A delete has still
-// something to say.
+// tableID is a table of this region: its number, 0 where that is not known, and what it was called.
+type tableID struct {
+	oid  uint32
+	name wal.RelationName
+}
+
+func tableOf(rel *wal.Relation) tableID {
+	id := tableID{name: rel.Ref()}
+	if len(rel.Columns) > 0 && rel.Numbered() {
+		id.oid = wal.TableOf(rel.Columns[0].ID)
+	}
+	return id
+}
+
+// is reports whether two are one table, whatever that was called where its number is known.
+func (t tableID) is(o tableID) bool {
+	if t.oid != 0 && o.oid != 0 {
+		return t.oid == o.oid
+	}
+	return t.name == o.name
+}
+
+// cut notes that a truncate of this region has removed the rows that the own changes in front of it wrote, also where the table was
+// called otherwise then. A delete has still something to say.
 func (b *Batch) cut(ch *wal.Change, kind conflict.EventKind) {
 	if kind != conflict.Self {
 		return
 	}
-	for _, at := range b.own[ch.Relation.Ref()] {
-		if r := &at.group.Runs[at.run]; r.Op != wal.Delete {
-			r.Followed = true
+	table := tableOf(ch.Relation)
+	for _, runs := range b.own {
+		var last *wal.Relation
+		same := false
+		for _, at := range runs {
+			if at.group.Rel != last {
+				last, same = at.group.Rel, tableOf(at.group.Rel).is(table)
+			}
+			if r := &at.group.Runs[at.run]; same && r.Op != wal.Delete {
+				r.Followed, r.Cut = true, true
+			}
 		}
 	}
 }
@@ -180,7 +233,7 @@ func (b *Batch) follow(g *Group, ch *wal.Change, at place) {
 	var raw [128]byte
 	k := ch.AppendKey(raw[:0])
 	now := runAt{g, g.index[string(k)]}
-	g.Runs[now.run].Followed = false // it may be in front of a truncate, and go on behind that
+	g.Runs[now.run].Followed, g.Runs[now.run].Cut = false, false // it may be in front of a truncate, and go on behind that
 	if last, ok := b.Lasts[name][string(k)]; ok {
 		g.Runs[now.run].Followed = last != at
 	}

@@ -259,3 +259,53 @@ func TestOwnRunsInFrontOfATruncate(t *testing.T) {
 		}
 	}
 }
+
+// TestPiecesInFrontOfATruncate: who applies own changes piece by piece knows which of them stand in front of a truncate, also where the table was renamed in
+// between, and another one was truncated.
+func TestPiecesInFrontOfATruncate(t *testing.T) {
+	t.Parallel()
+	named := func(name string, oid uint32) *wal.Relation {
+		rel := *table
+		rel.Name, rel.Columns = name, slices.Clone(table.Columns)
+		for i := range rel.Columns {
+			rel.Columns[i].ID = wal.ColumnID(oid, int16(i+1))
+		}
+		return &rel
+	}
+	of := func(rel *wal.Relation, ch wal.Change) wal.Change { ch.Relation = rel; return ch }
+	cut := func(rel *wal.Relation) wal.Change { return wal.Change{Op: wal.Truncate, Relation: rel} }
+	first, renamed, other, unknown := named("t", 7), named("u", 7), named("t", 8), *table
+	unknown.Name = "u"
+	tx := &wal.Transaction{CommitLSN: 10, Changes: []wal.Change{of(first, insert("1", "a", at(2))), of(first, insert("2", "a", at(2))), of(first, remove("3", at(2), based(1))),
+		of(other, insert("4", "a", at(2))), cut(renamed), of(renamed, insert("2", "b", at(3))), cut(named("v", 9)), of(&unknown, insert("5", "a", at(2))), cut(renamed)}}
+	want := "1 true, 2 true, 3 false, 4 false, 2 true, 5 true"
+	for _, whole := range []bool{true, false} {
+		b := New()
+		b.Lasts = LastsOf([]*wal.Transaction{tx})
+		var got []string
+		note := func() {
+			for _, g := range b.Groups {
+				for i := range g.Runs {
+					got = append(got, fmt.Sprintf("%s %v", g.Runs[i].Key[0].Bytes, g.Runs[i].Followed))
+				}
+			}
+		}
+		for i := range tx.Changes {
+			if whole {
+				b.Add(tx, conflict.Self)
+				break
+			}
+			b.Reset()
+			one := *tx
+			one.Changes = tx.Changes[i : i+1]
+			b.AddPicked(&one, conflict.Self, []int{i})
+			note()
+		}
+		if whole {
+			note()
+		}
+		if s := strings.Join(got, ", "); s != want {
+			t.Errorf("as a whole %v: followed are %s; want %s", whole, s, want)
+		}
+	}
+}
