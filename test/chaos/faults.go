@@ -86,7 +86,8 @@ func freezeSidecar(ctx context.Context, _ *world, s *side, d draw) error {
 // fire, and starts it once more without.
 func failSidecar(ctx context.Context, w *world, s *side, d draw) error {
 	k := s.leader(ctx)
-	spec := fmt.Sprintf("%s:%s@%d", failpoints[d.n%len(failpoints)], []string{"kill", "kill", "error", "sleep=3s"}[d.kind%4], 1+d.kind/20)
+	action := []string{"kill", "kill", "error", "sleep=3s"}[d.kind%4]
+	spec := fmt.Sprintf("%s:%s@%d", failpoints[d.n%len(failpoints)], action, 1+d.kind/20)
 	w.say("  failpoint %s %s", s.Side, spec)
 	k.down()
 	k.s.Setenv(failpointEnv, spec)
@@ -94,6 +95,9 @@ func failSidecar(ctx context.Context, w *world, s *side, d draw) error {
 	p := waitNewProcess(ctx, k)
 	k.s.Setenv(failpointEnv, "") // the process after this one is well
 	if p != nil {
+		if action == "kill" {
+			k.arm(p)
+		}
 		_, _ = p.Wait(ctx, 2*time.Second+d.length)
 	}
 	return nil

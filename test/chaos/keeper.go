@@ -10,6 +10,8 @@ import (
 	"github.com/pgwaltz/pgwaltz/test/harness"
 )
 
+const killed = 128 + 9 // the exit code of a process that SIGKILL ended
+
 // keeper starts one sidecar again whenever it ends, as a service manager does, unless a
 // fault wants it down. Safe for use from any goroutine.
 type keeper struct {
@@ -17,7 +19,8 @@ type keeper struct {
 	want atomic.Bool
 
 	mu    sync.Mutex
-	exits map[int]int // exit code -> how often; only ends that no fault asked for by signal
+	exits map[int]int      // exit code -> how often; only ends that no fault asked for by signal
+	armed *harness.Process // started with a failpoint that kills, which may fire at any later time
 	stop  context.CancelFunc
 	done  chan struct{}
 }
@@ -62,14 +65,30 @@ func (k *keeper) down() {
 	k.s.Kill()
 }
 
-// stopSoft ends the process with SIGTERM and keeps it down until up.
+// arm notes that p was started with a failpoint that kills: it may fire while p is being
+// stopped softly, and is then no complaint.
+func (k *keeper) arm(p *harness.Process) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.armed = p
+}
+
+func (k *keeper) isArmed(p *harness.Process) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return p != nil && p == k.armed
+}
+
+// stopSoft ends the process with SIGTERM and keeps it down until up. An exit code other
+// than 0 is an error, except that of a failpoint that the process was armed with.
 func (k *keeper) stopSoft(ctx context.Context) error {
 	k.want.Store(false)
 	if !k.s.Running() {
 		return nil
 	}
+	p := k.s.Process()
 	code, err := k.s.Stop(ctx, 60*time.Second)
-	if err == nil && code != 0 {
+	if err == nil && code != 0 && !(code == killed && k.isArmed(p)) {
 		err = fmt.Errorf("stop sidecar %s: exit code %d", k.s.Region, code)
 	}
 	if err != nil {
