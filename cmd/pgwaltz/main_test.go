@@ -11,6 +11,11 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pgwaltz/pgwaltz/adapter/pg"
+	"github.com/pgwaltz/pgwaltz/internal/cutover"
+	"github.com/pgwaltz/pgwaltz/internal/cutover/hold"
+	"github.com/pgwaltz/pgwaltz/internal/node"
 )
 
 // call runs the program in process.
@@ -122,6 +127,27 @@ func TestExitCodeComesFromTheChain(t *testing.T) {
 	} {
 		if got := exitCode(err); got != want {
 			t.Errorf("%v: %d, want %d", err, got, want)
+		}
+	}
+}
+
+// What a step of a cutover lacks is a problem found, whichever server it is at; a destination that cannot be asked says why itself.
+func TestExitCodesOfACutover(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		want int
+		err  error
+	}{
+		{exitCheck, &cutover.NotReadyError{What: "x"}},
+		{exitCheck, &cutover.NotPausedError{}},
+		{exitCheck, &hold.LeakError{What: "x"}},
+		{exitCheck, &hold.NotAllError{What: "x"}},
+		{exitCheck, &cutover.AwayError{Region: "us", Why: &node.WrongError{What: "x"}}},
+		{exitPostgres, &cutover.AwayError{Region: "us", Why: &pg.ConnectError{Err: errors.New("x")}}},
+		{exitPostgres, errors.New("x")},
+	} {
+		if got := exitCode(setupError(fmt.Errorf("y: %w", c.err))); got != c.want {
+			t.Errorf("%v: %d, want %d", c.err, got, c.want)
 		}
 	}
 }

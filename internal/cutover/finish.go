@@ -17,6 +17,24 @@ func (e *NotReadyError) Error() string { return e.What }
 // Hint is the step.
 func (e *NotReadyError) Hint() string { return e.Next }
 
+// ExitCode is that of problems found.
+func (e *NotReadyError) ExitCode() int { return 4 }
+
+// AwayError: writes at the source are given back, and the destination could not be put back, for the reason of Why. Its exit code is that of Why.
+type AwayError struct {
+	Region string
+	Why    error
+}
+
+func (e *AwayError) Error() string {
+	return fmt.Sprintf("region %s is out of reach, a standby or another database (%v): the sequences there are as the cutover has left them", e.Region, e.Why)
+}
+
+func (e *AwayError) Unwrap() error { return e.Why }
+
+// Hint is the way on.
+func (e *AwayError) Hint() string { return "pgwaltz cutover abort, when it is back" }
+
 // Finish ends a cutover: writes at the source stay paused for good, and the destination is the one to write to. Where the destination
 // was the source of an earlier cutover, its writes are given back. It may be run again. gave reports that.
 func (e *Ends) Finish(ctx context.Context, how Finishing) (gave bool, err error) {
@@ -160,11 +178,7 @@ func (e *Ends) Abort(ctx context.Context, force bool) (out Aborted, err error) {
 		return out, err
 	}
 	if e.Destination.Conn == nil {
-		why := ""
-		if e.Destination.Why != nil {
-			why = " (" + e.Destination.Why.Error() + ")"
-		}
-		return out, &NotReadyError{fmt.Sprintf("region %s is out of reach, a standby or another database%s: the sequences there are as the cutover has left them", e.Destination.Region, why), "pgwaltz cutover abort, when it is back"}
+		return out, &AwayError{e.Destination.Region, e.Destination.Why}
 	}
 	switch {
 	case s == nil || e.Destination.Is(s.Destination) == nil:

@@ -106,6 +106,9 @@ func (e *NotPausedError) Error() string {
 // Hint is the way on.
 func (e *NotPausedError) Hint() string { return "pgwaltz cutover plan, then pause-write" }
 
+// ExitCode is that of problems found.
+func (e *NotPausedError) ExitCode() int { return 4 }
+
 // paused is the state while writes are paused. Behind the deadline it gives them back.
 func (e *Ends) paused(ctx context.Context) (*hold.State, error) {
 	if _, err := hold.Overdue(ctx, e.Source.Conn); err != nil {

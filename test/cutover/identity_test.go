@@ -62,7 +62,7 @@ func TestIdentity(t *testing.T) {
 	w.a.Sidecar.Set("peers", []any{map[string]any{"region": "b", "dsn": w.b.Cluster.DSN("third")}})
 	pause := []string{"pause-write", "--source", w.id(w.a), "--destination", strings.TrimSuffix(w.id(w.b), w.b.Database) + "third"}
 	refused("which is region c", "a third region", append(slices.Clone(commands), pause)...)
-	if code, text := w.run("", "abort"); code == 0 || !strings.Contains(text, "which is region c") {
+	if code, text := w.run("", "abort"); code != 4 || !strings.Contains(text, "which is region c") {
 		t.Errorf("abort: code %d: %s", code, text)
 	}
 	if code, text := w.mode(w.a, "compare"); code != 4 || !strings.Contains(text, "which is region c") {
@@ -107,7 +107,7 @@ func TestIdentity(t *testing.T) {
 	if got := w.as(w.a, "app", `delete from item`); got != "" {
 		t.Errorf("app cannot write: %s", got)
 	}
-	if code, text := w.run("", "abort"); code == 0 || !strings.Contains(text, "standby") {
+	if code, text := w.run("", "abort"); code != 4 || !strings.Contains(text, "standby") {
 		t.Errorf("abort: code %d: %s", code, text)
 	}
 	w.must(w.b.Cluster.Stop(t.Context(), harness.StopFast, time.Minute))

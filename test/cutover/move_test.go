@@ -61,13 +61,13 @@ func TestCutover(t *testing.T) {
 		case "wait":
 			w.sees("arrived", true, "--max-lag-bytes", "1000000000")
 			w.equal("behind wait")
-			if code, text := w.run("", "finish"); code == 0 || !strings.Contains(text, "sequences") {
+			if code, text := w.run("", "finish"); code != 4 || !strings.Contains(text, "sequences") {
 				t.Errorf("finish before sequences: code %d: %s", code, text)
 			}
 		}
 	}
 	w.ok("finish")
-	if code, text := w.run("", "resume-write"); code == 0 || !strings.Contains(text, "both regions") {
+	if code, text := w.run("", "resume-write"); code != 4 || !strings.Contains(text, "both regions") {
 		t.Errorf("resume-write behind finish: code %d: %s", code, text)
 	}
 	w.stopped(w.a)
@@ -200,7 +200,7 @@ func TestWaitIsOver(t *testing.T) {
 	w.stopped(w.a)
 	w.must(w.b.Sidecar.Start())
 	w.sql(w.a, `grant insert on item to app`)
-	if code, text := w.run("", "wait", "--timeout", "2m"); code == 0 || !strings.Contains(text, "app INSERT on public.item") {
+	if code, text := w.run("", "wait", "--timeout", "2m"); code != 4 || !strings.Contains(text, "app INSERT on public.item") {
 		t.Errorf("wait while app can write: code %d: %s", code, text)
 	}
 	w.sql(w.a, `revoke insert on item from app`)
@@ -213,7 +213,7 @@ func TestWaitIsOver(t *testing.T) {
 	if got := w.as(w.a, "app", `delete from item`); got != "" {
 		t.Errorf("app cannot write: %s", got)
 	}
-	if code, text := w.run("", "abort"); code == 0 || !strings.Contains(text, "out of reach") {
+	if code, text := w.run("", "abort"); code != 6 || !strings.Contains(text, "out of reach") {
 		t.Errorf("abort: code %d: %s", code, text)
 	}
 }

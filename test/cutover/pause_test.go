@@ -113,7 +113,7 @@ func TestPauseIsOver(t *testing.T) {
 	before := w.everything()
 	_, text := w.run("cutover.drained:kill", w.pause("--timeout", "5s", "--hold", "5s")...)
 	w.within("the sidecar to give writes back: "+text, func() bool { return w.as(w.a, "app", `delete from item`) == "" })
-	if code, text := w.run("", "wait"); code == 0 || !strings.Contains(text, "given back") {
+	if code, text := w.run("", "wait"); code != 4 || !strings.Contains(text, "given back") {
 		t.Errorf("wait: code %d: %s", code, text)
 	}
 	_, err := w.a.Sidecar.Stop(t.Context(), time.Minute)
@@ -126,7 +126,7 @@ func TestPauseIsOver(t *testing.T) {
 		return w.sql(w.a, `select deadline < clock_timestamp() from pgwaltz.cutover`) == "t"
 	})
 	w.stopped(w.a)
-	if code, text := w.run("", "sequences"); code == 0 || !strings.Contains(text, "given back") {
+	if code, text := w.run("", "sequences"); code != 4 || !strings.Contains(text, "given back") {
 		t.Errorf("sequences: code %d: %s", code, text)
 	}
 	if got := w.as(w.a, "app", `delete from item`); got != "" {

@@ -20,6 +20,9 @@ func (e *NotAllError) Hint() string {
 	return "grant it by hand or mend the cause, and run pgwaltz cutover resume-write again"
 }
 
+// ExitCode is that of problems found.
+func (e *NotAllError) ExitCode() int { return 4 }
+
 // GiveBack gives back what was taken, and reports whether there was anything. It may be called again; what was given back once is not touched again.
 func GiveBack(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	text, err := source(ctx, conn)

@@ -89,6 +89,9 @@ func (e *LeakError) Hint() string {
 	return "pgwaltz cutover abort, find who has granted it, and begin again"
 }
 
+// ExitCode is that of problems found.
+func (e *LeakError) ExitCode() int { return 4 }
+
 // Tight is nil while no role that is held can write: a *LeakError otherwise. ours are the roles as which pgwaltz works.
 func Tight(ctx context.Context, conn *pgx.Conn, ours []string, except []string) error {
 	roles, err := loadRoles(ctx, conn, ours, except)
