@@ -180,6 +180,9 @@ func TestAutomaticFallbackRefusals(t *testing.T) {
 	w.a.Sidecar.Set("fallback", map[string]any{"to": "native", "after": "2s", "back_after": "2s"})
 	w.stop(w.a, w.b)
 	w.to("native", w.a, w.b)
+	for _, r := range w.pair.Regions() {
+		w.says(r, 4, "uninstall", "is in mode native")
+	}
 	w.start(w.a, w.b)
 	w.arrives()
 	w.within("more time to pass than it would come back after", func() bool {

@@ -225,6 +225,9 @@ func TestPglogicalHandOver(t *testing.T) {
 		return w.sql(w.a, `select pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn) < 18e6 from pg_replication_slots where plugin = 'pgoutput'`) == "t"
 	})
 	w.stop(w.a, w.b)
+	for _, r := range w.pair.Regions() {
+		w.says(r, 4, "uninstall", "is in mode pglogical")
+	}
 
 	stop = w.load()
 	w.killed(w.b, "stream")
