@@ -202,11 +202,15 @@ func TestPglogicalNames(t *testing.T) {
 // From the stream to pglogical and back while a writes, with a kill behind each statement.
 func TestPglogicalHandOver(t *testing.T) {
 	t.Parallel()
-	w := newWalkOn(t, withPglogical(t), "plhandover")
+	w := newWalkOn(t, withPglogical(t), "plhandover", `create table thing (id int primary key, code text not null, version bigint not null default 1, updated_at timestamptz not null default now())`)
 	w.start(w.a, w.b)
 	stop := w.load()
 	w.arrives()
 	w.copied()
+	// A row of a is set aside at b, and deleted at a while the extension is at work: the way back must not put it in.
+	w.sql(w.b, `create unique index on thing (code); insert into thing (id, code) values (1, 'x')`)
+	w.sql(w.a, `insert into thing (id, code) values (2, 'x')`)
+	w.until(`select count(*) from pgwaltz.parked`, "1")
 	for _, r := range w.pair.Regions() { // beside the sidecars
 		if code, text := w.mode(r, "--prepare", "pglogical"); code != 0 {
 			t.Fatalf("prepare %s: code %d: %s", r.Side, code, text)
@@ -217,7 +221,10 @@ func TestPglogicalHandOver(t *testing.T) {
 	w.killed(w.a, "pglogical")
 	w.killed(w.b, "pglogical")
 	w.arrives()
+	w.sql(w.b, `delete from thing where id = 1`)
+	w.sql(w.a, `delete from thing where id = 2`)
 	w.equalUnder(&stop, "in mode pglogical")
+	w.want(w.b, `select count(*) from pgwaltz.parked`, "1")
 	w.start(w.a, w.b)
 	w.state(w.b, status.Replicating, "")
 	w.sql(w.a, `create table bulk as select g, repeat(md5(g::text), 60) from generate_series(1, 14000) g`)
@@ -236,6 +243,7 @@ func TestPglogicalHandOver(t *testing.T) {
 	w.arrives()
 	w.equalUnder(&stop, "in the stream again")
 	w.want(w.a, `select count(*) from pg_replication_slots`, "1")
+	w.want(w.b, `select (select count(*) from pgwaltz.parked) || ' ' || (select count(*) from pgwaltz.conflict where verdict = 'discard') || ' ' || (select count(*) from thing)`, "0 1 0")
 }
 
 // What the stream has applied does not reach to where the set was made: the hand-over is refused, and nothing is made.
