@@ -22,7 +22,12 @@ type gatherer struct {
 	held  *subscribe.Delivery // came, and belongs to the next batch
 	taken int                 // deliveries, without those of self
 	save  *time.Timer         // for what self holds back; nil: it holds nothing
+	last  time.Time           // when the last batch of self was gathered
 }
+
+// selfEvery is the least time between two batches of the self-merge while nobody waits for it: each is a
+// transaction, and a look at what is on disk.
+const selfEvery = 20 * time.Millisecond
 
 // idleEvery is how long a position is held back before it is saved.
 const idleEvery = 250 * time.Millisecond
@@ -85,19 +90,30 @@ func (g *gatherer) idle() (kept <-chan struct{}, save <-chan time.Time) {
 }
 
 // gather adds what is there already, up to a batch. Under load it waits a moment for more:
-// one commit for many transactions is what makes it fast; when idle it does not wait.
+// one commit for many transactions is what makes it fast; when idle it does not wait. The self-merge
+// waits behind a batch that was not long ago, until somebody waits for it.
 func (g *gatherer) gather(ctx context.Context, first subscribe.Delivery) []subscribe.Delivery {
 	b := batch.Gathering{Limit: g.limit}
 	b.Take(first.Packet.Transactions, first.NewIncarnation)
 	out := []subscribe.Delivery{first}
 	var linger <-chan time.Time
+	var wanted <-chan struct{}
+	if g.self != nil {
+		defer func() { g.last = time.Now() }()
+		if wait := time.Until(g.last.Add(selfEvery)); wait > 0 && !b.Full() {
+			wanted = g.self.local.demand.wanted()
+			t := time.NewTimer(wait)
+			defer t.Stop()
+			linger = t.C
+		}
+	}
 	for !b.Full() && g.held == nil {
 		if linger == nil && g.linger > 0 && b.Busy() {
 			t := time.NewTimer(g.linger)
 			defer t.Stop()
 			linger = t.C
 		}
-		d, ok := g.more(ctx, linger)
+		d, ok := g.more(ctx, linger, wanted)
 		switch {
 		case !ok:
 			g.taken += len(out)
@@ -112,8 +128,8 @@ func (g *gatherer) gather(ctx context.Context, first subscribe.Delivery) []subsc
 	return out
 }
 
-// more takes a delivery that is there, or that comes before linger ends.
-func (g *gatherer) more(ctx context.Context, linger <-chan time.Time) (subscribe.Delivery, bool) {
+// more takes a delivery that is there, or that comes before linger ends, the batch is wanted, or the pipe is to stop.
+func (g *gatherer) more(ctx context.Context, linger <-chan time.Time, wanted <-chan struct{}) (subscribe.Delivery, bool) {
 	select {
 	case d := <-g.from:
 		g.took(d)
@@ -128,6 +144,8 @@ func (g *gatherer) more(ctx context.Context, linger <-chan time.Time) (subscribe
 		g.took(d)
 		return d, true
 	case <-linger:
+	case <-wanted:
+	case <-g.stop:
 	case <-ctx.Done():
 	}
 	return subscribe.Delivery{}, false

@@ -42,6 +42,8 @@ type LocalWAL struct {
 
 	blocked map[string]blocked // by applier: sessions that stamping has ended
 	pace    pace               // of stamping, since the WAL is read anew
+
+	demand demand // for own changes to be merged
 }
 
 // NewLocalWAL makes one; Reset and tombstone.Load come before it is used.
@@ -207,6 +209,7 @@ func (l *LocalWAL) stall(ctx context.Context, wait <-chan struct{}, p *stall, at
 			}
 		}
 	}
+	defer l.demand.begin()()
 	t := time.NewTimer(blockedFor / 4)
 	defer t.Stop()
 	select {
@@ -365,6 +368,7 @@ func (l *LocalWAL) WaitMerged(ctx context.Context, limit, hopeless time.Duration
 	if err != nil {
 		return err
 	}
+	defer l.demand.begin()()
 	began, far := time.Now(), false
 	waiting, cancel := context.WithTimeoutCause(ctx, limit, ErrNotMerged)
 	defer cancel()

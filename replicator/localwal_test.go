@@ -54,6 +54,11 @@ func TestStampingHandsOnWhatItWaitsFor(t *testing.T) {
 		if flushed != 1 {
 			t.Errorf("flushed %d times while own changes have to be merged", flushed)
 		}
+		select {
+		case <-l.demand.wanted():
+		default:
+			t.Error("the self-merge is not told that stamping waits for it")
+		}
 		l.MergedTo(250)
 		if err := <-done; err != nil {
 			t.Error(err)
