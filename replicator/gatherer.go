@@ -14,6 +14,7 @@ type gatherer struct {
 	from   <-chan subscribe.Delivery
 	took   func(subscribe.Delivery) // is told of each that was taken from there
 	limit  int                      // rows
+	bytes  int                      // of their values
 	linger time.Duration            // how long to wait for more while many come
 	self   *SelfMerge               // of the own stream: what it holds back is taken while nothing comes
 	stop   <-chan struct{}
@@ -93,7 +94,7 @@ func (g *gatherer) idle() (kept <-chan struct{}, save <-chan time.Time) {
 // one commit for many transactions is what makes it fast; when idle it does not wait. The self-merge
 // waits behind a batch that was not long ago, until somebody waits for it.
 func (g *gatherer) gather(ctx context.Context, first subscribe.Delivery) []subscribe.Delivery {
-	b := batch.Gathering{Limit: g.limit}
+	b := batch.Gathering{Limit: g.limit, Bytes: g.bytes}
 	b.Take(first.Packet.Transactions, first.NewIncarnation)
 	out := []subscribe.Delivery{first}
 	var linger <-chan time.Time

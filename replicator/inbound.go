@@ -173,11 +173,14 @@ func (p *Inbound) subscribe(ctx context.Context, from checkpoint.Checkpoint, del
 const (
 	aheadBytes  = 4 << 20
 	aheadFrames = 1024
+	// batchBytes is from how many bytes of values on a batch is full, however few its rows are: while one is applied the
+	// next one is read, checked and parsed, which only what is read ahead allows.
+	batchBytes = 1 << 20
 )
 
 // apply takes batch after batch; took is told of each delivery that it takes.
 func (p *Inbound) apply(ctx context.Context, ch <-chan subscribe.Delivery, took func(subscribe.Delivery)) error {
-	g := &gatherer{from: ch, took: took, limit: p.cfg.BatchRows, linger: p.cfg.Linger, self: p.cfg.Self, stop: p.cfg.Stop}
+	g := &gatherer{from: ch, took: took, limit: p.cfg.BatchRows, bytes: batchBytes, linger: p.cfg.Linger, self: p.cfg.Self, stop: p.cfg.Stop}
 	defer g.close()
 	for {
 		g.quiet = 0

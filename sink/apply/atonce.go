@@ -190,6 +190,9 @@ func (a *Applier) queueAtOnce(ctx context.Context, txs []keyedTx, next checkpoin
 	}
 	a.batch.Reset()
 	for _, k := range txs {
+		a.batch.Expect(k.tx)
+	}
+	for _, k := range txs {
 		a.batch.AddPicked(k.tx, k.kind, k.places)
 	}
 	groups := a.batch.Groups

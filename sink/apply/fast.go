@@ -234,7 +234,11 @@ func (a *Applier) updateRows(g *batch.Group, t *target, runs []int, k updateKey)
 
 // column is the parameter with the values of a column in some runs.
 func (a *Applier) column(p statement.Param, g *batch.Group, t *target, c int, runs []int) []byte {
-	arr := a.array(p, t, c)
+	arr, size := a.array(p, t, c), 0
+	for _, i := range runs {
+		size += len(g.Runs[i].Image[c].Bytes)
+	}
+	arr.room(len(runs), size)
 	for _, i := range runs {
 		arr.value(g.Runs[i].Image[c])
 	}

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/pgwaltz/pgwaltz/conflict"
 	"github.com/pgwaltz/pgwaltz/wal"
@@ -27,6 +28,9 @@ func (a *array) reset(oid uint32) {
 	a.buf = a.buf[:arrayHeader]
 	a.n, a.nulls, a.oid = 0, false, oid
 }
+
+// room makes place for n elements of so many bytes in all: a large array is allocated once.
+func (a *array) room(n, bytes int) { a.buf = slices.Grow(a.buf, 4*n+bytes) }
 
 func (a *array) null() {
 	a.nulls = true

@@ -20,6 +20,9 @@ func (a *Applier) set(ctx context.Context, b *pipeline, txs []keyedTx, fx *effec
 	}
 	a.batch.Reset()
 	for _, k := range txs {
+		a.batch.Expect(k.tx)
+	}
+	for _, k := range txs {
 		a.batch.AddPicked(k.tx, k.kind, k.places)
 	}
 	groups := a.batch.Groups

@@ -21,6 +21,7 @@ type Batch struct {
 	Bytes  int
 	Policy func(wal.RelationName) conflict.Policy // the order of stamps; nil is the default
 	Lasts  Lasts                                  // where the batch is a piece of what is applied: of the whole
+	expect map[*wal.Relation]int                  // changes of which no group was opened yet
 }
 
 // Group is the part of a batch that touches one table under one definition of it. A table
@@ -32,6 +33,7 @@ type Group struct {
 	Key    []int
 	index  map[string]int
 	Runs   []Run
+	keys   []wal.Value // room for the keys of runs
 	policy conflict.Policy
 	Exact  []Exact // tables without a key: every change, in order
 	trunc  int     // truncates seen (never applied)
@@ -79,7 +81,29 @@ func (b *Batch) Reset() {
 	b.Groups = b.Groups[:0]
 	clear(b.latest)
 	clear(b.own)
+	clear(b.expect)
 	b.Rows, b.Bytes = 0, 0
+}
+
+// Expect makes place for the changes of a transaction that is added later. Only what it costs depends on it.
+func (b *Batch) Expect(tx *wal.Transaction) {
+	if b.expect == nil {
+		b.expect = map[*wal.Relation]int{}
+	}
+	var rel *wal.Relation
+	n := 0
+	for i := range tx.Changes {
+		if r := tx.Changes[i].Relation; r != rel {
+			if n > 0 {
+				b.expect[rel] += n
+			}
+			rel, n = r, 0
+		}
+		n++
+	}
+	if n > 0 {
+		b.expect[rel] += n
+	}
 }
 
 // Add takes in one transaction, or part of one. The batch keeps references into it. A repair
@@ -255,14 +279,36 @@ func (b *Batch) group(ch *wal.Change, kind conflict.EventKind, fresh bool) *Grou
 	g := &Group{
 		Rel: ch.Relation, Binary: bin, Kind: kind,
 		Key:   ch.Relation.KeyColumns(),
-		index: map[string]int{},
 	}
+	g.expect(b.expect[ch.Relation])
+	delete(b.expect, ch.Relation)
 	if b.Policy != nil {
 		g.policy = b.Policy(name)
 	}
 	b.latest[name] = g
 	b.Groups = append(b.Groups, g)
 	return g
+}
+
+// expect makes place for so many runs, if the table has a key.
+func (g *Group) expect(n int) {
+	if g.Key == nil {
+		n = 0
+	}
+	g.index = make(map[string]int, n)
+	g.Runs = slices.Grow(g.Runs, n)
+	g.keys = make([]wal.Value, n*len(g.Key))
+}
+
+// key is place for the key of a run.
+func (g *Group) key() []wal.Value {
+	n := len(g.Key)
+	if len(g.keys) < n {
+		g.keys = make([]wal.Value, n)
+	}
+	k := g.keys[:n:n]
+	g.keys = g.keys[n:]
+	return k
 }
 
 func isBinary(t wal.Tuple) bool {
@@ -291,7 +337,7 @@ func (g *Group) add(ch *wal.Change, tx *wal.Transaction) bool {
 		i = len(g.Runs)
 		text := string(k)
 		g.index[text] = i
-		key := make([]wal.Value, len(g.Key))
+		key := g.key()
 		for n, c := range g.Key {
 			key[n] = image[c]
 		}

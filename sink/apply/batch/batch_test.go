@@ -309,3 +309,34 @@ func TestPiecesInFrontOfATruncate(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkAdd gathers transactions as they come in a backlog.
+func BenchmarkAdd(b *testing.B) {
+	rel := &wal.Relation{Schema: "public", Name: "t", Identity: wal.IdentityDefault, PrimaryKey: []int{0},
+		Columns: []wal.Column{{Name: "id", OID: wal.OIDInt8, Key: true}, {Name: "v", OID: wal.OIDText}}}
+	for _, rows := range []int{1, 4000} {
+		var txs []*wal.Transaction
+		for n := range max(1, 4000/rows) {
+			tx := &wal.Transaction{CommitLSN: wal.LSN(n)}
+			for i := range rows {
+				tx.Changes = append(tx.Changes, wal.Change{Op: wal.Update, Relation: rel, Stamp: wal.Stamp{Version: 2},
+					New: wal.Tuple{{Kind: wal.Text, Bytes: fmt.Append(nil, n*rows+i)}, {Kind: wal.Text, Bytes: []byte("value")}}})
+			}
+			txs = append(txs, tx)
+		}
+		b.Run(fmt.Sprint(rows), func(b *testing.B) {
+			x := New()
+			b.ReportAllocs()
+			for b.Loop() {
+				x.Reset()
+				for _, tx := range txs {
+					x.Expect(tx)
+				}
+				for _, tx := range txs {
+					x.Add(tx, conflict.Live)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/4000, "ns/row")
+		})
+	}
+}

@@ -7,7 +7,9 @@ import "github.com/pgwaltz/pgwaltz/wal"
 // a batch. The zero value takes one packet.
 type Gathering struct {
 	Limit   int // rows and notices from which on a batch is full
+	Bytes   int // and bytes of their values; 0: as many as come
 	rows    int
+	bytes   int
 	packets int
 	alone   bool
 }
@@ -23,18 +25,32 @@ func (g *Gathering) Take(txs []*wal.Transaction, opens bool) bool {
 	g.alone = parts
 	for _, tx := range txs {
 		g.rows += len(tx.Changes) + len(tx.Notices)
+		if g.Bytes > 0 && g.bytes < g.Bytes {
+			g.bytes += sizeOf(tx)
+		}
 	}
 	return true
 }
 
 // Full reports that no further packet belongs to the batch.
-func (g *Gathering) Full() bool { return g.packets > 0 && (g.alone || g.rows >= g.Limit) }
+func (g *Gathering) Full() bool {
+	return g.packets > 0 && (g.alone || g.rows >= g.Limit || g.Bytes > 0 && g.bytes >= g.Bytes)
+}
 
 // Busy reports that so many rows came at once that more are worth a moment's wait.
 func (g *Gathering) Busy() bool { return g.rows >= busyRows }
 
 // busyRows is from how many rows on more are worth waiting for.
 const busyRows = 200
+
+// sizeOf is how many bytes the values of a transaction take.
+func sizeOf(tx *wal.Transaction) int {
+	n := 0
+	for i := range tx.Changes {
+		n += tx.Changes[i].New.Size() + tx.Changes[i].Old.Size()
+	}
+	return n
+}
 
 // inParts reports whether a packet holds a part of a giant transaction.
 func inParts(txs []*wal.Transaction) bool {

@@ -25,6 +25,33 @@ func TestGatheringTakesPacketsUpToItsLimit(t *testing.T) {
 	}
 }
 
+func TestGatheringIsFullByBytes(t *testing.T) {
+	t.Parallel()
+	wide := func(size int) []*wal.Transaction {
+		txs := packet(1)
+		txs[0].Changes[0].New = wal.Tuple{{Kind: wal.Text, Bytes: make([]byte, size-40)}}
+		txs[0].Changes[0].Old = wal.Tuple{{Kind: wal.Text, Bytes: make([]byte, 40)}}
+		return txs
+	}
+	g := Gathering{Limit: 500, Bytes: 1000}
+	for i, c := range []struct {
+		size       int
+		take, full bool
+	}{{400, true, false}, {599, true, false}, {5000, true, true}, {40, false, true}} {
+		if got := g.Take(wide(c.size), false); got != c.take || g.Full() != c.full {
+			t.Errorf("packet %d: taken %v, full %v", i, got, g.Full())
+		}
+	}
+	g = Gathering{Limit: 500, Bytes: 1000}
+	if !g.Take(wide(5000), false) || !g.Full() {
+		t.Error("a packet above the bound is not taken by itself")
+	}
+	g = Gathering{Limit: 500}
+	if !g.Take(wide(5000), false) || !g.Take(wide(5000), false) {
+		t.Error("without a bound the bytes count")
+	}
+}
+
 func TestPartsAndIncarnationsBeginABatch(t *testing.T) {
 	t.Parallel()
 	part := []*wal.Transaction{partOf(7, 100, 1, false)}
