@@ -58,6 +58,9 @@ type Situation struct {
 	Unread bool
 	// Renew: a new incarnation is wanted, because a peer misses frames of this one.
 	Renew bool
+	// Unsure: the stream's machine, or its disk, has failed before all that it had acknowledged was on disk. It may have
+	// lost its end, or frames in its midst, that peers have applied. Nothing of that was confirmed.
+	Unsure bool
 }
 
 // Step is what to do.
@@ -180,7 +183,7 @@ func (s Situation) Reading(d Decision, stored []wal.LSN) wal.LSN {
 // peer had committed them do not come back that way.
 func (s Situation) resumes() bool {
 	t := s.Tail
-	return t.Found && t.Open && !t.Damaged && !s.Renew && t.Mark != (wal.Mark{}) && s.Slot.Confirmed <= t.EndLSN &&
+	return t.Found && t.Open && !t.Damaged && !s.Renew && !s.Unsure && t.Mark != (wal.Mark{}) && s.Slot.Confirmed <= t.EndLSN &&
 		t.Incarnation >= s.Stored.Reopened && t.Incarnation > s.Stored.Loosened
 }
 
@@ -193,9 +196,13 @@ func (s Situation) Past() *Repetition {
 	return NewRepetition(s.Tail.Mark, s.Tail.EndLSN, max(s.Slot.Confirmed, s.Merged))
 }
 
-// Published is how far this WAL was published before, as far as anybody knows.
+// Published is how far this WAL was published before, as far as anybody knows. Of a stream that may have lost its
+// end nobody does: a peer that is out of reach may have read all that there was.
 func (s Situation) Published() wal.LSN {
 	at := s.Merged
+	if s.Unsure {
+		at = max(at, s.WALEnd)
+	}
 	if s.Tail.Found && s.Tail.Epoch.SameWAL(s.Epoch) {
 		at = max(at, s.Tail.EndLSN)
 	}
@@ -271,9 +278,9 @@ func (s Situation) gap() Decision {
 		return history(last, s.WALEnd, "the server's WAL ends at %s, before what was published: it was restored from an older state", s.WALEnd)
 	case s.resumes():
 		return Decision{Step: Resume}
-	case !s.Tail.Found, s.Renew, s.Tail.Damaged, s.Tail.Open, s.Tail.Incarnation < s.Stored.Incarnation:
-		// The stream is gone or ends in the middle of something, or a peer misses a piece of
-		// it: publish again what the slot holds. A peer that it does not reach back to says so.
+	case !s.Tail.Found, s.Renew, s.Unsure, s.Tail.Damaged, s.Tail.Open, s.Tail.Incarnation < s.Stored.Incarnation:
+		// The stream is gone, may lack something or ends in the middle of something, or a peer misses a
+		// piece of it: publish again what the slot holds. A peer that it does not reach back to says so.
 		return Decision{Step: Renew}
 	case s.Tail.Mark == (wal.Mark{}) && from < last:
 		// The incarnation does not know what lies at or below its beginning, and the slot has

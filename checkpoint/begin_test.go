@@ -60,6 +60,10 @@ func TestBeginTruthTable(t *testing.T) {
 		}, Stop, 0, "incarnation 1 of another WAL", RemedyResync},
 		"stream lost":                {func(s *Situation) { s.Tail = Tail{} }, Renew, 4, "", ""},
 		"stream damaged":             {func(s *Situation) { s.Tail.Damaged = true }, Renew, 4, "", ""},
+		"power cut":                  {func(s *Situation) { s.Unsure = true }, Renew, 4, "", ""},
+		"power cut, end lost":        {func(s *Situation) { s.Unsure, s.Tail.EndLSN, s.Tail.Mark = true, 450, wal.Mark{} }, Renew, 4, "", ""},
+		"power cut, inside one":      {func(s *Situation) { s.Unsure, s.Tail.Open = true, true }, Renew, 4, "", ""},
+		"power cut and restored":     {func(s *Situation) { s.Unsure, s.Acks[0].EndLSN = true, 950 }, Stop, 0, "peer us has applied up to 0/3B6", RemedyResync},
 		"stream went back":           {func(s *Situation) { s.Tail.Incarnation = 2 }, Renew, 4, "", ""},
 		"inside a transaction":       {func(s *Situation) { s.Tail.Open = true }, Resume, 4, "", ""},
 		"inside one, went back":      {func(s *Situation) { s.Tail.Open, s.Tail.Incarnation = true, 2 }, Resume, 4, "", ""},
@@ -116,6 +120,7 @@ func TestBeginTruthTable(t *testing.T) {
 					t.Fatalf("after the remedy: %s (%s)", again.Step, again.Why)
 				}
 				s.Stored = Stored{Incarnation: again.Incarnation, Reopened: again.Incarnation, Epoch: s.Epoch}
+				s.Unsure = false // settled with it
 				s.Tail = Tail{Found: true, Epoch: s.Epoch, Incarnation: again.Incarnation, EndLSN: s.Slot.Confirmed}
 				if d := s.Begin(); d.Step != Continue {
 					t.Errorf("after the new incarnation: %s (%s)", d.Step, d.Why)
@@ -291,5 +296,19 @@ func TestNextIncarnationIgnoresWhatCannotBe(t *testing.T) {
 	c := Checkpoint{Origin: "us", Epoch: log1, Incarnation: 5, EndLSN: 900}
 	if v := c.Check(FrameRef{Origin: "us", Epoch: log1, Incarnation: 1<<32 - 1, Number: 1, EndLSN: 900, Resync: true}); v != Foreign {
 		t.Errorf("a frame of the last incarnation there is: %s", v)
+	}
+}
+
+// Of a stream that may have lost its end nobody knows how far it went: a peer may have read all that there was.
+func TestPublishedBehindAPowerCut(t *testing.T) {
+	t.Parallel()
+	e := wal.Epoch{SystemID: 1, Timeline: 1}
+	s := Situation{Epoch: e, WALEnd: 900, Merged: 300, Tail: Tail{Found: true, Epoch: e, EndLSN: 400}, Acks: []Ack{{Epoch: e, EndLSN: 500}}}
+	if at := s.Published(); at != 500 {
+		t.Errorf("%s", at)
+	}
+	s.Unsure = true
+	if at := s.Published(); at != 900 {
+		t.Errorf("behind a power cut: %s", at)
 	}
 }

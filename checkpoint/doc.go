@@ -64,6 +64,7 @@
 //	a peer that has applied nothing waits for an incarnation to begin  Renew (Newcomers)
 //	the tail is inside a transaction, and the stream holds all that    Resume: a new incarnation from the last
 //	any peer may miss before it                                        complete transaction on
+//	the stream's machine failed before all of it was on disk           Renew
 //	no tail, a damaged one, another one inside a transaction, one of   Renew: again from the slot; peers that
 //	an older incarnation than the database knows; a rewind was granted it does not reach back to say so
 //	the slot begins behind the tail, all peers have applied that       Renew

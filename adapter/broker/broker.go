@@ -45,6 +45,7 @@ type Broker struct {
 
 	restartMu sync.Mutex
 	restarted time.Time
+	refused   time.Time // when Rely had no success last
 }
 
 // New checks the configuration. Errors: ConfigErrors, joined.

@@ -51,6 +51,8 @@ type Config struct {
 	StoreDir string
 	// MaxBytes is the size that the region's stream may reach on disk.
 	MaxBytes int64
+	// SyncAlways makes the embedded server wait for the disk before it acknowledges any message, from the beginning.
+	SyncAlways bool
 	// ClientListen opens a client port, for inspection with NATS tools. The user is
 	// "operator", the password stands in StoreDir/operator.password.
 	ClientListen string

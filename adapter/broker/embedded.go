@@ -28,6 +28,12 @@ type embedded struct {
 
 	doorman atomic.Pointer[doorman] // of the newest start
 
+	lazy    atomic.Bool // messages may be acknowledged before they are on disk
+	waits   atomic.Bool // they are not, all the same, in this start
+	unsure  atomic.Bool // what was acknowledged before may be gone
+	relied  atomic.Bool // the stream holds what is nowhere else
+	flusher flusher
+
 	mu   sync.RWMutex
 	srv  *server.Server
 	lock *os.File
@@ -85,7 +91,10 @@ func (e *embedded) start() error {
 	if err != nil {
 		return err
 	}
-	srv, err := e.run()
+	srv, err := (*server.Server)(nil), e.prepare()
+	if err == nil {
+		srv, err = e.run()
+	}
 	if err != nil {
 		_ = lock.Close()
 		return fmt.Errorf("start embedded server: %w", err)
@@ -130,6 +139,7 @@ func (e *embedded) stop() {
 	if srv != nil {
 		srv.Shutdown()
 		srv.WaitForShutdown()
+		e.rest()
 	}
 	if lock != nil {
 		_ = lock.Close()

@@ -43,10 +43,13 @@ func (e *embedded) options() (*server.Options, error) {
 		ServerName: fmt.Sprintf("pgwaltz-%s-%s", c.Cluster, c.Region),
 		DontListen: c.ClientListen == "", NoSigs: true, DisableJetStreamBanner: true,
 		MaxPayload: maxPayload, PingInterval: pingInterval, MaxPingsOut: maxPings,
-		JetStream: true, JetStreamDomain: Domain(c.Region), StoreDir: e.natsDir(), SyncAlways: true,
+		JetStream: true, JetStreamDomain: Domain(c.Region), StoreDir: e.natsDir(), SyncAlways: e.waits.Load() || !e.lazy.Load(),
 		JetStreamMaxMemory: 64 << 20, JetStreamMaxStore: c.MaxBytes + c.MaxBytes/5 + storeReserve + e.reserved(),
 		// An unreachable peer is a state that we report ourselves.
 		ConnectErrorReports: 1 << 20, ReconnectErrorReports: 1 << 20,
+	}
+	if !o.SyncAlways {
+		o.SyncInterval = everySync
 	}
 	door, err := e.door()
 	if err != nil {

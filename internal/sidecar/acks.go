@@ -222,8 +222,16 @@ func (s *Sidecar) confirm() wal.LSN {
 	if loose {
 		c.Mode = checkpoint.Applied // the stream does not hold for the peers what the slot would give up
 	}
-	inputs := checkpoint.Inputs{Published: wal.LSN(o.durable.Load()), Confirmed: confirmed, Peers: peers, Retained: retained}
+	o.deciding.Lock()
+	defer o.deciding.Unlock()
+	inputs := checkpoint.Inputs{Published: wal.LSN(o.synced.Load()), Confirmed: confirmed, Peers: peers, Retained: retained}
 	lsn, mode, risk := c.LSN(inputs)
+	lazy := s.broker.Lazy()
+	o.needs.Store(needOf(inputs, mode, risk, lazy))
+	if lazy { // until it is not (keepReliance), nothing may stand in the stream alone
+		c.Mode = checkpoint.Applied
+		lsn, mode, risk = c.LSN(inputs)
+	}
 	// Own deletes have to be recorded before the WAL that holds them may go.
 	if m := s.own.Safe(); lsn > m {
 		lsn = m
@@ -235,7 +243,7 @@ func (s *Sidecar) confirm() wal.LSN {
 	o.riskKnown.Store(inputs.RiskKnown())
 	o.mode.Store(string(mode))
 	lsn = wal.LSN(o.confirmed.Load())
-	inputs.Published = max(wal.LSN(o.durable.Load()), start)
+	inputs.Published = max(wal.LSN(o.synced.Load()), start)
 	if err := checkpoint.MustConfirm(c.Mode, lsn, inputs); err != nil {
 		s.broke(err)
 		return 0 // nothing moves any more

@@ -87,7 +87,7 @@ func (s *Sidecar) begin(ctx context.Context, tail publish.Tail) (b *beginning, e
 // lies below it.
 func (s *Sidecar) situation(ctx context.Context, c *pgx.Conn, tail publish.Tail) (checkpoint.Situation, *pg.Slot, error) {
 	s.out.mu.Lock()
-	sit := checkpoint.Situation{Epoch: s.epoch, Peers: len(s.readers()), Acks: s.out.words(), Renew: s.out.anew}
+	sit := checkpoint.Situation{Epoch: s.epoch, Peers: len(s.readers()), Acks: s.out.words(), Renew: s.out.anew, Unsure: s.broker.Unsure()}
 	s.out.mu.Unlock()
 	h := tail.Header
 	sit.Tail = checkpoint.Tail{
@@ -163,7 +163,10 @@ func (s *Sidecar) decided(ctx context.Context, c *pgx.Conn, sit checkpoint.Situa
 		b.reopened = d.Incarnation
 		s.log.Warn("resync: the gap is accepted and the stream is opened anew behind it", "incarnation", d.Incarnation, "lsn", from.String(), "reason", d.Why)
 	}
-	return b, s.newIncarnation(ctx, c, sit, b)
+	if err := s.newIncarnation(ctx, c, sit, b); err != nil {
+		return nil, err
+	}
+	return b, s.broker.Settle()
 }
 
 // settleResync notes that an operator's resync was seen where there is no gap.

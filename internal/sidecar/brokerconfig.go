@@ -48,7 +48,7 @@ func (s *Sidecar) brokerConfig() broker.Config {
 		Cluster: s.cfg.Cluster, Region: s.cfg.Region, Peers: s.cfg.PeerNames(),
 		URL: n.URL, CredentialsFile: n.CredentialsFile, User: n.User, PasswordFile: n.PasswordFile, Password: n.Password.Reveal(), Identities: s.identities(), Sign: s.signer(), PublicKeys: s.publicKeys(),
 		TLS:    broker.TLS{CertFile: n.TLS.CertFile, KeyFile: n.TLS.KeyFile, CAFile: n.TLS.CAFile},
-		Listen: n.Listen, Dial: n.Dial, StoreDir: n.StoreDir, MaxBytes: int64(n.MaxBytes),
+		Listen: n.Listen, Dial: n.Dial, StoreDir: n.StoreDir, MaxBytes: int64(n.MaxBytes), SyncAlways: s.cfg.Publish.Confirm == config.ConfirmPublished,
 		AllowPlain: n.Insecure, Log: s.log.With("room", "broker"), Position: s.position, Stuck: s.stuck, Life: s.caps.life,
 	}
 	if c.URL != "" {

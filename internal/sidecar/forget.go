@@ -44,10 +44,11 @@ func (o *outboundState) forget() {
 	o.anew, o.prove, o.extra, o.stamper = false, false, nil, nil
 	o.gap = nil
 	o.chains = checkpoint.Chains{}
-	for _, a := range []interface{ Store(uint64) }{&o.frame, &o.content, &o.durable, &o.confirmed, &o.atRisk} {
+	for _, a := range []interface{ Store(uint64) }{&o.frame, &o.content, &o.durable, &o.synced, &o.confirmed, &o.atRisk} {
 		a.Store(0)
 	}
 	o.riskKnown.Store(false)
+	o.needs.Store(needUnknown)
 }
 
 func (in *inboundState) forget() {

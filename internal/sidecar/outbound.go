@@ -46,8 +46,11 @@ type outboundState struct {
 	begunAt  wal.LSN                  // where the stream was then
 	failedAt wal.LSN                  // how far runs came that have failed, since one came further
 	frame    atomic.Uint64
-	content  atomic.Uint64 // the last durable frame with changes
-	durable  atomic.Uint64 // EndLSN of the last durable frame
+	content  atomic.Uint64 // the last stored frame with changes
+	durable  atomic.Uint64 // EndLSN of the last frame that is stored
+	synced   atomic.Uint64 // EndLSN of the last one that is on disk
+	needs    atomic.Int32  // need: whether what is confirmed, or would be, stands in the stream alone
+	deciding sync.Mutex    // held while that is found out, and a position is chosen
 	ends     course        // of this server's WAL
 	// echoes and foreign are those of slot readers that have ended.
 	echoes, foreign uint64
@@ -66,7 +69,7 @@ type outboundState struct {
 	stats           replicator.OutboundStats
 	stamper         *replicator.Stamper
 	seqs            seqIndex
-	chains          checkpoint.Chains // of the newest durable frames
+	chains          checkpoint.Chains // of the newest stored frames
 	prove           bool              // the WAL is read twice: it is proved first
 }
 
@@ -98,7 +101,7 @@ func (o *outboundState) set(state status.State, reason string) {
 	}
 }
 
-// published takes note of a durable frame.
+// published takes note of a stored frame.
 func (o *outboundState) published(h wire.Header) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

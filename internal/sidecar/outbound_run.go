@@ -35,7 +35,7 @@ func (s *Sidecar) publish(ctx context.Context) error {
 	defer s.out.over()
 	r := &outboundRun{}
 	var err error
-	if r.publisher, err = s.newPublisher(func(h wire.Header, seq uint64) { s.out.stored(h, seq, r.pipe) }); err != nil {
+	if r.publisher, err = s.newPublisher(func(h wire.Header, seq uint64) { s.stored(h, seq, r.pipe) }); err != nil {
 		return err
 	}
 	tail, err := r.publisher.Open(ctx)
@@ -62,7 +62,7 @@ func (s *Sidecar) publish(ctx context.Context) error {
 	r.slot = s.newSlot(r.begin.slot)
 	s.out.stamper = replicator.NewStamper(s.stampPolicy, s.own)
 	r.pipe = s.newOutbound(r)
-	s.out.began(r)
+	s.out.began(r, s.broker.Lazy())
 	if tail.Found && tail.Header.Incarnation == r.begin.at.Incarnation {
 		// A stream that is full takes no frame from which the index could learn where the others are.
 		s.out.seqs.add(tail.Header, tail.Seq)
@@ -98,14 +98,18 @@ func (o *outboundState) over() {
 	o.live = false
 }
 
-// stored takes note of a frame that is durable, and tells the pipe.
-func (o *outboundState) stored(h wire.Header, seq uint64, pipe *replicator.Outbound) {
+// stored takes note of a frame that the stream has acknowledged, and tells the pipe.
+func (s *Sidecar) stored(h wire.Header, seq uint64, pipe *replicator.Outbound) {
+	o := &s.out
 	o.seqs.add(h, seq)
 	if h.Kind != wire.Heartbeat {
 		o.content.Store(h.Number)
 	}
 	o.published(h)
 	o.durable.Store(max(o.durable.Load(), uint64(h.EndLSN)))
+	if !s.broker.Lazy() {
+		o.synced.Store(o.durable.Load())
+	}
 	pipe.Durable()
 }
 
@@ -149,9 +153,14 @@ func (g gate) TooLarge(rel *wal.Relation, op wal.Op, size int) {
 func (g gate) Settle(ctx context.Context) error { return g.s.members.Settle(ctx, g.s.catalog.do) }
 
 // began takes note of where a run begins.
-func (o *outboundState) began(r *outboundRun) {
+func (o *outboundState) began(r *outboundRun, lazy bool) {
 	at := r.begin.at
 	o.durable.Store(uint64(at.EndLSN))
+	o.needs.Store(needUnknown)
+	o.synced.Store(0) // what the process before has stored may be in memory only
+	if !lazy {
+		o.synced.Store(uint64(at.EndLSN))
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.start, o.begunAt = r.begin.slot, at.EndLSN
@@ -177,6 +186,7 @@ func (s *Sidecar) flow(ctx context.Context, r *outboundRun) error {
 		"the outbound pipe":            func() error { return r.pipe.Run(gctx, r.slot) },
 		"recalling what peers have":    func() error { return s.recall(gctx, r.publisher) },
 		"storing what every peer has":  func() error { return s.keepPassed(gctx, r.begin.at.Incarnation) },
+		"bringing the stream to disk":  func() error { return s.keepSynced(gctx) },
 		"storing the horizon":          func() error { return s.keepHorizon(gctx) },
 		"storing the clock of the WAL": func() error { return s.clock.Run(gctx, func() wal.LSN { return wal.LSN(s.out.confirmed.Load()) }) },
 	} {

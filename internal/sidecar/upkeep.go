@@ -30,12 +30,16 @@ func (s *Sidecar) upkeep(ctx context.Context) error {
 	var slow time.Time
 	var rest time.Duration // before the next slow round; short at first, for a process that is started again and again
 	var beat int64
+	var trust reliance
 	for {
 		if s.cfg.Publishes() {
 			if err := s.lookAtSlot(ctx); err != nil && ctx.Err() == nil {
 				s.log.Debug("look at slot", "reason", publicMessage(err))
 			}
 			s.purge(ctx)
+			if err := s.keepReliance(ctx, &trust); err != nil && ctx.Err() == nil {
+				s.log.Warn("rely on the stream", "reason", publicMessage(err))
+			}
 			if err := s.lookAtLives(ctx); err != nil && ctx.Err() == nil {
 				s.log.Debug("look at the peers' databases", "reason", publicMessage(err))
 			}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -230,6 +231,11 @@ func TestPublisherStreamLost(t *testing.T) {
 			if !errors.Is(r.err, publish.ErrStreamLost) {
 				t.Fatalf("ended with %v", r.err)
 			}
+			// The broker may notice later than the publisher, and a server that it starts again loses what is stored until then.
+			brokertest.Until(t, "a store", func() bool {
+				_, err := os.Stat(filepath.Join(dir, "nats", "jetstream"))
+				return err == nil && b.Conn().IsConnected()
+			})
 			// The remedy: a new incarnation.
 			r = publisher(t, b, 2, nil)
 			r.mustPublish(3, 100)

@@ -146,6 +146,8 @@ func (x *run) store(r *harness.Region, f []string) error {
 			return harness.CopyStore(dir, kept)
 		}
 		return harness.CopyStore(kept, dir)
+	case "unplug":
+		return harness.Unplug(dir)
 	case "tmpfs", "remount":
 		if len(f) < 2 {
 			return errors.New("put store on a tmpfs: of how many MB?")

@@ -77,6 +77,14 @@ func CopyStore(from, to string) error {
 	return nil
 }
 
+// Unplug lets the store of an embedded server, which is stopped, look as if its machine had stopped before everything was on disk.
+func Unplug(dir string) error {
+	if err := os.WriteFile(filepath.Join(dir, "pgwaltz.synced"), []byte("boot of-before\n"), 0o600); err != nil {
+		return fmt.Errorf("unplug store: %w", err)
+	}
+	return nil
+}
+
 // newestBlock finds the message block of a region's stream that was written last.
 func newestBlock(dir, stream string) (string, error) {
 	var best string

@@ -26,6 +26,7 @@ type Config struct {
 	Ahead                             bool // the clock is stored ahead of the slot, and reading begins there
 	Forgetful                         bool // the server saves the slot rarely
 	AtOnce                            bool // appliers send small batches with their commit
+	Lazy                              bool // what the stream acknowledges is on disk later
 	Async                             bool // appliers commit without waiting for the disk
 	Marker                            bool // echoes are known by a message, else by an origin
 	Mode                              checkpoint.Mode

@@ -1,6 +1,9 @@
 package sim
 
-import "time"
+import (
+	"math/rand/v2"
+	"time"
+)
 
 // planFaults draws what goes wrong, and when. Small faults (lost, doubled, late and damaged
 // messages, lost answers, kills between two steps) happen all the time beside them.
@@ -15,6 +18,7 @@ func (w *World) planFaults(end time.Duration) {
 			w.fault(r, kind)
 		})
 	}
+	w.planPowerCuts(micros)
 	w.planRestore(micros)
 	w.planRefusals(micros)
 	if w.cfg.Copies {
@@ -71,6 +75,27 @@ func (w *World) fault(r *region, kind int) {
 		if !st.full {
 			st.fill()
 		}
+	}
+}
+
+// planPowerCuts draws when machines of streams stop at once.
+func (w *World) planPowerCuts(micros int64) {
+	if !w.cfg.Lazy {
+		return
+	}
+	own := rand.New(rand.NewPCG(w.cfg.Seed, 0xc07))
+	for range 1 + own.IntN(4) {
+		r, both := w.regions[own.IntN(len(w.regions))], own.IntN(2) == 0
+		w.after(time.Duration(own.Int64N(micros))*time.Microsecond, func() {
+			w.Stats.Faults++
+			w.Stats.PowerCuts++
+			w.note(r.id, "power cut", r.stream.last, r.stream.disk)
+			if both { // the database is on the same machine
+				r.db.crash()
+			}
+			r.side.crash()
+			r.stream.powerCut()
+		})
 	}
 }
 

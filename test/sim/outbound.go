@@ -27,6 +27,7 @@ type outbound struct {
 
 	next    int // transaction of the WAL that is due
 	pumping bool
+	syncing bool
 	more    bool
 	flushed bool      // what is gathered was handed on, because stamping waits for it
 	armed   bool      // the framer is asked again when what it gathers is due
@@ -82,6 +83,7 @@ func (s *sidecar) publish() {
 			s.in[s.r.id].start()
 		}
 		s.step("incarnation stored")
+		s.r.unsure = false
 	}
 	if s.prove {
 		s.prove = false
@@ -119,6 +121,11 @@ func (s *sidecar) publish() {
 	if from > d.confirmed {
 		s.probe("ahead of the slot", from)
 	}
+	s.synced = 0
+	if w.cfg.Lazy {
+		s.durable = at.EndLSN
+	}
+	o.sync()
 	w.must(o.framer.Begin(time.Now()))
 	o.wake()
 	o.beat()
@@ -153,7 +160,7 @@ func (s *sidecar) proveFirst(cfg framing.Config, from wal.LSN) {
 func (s *sidecar) situation(t tail, from wal.LSN) checkpoint.Situation {
 	w, d, h := s.w, s.r.db, t.header
 	sit := checkpoint.Situation{
-		Epoch: d.epoch, WALEnd: d.flushLSN(), Slot: checkpoint.Slot{Found: true, Confirmed: from}, Renew: s.newLife, Peers: len(w.regions) - 1,
+		Epoch: d.epoch, WALEnd: d.flushLSN(), Slot: checkpoint.Slot{Found: true, Confirmed: from}, Renew: s.newLife, Unsure: s.r.unsure, Peers: len(w.regions) - 1,
 		Tail: checkpoint.Tail{
 			Found: t.found, Damaged: t.damaged, Open: h.Flags.Has(wire.Open), Epoch: h.Epoch,
 			Incarnation: h.Incarnation, EndLSN: h.EndLSN, Mark: h.Mark,

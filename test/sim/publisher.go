@@ -62,10 +62,30 @@ func (o *outbound) stored(f wire.Frame) {
 	s.durable = max(s.durable, o.land(f.Header.Number))
 	s.frame = f.Header.Number
 	s.chains.Note(f.Header.Number, f.Header.Chain)
+	o.sync()
 	s.step("after publish")
 	o.send()
 	o.due()
 	o.wake()
+}
+
+// sync brings to disk, some time later, what is stored by then.
+func (o *outbound) sync() {
+	w, s := o.s.w, o.s
+	if !w.cfg.Lazy {
+		s.synced = s.durable
+		return
+	}
+	if o.syncing {
+		return
+	}
+	o.syncing = true
+	o.after(w.span(1000, 300_000), func() {
+		o.syncing = false
+		s.synced = s.durable
+		s.r.stream.disk = s.r.stream.last
+		s.step("synced")
+	})
 }
 
 // flight is a frame that was sent; the answers come in any order.

@@ -25,6 +25,7 @@ type sidecar struct {
 	again  []*retrier // by origin
 
 	durable    wal.LSN // end of what is published
+	synced     wal.LSN // end of what of it is on disk
 	frame      uint64  // the last durable one
 	chains     *checkpoint.Chains
 	acks       []ack // of the peers, by region
@@ -203,7 +204,7 @@ func (s *sidecar) confirm() {
 	if s.out == nil || !s.out.framer.Proven() {
 		return // no connection that could tell, or it may not be the WAL that was published
 	}
-	in, all := checkpoint.Inputs{Published: s.durable, Confirmed: s.told}, true
+	in, all := checkpoint.Inputs{Published: max(s.synced, s.told), Confirmed: s.told}, true
 	for _, r := range w.regions {
 		if r.id == s.r.id {
 			continue

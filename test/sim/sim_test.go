@@ -191,6 +191,36 @@ func TestSimWaits(t *testing.T) {
 	}
 }
 
+// lazy is a configuration whose streams acknowledge before what they hold is on disk, and lose that now and then.
+func lazy(seed uint64) Config {
+	cfg := Draw(seed)
+	cfg.Lazy = true
+	return cfg
+}
+
+// TestSimPowerCuts plays these.
+func TestSimPowerCuts(t *testing.T) {
+	t.Parallel()
+	var sum Stats
+	first := number(t, "PGWALTZ_SIM_FROM", 0)
+	for n := range 1 + number(t, "PGWALTZ_SIM_SEEDS", 200)/4 {
+		why, _, stats := play(t, lazy(first+n), nil)
+		if why != "" {
+			t.Errorf("seed %d: %s", first+n, why)
+		}
+		sum.add(stats)
+	}
+	if sum.PowerCuts == 0 || sum.Lost == 0 {
+		t.Errorf("nothing was lost: %+v", sum)
+	}
+	if s := os.Getenv("PGWALTZ_SIM_POWER"); s != "" {
+		cfg := lazy(number(t, "PGWALTZ_SIM_POWER", 0))
+		t.Logf("%+v", cfg)
+		why, _, stats := play(t, cfg, func(l string) { t.Log(l) })
+		t.Logf("%s %+v", why, stats)
+	}
+}
+
 // odd is a configuration of three regions, mostly, in which much is refused, stamps fall, identities differ, and servers are restored.
 func odd(seed uint64) Config {
 	cfg, r := Draw(seed), rand.New(rand.NewPCG(seed, 3))

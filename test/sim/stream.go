@@ -23,7 +23,8 @@ type stream struct {
 	last uint64
 	life int // a stream that is made anew begins at 1
 	ids  map[string]uint64
-	full bool // it takes nothing
+	full bool   // it takes nothing
+	disk uint64 // last sequence number that is on disk, where that is looked after (Config.Lazy)
 }
 
 func newStream(w *World, r *region) *stream {
@@ -113,6 +114,21 @@ func (s *stream) truncate(n int) {
 	for _, r := range s.w.regions {
 		r.side.moved(s.r.id)
 	}
+}
+
+// powerCut loses some of what is not on disk: messages at the end, and now and then one in front of those that are left.
+func (s *stream) powerCut() {
+	n := int(s.last - min(s.disk, s.last))
+	if n > 0 {
+		lost := s.w.rng.IntN(n + 1)
+		s.truncate(lost)
+		s.w.Stats.Lost += lost
+		if left := n - lost; left > 0 && len(s.msgs) >= left && s.w.rng.IntN(3) == 0 {
+			m := &s.msgs[len(s.msgs)-1-s.w.rng.IntN(left)]
+			m.data = make([]byte, len(m.data)) // the file was longer already, and this was not written
+		}
+	}
+	s.r.unsure = true
 }
 
 // remove deletes the stream; the next publisher makes a new one.

@@ -59,6 +59,8 @@ func (s *Stats) add(o Stats) {
 	s.Barriers += o.Barriers
 	s.Races += o.Races
 	s.Restores += o.Restores
+	s.PowerCuts += o.PowerCuts
+	s.Lost += o.Lost
 	s.Notices += o.Notices
 	s.Stalls += o.Stalls
 	s.Overdue += o.Overdue

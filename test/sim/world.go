@@ -33,7 +33,8 @@ type World struct {
 // Stats counts what a run has met.
 type Stats struct {
 	Transactions, Conflicts, Frames, Fragments, Parts, Crashes, Faults, Rewinds, Gaps,
-	Duplicates, Quarantined, Parked, Pushbacks, Barriers, Races, Restores, Notices, Stalls, Overdue, Recorded, Proofs, Lookups, Refused, Retried, Passed, Recalled, AtOnce, Far int
+	Duplicates, Quarantined, Parked, Pushbacks, Barriers, Races, Restores, Notices, Stalls, Overdue, Recorded, Proofs, Lookups, Refused, Retried, Passed, Recalled, AtOnce, Far,
+	PowerCuts, Lost int
 }
 
 // region is a database and what stands beside it.
@@ -43,6 +44,7 @@ type region struct {
 	db     *database
 	stream *stream
 	side   *sidecar
+	unsure bool // what its stream has acknowledged may not be there
 }
 
 // Run plays one configuration and returns what went wrong ("" for nothing), the trace hash

@@ -278,7 +278,7 @@ func (b *Batch) group(ch *wal.Change, kind conflict.EventKind, fresh bool) *Grou
 	}
 	g := &Group{
 		Rel: ch.Relation, Binary: bin, Kind: kind,
-		Key:   ch.Relation.KeyColumns(),
+		Key: ch.Relation.KeyColumns(),
 	}
 	g.expect(b.expect[ch.Relation])
 	delete(b.expect, ch.Relation)
